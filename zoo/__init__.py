@@ -1,0 +1,1 @@
+"""3D-aware GANs as PyTorch Lightning modules on one pluggable renderer."""

@@ -1,0 +1,92 @@
+"""Where every random number of a generator comes from.
+
+A generator never calls ``torch.rand``: it asks a ``Draws`` object by name. During training the object is a stream that
+depends only on (seed, iteration, rank), so that a resumed run continues exactly without any saved random state. For
+evaluation and grids each sample has a stream of its own, so that sample 17 is the same picture in every batch size, on
+every device and for every number of processes. ``draws=None`` means: nothing random.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Draws(Protocol):
+    """Names the random numbers a generator asks for.  Axis 0 of every shape is the sample."""
+
+    def uniform(self, name: str, shape: Sequence[int]) -> Tensor:
+        """Numbers from [0, 1) of the given shape."""
+        ...
+
+    def normal(self, name: str, shape: Sequence[int]) -> Tensor:
+        """Standard normal numbers of the given shape."""
+        ...
+
+    def shared(self, name: str, shape: Sequence[int]) -> Tensor:
+        """Numbers from [0, 1) that a paper draws once for the whole batch; the shape has no sample axis."""
+        ...
+
+
+def stream_seed(*parts: object) -> int:
+    """A 63-bit seed that depends on every part, the same on every machine and Python version."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+class TrainingDraws:
+    """One stream for one training iteration on one process; successive requests continue it.
+
+    Args:
+        seed: seed of the run.
+        iteration: training iterations completed before this one.
+        rank: index of the process; ``shared`` numbers ignore it.
+        device: where the numbers are made.
+    """
+
+    def __init__(self, seed: int, iteration: int, rank: int = 0, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.own = torch.Generator(self.device).manual_seed(stream_seed("training", seed, iteration, rank))
+        self.common = torch.Generator(self.device).manual_seed(stream_seed("shared", seed, iteration))
+
+    def uniform(self, name: str, shape: Sequence[int]) -> Tensor:
+        return torch.rand(tuple(shape), generator=self.own, device=self.device)
+
+    def normal(self, name: str, shape: Sequence[int]) -> Tensor:
+        return torch.randn(tuple(shape), generator=self.own, device=self.device)
+
+    def shared(self, name: str, shape: Sequence[int]) -> Tensor:
+        return torch.rand(tuple(shape), generator=self.common, device=self.device)
+
+
+class SampleDraws:
+    """One stream per (seed, sample index, name); asking twice for a name gives the same numbers twice.
+
+    Numbers are made on the CPU and moved, so that a sample is the same on every device.
+
+    Args:
+        seed: seed of the set of samples.
+        indices: index of every sample of the batch, in order.
+        device: where the numbers are wanted.
+    """
+
+    def __init__(self, seed: int, indices: Sequence[int], device: torch.device | str = "cpu") -> None:
+        self.seed, self.indices, self.device = seed, list(indices), torch.device(device)
+
+    def _stack(self, make, name: str, shape: Sequence[int]) -> Tensor:
+        if shape[0] != len(self.indices):
+            raise ValueError(f"'{name}' was asked for {shape[0]} samples, but these draws are for {len(self.indices)}.")
+        streams = (torch.Generator().manual_seed(stream_seed(self.seed, i, name)) for i in self.indices)
+        return torch.stack([make(tuple(shape[1:]), generator=stream) for stream in streams]).to(self.device)
+
+    def uniform(self, name: str, shape: Sequence[int]) -> Tensor:
+        return self._stack(torch.rand, name, shape)
+
+    def normal(self, name: str, shape: Sequence[int]) -> Tensor:
+        return self._stack(torch.randn, name, shape)
+
+    def shared(self, name: str, shape: Sequence[int]) -> Tensor:
+        stream = torch.Generator().manual_seed(stream_seed(self.seed, "shared", name))
+        return torch.rand(tuple(shape), generator=stream).to(self.device)

@@ -1,0 +1,168 @@
+"""Cameras and the distributions they are drawn from.
+
+World: right-handed, y up. Camera space: x right, y up, looking down -z (OpenGL). Image coordinates run from (0, 0)
+at the top left corner of the image to (1, 1) at the bottom right corner. Angles are radians.
+
+B batch
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from zoo.draws import Draws
+
+
+class Camera(NamedTuple):
+    """Where a picture is taken from, and with what lens.
+
+    pose: camera-to-world matrix, [B, 4, 4].
+    intrinsics: normalised, [B, 3, 3]: focal lengths in units of the image's width and height, principal point
+        (0.5, 0.5) in the middle.
+    """
+
+    pose: Tensor
+    intrinsics: Tensor
+
+    @property
+    def origins(self) -> Tensor:
+        """Camera positions in the world, [B, 3]."""
+        return self.pose[:, :3, 3]
+
+    def take(self, index) -> "Camera":
+        """Cameras ``index`` of the batch (a slice or an index tensor)."""
+        return Camera(self.pose[index], self.intrinsics[index])
+
+    def to(self, device) -> "Camera":
+        return Camera(self.pose.to(device), self.intrinsics.to(device))
+
+
+def look_at(origins: Tensor, target: Tensor | None = None, up: tuple[float, float, float] = (0.0, 1.0, 0.0)) -> Tensor:
+    """Rigid camera-to-world matrices [B, 4, 4] of cameras at origins [B, 3] that look at target [B, 3], by default 0.
+
+    The view direction must not be parallel to ``up``.
+    """
+    forward = torch.nn.functional.normalize((0 if target is None else target) - origins, dim=-1)
+    left = torch.nn.functional.normalize(torch.linalg.cross(forward.new_tensor(up).expand_as(forward), forward), dim=-1)
+    true_up = torch.linalg.cross(forward, left)
+    pose = torch.eye(4, dtype=origins.dtype, device=origins.device).repeat(len(origins), 1, 1)
+    pose[:, :3, 0], pose[:, :3, 1], pose[:, :3, 2], pose[:, :3, 3] = -left, true_up, -forward, origins
+    return pose
+
+
+def intrinsics_from_fov(fov: float, n: int, like: Tensor) -> Tensor:
+    """Normalised intrinsics [n, 3, 3] of square images with this field of view [rad]."""
+    focal = 0.5 / math.tan(fov / 2)
+    return like.new_tensor([[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]]).repeat(n, 1, 1)
+
+
+def sphere_points(yaw: Tensor, pitch: Tensor, radius: float | Tensor) -> Tensor:
+    """Points [B, 3] on a sphere: pitch [B, 1] is the angle from +y, yaw [B, 1] the azimuth from +x towards +z.
+
+    yaw = pitch = pi/2 is the front, (0, 0, radius).
+    """
+    return radius * torch.cat([pitch.sin() * yaw.cos(), pitch.cos(), pitch.sin() * yaw.sin()], dim=-1)
+
+
+def orbit_cameras(yaw: Tensor, pitch: Tensor, radius: float, fov: float) -> Camera:
+    """Cameras on a sphere around the origin, looking at it.
+
+    Args:
+        yaw, pitch: angles as in ``sphere_points``, [B, 1].
+        radius: distance from the origin [world units].
+        fov: field of view of the whole image, both ways [rad].
+    """
+    pitch = pitch.clamp(1e-5, math.pi - 1e-5)  # straight up and down have no "up"
+    return Camera(look_at(sphere_points(yaw, pitch, radius)), intrinsics_from_fov(fov, len(yaw), yaw))
+
+
+class Poses(Protocol):
+    """A distribution of cameras."""
+
+    def __call__(self, n: int, draws: Draws | None) -> Camera:
+        """n cameras; with ``draws=None`` n times the middle one."""
+        ...
+
+    def turntable(self, n: int) -> Camera:
+        """n cameras that show an object from all the sides this distribution knows, in order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Orbit:
+    """Cameras on a sphere around the origin, looking at it: what the distributions below have in common.
+
+    Args:
+        yaw_mean, pitch_mean: middle of the distribution as in ``sphere_points`` [rad].
+        yaw_spread, pitch_spread: its width [rad]; what it means is said by each distribution.
+        radius: distance from the origin [world units].
+        fov_deg: field of view of the whole image, both ways [degrees].
+    """
+
+    yaw_mean: float = math.pi / 2
+    yaw_spread: float = 0.0
+    pitch_mean: float = math.pi / 2
+    pitch_spread: float = 0.0
+    radius: float = 1.0
+    fov_deg: float = 12.0
+
+    def __call__(self, n: int, draws: Draws | None) -> Camera:
+        yaw, pitch = self.angles(n, draws) if draws is not None else self.middle(n)
+        return self.camera(yaw, pitch)
+
+    def camera(self, yaw: Tensor, pitch: Tensor) -> Camera:
+        """Cameras in these directions, both [B, 1] [rad]."""
+        return orbit_cameras(yaw, pitch, self.radius, math.radians(self.fov_deg))
+
+    def middle(self, n: int) -> tuple[Tensor, Tensor]:
+        return torch.full((n, 1), self.yaw_mean), torch.full((n, 1), self.pitch_mean)
+
+    def turntable(self, n: int) -> Camera:
+        """Two spreads to either side; a full circle, without its end, where that is wider."""
+        half = min(2 * self.yaw_spread, math.pi)
+        steps = torch.arange(n) / n if half == math.pi else torch.linspace(0, 1, n)
+        pitch = self.middle(n)[1]
+        return self.camera((self.yaw_mean - half + 2 * half * steps)[:, None], pitch)
+
+
+class FixedPoses(Orbit):
+    """Always the mean."""
+
+    def angles(self, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
+        return self.middle(n)
+
+
+class UniformPoses(Orbit):
+    """Both angles uniform within one spread of their means."""
+
+    def angles(self, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
+        yaw = self.yaw_mean + (draws.uniform("yaw", (n, 1)) - 0.5) * 2 * self.yaw_spread
+        return yaw, self.pitch_mean + (draws.uniform("pitch", (n, 1)) - 0.5) * 2 * self.pitch_spread
+
+
+class GaussianPoses(Orbit):
+    """Both angles gaussian; the spread is the standard deviation."""
+
+    def angles(self, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
+        yaw = self.yaw_mean + self.yaw_spread * draws.normal("yaw", (n, 1))
+        return yaw, self.pitch_mean + self.pitch_spread * draws.normal("pitch", (n, 1))
+
+
+class SpherePoses(Orbit):
+    """Uniform over a band of the sphere: the yaw within one spread, the band's area by pitch.
+
+    The pitch is arccos(1 - 2 v) with v uniform within ``pitch_spread / pi`` of ``pitch_mean / pi``; so the mean is not
+    itself an angle: mean and spread of pi/4 give the upper hemisphere, v in [0, 1/2].
+    """
+
+    def angles(self, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
+        yaw = self.yaw_mean + (draws.uniform("yaw", (n, 1)) - 0.5) * 2 * self.yaw_spread
+        v = (draws.uniform("pitch", (n, 1)) - 0.5) * 2 * (self.pitch_spread / math.pi) + self.pitch_mean / math.pi
+        return yaw, (1 - 2 * v.clamp(1e-5, 1 - 1e-5)).arccos()
+
+    def middle(self, n: int) -> tuple[Tensor, Tensor]:
+        pitch = math.acos(1 - 2 * self.pitch_mean / math.pi)
+        return torch.full((n, 1), self.yaw_mean), torch.full((n, 1), pitch)
