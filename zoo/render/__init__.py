@@ -27,5 +27,3 @@ from zoo.render.composite import (
 from zoo.render.depths import Depths, FineDepths, Importance, Samples, Shifted, Stratified, inverse_cdf
 from zoo.render.rays import Rays, pixel_centres, pixel_corners, through
 from zoo.render.volume import Integrated, Rendered, Renderer, Volume, expected_depth, to_map
-
-__all__ = [name for name in dir() if not name.startswith("_")]

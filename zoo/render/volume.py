@@ -2,8 +2,8 @@
 
 ``Volume`` wires the functions of this folder for the systems that march rays through one field. A field is any callable
 ``(samples, condition) -> (raw density [B, R, S, 1], features [B, R, S, C])``; the renderer never looks inside
-``condition``. Everything in which papers differ is an object handed to the constructor, and a whole other renderer is any
-class with the call signature of ``Volume``. A system that merges several fields does so in a field of its own.
+``condition``. Everything in which papers differ is an object handed to the constructor, and a whole other renderer is
+any class with the call signature of ``Volume``. A system that merges several fields does so in a field of its own.
 
 B batch, R rays, S samples, C channels
 """
