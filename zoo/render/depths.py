@@ -87,6 +87,27 @@ def _even(depths: Shifted | Stratified, rays: Rays) -> Tensor:
 
 
 @dataclass(frozen=True)
+class InsideSphere:
+    """Depths only where a ray is inside a sphere around the origin, one drawn from each of equal cells.
+
+    A ray that misses the sphere gets all its depths at its nearest point: intervals of no length.
+    """
+
+    radius: float
+    samples: int
+
+    def __call__(self, rays: Rays, draws: Draws | None) -> Tensor:
+        a = rays.directions.square().sum(-1, keepdim=True)
+        b = (rays.origins * rays.directions).sum(-1, keepdim=True)
+        c = rays.origins.square().sum(-1, keepdim=True) - self.radius**2
+        nearest, half = -b / a, (b * b - a * c).clamp(min=0).sqrt() / a
+        shape = (*a.shape[:-1], self.samples)
+        place = 0.5 if draws is None else draws.uniform("jitter", shape)
+        cells = (torch.arange(self.samples, device=a.device, dtype=a.dtype).expand(shape) + place) / self.samples
+        return nearest + half * (2 * cells - 1)
+
+
+@dataclass(frozen=True)
 class Importance:
     """Depths drawn from the weights of a coarse pass (NeRF section 5.2); evenly spaced quantiles without draws.
 
