@@ -101,6 +101,10 @@ KINDS = {
 }
 
 
+# Warm and cold colours in equal parts; hues drawn evenly would be blue to magenta for the most part, to the eye.
+HUES = (0.0, 0.03, 0.07, 0.11, 0.14, 0.17, 0.28, 0.36, 0.46, 0.53, 0.58, 0.63, 0.75, 0.90)
+
+
 def car_attributes(seed: int, split: str, index: int) -> Car:
     """The car number ``index`` of a split ("train" or "test")."""
     uniform = random.Random(stream_seed("car", seed, split, index)).uniform
@@ -129,7 +133,8 @@ def car_attributes(seed: int, split: str, index: int) -> Car:
         lamp_width=uniform(0.060, 0.090),
         lamp_height=uniform(0.035, 0.055),
     )
-    hue, saturation, value, grey = uniform(0, 1), uniform(0.7, 1.0), uniform(0.65, 1.0), uniform(0, 1) < 0.1
+    hue = HUES[int(uniform(0, len(HUES)))] + uniform(-0.025, 0.025)
+    saturation, value, grey = uniform(0.7, 1.0), uniform(0.65, 1.0), uniform(0, 1) < 0.1
     paint = colorsys.hsv_to_rgb(hue, 0.05, value - 0.35) if grey else colorsys.hsv_to_rgb(hue, saturation, value)
     second, rim, glass = uniform(0, 1), uniform(0.55, 0.9), uniform(0.06, 0.16)
     roof = (0.93, 0.93, 0.91) if second < 0.14 else (0.08, 0.08, 0.09) if second < 0.24 else paint
