@@ -1,0 +1,29 @@
+"""The pluggable renderer: cameras, rays, depths, composite, and the module that wires them."""
+
+from zoo.render.cameras import (
+    Camera,
+    FixedPoses,
+    GaussianPoses,
+    Poses,
+    SpherePoses,
+    UniformPoses,
+    look_at,
+    orbit_cameras,
+)
+from zoo.render.composite import (
+    Background,
+    BoundedRelu,
+    Density,
+    Intervals,
+    black,
+    closed,
+    last_sample,
+    open_ended,
+    relu,
+    softplus,
+    transmission_weights,
+    white,
+)
+from zoo.render.depths import Depths, FineDepths, Importance, InsideSphere, Samples, Shifted, Stratified, inverse_cdf
+from zoo.render.rays import Rays, pixel_centres, pixel_corners, through
+from zoo.render.volume import Integrated, Rendered, Renderer, Volume, expected_depth, to_map

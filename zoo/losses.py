@@ -1,0 +1,38 @@
+"""Losses of adversarial training, as functions.
+
+B batch
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+
+def judged_fake(scores: Tensor) -> Tensor:
+    """What a discriminator pays for its scores [B, 1] of generated images: mean of -log(1 - D).
+
+    Goodfellow 2014, eq. 1.
+    """
+    return softplus(scores).mean()
+
+
+def judged_real(scores: Tensor) -> Tensor:
+    """What a discriminator pays for its scores [B, 1] of real images, and, non-saturating, what a generator pays for
+    those of its own: mean of -log D (Goodfellow 2014, eq. 1 and section 3)."""
+    return softplus(-scores).mean()
+
+
+def r1_penalty(scores: Tensor, images: Tensor) -> Tensor:
+    """Mean over the batch of the squared length of d score / d image (Mescheder 2018, eq. 9, without its gamma / 2).
+
+    Args:
+        scores: of the images, [B, 1]; each must depend on its own image only.
+        images: real images that require a gradient, [B, C, H, W].
+    """
+    (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean()
+
+
+def best(scores: Tensor, count: int) -> Tensor:
+    """The highest scores, [count, 1], of scores [B, 1] (Sinha 2020, top-k training)."""
+    return scores.topk(count, dim=0).values

@@ -1,0 +1,471 @@
+"""pi-GAN: Periodic Implicit Generative Adversarial Networks for 3D-Aware Image Synthesis.
+
+Chan, Monteiro, Kellnhofer, Wu, Wetzstein, CVPR 2021, arXiv:2012.00926.
+
+What is unusual:
+
+* the radiance field is a SIREN, all sines; a latent acts only through the frequency and phase of each layer (FiLM);
+* the picture is rendered from that field directly: no convolution ever sees it, so views agree by construction;
+* the discriminator grows with the resolution, and may have to guess the latent and the camera of generated images.
+
+B batch, R rays, S samples, N = R S points, L sine layers, C channels
+"""
+
+import itertools
+import math
+from functools import partial
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, grid_sample, leaky_relu, mse_loss
+
+from zoo.draws import Draws, SampleDraws
+from zoo.gan import GAN, Average, OptimizerFactory, frozen
+from zoo.losses import best, judged_fake, judged_real, r1_penalty
+from zoo.render import (
+    Camera,
+    Poses,
+    Rays,
+    Rendered,
+    Renderer,
+    Samples,
+    expected_depth,
+    pixel_corners,
+    through,
+    to_map,
+)
+
+
+class Latent(NamedTuple):
+    """z [B, latent_dim], standard normal."""
+
+    z: Tensor
+
+
+class Styles(NamedTuple):
+    """FiLM pairs as the mapping network gives them: frequencies and phases, both [B, L, C]."""
+
+    frequencies: Tensor
+    phases: Tensor
+
+
+class MappingNetwork(nn.Module):
+    """z to the frequency and phase of every sine unit (section 3.1): an MLP of three hidden layers."""
+
+    def __init__(self, latent_dim: int, hidden_dim: int, num_layers: int, film_dim: int) -> None:
+        super().__init__()
+        self.film = (num_layers, film_dim)
+        widths = [latent_dim, hidden_dim, hidden_dim, hidden_dim, 2 * num_layers * film_dim]
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(widths))
+        for layer in self.layers:
+            nn.init.kaiming_normal_(layer.weight, a=0.2, nonlinearity="leaky_relu")
+        with torch.no_grad():
+            self.layers[-1].weight *= 0.25
+
+    def forward(self, z: Tensor) -> Styles:
+        for layer in self.layers[:-1]:
+            z = leaky_relu(layer(z), 0.2)
+        frequencies, phases = self.layers[-1](z).chunk(2, dim=-1)
+        return Styles(frequencies.unflatten(-1, self.film), phases.unflatten(-1, self.film))
+
+
+class SpatialEmbedding(nn.Module):
+    """A learned cube of features [1, C, D, D, D] over [-1, 1]^3, interpolated trilinearly; zero outside."""
+
+    def __init__(self, channels: int, resolution: int, std: float = 0.01) -> None:
+        super().__init__()
+        self.cube = nn.Parameter(torch.randn(1, channels, resolution, resolution, resolution) * std)
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Features [B, N, C] at points [B, N, 3]."""
+        grid = points[:, None, None].to(self.cube.dtype)
+        cube = self.cube.expand(len(points), -1, -1, -1, -1)
+        return grid_sample(cube, grid, align_corners=True)[:, :, 0, 0].mT
+
+
+class FilmSiren(nn.Module):
+    """The radiance field (section 3.1, figure 2): sine layers modulated by styles, then density and colour.
+
+    Args:
+        hidden_dim: width.
+        num_layers: sine layers before the density head; the colour has one more.
+        input_scale: multiplies world points, so that the object fills about [-1, 1]^3.
+        embedding: optional cube of features that joins the first layer's input.
+    """
+
+    def __init__(
+        self,
+        hidden_dim: int = 256,
+        num_layers: int = 8,
+        input_scale: float = 1.0,
+        embedding: SpatialEmbedding | None = None,
+    ) -> None:
+        super().__init__()
+        self.hidden_dim, self.num_layers, self.input_scale = hidden_dim, num_layers, input_scale
+        self.embedding = embedding
+        first = 3 + (0 if embedding is None else embedding.cube.shape[1])
+        self.layers = nn.ModuleList(nn.Linear(first if i == 0 else hidden_dim, hidden_dim) for i in range(num_layers))
+        self.density = nn.Linear(hidden_dim, 1)
+        self.colour_sine = nn.Linear(3 + hidden_dim, hidden_dim)
+        self.colour = nn.Linear(hidden_dim, 3)
+        nn.init.uniform_(self.layers[0].weight, -1 / 3, 1 / 3)
+        for layer in [*self.layers[1:], self.density, self.colour_sine, self.colour]:
+            bound = math.sqrt(6 / layer.in_features) / 25
+            nn.init.uniform_(layer.weight, -bound, bound)
+
+    def forward(self, samples: Samples, styles: Styles, lock_view: bool = False) -> tuple[Tensor, Tensor]:
+        """Raw density [B, R, S, 1] and colour in [0, 1] [B, R, S, 3]; with lock_view as if all were seen along -z."""
+        frequencies, phases = 15 * styles.frequencies + 30, styles.phases
+        points = samples.points.flatten(1, 2) * self.input_scale
+        x = points if self.embedding is None else torch.cat([self.embedding(points), points], dim=-1)
+        for i, layer in enumerate(self.layers):
+            x = film_sine(x, layer, frequencies[:, i], phases[:, i])
+        raw = self.density(x)
+        directions = samples.directions
+        if lock_view:
+            directions = directions.new_tensor([0.0, 0.0, -1.0]).expand_as(directions)
+        directions = directions.repeat_interleave(samples.t.shape[-1], dim=1)
+        x = film_sine(torch.cat([directions, x], dim=-1), self.colour_sine, frequencies[:, -1], phases[:, -1])
+        colour = self.colour(x).sigmoid()
+        return raw.unflatten(1, samples.t.shape[1:]), colour.unflatten(1, samples.t.shape[1:])
+
+
+def film_sine(x: Tensor, layer: nn.Linear, frequency: Tensor, phase: Tensor) -> Tensor:
+    """sin(frequency * layer(x) + phase), equation 5, with the frequency folded into the layer's weights.
+
+    Args:
+        x: [B, N, C_in].
+        frequency, phase: per sample and unit, [B, C_out].
+    """
+    weight = (frequency[:, :, None] * layer.weight).mT
+    bias = frequency * layer.bias + phase
+    return torch.baddbmm(bias[:, None], x, weight).sin()
+
+
+class Generator(nn.Module):
+    """Latents and cameras to images.
+
+    Args:
+        field: the radiance field.
+        volume: the renderer.
+        poses: distribution of cameras.
+        latent_dim: size of z.
+        mapping_dim: width of the mapping network.
+        resolution: of images where none is asked for.
+        bounds: world box of the object, two corners.
+    """
+
+    def __init__(
+        self,
+        field: FilmSiren,
+        volume: Renderer,
+        poses: Poses,
+        latent_dim: int = 256,
+        mapping_dim: int = 256,
+        resolution: int = 64,
+        bounds: tuple[tuple[float, float, float], tuple[float, float, float]] = ((-0.12,) * 3, (0.12,) * 3),
+    ) -> None:
+        super().__init__()
+        self.field, self.volume, self.poses = field, volume, poses
+        self.latent_dim, self.resolution = latent_dim, resolution
+        self.mapping = MappingNetwork(latent_dim, mapping_dim, field.num_layers + 1, field.hidden_dim)
+        self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
+        shape = (1, field.num_layers + 1, field.hidden_dim)
+        self.register_buffer("mean_frequencies", torch.full(shape, torch.nan))
+        self.register_buffer("mean_phases", torch.full(shape, torch.nan))
+
+    @property
+    def device(self) -> torch.device:
+        return self.bounds.device
+
+    def latents(self, n: int, draws: Draws) -> Latent:
+        """n latents."""
+        return Latent(draws.normal("z", (n, self.latent_dim)))
+
+    def cameras(self, n: int, draws: Draws | None) -> Camera:
+        """n cameras from the prior."""
+        return self.poses(n, draws).to(self.device)
+
+    def map(self, latent: Latent, *, truncation: float = 1.0) -> Styles:
+        """Frequencies and phases of latents; truncation below 1 moves them towards their means (section 4.4)."""
+        styles = self.mapping(latent.z)
+        if truncation == 1:
+            return styles
+        mean = self.mean_styles()
+        return Styles(*(m + truncation * (s - m) for m, s in zip(mean, styles, strict=True)))
+
+    @torch.no_grad()
+    def mean_styles(self) -> Styles:
+        """Mean frequencies and phases [1, L, C], over 10,000 fixed latents unless they are stored with the weights."""
+        stored = Styles(self.mean_frequencies, self.mean_phases)
+        if not stored.frequencies.isnan().any():
+            return stored
+        z = SampleDraws(0, [0], self.device).normal("mean_styles", (1, 10_000, self.latent_dim))[0]
+        return Styles(*(x.mean(0, keepdim=True) for x in self.mapping(z)))
+
+    def prepare(self) -> "Generator":
+        """Compute what is stored with finished weights but not learned: the mean styles."""
+        styles = self.mean_styles()
+        self.mean_frequencies.copy_(styles.frequencies)
+        self.mean_phases.copy_(styles.phases)
+        return self
+
+    def rays(self, camera: Camera, resolution: int) -> Rays:
+        """Unit rays [B, R, 3] of all pixels, row by row; the outermost ones lie on the border of the field of view."""
+        return through(camera, pixel_corners(resolution, self.device))
+
+    def render(
+        self,
+        styles: Styles,
+        camera: Camera,
+        *,
+        resolution: int | None = None,
+        draws: Draws | None = None,
+        density_noise: float = 0.0,
+        lock_view: bool = False,
+    ) -> Rendered:
+        """Images of B styles from B cameras, at any resolution.
+
+        Args:
+            styles: from ``map``.
+            camera: B cameras.
+            resolution: side of the image [pixels].
+            draws: for jitter, importance samples and density noise; None for none of them.
+            density_noise: standard deviation of the noise on raw densities.
+            lock_view: the colour sees every ray as coming from the front; the geometry is the same.
+        """
+        rays = self.rays(camera, resolution or self.resolution)
+        field = partial(self.field, lock_view=True) if lock_view else self.field
+        integrated = self.volume(field, rays, styles, draws, density_noise)
+        image = to_map(integrated.features) * 2 - 1
+        return Rendered(image, image, to_map(expected_depth(integrated)), to_map(integrated.opacity))
+
+    def forward(self, latent: Latent, camera: Camera, **kwargs) -> Rendered:
+        """``map`` and ``render``."""
+        return self.render(self.map(latent), camera, **kwargs)
+
+    def density(self, points: Tensor, styles: Styles) -> Tensor:
+        """Density per world length [B, N, 1] at points [B, N, 3]."""
+        directions = torch.zeros_like(points)
+        samples = Samples(points, directions, torch.zeros_like(points[..., :1]))
+        raw, _ = self.volume.query(self.field, samples, styles)
+        return self.volume.density(raw, points[:, :, None])[:, :, 0]
+
+    def turntable(self, latent: Latent, n: int) -> tuple[Latent, Camera]:
+        """Latents and cameras that show each of B objects from n sides, object after object, both B n long."""
+        camera = self.poses.turntable(n).to(self.device)
+        return Latent(latent.z.repeat_interleave(n, 0)), Camera(*(x.repeat(len(latent.z), 1, 1) for x in camera))
+
+
+# Discriminator
+
+
+class Judgement(NamedTuple):
+    """Scores [B, 1]; guesses of the latent [B, latent_dim] and of pitch and yaw [B, 2], or None."""
+
+    scores: Tensor
+    latent: Tensor | None
+    angles: Tensor | None
+
+
+class Convolution(nn.Module):
+    """3x3 convolution, optionally told where it is: two more channels with row and column in [-1, 1] (CoordConv)."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int, coordinates: bool) -> None:
+        super().__init__()
+        self.coordinates = coordinates
+        self.conv = nn.Conv2d(channels_in + 2 * coordinates, channels_out, 3, stride, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.coordinates:
+            batch, _, height, width = x.shape
+            rows = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype).view(1, 1, -1, 1)
+            columns = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype).view(1, 1, 1, -1)
+            place = [axis.expand(batch, 1, height, width) for axis in (rows, columns)]
+            x = torch.cat([x, *place], dim=1)
+        return self.conv(x)
+
+
+class Block(nn.Module):
+    """Residual block that halves the resolution, by strides or by average pooling."""
+
+    def __init__(
+        self, channels_in: int, channels_out: int, coordinates: bool, downsample: Literal["stride", "pool"]
+    ) -> None:
+        super().__init__()
+        self.pool = downsample == "pool"
+        stride = 1 if self.pool else 2
+        self.first = Convolution(channels_in, channels_out, 1, coordinates)
+        self.second = Convolution(channels_out, channels_out, stride, coordinates)
+        needs_skip = channels_in != channels_out or not self.pool
+        self.skip = nn.Conv2d(channels_in, channels_out, 1, stride) if needs_skip else nn.Identity()
+        if not self.pool:
+            for conv in (self.first.conv, self.second.conv):
+                nn.init.kaiming_normal_(conv.weight, a=0.2, nonlinearity="leaky_relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = leaky_relu(self.second(leaky_relu(self.first(x), 0.2)), 0.2)
+        if self.pool:
+            x, y = avg_pool2d(x, 2), avg_pool2d(y, 2)
+        return (y + self.skip(x)) / math.sqrt(2)
+
+
+class Discriminator(nn.Module):
+    """Scores images of several resolutions; images enter at the level of their size (section 3.3).
+
+    Args:
+        channels: widths of the levels, from the largest images to 2x2: image side 2^len(channels) enters first.
+        coordinates: whether convolutions are told where they are.
+        downsample: how a block halves the resolution.
+        latent_dim: size of the latent to guess, together with pitch and yaw; 0 for neither.
+    """
+
+    def __init__(
+        self,
+        channels: list[int],
+        coordinates: bool = True,
+        downsample: Literal["stride", "pool"] = "stride",
+        latent_dim: int = 256,
+    ) -> None:
+        super().__init__()
+        self.latent_dim, self.pool = latent_dim, downsample == "pool"
+        self.from_rgb = nn.ModuleList(nn.Conv2d(3, c, 1) for c in channels)
+        pairs = itertools.pairwise(channels)
+        self.blocks = nn.ModuleList(Block(i, o, coordinates, downsample) for i, o in pairs)
+        self.final = nn.Conv2d(channels[-1], 1 + (latent_dim + 2 if latent_dim else 0), 2)
+
+    def forward(self, images: Tensor, alpha: float = 1.0) -> Judgement:
+        """Judge images [B, 3, H, H]; below 1, alpha is the share of the first block in a blend with a half-size image.
+
+        Raises:
+            ValueError: the image's side is not a power of two that a level takes.
+        """
+        levels = len(self.from_rgb)
+        level = levels - round(math.log2(images.shape[-1]))
+        if not 0 <= level < levels or 2 ** (levels - level) != images.shape[-1]:
+            sides = ", ".join(str(2 ** (i + 1)) for i in range(levels))
+            raise ValueError(f"This discriminator takes images of side {sides}, not {images.shape[-1]}.")
+        x = leaky_relu(self.from_rgb[level](images), 0.2)
+        for i, block in enumerate(self.blocks[level:]):
+            if i == 1 and (alpha < 1 or self.pool):
+                small = leaky_relu(self.from_rgb[level + 1](images[..., ::2, ::2]), 0.2)
+                x = alpha * x + (1 - alpha) * small
+            x = block(x)
+        judged = self.final(x).flatten(1)
+        if not self.latent_dim:
+            return Judgement(judged, None, None)
+        return Judgement(judged[:, :1], judged[:, 1:-2], judged[:, -2:])
+
+
+# Training
+
+
+class PiGAN(GAN):
+    """The training algorithm of pi-GAN (section 3.3 and supplement): discriminator, then generator, every iteration.
+
+    Args:
+        r1_weight: gamma; half of it multiplies the R1 penalty.
+        latent_weight, angle_weight: of the discriminator's guesses of latent and camera; both players pay for them.
+        top_k_every, top_k_least: the generator learns from its best images only: a share that falls by one percent
+            every so many iterations down to the least share.
+        noise_iterations: the noise on densities falls linearly from 1 to 0 over these.
+        fade_iterations: a new resolution is blended in over these.
+        clip_norm: longest gradient of each network.
+        batch_split: images are generated in so many slices, whose generator gradients add up.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        optimizer_g: OptimizerFactory,
+        optimizer_d: OptimizerFactory,
+        averages: dict[str, Average] | None = None,
+        seed: int = 0,
+        r1_weight: float = 0.2,
+        latent_weight: float = 0.0,
+        angle_weight: float = 0.0,
+        top_k_every: int = 2000,
+        top_k_least: float = 1.0,
+        noise_iterations: int = 5000,
+        fade_iterations: int = 10_000,
+        clip_norm: float = 10.0,
+        batch_split: int = 1,
+    ) -> None:
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed)
+        self.r1_weight, self.latent_weight, self.angle_weight = r1_weight, latent_weight, angle_weight
+        self.top_k_every, self.top_k_least = top_k_every, top_k_least
+        self.noise_iterations, self.fade_iterations = noise_iterations, fade_iterations
+        self.clip_norm, self.batch_split = clip_norm, batch_split
+        self.stage_start = 0
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        real, draws = batch["image"], self.draws()
+        optimizer_g, optimizer_d = self.optimizers()
+
+        latent = self.generator.latents(len(real), draws)
+        with torch.no_grad():
+            slices = [self.generate(z, real, draws) for z in latent.z.chunk(self.batch_split)]
+        fake, angles = (torch.cat(parts) for parts in zip(*slices, strict=True))
+        self.minimise(optimizer_d, "loss_d", self.loss_d(real, fake, latent.z, angles), self.clip_norm)
+
+        latent = self.generator.latents(len(real), draws)
+        with frozen(self.discriminator):
+            for i, z in enumerate(latent.z.chunk(self.batch_split)):
+                fake, angles = self.generate(z, real, draws)
+                self.accumulate("loss_g", self.loss_g(fake, z, angles), last=i == self.batch_split - 1)
+        self.step(optimizer_g, self.clip_norm)
+
+        for average in self.averages.values():
+            average.update(self.generator)
+        self.count(len(real))
+
+    def generate(self, z: Tensor, like: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Images from random cameras, as large as those given, and their pitch and yaw [B, 2]."""
+        yaw, pitch = self.generator.poses.angles(len(z), draws)
+        camera = self.generator.poses.camera(yaw, pitch)
+        styles = self.generator.map(Latent(z))
+        rendered = self.generator.render(
+            styles, camera, resolution=like.shape[-1], draws=draws, density_noise=self.density_noise
+        )
+        return rendered.image, torch.cat([pitch, yaw], dim=-1)
+
+    def loss_d(self, real: Tensor, fake: Tensor, z: Tensor, angles: Tensor) -> dict[str, Tensor]:
+        """What the discriminator pays, by term."""
+        real = real.detach().requires_grad_()
+        judged_reals = self.discriminator(real, self.alpha)
+        judged_fakes = self.discriminator(fake, self.alpha)
+        return {
+            "real": judged_real(judged_reals.scores),
+            "fake": judged_fake(judged_fakes.scores),
+            "r1": 0.5 * self.r1_weight * r1_penalty(judged_reals.scores, real),
+            **self.guesses(judged_fakes, z, angles),
+        }
+
+    def loss_g(self, fake: Tensor, z: Tensor, angles: Tensor) -> dict[str, Tensor]:
+        """What the generator pays, by term: for its best images, and for what can't be guessed from all of them."""
+        judged = self.discriminator(fake, self.alpha)
+        count = math.ceil(max(0.99 ** (self.iterations / self.top_k_every), self.top_k_least) * len(fake))
+        return {"fake": judged_real(best(judged.scores, count)), **self.guesses(judged, z, angles)}
+
+    def guesses(self, judged: Judgement, z: Tensor, angles: Tensor) -> dict[str, Tensor]:
+        """Penalties for wrong guesses of latent and camera; none without weights."""
+        if not self.latent_weight and not self.angle_weight:
+            return {}
+        return {
+            "latent": self.latent_weight * mse_loss(judged.latent, z),
+            "angles": self.angle_weight * mse_loss(judged.angles, angles),
+        }
+
+    @property
+    def alpha(self) -> float:
+        """Share of the newest resolution in the discriminator's blend."""
+        if not self.fade_iterations:
+            return 1.0
+        return min(1.0, (self.iterations - self.stage_start) / self.fade_iterations)
+
+    @property
+    def density_noise(self) -> float:
+        """Standard deviation of the noise on raw densities."""
+        return max(0.0, 1 - self.iterations / self.noise_iterations) if self.noise_iterations else 0.0

@@ -1,0 +1,154 @@
+"""Where along each ray the field is asked.
+
+A coarse sampler is any callable ``(rays, draws) -> t``; a fine one any callable ``(t, weights, draws) -> t``. Depths
+count in lengths of the ray's direction.
+
+B batch, R rays, S samples
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from zoo.draws import Draws
+from zoo.render.rays import Rays
+
+
+class Samples(NamedTuple):
+    """Points on rays: origins [B, R, 3], directions [B, R, 3], t [B, R, S]."""
+
+    origins: Tensor
+    directions: Tensor
+    t: Tensor
+
+    @property
+    def points(self) -> Tensor:
+        """World points [B, R, S, 3]."""
+        return self.origins[..., None, :] + self.t[..., None] * self.directions[..., None, :]
+
+    def take(self, rays: slice) -> "Samples":
+        """The samples of some of the rays."""
+        return Samples(self.origins[:, rays], self.directions[:, rays], self.t[:, rays])
+
+
+class Depths(Protocol):
+    def __call__(self, rays: Rays, draws: Draws | None) -> Tensor:
+        """Increasing depths [B, R, S]; with ``draws=None`` nothing is random."""
+        ...
+
+
+class FineDepths(Protocol):
+    def __call__(self, t: Tensor, weights: Tensor, draws: Draws | None) -> Tensor:
+        """More depths [B, R, F], in any order, where the weights [B, R, S] of the depths t [B, R, S] are large."""
+        ...
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """Evenly spaced depths, ends included, each moved by up to half a step either way (pi-GAN, CIPS-3D, VolumeGAN).
+
+    The first and last may leave [near, far] by half a step; the order is kept.
+    """
+
+    near: float
+    far: float
+    samples: int
+
+    def __call__(self, rays: Rays, draws: Draws | None) -> Tensor:
+        t = _even(self, rays)
+        if draws is None:
+            return t
+        step = (self.far - self.near) / (self.samples - 1)
+        return t + (draws.uniform("jitter", t.shape) - 0.5) * step
+
+
+@dataclass(frozen=True)
+class Stratified:
+    """Evenly spaced depths, each drawn from its own cell: halfway to its neighbours, but not beyond the ends (NeRF)."""
+
+    near: float
+    far: float
+    samples: int
+
+    def __call__(self, rays: Rays, draws: Draws | None) -> Tensor:
+        t = _even(self, rays)
+        if draws is None:
+            return t
+        middles = (t[..., 1:] + t[..., :-1]) / 2
+        low, high = torch.cat([t[..., :1], middles], -1), torch.cat([middles, t[..., -1:]], -1)
+        return low + (high - low) * draws.uniform("jitter", t.shape)
+
+
+def _even(depths: Shifted | Stratified, rays: Rays) -> Tensor:
+    line = torch.linspace(depths.near, depths.far, depths.samples, device=rays.origins.device)
+    return line.to(rays.origins.dtype).expand(*rays.origins.shape[:-1], -1)
+
+
+@dataclass(frozen=True)
+class InsideSphere:
+    """Depths only where a ray is inside a sphere around the origin, one drawn from each of equal cells.
+
+    A ray that misses the sphere gets all its depths at its nearest point: intervals of no length.
+    """
+
+    radius: float
+    samples: int
+
+    def __call__(self, rays: Rays, draws: Draws | None) -> Tensor:
+        a = rays.directions.square().sum(-1, keepdim=True)
+        b = (rays.origins * rays.directions).sum(-1, keepdim=True)
+        c = rays.origins.square().sum(-1, keepdim=True) - self.radius**2
+        nearest, half = -b / a, (b * b - a * c).clamp(min=0).sqrt() / a
+        shape = (*a.shape[:-1], self.samples)
+        place = 0.5 if draws is None else draws.uniform("jitter", shape)
+        cells = (torch.arange(self.samples, device=a.device, dtype=a.dtype).expand(shape) + place) / self.samples
+        return nearest + half * (2 * cells - 1)
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Depths drawn from the weights of a coarse pass (NeRF section 5.2); evenly spaced quantiles without draws.
+
+    Args:
+        samples: how many to draw per ray.
+        floor: added to every weight, so that no cell is empty.
+        right: which cell a number that falls exactly on a border belongs to.
+    """
+
+    samples: int
+    floor: float = 1e-5
+    right: bool = False
+
+    def __call__(self, t: Tensor, weights: Tensor, draws: Draws | None) -> Tensor:
+        shape = (*t.shape[:-1], self.samples)
+        if draws is None:
+            u = torch.linspace(0, 1, self.samples, device=t.device, dtype=t.dtype).expand(shape)
+        else:
+            u = draws.uniform("importance", shape)
+        middles = (t[..., 1:] + t[..., :-1]) / 2
+        return inverse_cdf(middles, weights[..., 1:-1] + self.floor, u, self.right)
+
+
+def inverse_cdf(edges: Tensor, weights: Tensor, u: Tensor, right: bool = False) -> Tensor:
+    """Quantiles u of the piecewise constant distribution with these cells.
+
+    Args:
+        edges: borders of the cells, [..., N + 1].
+        weights: positive weight of each cell, not normalised, [..., N].
+        u: numbers in [0, 1], [..., M].
+        right: which cell a number exactly on a border belongs to.
+
+    Returns:
+        Quantiles, [..., M]; within cells of less than 1e-5 of the whole weight not interpolated.
+    """
+    density = weights / weights.sum(-1, keepdim=True)
+    cdf = torch.cat([torch.zeros_like(density[..., :1]), density.cumsum(-1)], dim=-1)
+    index = torch.searchsorted(cdf, u.contiguous(), right=right)
+    below, above = (index - 1).clamp(min=0), index.clamp(max=weights.shape[-1])
+    cdf_below, cdf_above = cdf.gather(-1, below), cdf.gather(-1, above)
+    low, high = edges.gather(-1, below), edges.gather(-1, above)
+    width = cdf_above - cdf_below
+    width = torch.where(width < 1e-5, torch.ones_like(width), width)
+    return low + (u - cdf_below) / width * (high - low)

@@ -1,0 +1,149 @@
+"""The pluggable renderer: rays -> depths -> field -> composite.
+
+``Volume`` wires the functions of this folder for the systems that march rays through one field. A field is any callable
+``(samples, condition) -> (raw density [B, R, S, 1], features [B, R, S, C])``; the renderer never looks inside
+``condition``. Everything in which papers differ is an object handed to the constructor, and a whole other renderer is
+any class with the call signature of ``Volume``. A system that merges several fields does so in a field of its own.
+
+B batch, R rays, S samples, C channels
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from zoo.draws import Draws
+from zoo.render.composite import Background, Density, Intervals, black, open_ended, relu, transmission_weights
+from zoo.render.depths import Depths, FineDepths, Samples
+from zoo.render.rays import Rays
+
+Field = Callable[[Samples, Any], tuple[Tensor, Tensor]]
+
+
+class Integrated(NamedTuple):
+    """What a renderer returns: composites along the rays, and what they were made from."""
+
+    features: Tensor  # [B, R, C]
+    depth: Tensor  # sum of weight times depth, not divided by opacity, [B, R, 1]
+    opacity: Tensor  # sum of the weights before any background, [B, R, 1]
+    t: Tensor  # depths of all samples, increasing, [B, R, S]
+    weights: Tensor  # with the background's share where it goes into a sample, [B, R, S]
+    raw: Tensor  # the field's raw density at the samples, [B, R, S, 1]
+    sampled: Tensor  # the field's features at the samples, [B, R, S, C]
+
+
+class Renderer(Protocol):
+    """What can stand in for ``Volume``."""
+
+    def __call__(
+        self, field: Field, rays: Rays, condition: Any, draws: Draws | None = None, density_noise: float = 0.0
+    ) -> Integrated: ...
+
+
+class Volume(nn.Module):
+    """Volume rendering of one field, with an optional second, importance-sampled set of depths in the same field.
+
+    Args:
+        depths: the first depths along a ray.
+        density: what makes the raw output a density.
+        background: what light that hit nothing becomes.
+        fine: further depths drawn where the first ones found something; both sets are composited together.
+        intervals: length of ray that each sample stands for.
+        chunk: points that the field sees at once. Small enough for the processor's cache this is also the fastest way;
+            with gradients each chunk is recomputed in the backward pass, so memory does not grow with the image. None
+            turns both off.
+    """
+
+    def __init__(
+        self,
+        depths: Depths,
+        density: Density = relu,
+        background: Background = black,
+        fine: FineDepths | None = None,
+        intervals: Intervals = open_ended,
+        chunk: int | None = 4096,
+    ) -> None:
+        super().__init__()
+        self.depths, self.density, self.background = depths, density, background
+        self.fine, self.intervals, self.chunk = fine, intervals, chunk
+
+    def forward(
+        self, field: Field, rays: Rays, condition: Any, draws: Draws | None = None, density_noise: float = 0.0
+    ) -> Integrated:
+        """Render rays.
+
+        Args:
+            field: what to render.
+            rays: origins and directions, [B, R, 3].
+            condition: handed to the field as it is.
+            draws: for jitter, importance samples and density noise; None for none of them.
+            density_noise: standard deviation of the noise on raw densities; no effect without draws.
+        """
+        samples = Samples(*rays, self.depths(rays, draws))
+        raw, features = self.query(field, samples, condition)
+        if self.fine is not None:
+            with torch.no_grad():
+                weights = self.weigh(samples, raw, draws, density_noise, "coarse")
+                fine = Samples(*rays, self.fine(samples.t, weights, draws))
+            fine_raw, fine_features = self.query(field, fine, condition)
+            t, order = torch.cat([fine.t, samples.t], -1).sort(-1)
+            samples = Samples(*rays, t)
+            raw, features = _reorder(order, fine_raw, raw), _reorder(order, fine_features, features)
+        weights = self.weigh(samples, raw, draws, density_noise, "final")
+        opacity = weights.sum(-1, keepdim=True)
+        weights, added = self.background(weights)
+        composite = torch.einsum("brs,brsc->brc", weights, features) + added
+        depth = (weights * samples.t).sum(-1, keepdim=True)
+        return Integrated(composite, depth, opacity, samples.t, weights, raw, features)
+
+    def weigh(self, samples: Samples, raw: Tensor, draws: Draws | None, density_noise: float, name: str) -> Tensor:
+        """Share of the light that each sample gives, [B, R, S], from raw densities [B, R, S, 1]."""
+        if draws is not None and density_noise > 0:
+            raw = raw + density_noise * draws.normal(f"{name}_density_noise", raw.shape)
+        density = self.density(raw, samples.points)[..., 0]
+        return transmission_weights(density, self.intervals(samples.t, samples.directions))
+
+    def query(self, field: Field, samples: Samples, condition: Any) -> tuple[Tensor, Tensor]:
+        """Raw density and features at all samples, a chunk of rays after the other."""
+        batch, rays, per_ray = samples.t.shape
+        if self.chunk is None or batch * rays * per_ray <= self.chunk:
+            return field(samples, condition)
+        step = max(1, self.chunk // (batch * per_ray))
+        chunks = (samples.take(slice(start, start + step)) for start in range(0, rays, step))
+        if torch.is_grad_enabled():
+            outputs = [checkpoint(field, c, condition, use_reentrant=False, preserve_rng_state=False) for c in chunks]
+        else:
+            outputs = [field(c, condition) for c in chunks]
+        raw, features = zip(*outputs, strict=True)
+        return torch.cat(raw, dim=1), torch.cat(features, dim=1)
+
+
+def _reorder(order: Tensor, fine: Tensor, coarse: Tensor) -> Tensor:
+    values = torch.cat([fine, coarse], dim=-2)
+    return values.gather(-2, order[..., None].expand_as(values))
+
+
+class Rendered(NamedTuple):
+    """A generator's picture."""
+
+    image: Tensor  # in [-1, 1], [B, 3, H, W]
+    raw: Tensor  # the system's own low-resolution colour, [B, 3, h, w]
+    depth: Tensor  # distance along the unit ray [world units]; NaN where opacity is below 1e-3; [B, 1, h, w]
+    opacity: Tensor  # in [0, 1], [B, 1, h, w]
+
+
+def to_map(values: Tensor) -> Tensor:
+    """Values of all pixels row by row, [B, R, C], as a square map [B, C, H, W]."""
+    side = round(values.shape[1] ** 0.5)
+    return rearrange(values, "b (h w) c -> b c h w", h=side)
+
+
+def expected_depth(integrated: Integrated) -> Tensor:
+    """Mean depth of what was hit, [B, R, 1]; NaN where opacity is below 1e-3."""
+    weights = integrated.weights
+    total = weights.sum(-1, keepdim=True)
+    return torch.where(integrated.opacity < 1e-3, torch.nan, integrated.depth / total.clamp(min=1e-3))
