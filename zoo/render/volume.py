@@ -135,7 +135,8 @@ class Rendered(NamedTuple):
 def to_map(values: Tensor) -> Tensor:
     """Values of all pixels row by row, [B, R, C], as a square map [B, C, H, W]."""
     side = round(values.shape[1] ** 0.5)
-    return rearrange(values, "b (h w) c -> b c h w", h=side)
+    # Contiguous: convolutions of few channels-last channels have been seen to corrupt memory on CPUs (torch 2.14).
+    return rearrange(values, "b (h w) c -> b c h w", h=side).contiguous()
 
 
 def expected_depth(integrated: Integrated) -> Tensor:
