@@ -1,0 +1,336 @@
+"""Pictures from a folder or a zip file.
+
+Every picture is turned upright as its EXIF tag says, laid on white where it is transparent, brought to 8-bit RGB, cut
+to its middle square, and only then resized, by default with Pillow's Lanczos filter. Colour profiles are ignored; of an
+animation the first frame is taken. Nothing of a zip is ever written to disk.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import os
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from tqdm import tqdm
+
+from datamodules.base import ImageData
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+FILTERS = {
+    "lanczos": Image.Resampling.LANCZOS,
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "box": Image.Resampling.BOX,
+    "nearest": Image.Resampling.NEAREST,
+}
+Filter = Literal["lanczos", "bicubic", "bilinear", "box", "nearest"]
+# What is larger is a mistake or a trap. Pillow itself warns at this number of pixels, and refuses twice as many.
+MAX_PIXELS, MAX_BYTES = 89_478_485, 500_000_000
+MANIFEST_VERSION = 1  # raise it when other files become usable
+
+
+class BadPicture(ValueError):
+    """A file that is no usable picture; the message says why, without the file's name."""
+
+
+# ---------------------------------------------------------------------------------------------------------- one picture
+
+
+def decode(data: bytes) -> Image.Image:
+    """An upright 8-bit RGB picture from the bytes of a png, jpeg or webp file.
+
+    Raises:
+        BadPicture: the bytes are empty, broken or absurdly large.
+    """
+    if not data:
+        raise BadPicture("the file is empty")
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
+            if image.width * image.height > MAX_PIXELS:  # known before anything is decoded
+                raise BadPicture(f"{image.width}x{image.height} pixels are absurdly many")
+            image.load()
+            return to_rgb(ImageOps.exif_transpose(image))
+    except BadPicture:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadPicture(f"its pixels are absurdly many ({error})") from error
+    except UnidentifiedImageError as error:
+        raise BadPicture("it is neither png, jpeg nor webp") from error
+    except Exception as error:  # decoders raise a great many kinds of them on broken files
+        raise BadPicture(f"it cannot be decoded ({type(error).__name__}: {str(error)[:80]})") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB of any mode; 16 bits become 8, transparency shows white."""
+    if image.mode.startswith("I"):
+        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def fit(image: Image.Image, resolution: int, filter: Filter = "lanczos") -> Tensor:
+    """The middle square of a picture, resized; uint8 [3, resolution, resolution]."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    image = image.crop((left, top, left + side, top + side))
+    if side != resolution:
+        image = image.resize((resolution, resolution), FILTERS[filter])
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+# ----------------------------------------------------------------------------------------------------- folders and zips
+
+
+class File(NamedTuple):
+    """A file of a folder or zip, before it is opened.
+
+    name: its path within, with forward slashes.
+    size: [bytes].
+    stamp: changes when the content does, as far as one can tell without reading it.
+    problem: why it must not be opened, if so.
+    """
+
+    name: str
+    size: int
+    stamp: str
+    problem: str | None = None
+
+
+class Folder:
+    """The files below a folder, hidden ones left out."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def files(self) -> Iterator[File]:
+        def stop(error: OSError) -> None:
+            raise ValueError(f"The folder '{error.filename}' cannot be read ({error.strerror}).") from error
+
+        for folder, folders, names in os.walk(self.path, onerror=stop):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for name in names:
+                path = Path(folder, name)
+                if not name.startswith(".") and path.is_file():
+                    about = path.stat()
+                    stamp = f"{about.st_size}-{about.st_mtime_ns}"
+                    yield File(path.relative_to(self.path).as_posix(), about.st_size, stamp)
+
+    def read(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
+
+class Zip:
+    """The members of a zip, hidden ones left out. Each process opens the file for itself, at its first use."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.opened: tuple[int, zipfile.ZipFile] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "opened": None}
+
+    @property
+    def zip(self) -> zipfile.ZipFile:
+        if self.opened is None or self.opened[0] != os.getpid():  # a forked worker must not share a file position
+            try:
+                self.opened = os.getpid(), zipfile.ZipFile(self.path)
+            except zipfile.BadZipFile as error:
+                raise ValueError(f"'{self.path}' is not a zip file, or a broken one ({error}).") from error
+        return self.opened[1]
+
+    def files(self) -> Iterator[File]:
+        for member in self.zip.infolist():
+            parts = PurePosixPath(member.filename.replace("\\", "/")).parts
+            if member.is_dir() or any(part.startswith((".", "__MACOSX")) and part != ".." for part in parts):
+                continue
+            leaves = ".." in parts or member.filename.startswith("/") or PureWindowsPath(member.filename).anchor
+            problem = "its path leads out of the zip" if leaves else None
+            problem = "it is encrypted" if member.flag_bits & 1 else problem
+            yield File(member.filename, member.file_size, f"{member.file_size}-{member.CRC}", problem)
+
+    def read(self, name: str) -> bytes:
+        return self.zip.read(name)  # no more than the size that files() told, or an error
+
+
+class ImageFiles:
+    """The pictures of a folder or zip, sorted by name; a ``datamodules.base.Source``.
+
+    All files are decoded once, at first use, so that broken ones are known before training; what was found is kept in
+    a manifest, and files that have not changed are not read again.
+
+    Args:
+        path: folder or zip file.
+        filter: for resizing.
+        on_bad: skip files that are no usable pictures with a warning that names them, or refuse to go on.
+        manifests: folder for manifests.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        filter: Filter = "lanczos",
+        on_bad: Literal["skip", "refuse"] = "skip",
+        manifests: str | Path = "data/manifests",
+    ) -> None:
+        if filter not in FILTERS:
+            raise ValueError(f"There is no filter '{filter}'; take one of {', '.join(FILTERS)}.")
+        if on_bad not in ("skip", "refuse"):
+            raise ValueError(f"on_bad is '{on_bad}', but must be skip or refuse.")
+        self.path, self.filter, self.on_bad, self.manifests = Path(path).expanduser(), filter, on_bad, Path(manifests)
+        self.container: Folder | Zip | None = None
+        self.names: list[str] | None = None
+        self.bad: dict[str, str] = {}  # what is wrong, by name
+
+    def open(self) -> list[str]:
+        """Names of the usable pictures, in order.
+
+        Raises:
+            ValueError: there is no such folder or zip, no picture in it, or a bad one that must not be skipped.
+        """
+        if self.names is not None:
+            return self.names
+        if not self.path.exists():
+            raise ValueError(f"There is no folder or zip file '{self.path}'.")
+        if not self.path.is_dir() and self.path.suffix.lower() != ".zip":
+            raise ValueError(f"'{self.path}' is neither a folder nor a .zip file.")
+        self.container = Folder(self.path) if self.path.is_dir() else Zip(self.path)
+        everything = {file.name: file for file in self.container.files()}
+        files = [file for name, file in sorted(everything.items()) if name.lower().endswith(SUFFIXES)]
+        if not files:
+            raise ValueError(
+                f"'{self.path}' holds no pictures: none of its {len(everything)} files ends in {', '.join(SUFFIXES)}."
+            )
+        self.hashes, self.bad = self.check(files)
+        if self.bad:
+            shown = "; ".join(f"{name}: {problem}" for name, problem in list(self.bad.items())[:20])
+            more = f"; and {len(self.bad) - 20} more" if len(self.bad) > 20 else ""  # the manifest has them all
+            message = f"{len(self.bad)} of {len(files)} files of '{self.path}' are no usable pictures: {shown}{more}."
+            if self.on_bad == "refuse":
+                raise ValueError(f"{message} Mend or remove them, or set on_bad to skip.")
+            log.warning("%s They are skipped; all are listed in %s.", message, self.manifest_path())
+        if not self.hashes:
+            raise ValueError(f"None of the {len(files)} pictures of '{self.path}' can be used.")
+        self.names = list(self.hashes)
+        return self.names
+
+    def manifest_path(self) -> Path:
+        key = hashlib.sha256(str(self.path.resolve()).encode()).hexdigest()[:8]
+        return self.manifests / f"{self.path.name}-{key}.json"
+
+    def check(self, files: list[File]) -> tuple[dict[str, str], dict[str, str]]:
+        """sha256 of each usable picture, and what is wrong with each of the others, by name."""
+        path = self.manifest_path()
+        try:
+            manifest = json.loads(path.read_text())
+        except (FileNotFoundError, ValueError):
+            manifest = {}
+        known = manifest.get("files", {}) if manifest.get("version") == MANIFEST_VERSION else {}
+        todo = [file for file in files if known.get(file.name, {}).get("stamp") != file.stamp]
+        if todo:
+            title = f"checking {self.path.name}"
+            threads = 1 if isinstance(self.container, Zip) else torch.get_num_threads()  # a zip has one file position
+            with ThreadPoolExecutor(threads) as pool:
+                results = tqdm(pool.map(self.check_file, todo), title, len(todo), unit="file", dynamic_ncols=True)
+                known = known | {file.name: result for file, result in zip(todo, results, strict=True)}
+        checked = {file.name: known[file.name] for file in files}
+        usable = {name: about["sha256"] for name, about in checked.items() if about["problem"] is None}
+        bad = {name: about["problem"] for name, about in checked.items() if about["problem"] is not None}
+        if todo:
+            about = {
+                "version": MANIFEST_VERSION,
+                "path": str(self.path),
+                "usable": len(usable),
+                "bad": bad,
+                "files": checked,
+            }
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            temporary.write_text(json.dumps(about, indent=1))
+            os.replace(temporary, path)
+        return usable, bad
+
+    def check_file(self, file: File) -> dict[str, str | None]:
+        """Its line of the manifest."""
+        problem, digest = file.problem, None
+        if problem is None and file.size > MAX_BYTES:
+            problem = f"{file.size} bytes are absurdly many"
+        if problem is None:
+            try:
+                data = self.container.read(file.name)
+                digest = hashlib.sha256(data).hexdigest()
+                decode(data)
+            except Exception as error:  # also what zip and file system raise for a single broken member
+                problem = str(error) if isinstance(error, BadPicture) else f"it cannot be read ({error})"
+        return {"stamp": file.stamp, "sha256": digest, "problem": problem}
+
+    def __len__(self) -> int:
+        return len(self.open())
+
+    def item(self, index: int, resolution: int) -> dict[str, Any]:
+        name = self.open()[index]
+        try:
+            image = decode(self.container.read(name))
+        except (BadPicture, OSError, KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(f"'{name}' of '{self.path}' was a picture at the start, but now: {error}.") from error
+        return {"image": fit(image, resolution, self.filter)}
+
+    def digest(self, resolution: int) -> str:
+        self.open()
+        about = ["images/1", f"centre square, {self.filter}, {resolution}", *map(":".join, self.hashes.items())]
+        return hashlib.sha256("\n".join(about).encode()).hexdigest()
+
+
+class ImageFolder(ImageData):
+    """Pictures (png, jpg, jpeg, webp) of a folder with all its subfolders, or of a zip file.
+
+    Scores compare with the same pictures, unmirrored.
+
+    Args:
+        path: folder or zip file.
+        resolution: pixels each way; the middle square of each picture is resized to it.
+        batch_size: pictures of a batch on each process.
+        filter: for resizing.
+        flip: mirror half of the training pictures.
+        on_bad: skip files that are broken, empty or absurdly large with a warning that names them, or refuse to go on.
+        manifests: folder for the list of checked files.
+        stages, seed, num_workers, predict_count: as in ``ImageData``.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        resolution: int = 64,
+        batch_size: int = 8,
+        filter: Filter = "lanczos",
+        flip: bool = False,
+        on_bad: Literal["skip", "refuse"] = "skip",
+        manifests: str = "data/manifests",
+        stages: dict[int, dict[str, int]] | None = None,
+        seed: int = 0,
+        num_workers: int = 0,
+        predict_count: int = 16,
+    ) -> None:
+        super().__init__(resolution, batch_size, stages, flip, seed, num_workers, predict_count)
+        self.files = ImageFiles(path, filter, on_bad, manifests)
+        self.name = self.files.path.resolve().stem
+
+    def prepare_data(self) -> None:
+        """Check what has not been checked yet."""
+        self.files.open()
+
+    def train_source(self) -> ImageFiles:
+        return self.files
