@@ -20,7 +20,7 @@ class CarsNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        widths = [(3, 32, 1), (32, 64, 2), (64, 96, 2), (96, 128, 2)]
+        widths = [(3, 32, 2), (32, 64, 2), (64, 96, 1), (96, 128, 2)]
         self.body = nn.Sequential(
             *(
                 layer

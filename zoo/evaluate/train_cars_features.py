@@ -51,7 +51,7 @@ def train(sets: list[Pictures], epochs: int, seed: int, batch: int = 64) -> tupl
     batches_per_epoch = sum(len(images) // batch for images, _, _ in sets)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=epochs * batches_per_epoch)
-    progress = tqdm(range(epochs), desc="training", mininterval=5)
+    progress = tqdm(range(epochs), desc="training")
     for _ in progress:
         batches = [(s, rows) for s in sets for rows in torch.randperm(len(s[0])).split(batch) if len(rows) == batch]
         for choice in torch.randperm(len(batches)).tolist():
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--count32", type=int, default=5000, help="pictures of 32x32 to learn from")
     parser.add_argument("--count64", type=int, default=2500, help="pictures of 64x64 to learn from")
     parser.add_argument("--held-out", type=int, default=500, help="test pictures of each size")
-    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=CARS_WEIGHTS)
     given = parser.parse_args()

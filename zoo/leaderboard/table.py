@@ -5,6 +5,7 @@ numbers (published.csv) were measured by protocols of their own and never share 
 """
 
 import csv
+import fcntl
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -105,10 +106,12 @@ def append_row(row: Mapping[str, Any], path: Path | str) -> Row:
         ValueError: as ``check_row`` and ``read``; the file is left as it was.
     """
     path, row = Path(path), check_row(row)
-    rows = [*read(path), row]
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    folder = os.open(path.parent, os.O_RDONLY)
     try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # until it is closed: two runs that end together both get their row
+        rows = [*read(path), row]
         with open(part, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(COLUMNS), lineterminator="\n")
             writer.writeheader()
@@ -118,6 +121,7 @@ def append_row(row: Mapping[str, Any], path: Path | str) -> Row:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+        os.close(folder)
     return row
 
 
@@ -148,7 +152,7 @@ def groups(rows: Iterable[Row]) -> list[tuple[str, list[tuple[int, Row]]]]:
 
 def shown_value(row: Row) -> str:
     value = row["value"] * (1000 if row["metric"].startswith("kid") else 1)
-    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}"
+    return f"{value:#.4g}".rstrip(".")
 
 
 def shown_time(seconds: float | str) -> str:
