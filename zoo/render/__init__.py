@@ -4,6 +4,7 @@ from zoo.render.cameras import (
     Camera,
     FixedPoses,
     GaussianPoses,
+    Orbit,
     Poses,
     SpherePoses,
     UniformPoses,
@@ -24,6 +25,6 @@ from zoo.render.composite import (
     transmission_weights,
     white,
 )
-from zoo.render.depths import Depths, FineDepths, Importance, Samples, Shifted, Stratified, inverse_cdf
+from zoo.render.depths import Depths, FineDepths, Importance, InsideSphere, Samples, Shifted, Stratified, inverse_cdf
 from zoo.render.rays import Rays, pixel_centres, pixel_corners, through
 from zoo.render.volume import Integrated, Rendered, Renderer, Volume, expected_depth, to_map

@@ -83,15 +83,15 @@ class Volume(nn.Module):
             draws: for jitter, importance samples and density noise; None for none of them.
             density_noise: standard deviation of the noise on raw densities; no effect without draws.
         """
-        samples = Samples(*rays, self.depths(rays, draws))
+        samples = self.depths(rays, draws)
         raw, features = self.query(field, samples, condition)
         if self.fine is not None:
             with torch.no_grad():
                 weights = self.weigh(samples, raw, draws, density_noise, "coarse")
-                fine = Samples(*rays, self.fine(samples.t, weights, draws))
+                fine = Samples(*rays[:2], self.fine(samples.t, weights, draws))
             fine_raw, fine_features = self.query(field, fine, condition)
             t, order = torch.cat([fine.t, samples.t], -1).sort(-1)
-            samples = Samples(*rays, t)
+            samples = Samples(*rays[:2], t)
             raw, features = _reorder(order, fine_raw, raw), _reorder(order, fine_features, features)
         weights = self.weigh(samples, raw, draws, density_noise, "final")
         opacity = weights.sum(-1, keepdim=True)
