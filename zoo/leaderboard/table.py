@@ -65,6 +65,8 @@ def check_row(row: Mapping[str, Any]) -> Row:
             continue
         try:
             checked[column] = kind(given)
+            if kind is int and float(given) != checked[column]:
+                raise ValueError
         except (TypeError, ValueError):
             raise ValueError(f"'{column}' of a result must be {kind.__name__}, not {given!r}.") from None
         if kind is str and any(c in checked[column] for c in "\r\n"):
@@ -186,7 +188,7 @@ RIGHT = {"#", "FID", "KID", "images seen", "training", "truncation", "resolution
 def grid(lines: Sequence[Mapping[str, str]], markdown: bool) -> str:
     """Lines with equal keys as a table; columns that are empty throughout are left out."""
     heads = [head for head in lines[0] if any(line[head] for line in lines)]
-    widths = {head: max(len(head), *(len(line[head]) for line in lines)) for head in heads}
+    widths = {head: max(2, len(head), *(len(line[head]) for line in lines)) for head in heads}
 
     def row(texts: Mapping[str, str]) -> str:
         padded = [texts[h].rjust(widths[h]) if h in RIGHT else texts[h].ljust(widths[h]) for h in heads]
