@@ -32,7 +32,7 @@ Colour = tuple[float, float, float]
 
 
 class Shape(NamedTuple):
-    """The proportions of a car: a float each, or a tensor [R] each, the proportions of the car that a ray belongs to.
+    """The proportions of a car: a float each; or of many, a tensor each, such as [R] for the cars that rays belong to.
 
     Lengths are world units. Heights are above the ground, which is at y = -height / 2; positions are along z.
     """
@@ -58,7 +58,7 @@ class Shape(NamedTuple):
     lamp_height: float
 
     def take(self, index: Tensor) -> "Shape":
-        return Shape(*(values[index] for values in self))
+        return Shape(*(values.index_select(0, index) for values in self))
 
 
 class Car(NamedTuple):
@@ -199,7 +199,7 @@ def car_parts(shape: Shape, x: Tensor, y: Tensor, z: Tensor) -> Parts:
         _plane(shape.rear - z + 0.15 * xx, above_deck, shape.rear_slope),
     )
     cabin_roof = (y - shape.height).add_(0.06 * zz).add_(0.1 * xx)
-    cabin = _rounded(cabin_side, cabin_ends, torch.maximum(cabin_roof, -0.2 - above_deck), 0.05)
+    cabin = _rounded(cabin_side, cabin_ends, torch.maximum(cabin_roof, -0.06 - above_deck), 0.05)
 
     _, _, around = _wheel_frame(shape, y, z)
     from_inner = x - shape.half_width + shape.wheel_width  # the wheels' outer walls are flush with the body
@@ -321,32 +321,42 @@ def pixel_rays(camera: Camera, resolution: int, samples: int = 1) -> Tensor:
     return torch.stack(rays)
 
 
-def trace(shape: Shape, rays: Tensor, steps: int = 64) -> Tensor:
-    """Distances [R] along rays (origins and unit directions, [6, R]) to the cars, NaN where they miss.
+def trace(shapes: Shape, origins: Tensor, directions: Tensor, steps: int = 64) -> Tensor:
+    """Distances [B * R] along rays to the cars, NaN where they miss.
 
     Args:
-        shape: proportions of each ray's car, [R] each.
+        shapes: of the cars, [B] each.
+        origins: of each car's rays, [B, 3].
+        directions: unit vectors [B, 3, R].
     """
-    result = torch.full((rays.shape[1],), math.nan)
     # Rays live between entry into and exit from a box around the car (mirrors stick out by 0.06).
-    box = torch.stack([shape.half_width + 0.06, shape.height / 2 + 0.002, shape.half_length + 0.002])
-    first, second = (-box - rays[:3]) / rays[3:], (box - rays[:3]) / rays[3:]
-    t = torch.minimum(first, second).amax(dim=0)
-    far = torch.maximum(first, second).amin(dim=0)
-    going, alive = t < far, torch.arange(len(t))
-    for step in range(steps):
-        if step % 4 == 0:  # drop the rays that are done
-            index = going.nonzero()[:, 0]
+    box = torch.stack([shapes.half_width + 0.06, shapes.height / 2 + 0.002, shapes.half_length + 0.002], dim=1)
+    first = (-box - origins)[:, :, None] / directions
+    second = (box - origins)[:, :, None] / directions
+    near, far = torch.minimum(first, second).amax(dim=1), torch.maximum(first, second).amin(dim=1)
+    result = torch.full((near.numel(),), math.nan)
+
+    alive = (near < far).flatten().nonzero()[:, 0]
+    shape, rays = take_rays(alive, shapes, origins, directions)
+    t, far = near.flatten()[alive], far.flatten()[alive]
+    for step in range(1, steps + 1):
+        distance = car_distance(shape, *(rays[axis] + t * rays[axis + 3] for axis in range(3)))
+        t = t + 0.95 * distance
+        if step % 4 == 0:  # keep the rays that are not done
+            hit = distance < 4e-4
+            result[alive[hit]] = t[hit]
+            index = (~hit & (t < far)).nonzero()[:, 0]
             if len(index) == 0:
                 break
             alive, t, far, rays, shape = alive[index], t[index], far[index], rays[:, index], shape.take(index)
-        distance = car_distance(shape, *(rays[axis] + t * rays[axis + 3] for axis in range(3)))
-        t = t + 0.95 * distance
-        hit = distance < 4e-4
-        if step % 4 == 3:
-            result[alive[hit]] = t[hit]
-            going = ~hit & (t < far)
     return result
+
+
+def take_rays(index: Tensor, shapes: Shape, origins: Tensor, directions: Tensor) -> tuple[Shape, Tensor]:
+    """The rays with these numbers: their cars' proportions, and their origins and directions [6, R]."""
+    owner = index // directions.shape[2]
+    flat = directions.transpose(0, 1).flatten(1)
+    return shapes.take(owner), torch.cat([origins.T[:, owner], flat[:, index]])
 
 
 def render_cars(cars: Sequence[Car], camera: Camera, resolution: int, samples: int = 3) -> Views:
@@ -360,25 +370,21 @@ def render_cars(cars: Sequence[Car], camera: Camera, resolution: int, samples: i
     if samples % 2 == 0:
         raise ValueError(f"samples is {samples}, but must be odd, so that one ray goes through the pixel's centre.")
     directions = pixel_rays(camera, resolution, samples)
-    n, _, per_car = directions.shape
-    origins = camera.origins[:, :, None].expand_as(directions)
-    rays = torch.cat([origins, directions], dim=1).transpose(0, 1).reshape(6, n * per_car)
-    shapes = Shape(*torch.tensor([car.shape for car in cars]).T)
+    shapes = Shape(*torch.tensor([car.shape for car in cars]).T.contiguous())
     palettes = torch.tensor([car[2:] for car in cars]).permute(1, 2, 0)  # [4, 3, B]
-    owner = torch.arange(n).repeat_interleave(per_car)
 
-    t = trace(shapes.take(owner), rays)
+    t = trace(shapes, camera.origins, directions)
     hit = (~t.isnan()).nonzero()[:, 0]
-    owner, rays = owner[hit], rays[:, hit]
-    shape = shapes.take(owner)
+    shape, rays = take_rays(hit, shapes, camera.origins, directions)
     points = [rays[axis] + t[hit] * rays[axis + 3] for axis in range(3)]
     normals = car_normals(shape, *points)
+    palette = palettes[:, :, hit // directions.shape[2]]
 
     def grid(values: Tensor, background: float) -> Tensor:
         """[C, hits] -> [B, C, H, samples, W, samples]"""
-        full = torch.full((len(values), n * per_car), background)
+        full = torch.full((len(values), len(t)), background)
         full[:, hit] = values
-        return full.reshape(len(values), n, resolution, samples, resolution, samples).transpose(0, 1)
+        return full.reshape(len(values), len(cars), resolution, samples, resolution, samples).transpose(0, 1)
 
     def mean(values: Tensor) -> Tensor:
         """Mean over a pixel's rays, in a fixed order."""
@@ -386,7 +392,7 @@ def render_cars(cars: Sequence[Car], camera: Camera, resolution: int, samples: i
 
     centre = samples // 2
     return Views(
-        image=mean(grid(car_colours(shape, palettes[:, :, owner], *points, normals), 1.0)),
+        image=mean(grid(car_colours(shape, palette, *points, normals), 1.0)),
         mask=mean(grid(torch.ones(1, len(hit)), 0.0)),
         depth=grid(t[hit][None], math.nan)[:, :, :, centre, :, centre],
         normals=grid(normals, math.nan)[:, :, :, centre, :, centre],

@@ -80,7 +80,7 @@ class CarPictures:
         """Render and write these shards; yields each number when its file is there."""
         if not numbers:
             return
-        together = max(1, 32 * 32**2 // resolution**2)  # as many cars as keep the processor busy within its cache
+        together = max(1, 40_000 // resolution**2)  # enough to be quick, few enough for the processor's cache
         title = f"rendering {self.split} cars at {resolution}x{resolution}"
         with tqdm(total=len(numbers) * SHARD, desc=title, unit="car", dynamic_ncols=True) as progress:
 

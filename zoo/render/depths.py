@@ -1,13 +1,18 @@
 """Where along each ray the field is asked.
 
-A coarse sampler is any callable ``(rays, draws) -> Samples``; a fine one any callable ``(t, weights, draws) -> t``.
-Depths count in lengths of the ray's direction.
+Depths count in lengths of the ray's direction. Two kinds of callable, and third-party ones are as good:
+
+* depths ``(rays, draws) -> Samples`` at S increasing depths on each ray;
+* fine depths ``(t [B, R, S], weights [B, R, S], draws) -> t [B, R, F]``, in any order, where the weights are large.
+
+With ``draws=None`` nothing is random.
 
 B batch, R rays, S samples
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,16 +46,9 @@ class Samples(NamedTuple):
         return Samples(*(None if x is None else x[:, rays] for x in self))
 
 
-class Depths(Protocol):
-    def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
-        """Samples at increasing depths, S on each of the rays; with ``draws=None`` nothing is random."""
-        ...
-
-
-class FineDepths(Protocol):
-    def __call__(self, t: Tensor, weights: Tensor, draws: Draws | None) -> Tensor:
-        """More depths [B, R, F], in any order, where the weights [B, R, S] of the depths t [B, R, S] are large."""
-        ...
+# The return types, Samples and Tensor, stay open: only then may a config name a callable class.
+Depths = Callable[[Rays, Draws | None], Any]
+FineDepths = Callable[[Tensor, Tensor, Draws | None], Any]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ B batch, R rays, S samples, C channels
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
@@ -36,12 +36,8 @@ class Integrated(NamedTuple):
     sampled: Tensor  # the field's features at the samples, [B, R, S, C]
 
 
-class Renderer(Protocol):
-    """What can stand in for ``Volume``."""
-
-    def __call__(
-        self, field: Field, rays: Rays, condition: Any, draws: Draws | None = None, density_noise: float = 0.0
-    ) -> Integrated: ...
+# What can stand in for ``Volume``: (field, rays, condition, draws=None, density_noise=0.0) -> Integrated.
+Renderer = Callable[..., Any]
 
 
 class Volume(nn.Module):
