@@ -114,7 +114,9 @@ def real_features(
 
 def path_of(key: dict[str, Any]) -> Path:
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return cache_folder() / "reals" / f"{key['extractor']}-{key['resolution']}-{key['n_real']}-{digest[:24]}.safetensors"
+    return (
+        cache_folder() / "reals" / f"{key['extractor']}-{key['resolution']}-{key['n_real']}-{digest[:24]}.safetensors"
+    )
 
 
 def load(key: dict[str, Any]) -> RealFeatures | None:
