@@ -109,7 +109,7 @@ def test_filters_and_top(tmp_path):
         leaderboard.append_row({**ROW, "value": 1.0 + i}, path)
     leaderboard.append_row({**ROW, "metric": "kid-cars-none-1k", "value": 0.0123}, path)
     assert "... and 3 more" in leaderboard.show([path], metric="fid", top=2)
-    assert "12.30" in leaderboard.show([path], metric="kid")  # times 1000
+    assert "0.01230" in leaderboard.show([path], metric="kid")
     assert leaderboard.show([path], dataset="faces").startswith("No results")
 
 

@@ -73,8 +73,8 @@ def picture_batches(
         images = batch["image"]
         if resolution is not None and images.shape[-1] != resolution:
             raise ValueError(
-                f"The pictures of '{real.name}' are {images.shape[-1]} pixels wide and the generated ones {resolution}: "
-                "give the data that resolution."
+                f"The pictures of '{real.name}' are {images.shape[-1]} pixels wide and the generated ones "
+                f"{resolution}: give the data that resolution."
             )
         yield positions, quantise(images)
 

@@ -143,9 +143,8 @@ def groups(rows: Iterable[Row]) -> list[tuple[str, list[tuple[int, Row]]]]:
     result = []
     for key, members in groupby(by, key=lambda row: tuple(row[column] for column in GROUP)):
         dataset, resolution, metric, n_real, digest, extractor = key
-        scale = " x 1000" if metric.startswith("kid") else ""
         title = (
-            f"{dataset} {resolution}x{resolution}: {metric}{scale}, less is better "
+            f"{dataset} {resolution}x{resolution}: {metric}, less is better "
             f"({n_real:,} real pictures, data {digest[:8]}, extractor {extractor[:8]})"
         )
         result.append((title, ranked(members)))
@@ -153,8 +152,7 @@ def groups(rows: Iterable[Row]) -> list[tuple[str, list[tuple[int, Row]]]]:
 
 
 def shown_value(row: Row) -> str:
-    value = row["value"] * (1000 if row["metric"].startswith("kid") else 1)
-    return f"{value:#.4g}".rstrip(".")
+    return f"{row['value']:#.4g}".rstrip(".")
 
 
 def shown_time(seconds: float | str) -> str:
