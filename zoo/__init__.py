@@ -1,1 +1,14 @@
 """3D-aware GANs as PyTorch Lightning modules on one pluggable renderer."""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {"GAN": "zoo.gan", "PiGAN": "zoo.pigan"}  # torch is imported only when one of these is asked for
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'zoo' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

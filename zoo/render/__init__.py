@@ -4,6 +4,7 @@ from zoo.render.cameras import (
     Camera,
     FixedPoses,
     GaussianPoses,
+    Orbit,
     Poses,
     SpherePoses,
     UniformPoses,

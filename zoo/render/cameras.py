@@ -55,7 +55,7 @@ def look_at(origins: Tensor, target: Tensor | None = None, up: tuple[float, floa
 
 def intrinsics_from_fov(fov: float, n: int, like: Tensor) -> Tensor:
     """Normalised intrinsics [n, 3, 3] of square images with this field of view [rad]."""
-    focal = 0.5 / math.tan(fov / 2)
+    focal = (0.5 / like.new_tensor(math.tan(fov / 2))).item()  # divided in the tensor's precision, as published
     return like.new_tensor([[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]]).repeat(n, 1, 1)
 
 

@@ -9,11 +9,17 @@ What papers do differently is a callable that is passed in:
 B batch, R rays, S samples, C channels
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
+
+# The return types stay open: only then may a config name a callable class as well as a function.
+Density = Callable[[Tensor, Tensor], Any]
+Intervals = Callable[[Tensor, Tensor], Any]
+Background = Callable[[Tensor], Any]
 
 
 def transmission_weights(density: Tensor, lengths: Tensor) -> Tensor:
@@ -32,12 +38,6 @@ def transmission_weights(density: Tensor, lengths: Tensor) -> Tensor:
 
 
 # Densities
-
-
-class Density(Protocol):
-    def __call__(self, raw: Tensor, points: Tensor) -> Tensor:
-        """Density per world length, [B, R, S, 1], from raw [B, R, S, 1] at the points [B, R, S, 3]."""
-        ...
 
 
 def relu(raw: Tensor, points: Tensor) -> Tensor:
@@ -74,12 +74,6 @@ class BoundedRelu:
 # Intervals
 
 
-class Intervals(Protocol):
-    def __call__(self, t: Tensor, directions: Tensor) -> Tensor:
-        """World lengths [B, R, S] that the samples at depths t [B, R, S] of rays [B, R, 3] stand for."""
-        ...
-
-
 def open_ended(t: Tensor, directions: Tensor) -> Tensor:
     """From each sample to the next one, and from the last one on for ever: what is there at all is opaque there."""
     return _to_next(t, directions, 1e10)
@@ -96,12 +90,6 @@ def _to_next(t: Tensor, directions: Tensor, last: float) -> Tensor:
 
 
 # Backgrounds
-
-
-class Background(Protocol):
-    def __call__(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights to composite with, [B, R, S], and what to add to every channel, [B, R, 1]."""
-        ...
 
 
 def black(weights: Tensor) -> tuple[Tensor, Tensor]:

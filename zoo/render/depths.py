@@ -1,13 +1,18 @@
 """Where along each ray the field is asked.
 
-A coarse sampler is any callable ``(rays, draws) -> t``; a fine one any callable ``(t, weights, draws) -> t``. Depths
-count in lengths of the ray's direction.
+Depths count in lengths of the ray's direction. Two kinds of callable, and third-party ones are as good:
+
+* depths ``(rays, draws) -> Samples`` at S increasing depths on each ray;
+* fine depths ``(t [B, R, S], weights [B, R, S], draws) -> t [B, R, F]``, in any order, where the weights are large.
+
+With ``draws=None`` nothing is random.
 
 B batch, R rays, S samples
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,51 +22,59 @@ from zoo.render.rays import Rays
 
 
 class Samples(NamedTuple):
-    """Points on rays: origins [B, R, 3], directions [B, R, 3], t [B, R, S]."""
+    """Points on rays.
+
+    origins, directions: of the rays, [B, R, 3].
+    t: depths, [B, R, S].
+    placed: the points [B, R, S, 3] where they were computed in another way than origin + t direction.
+    """
 
     origins: Tensor
     directions: Tensor
     t: Tensor
+    placed: Tensor | None = None
 
     @property
     def points(self) -> Tensor:
         """World points [B, R, S, 3]."""
+        if self.placed is not None:
+            return self.placed
         return self.origins[..., None, :] + self.t[..., None] * self.directions[..., None, :]
 
     def take(self, rays: slice) -> "Samples":
         """The samples of some of the rays."""
-        return Samples(self.origins[:, rays], self.directions[:, rays], self.t[:, rays])
+        return Samples(*(None if x is None else x[:, rays] for x in self))
 
 
-class Depths(Protocol):
-    def __call__(self, rays: Rays, draws: Draws | None) -> Tensor:
-        """Increasing depths [B, R, S]; with ``draws=None`` nothing is random."""
-        ...
-
-
-class FineDepths(Protocol):
-    def __call__(self, t: Tensor, weights: Tensor, draws: Draws | None) -> Tensor:
-        """More depths [B, R, F], in any order, where the weights [B, R, S] of the depths t [B, R, S] are large."""
-        ...
+# The return types, Samples and Tensor, stay open: only then may a config name a callable class.
+Depths = Callable[[Rays, Draws | None], Any]
+FineDepths = Callable[[Tensor, Tensor, Draws | None], Any]
 
 
 @dataclass(frozen=True)
 class Shifted:
     """Evenly spaced depths, ends included, each moved by up to half a step either way (pi-GAN, CIPS-3D, VolumeGAN).
 
-    The first and last may leave [near, far] by half a step; the order is kept.
+    The first and last may leave [near, far] by half a step; the order is kept. Points are placed in camera space and
+    then moved to the world, as published: a SIREN amplifies even the difference in rounding.
     """
 
     near: float
     far: float
     samples: int
 
-    def __call__(self, rays: Rays, draws: Draws | None) -> Tensor:
-        t = _even(self, rays)
-        if draws is None:
-            return t
-        step = (self.far - self.near) / (self.samples - 1)
-        return t + (draws.uniform("jitter", t.shape) - 0.5) * step
+    def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
+        t, offset = _even(self, rays), 0.0
+        if draws is not None:
+            offset = (draws.uniform("jitter", t.shape) - 0.5) * (t[..., 1:2] - t[..., :1])
+        if rays.local is None:
+            return Samples(rays.origins, rays.directions, t + offset)
+        local = rays.local[:, :, None] * t[..., None]
+        if draws is not None:
+            local = local + offset[..., None] * rays.local[:, :, None]
+        homogeneous = torch.nn.functional.pad(local.flatten(1, 2), (0, 1), value=1.0)
+        placed = (rays.pose @ homogeneous.mT).mT[..., :3].reshape_as(local)
+        return Samples(rays.origins, rays.directions, t + offset, placed)
 
 
 @dataclass(frozen=True)
@@ -72,13 +85,13 @@ class Stratified:
     far: float
     samples: int
 
-    def __call__(self, rays: Rays, draws: Draws | None) -> Tensor:
+    def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
         t = _even(self, rays)
-        if draws is None:
-            return t
-        middles = (t[..., 1:] + t[..., :-1]) / 2
-        low, high = torch.cat([t[..., :1], middles], -1), torch.cat([middles, t[..., -1:]], -1)
-        return low + (high - low) * draws.uniform("jitter", t.shape)
+        if draws is not None:
+            middles = (t[..., 1:] + t[..., :-1]) / 2
+            low, high = torch.cat([t[..., :1], middles], -1), torch.cat([middles, t[..., -1:]], -1)
+            t = low + (high - low) * draws.uniform("jitter", t.shape)
+        return Samples(rays.origins, rays.directions, t)
 
 
 def _even(depths: Shifted | Stratified, rays: Rays) -> Tensor:
@@ -96,7 +109,7 @@ class InsideSphere:
     radius: float
     samples: int
 
-    def __call__(self, rays: Rays, draws: Draws | None) -> Tensor:
+    def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
         a = rays.directions.square().sum(-1, keepdim=True)
         b = (rays.origins * rays.directions).sum(-1, keepdim=True)
         c = rays.origins.square().sum(-1, keepdim=True) - self.radius**2
@@ -104,7 +117,7 @@ class InsideSphere:
         shape = (*a.shape[:-1], self.samples)
         place = 0.5 if draws is None else draws.uniform("jitter", shape)
         cells = (torch.arange(self.samples, device=a.device, dtype=a.dtype).expand(shape) + place) / self.samples
-        return nearest + half * (2 * cells - 1)
+        return Samples(rays.origins, rays.directions, nearest + half * (2 * cells - 1))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ B batch, R rays, S samples, C channels
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
@@ -36,12 +36,8 @@ class Integrated(NamedTuple):
     sampled: Tensor  # the field's features at the samples, [B, R, S, C]
 
 
-class Renderer(Protocol):
-    """What can stand in for ``Volume``."""
-
-    def __call__(
-        self, field: Field, rays: Rays, condition: Any, draws: Draws | None = None, density_noise: float = 0.0
-    ) -> Integrated: ...
+# What can stand in for ``Volume``: (field, rays, condition, draws=None, density_noise=0.0) -> Integrated.
+Renderer = Callable[..., Any]
 
 
 class Volume(nn.Module):
@@ -83,15 +79,15 @@ class Volume(nn.Module):
             draws: for jitter, importance samples and density noise; None for none of them.
             density_noise: standard deviation of the noise on raw densities; no effect without draws.
         """
-        samples = Samples(*rays, self.depths(rays, draws))
+        samples = self.depths(rays, draws)
         raw, features = self.query(field, samples, condition)
         if self.fine is not None:
             with torch.no_grad():
                 weights = self.weigh(samples, raw, draws, density_noise, "coarse")
-                fine = Samples(*rays, self.fine(samples.t, weights, draws))
+                fine = Samples(*rays[:2], self.fine(samples.t, weights, draws))
             fine_raw, fine_features = self.query(field, fine, condition)
             t, order = torch.cat([fine.t, samples.t], -1).sort(-1)
-            samples = Samples(*rays, t)
+            samples = Samples(*rays[:2], t)
             raw, features = _reorder(order, fine_raw, raw), _reorder(order, fine_features, features)
         weights = self.weigh(samples, raw, draws, density_noise, "final")
         opacity = weights.sum(-1, keepdim=True)

@@ -1,0 +1,227 @@
+"""What every source of pictures here shares: an endless, exactly resumable training loader, and the loader for scores.
+
+Training never ends an epoch: batch k is a pure function of (seed, k, rank, number of processes), so that a resumed run
+goes on with exactly the batch that the interrupted one would have had next. Random numbers of an item are a function of
+its draw number, not of any global random state, so that workers change nothing.
+
+B batch, H height, W width
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from zoo.draws import stream_seed
+
+
+class Source(Protocol):
+    """Pictures by index."""
+
+    def __len__(self) -> int: ...
+
+    def item(self, index: int, resolution: int) -> dict[str, Any]:
+        """{"image": uint8 [3, resolution, resolution]} and whatever else belongs to that picture."""
+        ...
+
+    def digest(self, resolution: int) -> str:
+        """Changes whenever a picture does."""
+        ...
+
+
+class Key(NamedTuple):
+    """What a training item is asked for by: picture, number of this draw since the start of training, resolution."""
+
+    index: int
+    draw: int
+    resolution: int
+
+
+class Stage(NamedTuple):
+    """From batch ``start`` on, batches have this resolution and, on each process, this size."""
+
+    start: int
+    resolution: int
+    batch_size: int
+
+
+def read_stages(stages: dict[int, dict[str, int]] | None, resolution: int, batch_size: int) -> list[Stage]:
+    """The stages in order; a single one where none are given.
+
+    Raises:
+        ValueError: no stage starts at batch 0, a key is unknown, or a number is not positive.
+    """
+    stages = stages or {0: {}}
+    read = []
+    for start, settings in sorted((int(start), settings) for start, settings in stages.items()):
+        unknown = set(settings) - {"resolution", "batch_size"}
+        if unknown:
+            raise ValueError(
+                f"The stage from batch {start} sets {sorted(unknown)}; only resolution and batch_size can be."
+            )
+        read.append(Stage(start, settings.get("resolution", resolution), settings.get("batch_size", batch_size)))
+        if read[-1].resolution < 1 or read[-1].batch_size < 1:
+            raise ValueError(f"The stage from batch {start} needs a positive resolution and batch_size: {settings}.")
+    if read[0].start != 0:
+        raise ValueError(f"The first stage starts at batch {read[0].start}, but one must start at 0.")
+    return read
+
+
+class EndlessBatches(Sampler[list[Key]]):
+    """Batches without end; every picture once before any a second time, in an order drawn anew for each pass.
+
+    The same pictures make up batch k of one process with batches of 8 and of two processes with batches of 4.
+
+    Args:
+        size: number of pictures.
+        stages: resolutions and batch sizes, in order.
+        seed: of the order.
+        rank, world: this process and the number of processes.
+        start: number of batches to leave out, asked whenever iteration starts.
+    """
+
+    def __init__(
+        self, size: int, stages: list[Stage], seed: int, rank: int = 0, world: int = 1, start: Callable[[], int] = int
+    ) -> None:
+        self.size, self.stages, self.seed, self.rank, self.world, self.start = size, stages, seed, rank, world, start
+        self._order = lru_cache(maxsize=2)(self._make_order)
+
+    def _make_order(self, turn: int) -> list[int]:
+        generator = torch.Generator().manual_seed(stream_seed("order", self.seed, turn))
+        return torch.randperm(self.size, generator=generator).tolist()
+
+    def batch(self, k: int) -> list[Key]:
+        """Batch k of this process."""
+        draws, stage = 0, self.stages[0]
+        for following in self.stages[1:]:
+            if following.start > k:
+                break
+            draws += (following.start - stage.start) * stage.batch_size * self.world
+            stage = following
+        draws += (k - stage.start) * stage.batch_size * self.world
+        keys = []
+        for draw in range(draws + self.rank, draws + stage.batch_size * self.world, self.world):
+            turn, place = divmod(draw, self.size)
+            keys.append(Key(self._order(turn)[place], draw, stage.resolution))
+        return keys
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        k = self.start()
+        while True:
+            yield self.batch(k)
+            k += 1
+
+
+class Pictures(Dataset):
+    """Items of a source, by ``Key`` in training and by plain index otherwise; images become floats in [-1, 1].
+
+    Args:
+        resolution: of items asked for by plain index.
+        flip_seed: of the coin that mirrors half of the draws; None mirrors none.
+    """
+
+    def __init__(self, source: Source, resolution: int, flip_seed: int | None = None) -> None:
+        self.source, self.resolution, self.flip_seed = source, resolution, flip_seed
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: int | Key) -> dict[str, Any]:
+        index, draw, resolution = key if isinstance(key, tuple) else (key, None, self.resolution)
+        item = self.source.item(index, resolution)
+        image = item["image"]
+        if draw is not None and self.flip_seed is not None and stream_seed("flip", self.flip_seed, draw) % 2:
+            image = image.flip(-1)
+        return {**item, "image": image / 127.5 - 1, "index": index}
+
+
+class ImageData(pl.LightningDataModule):
+    """Base of all datamodules: training batches, the real pictures that scores use, and sample indices to predict.
+
+    Batches are {"image": [B, 3, H, W] in [-1, 1], "index": [B]} and what else the source gives. A subclass makes its
+    sources, which open files at their first use. Needs ``Trainer(use_distributed_sampler=False)``, as ``zoo fit`` has.
+
+    Args:
+        resolution: of the pictures, and of training where no stages are given.
+        batch_size: pictures of a batch on each process.
+        stages: training in stages, {first batch: {"resolution": ..., "batch_size": ...}}.
+        flip: mirror half of the training pictures.
+        seed: of the order of the pictures and of mirroring.
+        num_workers: processes that read pictures.
+        predict_count: number of samples to predict.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        resolution: int,
+        batch_size: int,
+        stages: dict[int, dict[str, int]] | None = None,
+        flip: bool = False,
+        seed: int = 0,
+        num_workers: int = 0,
+        predict_count: int = 16,
+    ) -> None:
+        super().__init__()
+        self.stages = read_stages(stages, resolution, batch_size)
+        self.resolution, self.batch_size, self.flip, self.seed = resolution, batch_size, flip, seed
+        self.num_workers, self.predict_count = num_workers, predict_count
+        self.restored = 0
+
+    def train_source(self) -> Source:
+        """The pictures to learn from."""
+        raise NotImplementedError
+
+    def val_source(self) -> Source:
+        """The pictures that scores compare with."""
+        return self.train_source()
+
+    def digest(self) -> str:
+        """sha256 over all that determines the pictures of ``val_dataloader``."""
+        return hashlib.sha256(self.val_source().digest(self.resolution).encode()).hexdigest()
+
+    def batches_done(self) -> int:
+        """Batches trained so far: the trainer's iterations; those that workers fetched ahead are not among them."""
+        return self.restored if self.trainer is None else self.trainer.global_step
+
+    def state_dict(self) -> dict[str, int]:
+        return {"done": self.batches_done()}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.restored = state["done"]
+
+    def _process(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def train_dataloader(self) -> DataLoader:
+        """Endless batches, from the first one that was not trained yet."""
+        source = self.train_source()
+        batches = EndlessBatches(len(source), self.stages, self.seed, *self._process(), start=self.batches_done)
+        pictures = Pictures(source, self.resolution, self.seed if self.flip else None)
+        return DataLoader(pictures, batch_sampler=batches, num_workers=self.num_workers)
+
+    def val_dataloader(self) -> DataLoader:
+        """Every real picture once, in order, never mirrored; each process its share, without padding."""
+        pictures = Pictures(self.val_source(), self.resolution)
+        rank, world = self._process()
+        share = range(rank, len(pictures), world)
+        return DataLoader(pictures, self.batch_size, sampler=share, num_workers=self.num_workers)
+
+    def test_dataloader(self) -> DataLoader:
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader:
+        """Indices of samples, batches of [B]."""
+        rank, world = self._process()
+        return DataLoader(range(rank, self.predict_count, world), self.batch_size)
+
+
+def to_bytes(image: Tensor) -> Tensor:
+    """uint8 of floats in [0, 1], rounded."""
+    return (image * 255 + 0.5).clamp_(0, 255).byte()

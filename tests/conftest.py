@@ -1,0 +1,22 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--parity-dir",
+        type=Path,
+        default=Path(__file__).parent / "parity" / "cases",
+        help="folder of reference cases, <system>/<case>/case.json",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(1)  # small tensors: more threads only get in each other's way
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)

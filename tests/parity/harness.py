@@ -1,0 +1,97 @@
+"""Reads reference cases and compares with them.
+
+A case is a folder with ``case.json`` (arguments of the published constructors and calls, meaning and noise of every
+tensor), ``io.safetensors`` (tensors ``in.<name>`` and ``out.<name>``) and published state dicts.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+FLOOR = 1e-6  # smallest tolerance
+
+
+class Case:
+    """One reference case and the record of what was compared with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.info = json.loads((folder / "case.json").read_text())
+        self.config = self.info["config"]
+        tensors = {name: tensor.clone() for name, tensor in load_file(folder / "io.safetensors").items()}
+        self.inputs = {n.removeprefix("in."): t for n, t in tensors.items() if n.startswith("in.")}
+        self.outputs = {n.removeprefix("out."): t for n, t in tensors.items() if n.startswith("out.")}
+        self.compared: dict[str, tuple[float, float]] = {}  # name -> (difference, tolerance), in order
+
+    def weights(self, prefix: str) -> dict[str, Tensor]:
+        """The published state dict under a prefix (with its dot)."""
+        tensors = load_file(self.folder / self.info["weights_file"])
+        return {n.removeprefix(prefix): t.clone() for n, t in tensors.items() if n.startswith(prefix)}
+
+    def draws(self, block: str) -> list[Tensor]:
+        """The random numbers of a block, in the order in which the published code drew them."""
+        numbered = {n: t for n, t in self.inputs.items() if n.startswith(f"{block}.") and n[len(block) + 1].isdigit()}
+        return [numbered[name] for name in sorted(numbered)]
+
+    def blocks(self) -> list[str]:
+        """First parts of the outputs' names, in order."""
+        return list(dict.fromkeys(name.split(".")[0] for name in self.info["outputs"]))
+
+    def compare(self, name: str, ours: Tensor | float, tolerance: float = 1e-4) -> None:
+        """Compare with the output of this name.
+
+        Args:
+            tolerance: largest absolute difference for outputs that carry no noise figure; with one it is four times
+                that figure.
+        """
+        theirs = self.outputs[name]
+        ours = torch.as_tensor(ours)
+        assert ours.shape == theirs.shape, f"{name}: shape {tuple(ours.shape)}, not {tuple(theirs.shape)}"
+        noise = self.info["outputs"][name].get("float32_sensitivity")
+        limit = max(FLOOR, tolerance if noise is None else 4 * noise)
+        difference = (ours.double() - theirs.double()).abs()
+        worst = difference.nan_to_num(torch.inf).max().item() if difference.numel() else 0.0
+        self.compared[name] = (worst, limit)
+
+    def finish(self, absent: dict[str, str]) -> str:
+        """Fail at the first output that is off, or that was not compared and has no reason in ``absent``.
+
+        Returns:
+            A line with the worst difference, as a share of its tolerance.
+        """
+        off = [f"{n}: off by {d:.3g}, at most {limit:.3g}" for n, (d, limit) in self.compared.items() if d > limit]
+        assert not off, f"{self.folder.name}, first difference first:\n  " + "\n  ".join(off)
+        forgotten = [n for n in self.outputs if n not in self.compared and n not in absent]
+        assert not forgotten, f"{self.folder.name}: outputs that nothing was compared with: {', '.join(forgotten)}"
+        name, (difference, limit) = max(self.compared.items(), key=lambda item: item[1][0] / item[1][1])
+        where = f"{self.folder.parent.name}/{self.folder.name}"
+        return f"{where}: {len(self.compared)} outputs agree; worst {name}, off by {difference:.2g} of {limit:.2g}"
+
+
+class Replay:
+    """Draws that were recorded elsewhere, by the name we ask for them with; each name's in order.
+
+    Args:
+        recorded: pairs of name and numbers; a name may come several times.
+    """
+
+    def __init__(self, recorded: Sequence[tuple[str, Tensor]]) -> None:
+        self.queues: dict[str, list[Tensor]] = {}
+        for name, numbers in recorded:
+            self.queues.setdefault(name, []).append(numbers)
+
+    def uniform(self, name: str, shape: Sequence[int]) -> Tensor:
+        queue = self.queues.get(name)
+        assert queue, f"'{name}' was asked for more often than it was recorded"
+        numbers = queue.pop(0)
+        assert numbers.numel() == torch.Size(shape).numel(), f"'{name}' has {tuple(numbers.shape)}, not {tuple(shape)}"
+        return numbers.reshape(tuple(shape))
+
+    normal = shared = uniform
+
+    def used_up(self) -> bool:
+        return not any(self.queues.values())

@@ -1,0 +1,322 @@
+"""How the published pi-GAN's arguments, names and draws translate into ours."""
+
+import math
+from functools import partial
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
+
+import zoo.pigan
+from tests.parity.harness import Case, Replay
+from zoo.pigan import Discriminator, FilmSiren, Generator, Latent, PiGAN, SpatialEmbedding
+from zoo.render import (
+    FixedPoses,
+    GaussianPoses,
+    Importance,
+    Orbit,
+    Samples,
+    Shifted,
+    Volume,
+    black,
+    last_sample,
+    relu,
+    softplus,
+    white,
+)
+from zoo.weights.pigan import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR, UNUSED, from_published, published_name
+
+BOX = 2 / 0.24
+CHANNELS = {"sg": ["32", "64", "128", "256", "400", "400", "400", "400"]}
+CHANNELS["progressive"] = ["16", *CHANNELS["sg"][:4], "400", "400", "400", "400"]
+
+
+def build_generator(config: dict) -> Generator:
+    """Our generator for the published constructor's arguments."""
+    of = config["generator"]
+    embedding = None
+    if of["siren"].startswith("EmbeddingPiGAN"):
+        embedding = SpatialEmbedding(32, 2)
+        embedding.cube = nn.Parameter(torch.zeros(1, 32, *of.get("spatial_embedding_grid", (96, 96, 96))))
+    scale = 1.0 if of["siren"] == "TALLSIREN" else BOX
+    field = FilmSiren(of["hidden_dim"], of.get("n_film_layers", 8), scale, embedding)
+    poses = Orbit(fov_deg=config.get("render", {}).get("fov", 12))
+    return Generator(field, Volume(Shifted(0.8, 1.2, 4)), poses, of["z_dim"], of.get("map_hidden_dim", 256))
+
+
+def build_volume(options: dict) -> Volume:
+    """Our renderer for the published forward call's arguments."""
+    samples = options["num_steps"]
+
+    def background(weights: Tensor) -> tuple[Tensor, Tensor]:
+        added = white(weights)[1] if options.get("white_back") else black(weights)[1]
+        return (last_sample(weights)[0] if options.get("last_back") else weights), added
+
+    return Volume(
+        Shifted(options["ray_start"], options["ray_end"], samples),
+        density=softplus if options.get("clamp_mode") == "softplus" else relu,
+        background=background,
+        fine=Importance(samples, floor=2e-5) if options.get("hierarchical_sample", True) else None,
+        chunk=options.get("chunk"),
+    )
+
+
+def load_generator(case: Case, config: dict | None = None) -> Generator:
+    generator = build_generator(config or case.config)
+    names = [n for n in generator.state_dict() if not n.startswith("mean_")]
+    state = from_published(case.weights("generator."), names, GENERATOR)
+    missing, unexpected = generator.load_state_dict(state, strict=False)
+    assert not unexpected and all(n.startswith("mean_") for n in missing)
+    return generator
+
+
+def build_discriminator(kind: str, widths: dict[str, int]) -> Discriminator:
+    progressive = kind.startswith("Progressive")
+    channels = [widths[c] for c in CHANNELS["progressive" if progressive else "sg"]]
+    return Discriminator(
+        channels,
+        coordinates=kind != "StridedDiscriminator",
+        downsample="pool" if progressive else "stride",
+        latent_dim=256 if "Encoder" in kind else 0,
+    )
+
+
+def load_discriminator(case: Case, kind: str, widths: dict[str, int], prefix: str) -> Discriminator:
+    discriminator = build_discriminator(kind, widths)
+    table = DISCRIMINATOR if kind != "StridedDiscriminator" else PLAIN_DISCRIMINATOR
+    state = from_published(case.weights(prefix), list(discriminator.state_dict()), table)
+    unused = {n for n in state if n.startswith(UNUSED)}
+    assert all("pose_layer" in n for n in unused), unused
+    discriminator.load_state_dict({n: t for n, t in state.items() if n not in unused})
+    return discriminator
+
+
+def forward_draws(recorded: list[Tensor], hierarchical: bool) -> list[tuple[str, Tensor]]:
+    """Draws of one published forward call, under our names; a random camera's two angles come second and third."""
+    angles = [("yaw", recorded[1]), ("pitch", recorded[2])] if recorded[1].dim() == 2 else []
+    rest = recorded[1 + len(angles) :]
+    names = ["coarse_density_noise", "importance", "final_density_noise"] if hierarchical else ["final_density_noise"]
+    assert len(rest) == len(names)
+    return [("jitter", recorded[0]), *angles, *zip(names, rest, strict=True)]
+
+
+class Watched:
+    """A callable that remembers arguments and results of its calls."""
+
+    def __init__(self, function) -> None:
+        self.function, self.calls = function, []
+
+    def __call__(self, *args):
+        result = self.function(*args)
+        self.calls.append((args, result))
+        return result
+
+
+# Kinds of case
+
+
+SCENARIOS = {
+    "hier_noise": {},
+    "coarse_only": {"hierarchical_sample": False, "nerf_noise": 0},
+    "last_back": {"last_back": True, "nerf_noise": 0},
+    "white_back": {"white_back": True, "nerf_noise": 0},
+    "softplus": {"clamp_mode": "softplus", "nerf_noise": 0},
+    "lock_view": {"nerf_noise": 0},
+}
+
+
+@torch.no_grad()
+def render(case: Case) -> None:
+    generator = load_generator(case)
+    yaw, pitch = case.inputs["yaw"], case.inputs["pitch"]
+    camera = generator.poses.camera(yaw, pitch)
+    styles = generator.map(Latent(case.inputs["z"]))
+    for block in case.blocks():
+        if block == "query":
+            query(case, generator)
+            continue
+        options = {**case.config["render"], "hierarchical_sample": True, **SCENARIOS[block]}
+        hierarchical, size = options["hierarchical_sample"], options["img_size"]
+        volume = generator.volume = build_volume(options)
+        volume.fine = Watched(volume.fine) if hierarchical else None
+        field = Watched(partial(generator.field, lock_view=block == "lock_view"))
+        draws = Replay(forward_draws(case.draws(block), hierarchical))
+        rays = generator.rays(camera, size)
+        integrated = volume(field, rays, styles, draws, options["nerf_noise"])
+
+        origins, x, y, z = camera.origins, *camera.origins.T
+        angles = torch.stack([torch.acos(y / origins.norm(dim=-1)), torch.atan2(z, x)], dim=-1)
+        (coarse, _), (coarse_raw, coarse_colour) = field.calls[0]
+        ours = {
+            "pose": angles,
+            "rays_d_cam": rays.directions @ camera.pose[:, :3, :3],
+            "z_linear": volume.depths(rays, None).t[..., None],
+            "rays_d": rays.directions,
+            "rays_o": rays.origins,
+            "z_vals": coarse.t[..., None],
+            "points_world": coarse.points,
+            "frequencies": styles.frequencies.flatten(1),
+            "phase_shifts": styles.phases.flatten(1),
+            "coarse_rgb_sigma": torch.cat([coarse_colour, coarse_raw], -1).flatten(1, 2),
+        }
+        if hierarchical:
+            ((_, weights, _), fine_t) = volume.fine.calls[0]
+            (fine, _), (fine_raw, fine_colour) = field.calls[1]
+            ours |= {
+                "coarse_weights": weights[..., None],
+                "fine_z": fine_t.flatten(0, 1),
+                "fine_points": fine.points.flatten(1, 2),
+                "fine_rgb_sigma": torch.cat([fine_colour, fine_raw], -1).flatten(1, 2),
+            }
+        ours |= {
+            "weights": integrated.weights[..., None],
+            "depth": integrated.depth,
+            "image": 2 * integrated.features.mT.unflatten(-1, (size, size)) - 1,
+        }
+        for name, value in ours.items():
+            if f"{block}.{name}" in case.outputs:
+                case.compare(f"{block}.{name}", value)
+        assert draws.used_up() or options["nerf_noise"] == 0
+
+        again = Replay(forward_draws(case.draws(block), hierarchical))  # the public way gives the same picture
+        rendered = generator.render(
+            styles,
+            camera,
+            resolution=size,
+            draws=again,
+            density_noise=options["nerf_noise"],
+            lock_view=block == "lock_view",
+        )
+        assert torch.equal(rendered.image, ours["image"])
+
+
+def query(case: Case, generator: Generator) -> None:
+    """The field at single points: each is a ray of one sample."""
+    points, directions = case.inputs["query_points"], case.inputs["query_dirs"]
+    samples = Samples(points, directions, torch.zeros_like(points[..., :1]))
+    styles = generator.map(Latent(case.inputs["z"]))
+    with patch.object(zoo.pigan, "film_sine", Watched(zoo.pigan.film_sine)) as watched:
+        raw, colour = generator.field(samples, styles)
+    case.compare("query.film_activations", torch.stack([result for _, result in watched.calls]))
+    case.compare("query.rgb_sigma", torch.cat([colour, raw], -1)[:, :, 0])
+
+
+def remember(activations: list[Tensor], module: nn.Module, inputs: tuple, output: Tensor) -> None:
+    activations.append(leaky_relu(output, 0.2) if isinstance(module, nn.Conv2d) else output)
+
+
+@torch.no_grad()
+def discriminator(case: Case) -> None:
+    for kind in case.config["classes"]:
+        judge = load_discriminator(case, kind, case.config["channel_map"], f"discriminator.{kind}.")
+        for name in case.outputs:
+            if not name.startswith(f"{kind}."):
+                continue
+            size, rest = name.removeprefix(f"{kind}.size").split(".", 1)
+            alpha, what = rest.removeprefix("alpha").rsplit(".", 1)
+            activations: list[Tensor] = []
+            keep = partial(remember, activations)
+            hooks = [m.register_forward_hook(keep) for m in [*judge.from_rgb, *judge.blocks]]
+            judged = judge(case.inputs[f"image{size}"], float(alpha))
+            for hook in hooks:
+                hook.remove()
+            field = {"score": "scores", "latent": "latent", "position": "angles"}.get(what)
+            case.compare(name, getattr(judged, field) if field else activations[int(what.removeprefix("act"))])
+
+
+POSES = {"gaussian": GaussianPoses, None: FixedPoses}
+
+
+class Trained(PiGAN):
+    """The losses without a trainer, at a given iteration and fade."""
+
+    def __init__(self, case: Case, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.fixed_alpha = case.config["loss"]["alpha"]
+        self.noise = case.config["loss"]["nerf_noise"]
+
+    alpha = property(lambda self: self.fixed_alpha)
+    density_noise = property(lambda self: self.noise)
+
+
+def losses(case: Case) -> None:
+    config, options, loss = case.config, case.config["render"], case.config["loss"]
+    generator = load_generator(case)
+    generator.poses = POSES[options["sample_dist"]](
+        options["h_mean"], options["h_stddev"], options["v_mean"], options["v_stddev"], fov_deg=options["fov"]
+    )
+    generator.volume = build_volume(options)
+    of = config["discriminator"]
+    judge = load_discriminator(case, of["class"], of["channel_map"], "discriminator.")
+    gan = Trained(
+        case,
+        generator=generator,
+        discriminator=judge,
+        optimizer_g=torch.optim.Adam,
+        optimizer_d=torch.optim.Adam,
+        r1_weight=loss["r1_lambda"],
+        latent_weight=loss["z_lambda"],
+        angle_weight=loss["pos_lambda"],
+        top_k_every=loss["topk_interval"],
+        top_k_least=loss["topk_v"],
+    )
+    gan.iterations = loss["step"]
+    real, z = case.inputs["real"], case.inputs["z_d"]
+    hierarchical = options["hierarchical_sample"]
+
+    with torch.no_grad():
+        fake, angles = gan.generate(z, real, Replay(forward_draws(case.draws("gen_d"), hierarchical)))
+    case.compare("fake_d", fake)
+    case.compare("pos_d", angles)
+    watched = judge.forward = Watched(judge.forward)
+    terms = gan.loss_d(real, fake, z, angles)
+    (_, judged_reals), (_, judged_fakes) = watched.calls
+    guessed = terms.get("latent", 0.0) + terms.get("angles", 0.0)
+    total = sum(terms.values())
+    total.backward()
+    case.compare("d.real_scores", judged_reals.scores.detach())
+    case.compare("d.fake_scores", judged_fakes.scores.detach())
+    for name, term in (("d.latent_penalty", "latent"), ("d.position_penalty", "angles")):
+        case.compare(name, torch.as_tensor(terms.get(term, 0.0)).detach())
+    case.compare("d.adversarial", (terms["real"] + terms["fake"]).detach())
+    case.compare("d.r1_term", terms["r1"].detach())
+    case.compare("d.r1_raw", terms["r1"].detach() / (0.5 * loss["r1_lambda"]))
+    case.compare("d.identity", torch.as_tensor(guessed).detach())
+    case.compare("d.loss", total.detach())
+    table = DISCRIMINATOR if of["class"] != "StridedDiscriminator" else PLAIN_DISCRIMINATOR
+    compare_gradients(case, "d", judge, table)
+
+    watched.calls.clear()
+    judge.requires_grad_(False)
+    z = case.inputs["z_g"]
+    fake, angles = gan.generate(z, real, Replay(forward_draws(case.draws("gen_g"), hierarchical)))
+    terms = gan.loss_g(fake, z, angles)
+    total = sum(terms.values())
+    total.backward()
+    case.compare("g.fake", fake.detach())
+    case.compare("g.fake_scores", watched.calls[0][1].scores.detach())
+    kept = math.ceil(max(0.99 ** (loss["step"] / loss["topk_interval"]), loss["topk_v"]) * len(fake))
+    case.compare("g.topk", kept)
+    case.compare("g.identity", torch.as_tensor(terms.get("latent", 0.0) + terms.get("angles", 0.0)).detach())
+    case.compare("g.loss", total.detach())
+    compare_gradients(case, "g", generator, GENERATOR)
+    norms = torch.stack([p.grad.norm() for p in generator.parameters()])
+    case.compare("g.grad_total_norm", norms.norm())
+
+
+def compare_gradients(case: Case, player: str, network: nn.Module, table: list) -> None:
+    """Norms of all gradients in the published order, and the full ones that were recorded."""
+    state = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in network.named_parameters()}
+    order = case.config[f"{player}_param_order"]
+    published = {published_name(name, table): gradient for name, gradient in state.items()}
+    case.compare(f"{player}.grad_norms", torch.stack([published[name].norm() for name in order]))
+    for name in case.outputs:
+        if name.startswith(f"{player}.grad."):
+            case.compare(name, published[name.removeprefix(f"{player}.grad.")])
+
+
+KINDS = {"render": render, "discriminator": discriminator, "losses": losses}
+
+# Outputs that our formulation does not have, by case, with the reason.
+ABSENT: dict[str, dict[str, str]] = {}

@@ -1,0 +1,282 @@
+"""The renderer against closed forms and hand-computed numbers."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck
+
+from zoo.draws import SampleDraws, TrainingDraws
+from zoo.render import (
+    BoundedRelu,
+    GaussianPoses,
+    Importance,
+    InsideSphere,
+    Rays,
+    Samples,
+    Shifted,
+    SpherePoses,
+    Stratified,
+    Volume,
+    black,
+    closed,
+    expected_depth,
+    inverse_cdf,
+    last_sample,
+    open_ended,
+    orbit_cameras,
+    pixel_centres,
+    pixel_corners,
+    relu,
+    through,
+    to_map,
+    transmission_weights,
+    white,
+)
+
+
+def ball(radius: float, density: float, colour: float = 0.25):
+    """A field: a homogeneous ball around the origin."""
+
+    def field(samples: Samples, condition: None) -> tuple[Tensor, Tensor]:
+        inside = (samples.points.norm(dim=-1, keepdim=True) < radius).to(samples.t.dtype)
+        return density * inside, torch.full_like(samples.points, colour)
+
+    return field
+
+
+def slab(near: float, far: float, density: float):
+    """A field: a homogeneous slab between two planes z."""
+
+    def field(samples: Samples, condition: None) -> tuple[Tensor, Tensor]:
+        z = samples.points[..., 2:]
+        return density * ((z > near) & (z < far)).to(z.dtype), samples.points
+
+    return field
+
+
+def axis_rays(heights: list[float]) -> Rays:
+    """Rays from z = 2 towards -z at these heights y."""
+    origins = torch.tensor([[[0.0, y, 2.0] for y in heights]], dtype=torch.float64)
+    return Rays(origins, torch.tensor([0.0, 0.0, -1.0], dtype=torch.float64).expand_as(origins))
+
+
+def test_homogeneous_ball_has_the_opacity_of_its_chord() -> None:
+    heights = [0.0, 0.3, 0.6, 0.79, 0.81]
+    volume = Volume(Stratified(1.0, 3.0, 4001), background=white, intervals=closed, chunk=None)
+    result = volume(ball(0.8, 1.7), axis_rays(heights), None)
+    chords = torch.tensor([2 * math.sqrt(max(0.0, 0.64 - y * y)) for y in heights], dtype=torch.float64)
+    opacity = 1 - torch.exp(-1.7 * chords)
+    torch.testing.assert_close(result.opacity[0, :, 0], opacity, atol=2e-3, rtol=0)
+    torch.testing.assert_close(result.features[0, :, 0], 0.25 * opacity + 1 - opacity, atol=2e-3, rtol=0)
+    assert expected_depth(result)[0, -1].isnan().all()
+
+
+def test_slab_seen_at_an_angle_counts_its_longer_way() -> None:
+    rays = axis_rays([0.0])
+    oblique = rays._replace(directions=torch.tensor([[[0.0, 0.6, -0.8]]], dtype=torch.float64))
+    volume = Volume(Stratified(0.5, 5.0, 9001), intervals=closed)
+    straight, slanted = (volume(slab(-0.5, 0.5, 0.9), r, None).opacity.item() for r in (rays, oblique))
+    assert straight == pytest.approx(1 - math.exp(-0.9), abs=1e-3)
+    assert slanted == pytest.approx(1 - math.exp(-0.9 / 0.8), abs=1e-3)
+
+
+def test_lengths_count_in_the_world_whatever_the_length_of_directions() -> None:
+    rays = axis_rays([0.1])
+    double = rays._replace(directions=2 * rays.directions)
+    one = Volume(Stratified(1.0, 3.0, 2001), intervals=closed)(ball(0.8, 1.0), rays, None)
+    two = Volume(Stratified(0.5, 1.5, 2001), intervals=closed)(ball(0.8, 1.0), double, None)
+    torch.testing.assert_close(one.opacity, two.opacity)
+
+
+def test_weights_computed_by_hand() -> None:
+    alpha = torch.tensor([0.4, 0.3, 0.8, 0.8, 0.5], dtype=torch.float64)
+    density = -torch.log(1 - alpha)
+    weights = transmission_weights(density, torch.ones_like(density))
+    by_hand = torch.tensor([0.4, 0.6 * 0.3, 0.42 * 0.8, 0.084 * 0.8, 0.0168 * 0.5], dtype=torch.float64)
+    torch.testing.assert_close(weights, by_hand, atol=1e-9, rtol=0)
+    assert 1 - weights.sum() == pytest.approx(0.0084, abs=1e-8)
+
+
+def test_open_and_closed_ends() -> None:
+    t, directions = torch.tensor([[[1.0, 1.5, 2.5]]]), torch.tensor([[[0.0, 0.0, -2.0]]])
+    assert open_ended(t, directions).tolist() == [[[1.0, 2.0, 2e10]]]
+    assert closed(t, directions).tolist() == [[[1.0, 2.0, 0.0]]]
+
+
+def test_backgrounds() -> None:
+    weights = torch.tensor([[[0.2, 0.3]]])
+    assert black(weights)[1].item() == 0
+    assert white(weights)[1].item() == pytest.approx(0.5)
+    assert last_sample(weights)[0].flatten().tolist() == pytest.approx([0.2, 0.8])
+
+
+def test_expected_depth_of_a_wall_is_its_distance() -> None:
+    volume = Volume(Shifted(1.0, 3.0, 201))
+    result = volume(slab(-9.0, 0.25, 1e4), axis_rays([0.0, 0.5]), None)
+    torch.testing.assert_close(
+        expected_depth(result)[0, :, 0], torch.full((2,), 1.75, dtype=torch.float64), atol=0.01, rtol=0
+    )
+
+
+def test_importance_samples_follow_a_known_distribution() -> None:
+    edges = torch.tensor([0.0, 1.0, 2.0, 4.0])
+    u = torch.rand(200_000)
+    samples = inverse_cdf(edges, torch.tensor([1.0, 6.0, 3.0]), u)
+    counts = torch.histogram(samples, bins=torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0])).hist / len(u)
+    torch.testing.assert_close(counts, torch.tensor([0.1, 0.6, 0.15, 0.15]), atol=5e-3, rtol=0)
+
+
+def test_importance_samples_go_to_the_surface() -> None:
+    volume = Volume(Shifted(1.0, 3.0, 17), fine=Importance(64))
+    draws = TrainingDraws(0, 0)
+    result = volume(slab(-9.0, 0.0, 50.0), Rays(*(x.float() for x in axis_rays([0.0])[:2])), None, draws)
+    assert result.t.shape == (1, 1, 17 + 64)
+    assert (result.t.diff(dim=-1) >= 0).all()
+    near_surface = ((result.t - 2.0).abs() < 0.2).sum().item()
+    assert near_surface >= 60
+
+
+def test_stratified_and_shifted_stay_in_their_cells() -> None:
+    rays, draws = Rays(torch.zeros(2, 3, 3), torch.ones(2, 3, 3)), TrainingDraws(1, 0)
+    even = torch.linspace(1, 2, 5)
+    shifted = Shifted(1.0, 2.0, 5)(rays, draws).t
+    stratified = Stratified(1.0, 2.0, 5)(rays, draws).t
+    assert (shifted - even).abs().max() <= 0.125 and not torch.equal(shifted[0], shifted[1])
+    assert (stratified - even).abs().max() <= 0.125 and stratified.min() >= 1 and stratified.max() <= 2
+    assert torch.equal(Shifted(1.0, 2.0, 5)(rays, None).t, even.expand(2, 3, 5))
+
+
+def test_depths_inside_a_sphere() -> None:
+    rays = axis_rays([0.0, 0.5, 1.2])
+    samples = InsideSphere(1.0, 8)(rays, TrainingDraws(0, 0))
+    radii = samples.points.norm(dim=-1)[0]
+    assert (radii[:2] <= 1).all()
+    assert samples.t[0, 0].min() < 1.25 and samples.t[0, 0].max() > 2.75  # the first and last eighth of the chord
+    assert (samples.t[0, 2] == 2.0).all()  # a ray that misses: all at its nearest point
+
+
+def test_bounded_density_is_nothing_outside() -> None:
+    density = BoundedRelu(scale=15.0, shift=-1.0, radius=1.0, margin=0.5)
+    points = torch.tensor([[[[0.0, 0.0, 0.2], [0.0, 0.75, 0.0], [1.1, 0.0, 0.0]]]])
+    raw = torch.full((1, 1, 3, 1), 1.0)
+    assert density(raw, points).flatten().tolist() == pytest.approx([14.0, 7.0, 0.0])
+
+
+def test_rays_do_not_see_each_other() -> None:
+    rays = through(orbit_cameras(torch.tensor([[1.0]]), torch.tensor([[1.2]]), 2.0, 0.8), pixel_centres(6))
+    volume = Volume(Shifted(1.0, 3.0, 9), fine=Importance(5), background=white)
+    order = torch.randperm(36)
+    shuffled = Rays(*(x[:, order] for x in rays[:3]), rays.pose)
+    one, two = volume(ball(0.7, 3.0), rays, None), volume(ball(0.7, 3.0), shuffled, None)
+    torch.testing.assert_close(one.features[:, order], two.features)
+    torch.testing.assert_close(one.depth[:, order], two.depth)
+
+
+@pytest.mark.parametrize("draws", [None, TrainingDraws(3, 1)])
+def test_chunked_equals_whole(draws) -> None:
+    camera = GaussianPoses(yaw_spread=0.3, radius=2.0, fov_deg=40)(2, TrainingDraws(0, 0))
+    rays = through(camera, pixel_corners(7))
+    weight = torch.randn(3, 4, requires_grad=True)
+
+    def field(samples: Samples, scale: Tensor) -> tuple[Tensor, Tensor]:
+        out = (samples.points @ weight).sin() * scale
+        return 3 * out[..., :1], out[..., 1:]
+
+    results, gradients = [], []
+    for chunk in (None, 40):
+        again = None if draws is None else TrainingDraws(3, 1)
+        volume = Volume(Shifted(1.0, 3.0, 6), fine=Importance(4), chunk=chunk)
+        result = volume(field, rays, torch.tensor(1.5), again, density_noise=0.5)
+        gradients.append(torch.autograd.grad(result.features.sum() + result.depth.sum(), weight)[0])
+        results.append(result)
+    torch.testing.assert_close(results[0].features, results[1].features)
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-4, rtol=1e-4)
+
+
+def test_gradients() -> None:
+    raw = torch.rand(1, 2, 5, 1, dtype=torch.float64, requires_grad=True)
+    colour = torch.rand(1, 2, 5, 3, dtype=torch.float64, requires_grad=True)
+    volume = Volume(Stratified(1.0, 2.0, 5), background=white, intervals=closed, chunk=None)
+    rays = axis_rays([0.0, 0.2])
+    assert gradcheck(lambda r, c: volume(lambda *_: (r, c), rays, None)[:3], (raw, colour))
+
+
+def test_gradients_reach_the_camera() -> None:
+    yaw = torch.tensor([[1.0]], dtype=torch.float64, requires_grad=True)
+    pitch = torch.tensor([[1.2]], dtype=torch.float64, requires_grad=True)
+
+    def opacity(yaw: Tensor, pitch: Tensor) -> Tensor:
+        rays = through(orbit_cameras(yaw, pitch, 2.0, 0.6), pixel_centres(3).double())
+
+        def field(samples: Samples, _: None) -> tuple[Tensor, Tensor]:
+            points = samples.points - torch.tensor([0.1, 0.2, 0.0])
+            return torch.exp(-4 * points.square().sum(-1, keepdim=True)), samples.points
+
+        return Volume(Stratified(1.0, 3.0, 8), relu, chunk=None)(field, rays, None).features
+
+    assert gradcheck(opacity, (yaw, pitch))
+
+
+def test_a_known_sphere_is_at_the_right_pixels() -> None:
+    size, where = 64, torch.tensor([0.3, 0.25, 0.1])
+    camera = orbit_cameras(torch.tensor([[2.0]]), torch.tensor([[1.1]]), 3.0, math.radians(40))
+
+    def field(samples: Samples, _: None) -> tuple[Tensor, Tensor]:
+        inside = (samples.points - where).norm(dim=-1, keepdim=True) < 0.2
+        return 1e3 * inside.float(), samples.points
+
+    result = Volume(Stratified(2.0, 4.0, 400))(field, through(camera, pixel_centres(size)), None)
+    mask = to_map(result.opacity)[0, 0] > 0.5
+    rows, columns = mask.nonzero().float().add(0.5).div(size).T
+
+    in_camera = torch.linalg.inv(camera.pose[0]) @ torch.cat([where, torch.ones(1)])
+    x, y, z = in_camera[:3].tolist()
+    focal = camera.intrinsics[0, 0, 0].item()
+    assert z < 0
+    assert columns.mean().item() == pytest.approx(0.5 + focal * x / -z, abs=1 / size)
+    assert rows.mean().item() == pytest.approx(0.5 - focal * y / -z, abs=1 / size)
+    depth = expected_depth(result)[0, mask.flatten()].min().item()
+    assert depth == pytest.approx((where - camera.origins[0]).norm().item() - 0.2, abs=0.02)
+
+
+def test_camera_directions() -> None:
+    front = orbit_cameras(torch.full((1, 1), math.pi / 2), torch.full((1, 1), math.pi / 2), 2.0, 1.0)
+    torch.testing.assert_close(front.origins, torch.tensor([[0.0, 0.0, 2.0]]), atol=1e-6, rtol=0)
+    rays = through(front, torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]), unit=False)
+    right, up, ahead = rays.directions[0]
+    half = math.tan(0.5)
+    torch.testing.assert_close(right, torch.tensor([half, 0.0, -1.0]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(up, torch.tensor([0.0, half, -1.0]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(ahead, torch.tensor([0.0, 0.0, -1.0]), atol=1e-6, rtol=0)
+
+
+def test_sphere_poses_cover_a_band_evenly() -> None:
+    poses = SpherePoses(yaw_spread=math.pi, pitch_mean=math.pi / 4, pitch_spread=math.pi / 4, radius=2.0)
+    origins = poses(20_000, TrainingDraws(0, 0)).origins
+    torch.testing.assert_close(origins.norm(dim=-1), torch.full((20_000,), 2.0))
+    heights = torch.histogram(origins[:, 1], 4, range=(0.0, 2.0)).hist / 20_000  # equal heights, equal areas
+    torch.testing.assert_close(heights, torch.full((4,), 0.25), atol=0.02, rtol=0)
+    table = poses.turntable(4).origins
+    torch.testing.assert_close(table[0, [0, 2]], -table[2, [0, 2]], atol=1e-5, rtol=0)
+
+
+def test_samples_do_not_depend_on_their_batch() -> None:
+    one = SampleDraws(5, [3]).normal("z", (1, 7))
+    many = SampleDraws(5, [9, 3, 1]).normal("z", (3, 7))
+    assert torch.equal(one[0], many[1])
+    assert not torch.equal(many[0], many[1])
+    assert not torch.equal(one, SampleDraws(6, [3]).normal("z", (1, 7)))
+    assert not torch.equal(one, SampleDraws(5, [3]).normal("y", (1, 7)))
+    with pytest.raises(ValueError, match="2 samples"):
+        SampleDraws(5, [3]).normal("z", (2, 7))
+
+
+def test_training_draws_are_a_function_of_seed_iteration_and_rank() -> None:
+    first = TrainingDraws(0, 7, rank=1).uniform("x", (4,))
+    assert torch.equal(first, TrainingDraws(0, 7, rank=1).uniform("x", (4,)))
+    for other in (TrainingDraws(1, 7, rank=1), TrainingDraws(0, 8, rank=1), TrainingDraws(0, 7, rank=0)):
+        assert not torch.equal(first, other.uniform("x", (4,)))
+    shared = [TrainingDraws(0, 7, rank=rank).shared("x", (4,)) for rank in (0, 1)]
+    assert torch.equal(*shared)
