@@ -1,0 +1,44 @@
+"""Numbers that show early whether a training goes wrong: clouds, flat boards, emptiness, values that are not finite."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from callbacks.scores import log_now
+from zoo.evaluate.consistency import gauges
+
+
+class Gauges(pl.Callback):
+    """Logs ``gauges/flatness``, ``parallax``, ``opacity`` and ``nonfinite`` of a few fixed objects.
+
+    What they mean: ``zoo.evaluate.consistency``. Shown from a few sides of the turntable by the averaged generator,
+    on the first process only; like every callback it only watches.
+
+    Args:
+        every: iterations between measurements; the first is before training.
+        n: objects.
+        views: sides each is shown from.
+        resolution: side of the pictures [pixels]; by default the generator's own.
+        seed: of the objects.
+    """
+
+    def __init__(
+        self, every: int = 500, n: int = 4, views: int = 4, resolution: int | None = None, seed: int = 0
+    ) -> None:
+        self.every, self.n, self.views, self.resolution, self.seed = every, n, views, resolution, seed
+
+    @rank_zero_only
+    def measure(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+        with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+            values = gauges(model.sampler, self.n, views=self.views, resolution=self.resolution, seed=self.seed)
+        log_now(trainer, {f"gauges/{name}": value for name, value in values.items()})
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if pl_module.iterations == 0:
+            self.measure(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        if pl_module.iterations % self.every == 0:
+            self.measure(trainer, pl_module)

@@ -1,0 +1,112 @@
+"""FID and KID during training, and in ``zoo validate`` and ``zoo test``."""
+
+import logging
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from zoo.evaluate.features import Extractor, load_extractor
+from zoo.evaluate.protocol import score
+from zoo.evaluate.samples import DrawsPolicy
+
+log = logging.getLogger(__name__)
+
+
+class Scores(pl.Callback):
+    """Logs the scores of the model's averaged generator under their full names, such as ``fid-cars-none-1k``.
+
+    It only watches: no random number of the training is used up, and the extractor stays out of checkpoints. Every
+    process renders its share, and all log the same value. For checkpoints of the best score, ``ModelCheckpoint`` with
+    ``monitor`` and the same interval.
+
+    Args:
+        every: iterations between scores; 0 for none on the way.
+        n_fake, n_real: numbers of pictures; n_real None takes all.
+        extractor: ``cars``, ``inception2015`` or an ``Extractor``.
+        inception_weights: local file for ``inception2015``.
+        at_start, at_end: score before the first and after the last iteration too.
+        truncation, draws, seed, batch_size: as in ``zoo.evaluate.protocol.score``.
+    """
+
+    def __init__(
+        self,
+        every: int = 5000,
+        n_fake: int = 1000,
+        n_real: int | None = None,
+        extractor: str | Extractor = "cars",
+        inception_weights: str | None = None,
+        at_start: bool = True,
+        at_end: bool = True,
+        truncation: float = 1.0,
+        draws: DrawsPolicy = "per-sample",
+        seed: int = 0,
+        batch_size: int = 32,
+    ) -> None:
+        if n_fake < 2 or (n_real is not None and n_real < 2):
+            raise ValueError(f"Scores compare sets of pictures: n_fake and n_real must be at least 2, not {n_fake}, {n_real}.")
+        self.every, self.at_start, self.at_end = every, at_start, at_end
+        self.extractor, self.inception_weights = extractor, inception_weights
+        self.protocol: dict[str, Any] = {
+            "n_fake": n_fake,
+            "n_real": n_real,
+            "truncation": truncation,
+            "draws": draws,
+            "seed": seed,
+            "batch_size": batch_size,
+        }
+        self.scored_at: int | None = None
+
+    def measure(self, trainer: pl.Trainer, model: pl.LightningModule) -> dict[str, float]:
+        """Scores of the model as it is, on every process."""
+        if isinstance(self.extractor, str):
+            self.extractor = load_extractor(self.extractor, self.inception_weights)
+        scores = score(model.sampler, trainer.datamodule, self.extractor, device=model.device, **self.protocol)
+        text = ", ".join(f"{name} {value:.4g}" for name, value in scores.values.items())
+        say(trainer, f"iteration {model.iterations:,}, {model.images_seen:,} images seen: {text}")
+        return scores.values
+
+    def score_training(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+        if self.scored_at == model.iterations:
+            return
+        self.scored_at = model.iterations
+        log_now(trainer, self.measure(trainer, model))
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.at_start and pl_module.iterations == 0:
+            self.score_training(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        if self.every and pl_module.iterations % self.every == 0:
+            self.score_training(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.at_end:
+            self.score_training(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            pl_module.log_dict(self.measure(trainer, pl_module))
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        pl_module.log_dict(self.measure(trainer, pl_module))
+
+
+def log_now(trainer: pl.Trainer, values: dict[str, float]) -> None:
+    """Numbers to the loggers at once, whatever ``log_every_n_steps`` is, and to what ``ModelCheckpoint`` monitors."""
+    from torch import tensor
+
+    for name, value in values.items():
+        trainer.callback_metrics[name] = tensor(value)
+    for logger in trainer.loggers:
+        logger.log_metrics(values, step=trainer.global_step)
+
+
+@rank_zero_only
+def say(trainer: pl.Trainer, text: str) -> None:
+    """A line that does not break the progress bar."""
+    bar = trainer.progress_bar_callback
+    if bar is not None:
+        bar.print(text)
+    else:
+        log.info(text)

@@ -1,0 +1,50 @@
+"""Fréchet distance between two sets of features (Heusel et al. 2017), in float64.
+
+|m1 - m2|^2 + tr(C1) + tr(C2) - 2 tr((C1 C2)^1/2). With any matrices R1, R2 such that C = R^T R, the last trace is the
+sum of the singular values of R1 R2^T: no square root of a matrix product, nothing complex. Where there are fewer
+pictures than features, R is the centred features themselves, and everything stays small and exact.
+
+N pictures, F features
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+CHUNK = 4096
+
+
+class Moments(NamedTuple):
+    """Mean [F] and a root [min(N, F), F] of the covariance (with N - 1): covariance = root^T root. Both float64."""
+
+    mean: Tensor
+    root: Tensor
+
+
+def moments(features: Tensor) -> Moments:
+    """Mean and root of the covariance of features [N, F].
+
+    Raises:
+        ValueError: fewer than two pictures, or features that are not finite.
+    """
+    n, size = features.shape
+    if n < 2:
+        raise ValueError(f"FID needs at least 2 pictures on each side, better thousands; there is {n}.")
+    if not features.isfinite().all():
+        raise ValueError("Some features are not finite: the pictures hold values that are not finite.")
+    mean = sum(part.double().sum(0) for part in features.split(CHUNK)) / n
+    if n <= size:
+        return Moments(mean, (features.double() - mean) / (n - 1) ** 0.5)
+    covariance = features.new_zeros(size, size, dtype=torch.float64)
+    for part in features.split(CHUNK):  # all of it in float64 at once would be large
+        centred = part.double() - mean
+        covariance.addmm_(centred.mT, centred)
+    values, vectors = torch.linalg.eigh(covariance / (n - 1))
+    return Moments(mean, values.clamp(min=0).sqrt()[:, None] * vectors.mT)
+
+
+def fid(a: Moments, b: Moments) -> float:
+    """Fréchet distance; biased upwards for few pictures, so compare only at the same numbers."""
+    shared = torch.linalg.svdvals(a.root @ b.root.mT).sum()
+    return float((a.mean - b.mean).square().sum() + a.root.square().sum() + b.root.square().sum() - 2 * shared)

@@ -1,0 +1,66 @@
+"""A folder of pictures that some other program wrote, to be scored as it is: nothing is cropped or resized."""
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+class PictureFolder(Dataset):
+    """Pictures of one size, in the order of their names; answers what scores ask of a datamodule.
+
+    Raises:
+        ValueError: no pictures, or pictures of different sizes.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @cached_property
+    def files(self) -> list[Path]:
+        files = sorted(f for f in self.path.glob("*") if f.suffix.lower() in SUFFIXES)
+        if not files:
+            raise ValueError(f"{self.path} holds no pictures ({', '.join(SUFFIXES)}).")
+        return files
+
+    @cached_property
+    def resolution(self) -> int:
+        with Image.open(self.files[0]) as picture:
+            width, height = picture.size
+        if width != height:
+            raise ValueError(f"{self.files[0]} is {width}x{height}; scores take square pictures.")
+        return width
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        with Image.open(self.files[index]) as picture:
+            pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+        if pixels.shape[1:] != (self.resolution, self.resolution):
+            raise ValueError(
+                f"{self.files[index]} is {pixels.shape[2]}x{pixels.shape[1]}, but {self.files[0].name} is "
+                f"{self.resolution}x{self.resolution}; scores take pictures of one size."
+            )
+        return {"image": pixels / 127.5 - 1, "index": torch.tensor(index)}
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(self, batch_size=32)
+
+    def digest(self) -> str:
+        """sha256 over names and contents."""
+        digest = hashlib.sha256()
+        for file in self.files:
+            digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+        return digest.hexdigest()

@@ -1,0 +1,40 @@
+"""Sharing the work of one score between processes: every process takes indices[rank::world]."""
+
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+
+def rank_and_world() -> tuple[int, int]:
+    """Index of this process and number of processes; (0, 1) where there is only one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def gather_rows(parts: list[tuple[Tensor, Tensor]], total: int) -> Tensor:
+    """All processes' rows in order [total, F], on every process.
+
+    Args:
+        parts: (positions [b], rows [b, F]) of this process; together the processes have each position once.
+    """
+    everyone = [parts]
+    if rank_and_world()[1] > 1:
+        everyone = [None] * rank_and_world()[1]
+        torch.distributed.all_gather_object(everyone, parts)
+    flat = [part for parts in everyone for part in parts]
+    gathered = torch.empty(total, flat[0][1].shape[1])
+    for positions, rows in flat:
+        gathered[positions] = rows
+    return gathered
+
+
+def from_first(value: Any) -> Any:
+    """The first process's value, on every process."""
+    if rank_and_world()[1] == 1:
+        return value
+    box = [value]
+    torch.distributed.broadcast_object_list(box, src=0)
+    return box[0]

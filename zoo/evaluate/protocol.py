@@ -1,0 +1,225 @@
+"""How pictures are scored: one path for the callback during training and for ``zoo evaluate``.
+
+``score`` measures and returns; ``evaluate`` also appends rows to a results file. A metric's name says how it was
+measured, <metric>-<extractor>-<resize>-<number of generated pictures>: ``fid-cars-none-1k``.
+
+KID is the mean over 100 subsets of 1,000 pictures, or of all where a side has fewer.
+"""
+
+import platform
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from zoo.evaluate.features import Extractor, load_extractor, quantise
+from zoo.evaluate.fid import fid, moments
+from zoo.evaluate.kid import kid
+from zoo.evaluate.pictures import PictureFolder
+from zoo.evaluate.processes import from_first, gather_rows, rank_and_world
+from zoo.evaluate.reals import Reals, picture_batches, real_features, spread
+from zoo.evaluate.samples import DrawsPolicy, render_samples
+
+
+@dataclass
+class Scores:
+    """What was measured, and how.
+
+    values: value by metric name.
+    fields: the columns of results.csv that say how it was measured.
+    consistency: numbers of ``zoo.evaluate.consistency``, where asked for.
+    """
+
+    values: dict[str, float]
+    fields: dict[str, Any]
+    consistency: dict[str, float] = field(default_factory=dict)
+
+    def rows(self, **about: Any) -> list[dict[str, Any]]:
+        """One row of results.csv a metric; ``about`` gives or replaces columns."""
+        return [{**self.fields, **about, "metric": name, "value": value} for name, value in self.values.items()]
+
+
+def short_count(n: int) -> str:
+    """1000 -> 1k, 50000 -> 50k, 1024 -> 1024."""
+    return f"{n // 1000}k" if n >= 1000 and n % 1000 == 0 else str(n)
+
+
+def metric_name(metric: str, extractor: Extractor, n_fake: int) -> str:
+    return f"{metric}-{extractor.name}-{extractor.resize}-{short_count(n_fake)}"
+
+
+def score(
+    source: nn.Module | PictureFolder,
+    real: Reals,
+    extractor: Extractor | str = "cars",
+    *,
+    n_fake: int | None = None,
+    n_real: int | None = None,
+    truncation: float = 1.0,
+    draws: DrawsPolicy = "per-sample",
+    seed: int = 0,
+    batch_size: int = 32,
+    device: torch.device | str | None = None,
+    progress: bool = False,
+) -> Scores:
+    """FID and KID of a generator's samples 0..n_fake-1, or of a folder of pictures.
+
+    Every process calls it and gets the same values; each renders its share. No global random numbers are used.
+
+    Args:
+        source: a generator at its own resolution, or pictures.
+        real: the real pictures.
+        n_fake: default 1,000, or all pictures of a folder.
+        n_real: default all; else this many, spread evenly over them.
+        truncation, draws, seed: as in ``render_samples``.
+        device: default where the generator is.
+
+    Raises:
+        ValueError: too few pictures, sizes that differ or that the extractor does not take, non-finite pictures.
+    """
+    is_folder = isinstance(source, PictureFolder)
+    n_fake = n_fake or (len(source) if is_folder else 1000)
+    if min(n_fake, n_real or n_fake) < 2:
+        raise ValueError(f"FID and KID compare sets of pictures: take at least 2 of each side, not {n_fake}/{n_real}.")
+    device = torch.device(device or ("cpu" if is_folder else source.bounds.device))
+    extractor = load_extractor(extractor) if isinstance(extractor, str) else extractor
+    extractor.to(device)
+    rank, world = rank_and_world()
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        known = real_features(real, extractor, source.resolution, n_real, batch_size, device)
+        if is_folder:
+            batches = picture_batches(source, spread(len(source), n_fake), batch_size, source.resolution)
+        else:
+            own = torch.arange(rank, n_fake, world).split(batch_size)
+            batches = ((indices, fakes(source, indices, seed, truncation, draws, device)) for indices in own)
+        bar = tqdm(batches, "pictures scored", -(-n_fake // world // batch_size), disable=not progress or rank != 0)
+        features = gather_rows([(at, extractor(images.to(device))) for at, images in bar], n_fake)
+
+    values = {}
+    if rank == 0:
+        size = min(1000, len(features), len(known.features))
+        values[metric_name("fid", extractor, n_fake)] = fid(moments(features), known.moments)
+        values[metric_name("kid", extractor, n_fake)] = kid(features, known.features, subset_size=size).mean
+    fields = {
+        "dataset": real.name,
+        "dataset_digest": real.digest(),
+        "resolution": source.resolution,
+        "n_real": len(known.features) if rank == 0 else None,
+        "n_fake": n_fake,
+        "truncation": "" if is_folder else truncation,
+        "draws": "" if is_folder else draws,
+        "seed": "" if is_folder else seed,
+        "extractor_sha256": extractor.sha256,
+        "hardware": hardware(device, world),
+        "commit": commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return Scores(*from_first((values, fields)))
+
+
+def fakes(generator: nn.Module, indices: torch.Tensor, seed: int, truncation: float, draws: DrawsPolicy, device):
+    """The samples with these indices as uint8 [B, 3, H, W]."""
+    images = render_samples(generator, indices.tolist(), seed, truncation, draws=draws, device=device).image
+    if not images.isfinite().all():
+        bad = [i for i, image in zip(indices.tolist(), images, strict=True) if not image.isfinite().all()]
+        raise ValueError(f"The generated pictures {bad} hold values that are not finite; they cannot be scored.")
+    return quantise(images)
+
+
+def evaluate(
+    source: nn.Module | str | Path,
+    real: Any,
+    *,
+    extractor: Extractor | str = "cars",
+    inception_weights: str | Path | None = None,
+    n_fake: int | None = None,
+    n_real: int | None = None,
+    truncation: float = 1.0,
+    draws: DrawsPolicy = "per-sample",
+    seed: int = 0,
+    batch_size: int = 32,
+    device: torch.device | str | None = None,
+    consistency_latents: int = 0,
+    about: dict[str, Any] | None = None,
+    record: bool = False,
+    results: str | Path = "runs/results.csv",
+) -> Scores:
+    """Score a generator or a folder of pictures and append a row for each metric to a results file.
+
+    Args:
+        source: a generator, or a folder of pictures.
+        real: a datamodule, or a folder of pictures of the same size.
+        extractor: ``cars``, ``inception2015`` or an ``Extractor``.
+        inception_weights: local file for ``inception2015``.
+        n_fake, n_real, truncation, draws, seed, batch_size, device: as in ``score``.
+        consistency_latents: also measure 3D consistency on so many latents (not for folders); 0 for not.
+        about: further columns: system, config, weights, weights_sha256, precision, images_seen, seconds.
+        record: write the tracked table of this repository as well.
+        results: file for the rows, made where it does not exist.
+
+    Raises:
+        ValueError, FileNotFoundError: as ``score`` and ``load_extractor``.
+    """
+    from zoo import leaderboard
+    from zoo.evaluate.consistency import consistency
+
+    source = PictureFolder(source) if isinstance(source, str | Path) else source
+    real = PictureFolder(real) if isinstance(real, str | Path) else real
+    if hasattr(real, "setup"):
+        real.prepare_data()
+        real.setup("validate")
+    if isinstance(extractor, str):
+        extractor = load_extractor(extractor, inception_weights)
+    scores = score(
+        source,
+        real,
+        extractor,
+        n_fake=n_fake,
+        n_real=n_real,
+        truncation=truncation,
+        draws=draws,
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+        progress=True,
+    )
+    if isinstance(source, PictureFolder):
+        about = {"system": "pictures", "weights": source.name, "weights_sha256": source.digest(), **(about or {})}
+    elif consistency_latents:
+        scores.consistency = consistency(source, consistency_latents, seed=seed, truncation=truncation)
+    if rank_and_world()[0] == 0:
+        for row in scores.rows(**(about or {})):
+            leaderboard.append_row(row, results)
+            if record:
+                leaderboard.append_row(row, leaderboard.RESULTS)
+    return scores
+
+
+def hardware(device: torch.device, world: int) -> str:
+    """What it ran on, in words."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = platform.processor() or platform.machine()
+        with suppress(OSError, StopIteration):
+            lines = Path("/proc/cpuinfo").read_text().splitlines()
+            name = next(line for line in lines if line.startswith("model name")).split(":")[1].strip()
+    return f"{world} x {name}" if world > 1 else name
+
+
+def commit() -> str:
+    """Commit of this source tree, with a + where it has changes; empty outside a repository."""
+    folder = Path(__file__).parent
+    with suppress(OSError, subprocess.CalledProcessError):
+        git = ["git", "-C", str(folder)]
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        return head.stdout.strip() + ("+" if changes.stdout.strip() else "")
+    return ""
