@@ -45,13 +45,14 @@ class PriorPreview(Callback):
 
 def real_pictures(trainer: Trainer, count: int) -> list[Image.Image]:
     """The first pictures of the validation set: its loader draws no random numbers; none where there is no such set."""
-    from zoo.export.pictures import picture, to_bytes
+    from zoo.evaluate.features import quantise
+    from zoo.export.pictures import picture
 
     source = trainer.datamodule
     dataset = getattr(source.val_dataloader(), "dataset", None) if source is not None else None
     if dataset is None:
         return []
-    return [picture(to_bytes(dataset[i]["image"])) for i in range(min(count, len(dataset)))]
+    return [picture(quantise(dataset[i]["image"])) for i in range(min(count, len(dataset)))]
 
 
 def preview_sheet(camera: Camera, bounds: Tensor, reals: list[Image.Image], size: int, columns: int = 4) -> Image.Image:

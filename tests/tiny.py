@@ -92,4 +92,3 @@ class Noise(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         return DataLoader(Pictures(self.resolution, min(self.count, 16)), self.batch_size)
-

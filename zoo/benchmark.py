@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from zoo.draws import SampleDraws
 from zoo.evaluate.samples import evaluating
 from zoo.gan import GAN
+from zoo.hush import quieten
 from zoo.weights.bundle import build
 
 
@@ -94,10 +95,9 @@ class Stopwatch(pl.Callback):
 
 def train_times(gan: GAN, resolution: int, batch: int, steps: int) -> list[float]:
     """Seconds of a training step, after one that is not counted."""
+    quieten()
     watch = Stopwatch()
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = pl.Trainer(
-        max_steps=steps + 1, accelerator="cpu", callbacks=[watch], enable_model_summary=False, **quiet
-    )
+    trainer = pl.Trainer(max_steps=steps + 1, accelerator="cpu", callbacks=[watch], enable_model_summary=False, **quiet)
     trainer.fit(gan, DataLoader(Grey(resolution, (steps + 1) * batch), batch))
     return [end - start for start, end in zip(watch.ends, watch.ends[1:], strict=False)]

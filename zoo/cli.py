@@ -108,12 +108,14 @@ def call(verb: str, rest: list[str]) -> int:
     function: Callable = getattr(verbs, f"{verb}_" if verb == "list" else verb)
     parser = Parser(prog=f"zoo {verb}", description=(function.__doc__ or "").split("\n\n")[0])
     parser.add_function_arguments(function, as_group=False, as_positional=True)
-    switches = {f"--{name}" for name, parameter in signature(function).parameters.items() if parameter.annotation is bool}
+    switches = {
+        f"--{name}" for name, parameter in signature(function).parameters.items() if parameter.annotation is bool
+    }
     function(**parser.parse_args(switched_on(rest, switches)).as_dict())
     return 0
 
 
 def switched_on(words: list[str], switches: set[str]) -> list[str]:
     """The words, with ``true`` after each switch that stands alone."""
-    pairs = zip(words, [*words[1:], ""], strict=True)
+    pairs = zip(words, [*words, ""][1:], strict=True)
     return [f"{word}=true" if word in switches and after not in ("true", "false") else word for word, after in pairs]

@@ -1,5 +1,6 @@
 """One clear sentence out of what went wrong, with the near match where there is one."""
 
+import dis
 import re
 import sys
 from argparse import ArgumentParser
@@ -7,9 +8,12 @@ from difflib import get_close_matches
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from traceback import walk_tb
 
-ROOTS = [Path(__file__).parent, Path(__file__).parent.parent / "datamodules", Path(__file__).parent.parent / "callbacks"]
+ROOTS = [
+    Path(__file__).parent,
+    Path(__file__).parent.parent / "datamodules",
+    Path(__file__).parent.parent / "callbacks",
+]
 
 
 def near(word: str, words: list[str]) -> str:
@@ -60,7 +64,10 @@ PATTERNS = [
     (r"module '([\w.]+)' has no attribute '(\w+)'", _class),
     (r"cannot import name '(\w+)' from '([\w.]+)'", lambda f, k, t: f"There is no '{f[2]}.{f[1]}'."),
     (r"No module named '([\w.]+)'", _module),
-    (r"Importing '[\w.]+' is not allowed", lambda f, k, t: f"{f[0]}: a config that comes with weights may not name it."),
+    (
+        r"Importing '[\w.]+' is not allowed",
+        lambda f, k, t: f"{f[0]}: a config that comes with weights may not name it.",
+    ),
     (r"File does not exist: '?([^'\s]+)", _file),
     (r"[Uu]nrecognized arguments: (\S+)", _unrecognised),
 ]
@@ -85,14 +92,20 @@ def missing_file(path: Path | str) -> str:
 
 
 def is_users(error: BaseException) -> bool:
-    """Whether an error was raised by our own code for what the user did, rather than by a bug somewhere below."""
-    if isinstance(error, FileNotFoundError):
+    """Whether an error is a sentence for the user: a missing file, Lightning's refusal, or a ValueError we raised.
+
+    A ValueError counts only where one of our own lines says ``raise``: others are bugs and keep their traceback.
+    """
+    if isinstance(error, FileNotFoundError) or type(error).__name__ == "MisconfigurationException":
         return True
-    if type(error).__name__ == "MisconfigurationException":
-        return True
-    frames = list(walk_tb(error.__traceback__))
-    origin = Path(frames[-1][0].f_code.co_filename) if frames else Path()
-    return isinstance(error, ValueError) and any(origin.is_relative_to(root) for root in ROOTS)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if not isinstance(error, ValueError) or trace is None:
+        return False
+    code = trace.tb_frame.f_code
+    raised = code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return raised and any(Path(code.co_filename).is_relative_to(root) for root in ROOTS)
 
 
 def fail(message: str, code: int = 2) -> int:

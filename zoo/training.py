@@ -1,9 +1,7 @@
 """``zoo fit``, ``validate``, ``test`` and ``predict``: Lightning's command line with this project's defaults."""
 
-import logging
 import shlex
 import sys
-import warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,23 +16,8 @@ from callbacks.interrupt import GracefulInterrupt
 from callbacks.progress import Progress
 from zoo.errors import OneLineErrors, missing_file
 from zoo.gan import GAN
+from zoo.hush import quieten
 from zoo.paths import CONFIGS, config_path
-
-# What Lightning says to everyone and what does not hold for a GAN here.
-NOISE = [
-    ".*LightningCLI.s args parameter.*",
-    ".*does not have many workers.*",
-    ".*manual optimization.*ModelCheckpoint.*",
-    ".*isinstance.treespec, LeafSpec.. is deprecated.*",
-    ".*module.s. in eval mode at the start of training.*",
-    ".*Checkpoint directory .* exists and is not empty.*",
-    ".*Experiment logs directory .* exists and is not empty.*",
-    ".*max_epochs.* was not set.*",
-    ".*number of training batches .* is smaller than the logging interval.*",
-    ".*`weights_only` was not set.*",
-    ".*`IterableDataset` has `__len__` defined.*",
-]
-
 
 class Parser(OneLineErrors, LightningArgumentParser):
     """Lightning's parser with short errors and no abbreviations."""
@@ -96,9 +79,7 @@ def run(argv: list[str]) -> None:
         zoo.gan.NonFiniteLoss: training diverged.
         callbacks.interrupt.Interrupted: Ctrl-C, after saving.
     """
-    for message in NOISE:
-        warnings.filterwarnings("ignore", message)
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
+    quieten()
     argv = [resolved(previous, word) for previous, word in zip(["", *argv], argv, strict=False)]
     ZooCLI(
         GAN,

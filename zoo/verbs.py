@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule
     from torch import nn
 
+    from zoo.weights.bundle import BundleInfo
+
 
 def list_(pattern: str = "*") -> None:
     """Print the names of weights that come with the package, and of experiments.
@@ -81,14 +83,15 @@ def save_samples(
     """Write samples 0 to count - 1 as PNG files named by their index."""
     from tqdm import tqdm
 
+    from zoo.evaluate.features import quantise
     from zoo.evaluate.samples import render_samples
-    from zoo.export.pictures import picture, to_bytes
+    from zoo.export.pictures import picture
 
     folder.mkdir(parents=True, exist_ok=True)
     for start in tqdm(range(0, count, 8), unit="batch", disable=not sys.stderr.isatty()):
         indices = range(start, min(start + 8, count))
         rendered = render_samples(generator, indices, seed, truncation, resolution)
-        for index, image in zip(indices, to_bytes(rendered.image), strict=True):
+        for index, image in zip(indices, quantise(rendered.image), strict=True):
             picture(image).save(folder / f"{index:06d}.png")
     return folder
 
@@ -170,7 +173,7 @@ def evaluate(
     if not holds_pictures(scored):
         scored, info = load_bundle(source)
         scored = scored.to(device)
-        about = {"weights": info.name, "weights_sha256": info.sha256, **info.card, "system": system_of(info)}
+        about = about_weights(info)
     scores = score(
         scored,
         real_pictures(real, getattr(scored, "resolution", None)),
@@ -186,12 +189,23 @@ def evaluate(
         record=record,
         results=results,
     )
-    print(scores)
+    for name, value in scores.values.items():
+        print(f"{name:<24} {value:.4g}")
+    print(f"Added to {results}; 'zoo leaderboard' shows the table.")
 
 
-def system_of(info: Any) -> str:
-    """Name of the system whose generator this is, from its module: zoo.pigan.Generator is pigan's."""
-    return info.card.get("system") or info.config["class_path"].split(".")[-2]
+def about_weights(info: "BundleInfo") -> dict[str, Any]:
+    """The columns of a results file that say what was scored."""
+    card = info.card
+    return {
+        "system": card.get("system") or info.config["class_path"].split(".")[-2],
+        "config": card.get("config"),
+        "weights": info.name,
+        "weights_sha256": info.sha256,
+        "images_seen": int(card["images_seen"]) if "images_seen" in card else None,
+        "seconds": float(card["seconds"]) if "seconds" in card else None,
+        "precision": "float32",
+    }
 
 
 def holds_pictures(path: Path) -> bool:
@@ -227,16 +241,30 @@ def real_pictures(name: str, resolution: int | None) -> "LightningDataModule":
     return build(config, LightningDataModule)
 
 
-def leaderboard(results: Path = Path("runs/results.csv"), metric: str | None = None) -> None:
-    """Print the table of scores: published, measured by this project, and your own.
+def leaderboard(
+    dataset: str | None = None,
+    metric: str | None = None,
+    results: Path = Path("runs/results.csv"),
+    published: bool = False,
+    markdown: bool = False,
+    top: int = 20,
+) -> None:
+    """Print the table of scores: measured by this project, and your own.
 
     Args:
+        dataset: only this one.
+        metric: only metrics whose names begin so, such as fid or kid-cars.
         results: the table of your own scores.
-        metric: only this one, such as fid-cars-none-5k.
+        published: add the numbers of the papers, in a table of their own.
+        markdown: as Markdown.
+        top: rows of each table.
     """
-    from zoo import leaderboard as table
+    from zoo.leaderboard import RESULTS, show
 
-    print(table.table(results, metric))
+    shown = show(
+        (results, RESULTS), dataset=dataset, metric=metric, markdown=markdown, with_published=published, top=top
+    )
+    print(shown)
 
 
 def benchmark(

@@ -1,4 +1,4 @@
-"""Tensors to pictures: bytes, depth colours, grids.
+"""Tensors to pictures: depth colours and grids; the one way from [-1, 1] to bytes is ``quantise``.
 
 L latents, V views, N pictures, H W pixels
 """
@@ -7,6 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
+
+from zoo.evaluate.features import quantise
 
 # Near to far. Ten points of the viridis colour map (public domain, CC0), which looks evenly spaced to the eye.
 DEPTH_COLOURS = [
@@ -21,11 +23,6 @@ DEPTH_COLOURS = [
     (72, 40, 120),
     (68, 1, 84),
 ]
-
-
-def to_bytes(images: Tensor) -> Tensor:
-    """Images in [-1, 1] as uint8, rounded to the nearest of 256 steps; what lies outside is clamped."""
-    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def depth_range(depth: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,7 +55,7 @@ def beside(images: Tensor, depth: Tensor | None) -> Tensor:
         images: in [-1, 1], [L, V, 3, H, W].
         depth: at the renderer's own resolution, [L, V, 1, h, w]; enlarged by repetition.
     """
-    rows = to_bytes(images)
+    rows = quantise(images)
     if depth is None:
         return rows
     colours = depth_to_bytes(depth)

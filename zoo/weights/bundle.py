@@ -90,7 +90,9 @@ def load_bundle(source: Path | str) -> tuple[nn.Module, BundleInfo]:
     generator = build(config, nn.Module, allowed_only=True)
     load_exactly(generator, tensors, path)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    return generator.eval(), BundleInfo(path.stem if path.is_file() else path.resolve().name, path, sha256, config, card)
+    return generator.eval(), BundleInfo(
+        path.stem if path.is_file() else path.resolve().name, path, sha256, config, card
+    )
 
 
 def find(source: Path | str) -> Path:
