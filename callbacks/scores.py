@@ -44,7 +44,9 @@ class Scores(pl.Callback):
         batch_size: int = 32,
     ) -> None:
         if n_fake < 2 or (n_real is not None and n_real < 2):
-            raise ValueError(f"Scores compare sets of pictures: n_fake and n_real must be at least 2, not {n_fake}, {n_real}.")
+            raise ValueError(
+                f"Scores compare sets of pictures: n_fake and n_real must be at least 2, not {n_fake}, {n_real}."
+            )
         self.every, self.at_start, self.at_end = every, at_start, at_end
         self.extractor, self.inception_weights = extractor, inception_weights
         self.protocol: dict[str, Any] = {

@@ -6,30 +6,26 @@ B batch, H height, W width
 from torch import Tensor, nn
 
 NUM_FEATURES = 64
-SIDES = (32, 64)  # pixels; the only image sizes it has been trained on
-TARGETS = (
-    *("length", "width", "height", "clearance", "deck", "windscreen", "rear", "wheel_radius"),
-    *("paint_red", "paint_green", "paint_blue", "roof_red", "roof_green", "roof_blue"),
-    *("sin_yaw", "cos_yaw", "pitch"),
-)
+NUM_TARGETS = 16
 KINDS = ("hatchback", "sedan", "estate", "offroad", "van", "coupe")
 
 
+def block(channels_in: int, channels_out: int, size: int, stride: int) -> nn.Sequential:
+    """A convolution that divides the resolution by its stride; no statistics are shared between images."""
+    padding = (size - stride + 1) // 2
+    convolution = nn.Conv2d(channels_in, channels_out, size, stride, padding, bias=False)
+    return nn.Sequential(convolution, nn.GroupNorm(8, channels_out), nn.SiLU())
+
+
 class CarsNetwork(nn.Module):
-    """Convolutions, a mean over the image, 64 features, and linear heads for the attributes."""
+    """A first layer for each image size, convolutions from 16x16 to 4x4, 64 features, linear heads for attributes."""
 
     def __init__(self) -> None:
         super().__init__()
-        widths = [(3, 32, 2), (32, 64, 2), (64, 96, 1), (96, 128, 2)]
-        self.body = nn.Sequential(
-            *(
-                layer
-                for i, o, stride in widths
-                for layer in (nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.SiLU())
-            )
-        )
-        self.features = nn.Sequential(nn.Linear(128, NUM_FEATURES), nn.SiLU())
-        self.targets = nn.Linear(NUM_FEATURES, len(TARGETS))
+        self.first = nn.ModuleDict({"32": block(3, 32, 4, 2), "64": block(3, 32, 8, 4)})
+        self.body = nn.Sequential(block(32, 64, 3, 1), block(64, 96, 4, 2), block(96, 128, 4, 2), block(128, 32, 1, 1))
+        self.features = nn.Sequential(nn.Flatten(), nn.Linear(32 * 4 * 4, NUM_FEATURES), nn.SiLU())
+        self.targets = nn.Linear(NUM_FEATURES, NUM_TARGETS)
         self.kinds = nn.Linear(NUM_FEATURES, len(KINDS))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -38,14 +34,15 @@ class CarsNetwork(nn.Module):
         Raises:
             ValueError: the images are not 32x32 or 64x64.
         """
-        if images.shape[-1] not in SIDES or images.shape[-2] != images.shape[-1]:
+        height, width = images.shape[-2:]
+        if height != width or str(width) not in self.first:
             raise ValueError(
-                f"The extractor 'cars' takes images of 32x32 or 64x64 pixels, not {images.shape[-1]}x{images.shape[-2]}; "
+                f"The extractor 'cars' takes images of 32x32 or 64x64 pixels, not {width}x{height}; "
                 "score at one of these resolutions or take the extractor 'inception2015'."
             )
-        return self.features(self.body(images.float() / 127.5 - 1).mean(dim=(2, 3)))
+        return self.features(self.body(self.first[str(width)](images.float() / 127.5 - 1)))
 
     def attributes(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Standardised attributes [B, 17] and logits of the kind [B, 6] of uint8 images."""
+        """Standardised attributes [B, 16] and logits of the kind [B, 6] of uint8 images."""
         features = self.forward(images)
         return self.targets(features), self.kinds(features)

@@ -11,7 +11,7 @@ taken to move round an object that stands still.
   they fall inside the silhouette and not in front of the surface. 1 for any object; low for a billboard that turns
   with the camera, even a round one, whose silhouettes agree.
 * ``flatness``: standard deviation of the depth along the optical axis over a silhouette, over the longest side of the
-  bounds. 0 for a flat board facing the camera; 0.07 for a sphere of half the width of the bounds.
+  bounds. 0 for a flat board facing the camera; 0.06 for a sphere of half the width of the bounds.
 * ``parallax``: share of surface points whose place in the next view differs by more than a pixel from where a board
   at their mean depth would have moved.
 * ``opacity``: mean over all pixels. ``nonfinite``: share of values that are not finite (depths only where opaque).
@@ -163,7 +163,7 @@ def project(generator: nn.Module, shown: Views, source: int, target: int) -> Pro
     return Projected(points, pixel_coordinates(shown, target, points), distance)
 
 
-def silhouette_agreement(generator: nn.Module, shown: Views, samples: int = 64) -> float:
+def silhouette_agreement(generator: nn.Module, shown: Views, samples: int = 48) -> float:
     """Mean intersection over union of each view's silhouette and that of the hull of the others.
 
     A point belongs to the hull if every other view that it falls within shows it inside its silhouette.
@@ -207,7 +207,7 @@ def surface_agreement(shown: Views, places: list[list[Projected]], side: float) 
 
 
 def shape_gauges(shown: Views, following: list[Projected], side: float) -> dict[str, float]:
-    """``flatness``, ``parallax``, ``opacity`` and ``nonfinite`` of one object; ``following[v]``: view v seen from v + 1."""
+    """``flatness``, ``parallax``, ``opacity`` and ``nonfinite`` of one object; ``following``: each view seen from the next."""
     flatness, moved, points = [], 0, 0
     for view, place in enumerate(following):
         forward = -shown.camera.pose[view, :3, 2]

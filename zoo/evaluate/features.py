@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 QUANTISATION = "round-1"  # version of ``quantise``
 CARS_WEIGHTS = Path(__file__).with_name("cars_features.safetensors")
-CARS_SHA256 = ""
+CARS_SHA256 = "39094e7c18b12e78a786a1e5c0dbd93f29b51e04d26077a7f16fdadc40248421"
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
 INCEPTION_SHA256 = "6726825d"  # its beginning, as the published file name states it

@@ -73,8 +73,8 @@ def picture_batches(
         images = batch["image"]
         if resolution is not None and images.shape[-1] != resolution:
             raise ValueError(
-                f"The pictures of '{real.name}' are {images.shape[-1]} pixels wide and the generated ones {resolution}: "
-                "give the data that resolution."
+                f"The pictures of '{real.name}' are {images.shape[-1]} pixels wide and the generated ones "
+                f"{resolution}: give the data that resolution."
             )
         yield positions, quantise(images)
 
@@ -114,7 +114,9 @@ def real_features(
 
 def path_of(key: dict[str, Any]) -> Path:
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return cache_folder() / "reals" / f"{key['extractor']}-{key['resolution']}-{key['n_real']}-{digest[:24]}.safetensors"
+    return (
+        cache_folder() / "reals" / f"{key['extractor']}-{key['resolution']}-{key['n_real']}-{digest[:24]}.safetensors"
+    )
 
 
 def load(key: dict[str, Any]) -> RealFeatures | None:

@@ -1,4 +1,4 @@
-"""The generated pictures that are scored, and that ``zoo sample --images`` writes: sample i of a seed is one picture."""
+"""The generated pictures that are scored and that ``zoo sample --images`` writes; each a function of (seed, index)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -2,7 +2,7 @@
 
 A small network learns to read the attributes of procedural cars (proportions, colours, kind, camera) from their
 pictures, at 32x32 and 64x64. It sees cars of the train split only; its errors on the test split are printed, beside
-those of always answering the mean. Pictures are rendered once and kept in the cache folder.
+those of always answering the mean. Pictures are rendered once and kept.
 """
 
 import argparse
@@ -11,39 +11,40 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import cross_entropy, mse_loss, normalize
 from tqdm import tqdm
 
-from zoo.evaluate.cars_network import KINDS, TARGETS, CarsNetwork
-from zoo.evaluate.features import CARS_WEIGHTS, cache_folder, quantise, sha256_of
+from datamodules.car_renderer import car_attributes
+from datamodules.cars import CarPictures
+from zoo.evaluate.cars_network import KINDS, CarsNetwork
+from zoo.evaluate.features import CARS_WEIGHTS, sha256_of
 
-Pictures = tuple[Tensor, Tensor, Tensor]  # uint8 images [N, 3, H, W], attributes [N, 17], kinds [N]
+PROPORTIONS = ("half_length", "half_width", "height", "deck", "windscreen", "rear", "wheel_radius")
+TARGETS = (
+    *PROPORTIONS,
+    *("paint_red", "paint_green", "paint_blue", "roof_red", "roof_green", "roof_blue"),
+    *("cos_yaw", "sin_yaw", "height_of_view"),
+)
+Pictures = tuple[Tensor, Tensor, Tensor]  # uint8 images [N, 3, H, W], attributes [N, 16], kinds [N]
 
 
-def pictures(split: str, count: int, resolution: int) -> Pictures:
-    """The first cars of a split, rendered or read from the cache."""
-    from datamodules.car_renderer import VERSION, car_attributes, car_camera, render_car
-
-    path = cache_folder() / f"cars-features-v{VERSION}-{split}-{count}-{resolution}.pt"
-    if path.exists():
-        return torch.load(path, weights_only=True)
+def pictures(root: Path, split: str, count: int, resolution: int) -> Pictures:
+    """The first cars of a split, rendered where they are not there yet."""
+    cars = CarPictures(root, 0, split, count)
     images, targets, kinds = [], [], []
-    for index in tqdm(range(count), desc=f"{split} {resolution}x{resolution}", mininterval=5):
-        car, camera = car_attributes(0, split, index), car_camera(0, split, index)
-        x, y, z = torch.nn.functional.normalize(camera.origins[0], dim=0).tolist()
+    for index in range(count):
+        item, car = cars.item(index, resolution), car_attributes(0, split, index)
+        x, y, z = normalize(item["camera"].pose[:3, 3], dim=0).tolist()
         flat = max((x * x + z * z) ** 0.5, 1e-6)
-        proportions = [getattr(car, name) for name in TARGETS[:8]]
-        targets.append([*proportions, *car.paint, *car.roof_paint, z / flat, x / flat, y])
+        proportions = [getattr(car.shape, name) for name in PROPORTIONS]
+        targets.append([*proportions, *car.paint, *car.roof, z / flat, x / flat, y])
         kinds.append(KINDS.index(car.kind))
-        images.append(quantise(render_car(car, camera, resolution).image * 2 - 1))
-    made = torch.stack(images), torch.tensor(targets), torch.tensor(kinds)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(made, path)
-    return made
+        images.append(item["image"])
+    return torch.stack(images), torch.tensor(targets), torch.tensor(kinds)
 
 
 def train(sets: list[Pictures], epochs: int, seed: int, batch: int = 64) -> tuple[CarsNetwork, Tensor, Tensor]:
-    """The network, and the mean and standard deviation [17] that its targets are standardised with."""
+    """The network, and the mean and standard deviation [16] that its targets are standardised with."""
     torch.manual_seed(seed)
     network = CarsNetwork()
     every = torch.cat([targets for _, targets, _ in sets])
@@ -76,11 +77,11 @@ def report(network: CarsNetwork, pictures: Pictures, mean: Tensor, std: Tensor) 
     error, naive = (guess - targets).abs().mean(0), (mean - targets).abs().mean(0)
     print(f"test split, {len(images)} pictures of {images.shape[-1]}x{images.shape[-1]}: mean absolute error")
     for row in zip(TARGETS, error.tolist(), naive.tolist(), strict=True):
-        print("  {:13s} {:.4f}   (always the mean: {:.4f})".format(*row))
-    yaw = torch.atan2(*guess[:, 14:16].T) - torch.atan2(*targets[:, 14:16].T)
+        print("  {:14s} {:.4f}   (always the mean: {:.4f})".format(*row))
+    yaw = torch.atan2(guess[:, 14], guess[:, 13]) - torch.atan2(targets[:, 14], targets[:, 13])
     yaw = torch.atan2(yaw.sin(), yaw.cos()).abs().rad2deg()
-    print(f"  yaw           {yaw.mean():.1f} degrees, median {yaw.median():.1f}   (chance: 90)")
-    print(f"  kind          {(logits.argmax(1) == kinds).float().mean():.1%} right   (chance: {1 / len(KINDS):.1%})")
+    print(f"  yaw            {yaw.mean():.1f} degrees, median {yaw.median():.1f}   (chance: 90)")
+    print(f"  kind           {(logits.argmax(1) == kinds).float().mean():.1%} right   (chance: {1 / len(KINDS):.1%})")
 
 
 def main() -> None:
@@ -89,14 +90,15 @@ def main() -> None:
     parser.add_argument("--count64", type=int, default=2500, help="pictures of 64x64 to learn from")
     parser.add_argument("--held-out", type=int, default=500, help="test pictures of each size")
     parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--root", type=Path, default=Path("data/cars"), help="folder of rendered cars")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=CARS_WEIGHTS)
     given = parser.parse_args()
     torch.set_num_threads(1)  # the same weights on every machine with the same kernels
-    sets = [pictures("train", given.count32, 32), pictures("train", given.count64, 64)]
+    sets = [pictures(given.root, "train", given.count32, 32), pictures(given.root, "train", given.count64, 64)]
     network, mean, std = train(sets, given.epochs, given.seed)
     for resolution in (32, 64):
-        report(network, pictures("test", given.held_out, resolution), mean, std)
+        report(network, pictures(given.root, "test", given.held_out, resolution), mean, std)
     save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, given.out)
     print(f"{given.out}: {given.out.stat().st_size} bytes, sha256 {sha256_of(given.out)}")
     print("Put that sha256 into CARS_SHA256 of zoo/evaluate/features.py.")

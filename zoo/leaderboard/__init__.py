@@ -1,9 +1,9 @@
 """Measured results and the tables made from them.
 
-    append_row(row, path) -> row             check and add a result; atomic
-    read(path) -> rows
-    show(results=..., dataset=, metric=, markdown=False, with_published=False, top=20) -> text
-    update_page(page, results=RESULTS) -> changed     the table between the markers of README.md
+append_row(row, path) -> row             check and add a result; atomic
+read(path) -> rows
+show(results=..., dataset=, metric=, markdown=False, with_published=False, top=20) -> text
+update_page(page, results=RESULTS) -> changed     the table between the markers of README.md
 """
 
 from zoo.leaderboard.table import PUBLISHED, RESULTS, append_row, check_row, read, show, table, update_page

@@ -65,6 +65,8 @@ def check_row(row: Mapping[str, Any]) -> Row:
             continue
         try:
             checked[column] = kind(given)
+            if kind is int and float(given) != checked[column]:
+                raise ValueError
         except (TypeError, ValueError):
             raise ValueError(f"'{column}' of a result must be {kind.__name__}, not {given!r}.") from None
         if kind is str and any(c in checked[column] for c in "\r\n"):
@@ -141,9 +143,8 @@ def groups(rows: Iterable[Row]) -> list[tuple[str, list[tuple[int, Row]]]]:
     result = []
     for key, members in groupby(by, key=lambda row: tuple(row[column] for column in GROUP)):
         dataset, resolution, metric, n_real, digest, extractor = key
-        scale = " x 1000" if metric.startswith("kid") else ""
         title = (
-            f"{dataset} {resolution}x{resolution}: {metric}{scale}, less is better "
+            f"{dataset} {resolution}x{resolution}: {metric}, less is better "
             f"({n_real:,} real pictures, data {digest[:8]}, extractor {extractor[:8]})"
         )
         result.append((title, ranked(members)))
@@ -151,8 +152,7 @@ def groups(rows: Iterable[Row]) -> list[tuple[str, list[tuple[int, Row]]]]:
 
 
 def shown_value(row: Row) -> str:
-    value = row["value"] * (1000 if row["metric"].startswith("kid") else 1)
-    return f"{value:#.4g}".rstrip(".")
+    return f"{row['value']:#.4g}".rstrip(".")
 
 
 def shown_time(seconds: float | str) -> str:
@@ -186,7 +186,7 @@ RIGHT = {"#", "FID", "KID", "images seen", "training", "truncation", "resolution
 def grid(lines: Sequence[Mapping[str, str]], markdown: bool) -> str:
     """Lines with equal keys as a table; columns that are empty throughout are left out."""
     heads = [head for head in lines[0] if any(line[head] for line in lines)]
-    widths = {head: max(len(head), *(len(line[head]) for line in lines)) for head in heads}
+    widths = {head: max(2, len(head), *(len(line[head]) for line in lines)) for head in heads}
 
     def row(texts: Mapping[str, str]) -> str:
         padded = [texts[h].rjust(widths[h]) if h in RIGHT else texts[h].ljust(widths[h]) for h in heads]

@@ -1,0 +1,139 @@
+"""Rows that are wrong never get in; only rows measured alike are ranked together."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from zoo import leaderboard
+from zoo.leaderboard.table import END, GROUP, START, ranked
+
+ROW = {
+    "system": "pigan",
+    "config": "configs/pigan/cars32.yaml",
+    "weights": "runs/demo/weights",
+    "weights_sha256": "ab" * 32,
+    "dataset": "cars",
+    "dataset_digest": "cd" * 32,
+    "resolution": 32,
+    "metric": "fid-cars-none-1k",
+    "value": 12.25,
+    "n_real": 5000,
+    "n_fake": 1000,
+    "truncation": 1.0,
+    "draws": "per-sample",
+    "seed": 0,
+    "extractor_sha256": "ef" * 32,
+    "precision": "32",
+    "images_seen": 12000,
+    "seconds": 480.0,
+    "hardware": "cpu",
+    "commit": "abc",
+    "date": "2030-01-01T00:00:00+00:00",
+}
+
+
+def test_rows_come_back_as_they_were(tmp_path):
+    path = tmp_path / "deep" / "results.csv"
+    odd = {**ROW, "system": 'a, "b" | c', "value": 1 / 3, "truncation": "", "seed": ""}
+    for row in (ROW, odd):
+        leaderboard.append_row(row, path)
+    assert leaderboard.read(path) == [ROW, odd]
+    assert [file.name for file in path.parent.iterdir()] == ["results.csv"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"value": float("nan")}, "finite"),
+        ({"value": "good"}, "float"),
+        ({"resolution": 32.5}, "int"),
+        ({"dataset_digest": ""}, "needs a value for 'dataset_digest'"),
+        ({"score": 3}, "Unknown columns"),
+        ({"system": "two\nlines"}, "one line"),
+    ],
+)
+def test_wrong_rows_are_refused_and_change_nothing(tmp_path, change, message):
+    path = tmp_path / "results.csv"
+    leaderboard.append_row(ROW, path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=message):
+        leaderboard.append_row({**ROW, **change}, path)
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_file_is_named_with_its_line(tmp_path):
+    path = tmp_path / "results.csv"
+    leaderboard.append_row(ROW, path)
+    path.write_text(path.read_text() + "pigan,half a row\n")
+    with pytest.raises(ValueError, match="line 3"):
+        leaderboard.read(path)
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="not a results file"):
+        leaderboard.append_row(ROW, path)
+
+
+def test_no_row_is_lost_when_many_are_added_at_once(tmp_path):
+    path = tmp_path / "results.csv"
+    with ThreadPoolExecutor(1) as a, ThreadPoolExecutor(1) as b:
+        for i in range(10):
+            a.submit(leaderboard.append_row, {**ROW, "seed": i}, path)
+            b.submit(leaderboard.append_row, {**ROW, "seed": 100 + i}, path)
+    assert sorted(row["seed"] for row in leaderboard.read(path)) == [*range(10), *range(100, 110)]
+
+
+@pytest.mark.parametrize("column", GROUP)
+def test_rows_measured_differently_are_never_ranked_together(tmp_path, column):
+    path = tmp_path / "results.csv"
+    other = {**ROW, column: 64 if isinstance(ROW[column], int) else "other" + str(ROW[column])}
+    for row in (ROW, {**other, "value": 1.0}):
+        leaderboard.append_row(row, path)
+    assert leaderboard.show([path]).count("less is better") == 2
+
+
+def test_ties_share_a_rank_and_less_is_better():
+    rows = [{**ROW, "value": v} for v in (3.0, 2.00001, 2.0, 1.0)]
+    assert [(rank, row["value"]) for rank, row in ranked(rows)] == [(1, 1.0), (2, 2.0), (2, 2.00001), (4, 3.0)]
+
+
+def test_a_row_in_two_files_counts_once(tmp_path):
+    for name in ("a.csv", "b.csv"):
+        leaderboard.append_row(ROW, tmp_path / name)
+    text = leaderboard.show([tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "none.csv"])
+    assert text.count("pigan") == 1
+    assert "12.25" in text
+
+
+def test_filters_and_top(tmp_path):
+    path = tmp_path / "results.csv"
+    for i in range(5):
+        leaderboard.append_row({**ROW, "value": 1.0 + i}, path)
+    leaderboard.append_row({**ROW, "metric": "kid-cars-none-1k", "value": 0.0123}, path)
+    assert "... and 3 more" in leaderboard.show([path], metric="fid", top=2)
+    assert "0.01230" in leaderboard.show([path], metric="kid")
+    assert leaderboard.show([path], dataset="faces").startswith("No results")
+
+
+def test_the_page_holds_the_table_between_its_markers(tmp_path):
+    page, results = tmp_path / "README.md", tmp_path / "results.csv"
+    leaderboard.append_row({**ROW, "system": "a|b"}, results)
+    page.write_text(f"# Title\n{START}\nold\n{END}\ntail\n")
+    assert leaderboard.update_page(page, results)
+    text = page.read_text()
+    assert text.startswith(f"# Title\n{START}\n") and text.endswith(f"{END}\ntail\n") and "old" not in text
+    assert r"a\|b" in text and "12.25" in text
+    assert not leaderboard.update_page(page, results)
+    page.write_text("no markers")
+    with pytest.raises(ValueError, match="leaderboard:start"):
+        leaderboard.update_page(page, results)
+
+
+def test_published_numbers_stay_in_a_table_of_their_own(tmp_path):
+    leaderboard.append_row(ROW, tmp_path / "results.csv")
+    text = leaderboard.show([tmp_path / "results.csv"], with_published=True)
+    measured, published = text.split("Published numbers")
+    assert "EG3D" not in measured and "EG3D" in published
+
+
+def test_the_tracked_table_is_valid():
+    leaderboard.read(leaderboard.RESULTS)
+    assert "No results" in leaderboard.show([]) and leaderboard.RESULTS.exists()

@@ -1,0 +1,416 @@
+"""FID and KID against closed forms and torch-fidelity; the protocol, the cache, and the callbacks that only watch."""
+
+import functools
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from callbacks.gauges import Gauges
+from callbacks.scores import Scores
+from tests.analytic import Box, Sphere
+from zoo.evaluate import features as features_module
+from zoo.evaluate import protocol, reals
+from zoo.evaluate.features import Extractor, load_extractor, quantise, sha256_of
+from zoo.evaluate.fid import fid, moments
+from zoo.evaluate.kid import kid, squared_mmd
+from zoo.evaluate.pictures import PictureFolder
+from zoo.evaluate.protocol import evaluate, score
+from zoo.evaluate.samples import render_samples
+from zoo.gan import GAN
+
+
+class Colours(nn.Module):
+    """An extractor without weights: mean colour of each quarter of an image."""
+
+    calls = 0
+
+    def forward(self, images):
+        Colours.calls += len(images)
+        return nn.functional.adaptive_avg_pool2d(images.float() / 255, 2).flatten(1)
+
+
+def colours(sha256: str = "0") -> Extractor:
+    return Extractor("colours", "none", sha256, Colours())
+
+
+class Data(pl.LightningDataModule):
+    """Real pictures: spheres of random colours, or whatever is given."""
+
+    name = "spheres"
+
+    def __init__(self, images=None, count: int = 40) -> None:
+        super().__init__()
+        self.images = render_samples(Sphere(), range(count), seed=9).image.clamp(-1, 1) if images is None else images
+
+    def digest(self):
+        return str(self.images.double().sum().item())
+
+    def val_dataloader(self):
+        return DataLoader([{"image": image, "index": i} for i, image in enumerate(self.images)], batch_size=8)
+
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(self.images), batch_size=8, shuffle=True)  # draws from the global stream
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+# ---------------------------------------------------------------------------------------------------- the distances
+
+
+def gaussian_features(n: int, mean: torch.Tensor, covariance_root: torch.Tensor) -> torch.Tensor:
+    """Features whose sample mean and covariance are exactly these."""
+    x = torch.randn(n, len(mean), dtype=torch.float64)
+    x = x - x.mean(0)
+    white = x @ torch.linalg.inv(torch.linalg.cholesky(x.mT @ x / (n - 1))).mT
+    return white @ covariance_root.mT + mean
+
+
+def test_fid_of_diagonal_gaussians():
+    a, b = torch.rand(8).double() + 0.5, torch.rand(8).double() + 0.5
+    shift = torch.randn(8).double()
+    x = gaussian_features(50, torch.zeros(8).double(), a.diag())
+    y = gaussian_features(70, shift, b.diag())
+    assert fid(moments(x), moments(y)) == pytest.approx((shift.square().sum() + (a - b).square().sum()).item())
+
+
+@pytest.mark.parametrize(("n", "m"), [(200, 150), (10, 150), (10, 12)])
+def test_fid_and_kid_of_features_are_those_of_torch_fidelity(n, m):
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
+    x, y = torch.randn(n, 24) * torch.rand(24) + 1, torch.randn(m, 24) @ torch.rand(24, 24) / 5
+    theirs = fid_statistics_to_metric(fid_features_to_statistics(x), fid_features_to_statistics(y), False)
+    assert fid(moments(x), moments(y)) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-5)
+    theirs = kid_features_to_metric(x, y, kid_subsets=5, kid_subset_size=8, verbose=False)
+    ours = kid(x, y, subsets=5, subset_size=8)
+    assert ours.mean == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
+    assert ours.std == pytest.approx(theirs["kernel_inception_distance_std"], rel=1e-4)
+
+
+def test_kid_of_all_pairs(monkeypatch):
+    monkeypatch.setattr("zoo.evaluate.kid.CHUNK", 3)
+    x, y = torch.randn(7, 5).double(), torch.randn(10, 5).double() + 0.5
+
+    def mean_kernel(a, b, same):
+        pairs = [(u, v) for i, u in enumerate(a) for j, v in enumerate(b) if not (same and i == j)]
+        return sum((u @ v / 5 + 1) ** 3 for u, v in pairs) / len(pairs)
+
+    expected = mean_kernel(x, x, True) + mean_kernel(y, y, True) - 2 * mean_kernel(x, y, False)
+    assert squared_mmd(x, y) == pytest.approx(expected.item())
+
+
+def test_too_few_pictures_are_said_so():
+    with pytest.raises(ValueError, match="at least 2"):
+        moments(torch.zeros(1, 4))
+    with pytest.raises(ValueError, match="there are 5 generated and 30 real ones"):
+        kid(torch.zeros(5, 4), torch.zeros(30, 4), subset_size=10)
+    with pytest.raises(ValueError, match="at least 2"):
+        score(Sphere(), Data(), colours(), n_fake=1)
+    with pytest.raises(ValueError, match="holds 40: lower n_real"):
+        score(Sphere(), Data(), colours(), n_fake=8, n_real=41)
+
+
+@pytest.mark.slow
+def test_fid_and_kid_of_folders_are_those_of_torch_fidelity(tmp_path):
+    """The whole way, from files through a randomly initialised Inception of the published layout."""
+    import torch_fidelity
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    class Untrained(FeatureExtractorInceptionV3):
+        def load_state_dict(self, *args, **kwargs):
+            for module in self.modules():
+                if isinstance(module, nn.Conv2d):  # features of order one, not vanishing
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+    weights = tmp_path / "random.pth"
+    torch.save({}, weights)
+    torch.save(Untrained("x", ["2048"], feature_extractor_weights_path=weights).state_dict(), weights)
+    for name, generator, count in (("fake", Sphere(), 10), ("real", Box(half=0.9), 12)):
+        (tmp_path / name).mkdir()
+        write_pictures(tmp_path / name, generator, count)
+
+    state = torch.load(weights, weights_only=True)
+    own = Extractor("inception-random", "tf1", sha256_of(weights), features_module.inception_network(state))
+    scores = score(PictureFolder(tmp_path / "fake"), PictureFolder(tmp_path / "real"), own)
+    assert list(scores.values) == ["fid-inception-random-tf1-10", "kid-inception-random-tf1-10"]
+    theirs = torch_fidelity.calculate_metrics(
+        input1=str(tmp_path / "fake"),
+        input2=str(tmp_path / "real"),
+        feature_extractor_weights_path=str(weights),
+        fid=True,
+        kid=True,
+        kid_subset_size=10,
+        batch_size=12,
+        cuda=False,
+        cache=False,
+        verbose=False,
+    )
+    ours = list(scores.values.values())
+    assert min(ours) > 1e-3  # or there would be nothing to compare
+    assert ours[0] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-5)
+    assert ours[1] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
+
+
+def write_pictures(folder, generator, count: int) -> None:
+    images = quantise(render_samples(generator, range(count)).image)
+    for i, image in enumerate(images):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i:05d}.png")
+
+
+# --------------------------------------------------------------------------------------------------- the extractors
+
+
+def test_pictures_are_rounded_once():
+    every = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(quantise(every / 127.5 - 1), every)
+    assert quantise(torch.tensor([-1.2, 1.2, 0.0, 0.999])).tolist() == [0, 255, 128, 255]
+
+
+def test_the_cars_extractor_is_the_one_in_the_repository():
+    extractor = load_extractor("cars")
+    images = quantise(render_samples(Sphere(), range(5)).image)
+    together = extractor(images)
+    assert together.shape == (5, 64) and together.std(0).min() >= 0 and together.std() > 0.01
+    assert torch.allclose(extractor(images[3:4]), together[3:4], atol=1e-5)
+    assert extractor(quantise(render_samples(Sphere(64), range(1)).image)).shape == (1, 64)
+    with pytest.raises(ValueError, match="32x32 or 64x64 pixels, not 48x48"):
+        extractor(torch.zeros(1, 3, 48, 48, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="uint8"):
+        extractor(torch.zeros(1, 3, 32, 32))
+    assert features_module.CARS_WEIGHTS.stat().st_size < 2e6
+
+
+def test_cars_weights_that_changed_are_refused(tmp_path, monkeypatch):
+    changed = tmp_path / "cars.safetensors"
+    changed.write_bytes(features_module.CARS_WEIGHTS.read_bytes() + b" ")
+    monkeypatch.setattr(features_module, "CARS_WEIGHTS", changed)
+    with pytest.raises(ValueError, match="restore the file"):
+        load_extractor("cars")
+
+
+def test_unknown_extractors_are_refused():
+    with pytest.raises(ValueError, match="no extractor 'inception'"):
+        load_extractor("inception")
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A loopback server of the folder ``served``, and its address."""
+    (tmp_path / "served").mkdir()
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "served"))
+    handler.log_message = lambda *args: None
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield tmp_path / "served", f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_inception_weights_are_downloaded_checked_and_found_again(tmp_path, server, monkeypatch):
+    served, address = server
+    (served / "weights.pth").write_bytes(b"some weights")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(features_module, "INCEPTION_URL", f"{address}/weights.pth")
+    with pytest.raises(FileNotFoundError) as error:  # other contents than announced
+        features_module.inception_weights()
+    for part in (features_module.INCEPTION_FILE, f"{address}/weights.pth", "6726825d", "does not begin with"):
+        assert part in str(error.value)
+    assert not [file for file in (tmp_path / "home").rglob("*") if file.is_file()]
+
+    monkeypatch.setattr(features_module, "INCEPTION_SHA256", sha256_of(served / "weights.pth")[:8])
+    path = features_module.inception_weights()
+    assert path == tmp_path / "home/hub/checkpoints" / features_module.INCEPTION_FILE
+    (served / "weights.pth").unlink()
+    assert features_module.inception_weights() == path  # not fetched again
+    path.write_bytes(b"flipped")
+    with pytest.raises(ValueError, match="does not hold the Inception weights"):
+        features_module.inception_weights()
+
+
+def test_a_local_file_with_other_weights_is_refused(tmp_path):
+    path = tmp_path / "mine.pth"
+    path.write_bytes(b"mine")
+    with pytest.raises(ValueError, match=r"mine.pth does not hold the Inception weights of 2015-12-05"):
+        load_extractor("inception2015", path)
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*none.pth"):
+        load_extractor("inception2015", tmp_path / "none.pth")
+
+
+# ----------------------------------------------------------------------------------------------------- the protocol
+
+
+def test_the_same_score_in_any_batch_size_and_from_the_written_pictures(tmp_path):
+    a = score(Sphere(), Data(), colours(), n_fake=20, batch_size=20)
+    b = score(Sphere(), Data(), colours(), n_fake=20, batch_size=3)
+    write_pictures(tmp_path, Sphere(), 20)
+    c = score(PictureFolder(tmp_path), Data(), colours())
+    assert list(a.values) == ["fid-colours-none-20", "kid-colours-none-20"]
+    for name, value in a.values.items():
+        assert b.values[name] == pytest.approx(value, rel=1e-6)
+        assert c.values[name] == pytest.approx(value, rel=1e-6)
+    assert score(Sphere(), Data(), colours(), n_fake=20, seed=1).values != a.values
+    assert score(Sphere(), Data(), colours(), n_fake=20, draws="none").values != a.values
+    assert score(Sphere(), Data(), colours(), n_fake=20, truncation=0.5).values != a.values
+
+
+def two_processes(rank: int, folder: str, values: dict) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    values[rank] = score(Sphere(), Data(count=21), colours(), n_fake=13, batch_size=4).values
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_give_the_same_score_as_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    alone = score(Sphere(), Data(count=21), colours(), n_fake=13, batch_size=4).values
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "another"))
+    with torch.multiprocessing.get_context("fork").Manager() as manager:
+        values = manager.dict()
+        torch.multiprocessing.start_processes(two_processes, (str(tmp_path), values), nprocs=2, start_method="fork")
+        assert values[0] == values[1] == alone
+
+
+def test_real_features_are_kept_until_anything_changes(cache, monkeypatch):
+    data = Data()
+
+    def calls(**change) -> int:
+        Colours.calls = 0
+        settings = {"real": data, "extractor": colours(), "n_real": None, **change}
+        score(Sphere(settings.pop("resolution", 32)), n_fake=4, **settings)
+        return Colours.calls - 4
+
+    assert calls() == 40
+    assert calls() == 0
+    assert calls(real=Data(data.images.flip(0) * 0.9)) == 40
+    assert calls(extractor=colours("1")) == 40
+    assert calls(n_real=30) == 30
+    big = Data(nn.functional.interpolate(data.images, scale_factor=2))
+    monkeypatch.setattr(big, "digest", data.digest)  # even if a digest forgot the resolution
+    assert calls(real=big, resolution=64) == 40
+    assert calls() == 0
+    monkeypatch.setattr(reals, "QUANTISATION", "floor-1")
+    assert calls() == 40
+    for file in (cache / "reals").iterdir():
+        file.write_bytes(file.read_bytes()[:-100])
+    assert calls() == 40  # broken files are made again
+    assert not list(cache.rglob("*.part"))
+
+
+def test_sizes_that_differ_are_refused():
+    with pytest.raises(ValueError, match="32 pixels wide and the generated ones 64"):
+        score(Sphere(64), Data(), colours(), n_fake=4)
+
+
+def test_pictures_that_are_not_finite_are_refused():
+    broken = Sphere()
+    nn.init.constant_(broken.tint, torch.nan)
+    with pytest.raises(ValueError, match="not finite"):
+        score(broken, Data(), colours(), n_fake=4)
+
+
+def test_folders_of_several_sizes_are_refused(tmp_path):
+    for i, size in enumerate((8, 16)):
+        Image.fromarray(np.zeros((size, size, 3), np.uint8)).save(tmp_path / f"{i}.png")
+    with pytest.raises(ValueError, match=r"1.png is 16x16, but 0.png is 8x8"):
+        score(PictureFolder(tmp_path), PictureFolder(tmp_path), colours())
+    with pytest.raises(ValueError, match="holds no pictures"):
+        score(PictureFolder(tmp_path / "none"), Data(), colours())
+
+
+def test_evaluate_writes_rows_that_say_how_to_do_it_again(tmp_path):
+    from zoo import leaderboard
+
+    path = tmp_path / "runs" / "results.csv"
+    about = {"system": "sphere", "weights": "none", "weights_sha256": "0", "images_seen": 5, "seconds": 1.5}
+    scores = evaluate(Sphere(), Data(), extractor=colours(), n_fake=8, about=about, results=path, consistency_latents=1)
+    rows = leaderboard.read(path)
+    assert {row["metric"]: row["value"] for row in rows} == scores.values
+    assert rows[0]["n_real"] == 40 and rows[0]["dataset"] == "spheres" and rows[0]["draws"] == "per-sample"
+    assert scores.consistency["surface"] > 0.9
+    again = score(Sphere(), Data(), colours(), n_fake=rows[0]["n_fake"], seed=rows[0]["seed"])
+    assert again.values == scores.values
+
+
+def test_metric_names():
+    assert [protocol.short_count(n) for n in (500, 1000, 1024, 50_000)] == ["500", "1k", "1024", "50k"]
+
+
+# ---------------------------------------------------------------------------------------------------- the callbacks
+
+
+class Toy(GAN):
+    """Learns a tint, with dropout so that every step draws from the global stream."""
+
+    def __init__(self) -> None:
+        sgd = functools.partial(torch.optim.SGD, lr=0.1)
+        judge = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3 * 32 * 32, 1))
+        super().__init__(Sphere(), judge, sgd, sgd)
+        self.losses = []
+
+    def training_step(self, batch, batch_idx):
+        optimizer_g, optimizer_d = self.optimizers()
+        draws = self.draws()
+        fake = self.generator.render(
+            self.generator.map(self.generator.latents(8, draws)), self.generator.cameras(8, draws)
+        )
+        loss = self.discriminator(fake.image.detach()).mean() - self.discriminator(batch[0]).mean()
+        self.minimise(optimizer_d, "loss_d", {"all": loss})
+        self.losses.append(loss.item())
+        self.minimise(optimizer_g, "loss_g", {"all": -self.discriminator(fake.image).mean()})
+        self.count(8)
+
+
+def fit(callbacks, folder, **settings):
+    torch.manual_seed(3)
+    model = Toy()
+    options = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    options |= {"enable_model_summary": False, "default_root_dir": folder, "max_steps": 6, "limit_val_batches": 0}
+    trainer = pl.Trainer(callbacks=callbacks, **(options | settings))
+    trainer.fit(model, datamodule=Data())
+    return model, trainer
+
+
+def test_callbacks_log_and_change_nothing(tmp_path):
+    from pytorch_lightning.loggers import CSVLogger
+
+    plain, _ = fit([], tmp_path)
+    watchers = [Scores(every=2, n_fake=6, extractor="cars"), Gauges(every=3, n=1)]
+    logger = CSVLogger(tmp_path)
+    watched, trainer = fit(watchers, tmp_path, logger=logger, log_every_n_steps=100)
+    assert plain.losses == watched.losses and len(plain.losses) == 6
+    assert torch.equal(plain.generator.tint, watched.generator.tint)
+    lines = (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()
+    head = lines[0].split(",")
+    place, step = head.index("fid-cars-none-6"), head.index("step")
+    scored = [row[step] for row in (line.split(",") for line in lines[1:]) if row[place]]
+    assert scored == ["0", "2", "4", "6"]
+    assert {"kid-cars-none-6", "gauges/opacity", "gauges/flatness", "gauges/nonfinite"} <= set(head)
+    assert trainer.callback_metrics["fid-cars-none-6"] > 0
+
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert set(checkpoint["state_dict"]) == set(plain.state_dict())
+    assert "Scores" not in str(checkpoint["callbacks"].keys()) or not checkpoint["callbacks"]
+
+
+def test_validate_and_test_report_scores(tmp_path):
+    model, trainer = fit([Scores(every=0, n_fake=6, extractor=colours(), at_start=False, at_end=False)], tmp_path)
+    assert "fid-colours-none-6" not in trainer.callback_metrics
+    data = Data()
+    data.test_dataloader = data.val_dataloader
+    trainer.limit_val_batches = 1.0
+    expected = score(model.sampler, data, colours(), n_fake=6).values["fid-colours-none-6"]
+    for verb in (trainer.validate, trainer.test):
+        assert verb(model, datamodule=data, verbose=False)[0]["fid-colours-none-6"] == pytest.approx(expected)
