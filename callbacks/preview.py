@@ -18,9 +18,9 @@ EDGES = [(i, i | 1 << a) for i in range(8) for a in range(3) if not i & 1 << a]
 class PriorPreview(Callback):
     """Writes ``<run>/views.png`` at the start of training.
 
-    Left: the box of the object and its axes as cameras drawn from the pose prior see them (z, blue, points to the
-    front). Right: pictures of the data. Where the boxes are turned or filled quite differently from the objects in the
-    pictures, change the poses in the config.
+    Left: a box half as large as the object's bounds, and its axes, as cameras drawn from the pose prior see them (y is
+    up, z points to the front). Right: pictures of the data. Where the boxes are turned quite differently from the
+    objects in the pictures, change the poses in the config.
 
     Args:
         count: views, and pictures of the data; drawn in rows of four.
@@ -40,7 +40,9 @@ class PriorPreview(Callback):
         with torch.no_grad():
             camera = generator.cameras(self.count, SampleDraws(self.seed, range(self.count), generator.bounds.device))
         reals = real_pictures(trainer, self.count)
-        preview_sheet(camera.to("cpu"), generator.bounds.cpu(), reals, self.size).save(path)
+        bounds = generator.bounds.cpu()
+        box = bounds.mean(0) + (bounds - bounds.mean(0)) / 2
+        preview_sheet(camera.to("cpu"), box, reals, self.size).save(path)
 
 
 def real_pictures(trainer: Trainer, count: int) -> list[Image.Image]:
@@ -56,7 +58,7 @@ def real_pictures(trainer: Trainer, count: int) -> list[Image.Image]:
 
 
 def preview_sheet(camera: Camera, bounds: Tensor, reals: list[Image.Image], size: int, columns: int = 4) -> Image.Image:
-    """The views of a box next to some pictures.
+    """The views of a box beside some pictures.
 
     Args:
         camera: N cameras.

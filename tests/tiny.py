@@ -20,10 +20,14 @@ CONFIG = {
                     "volume": {
                         "class_path": "zoo.render.Volume",
                         "init_args": {
+                            "density": {
+                                "class_path": "zoo.render.BoundedRelu",
+                                "init_args": {"scale": 50.0, "shift": 30.0, "radius": 0.12, "margin": 0.02},
+                            },
                             "depths": {
                                 "class_path": "zoo.render.Stratified",
                                 "init_args": {"near": 0.88, "far": 1.12, "samples": 4},
-                            }
+                            },
                         },
                     },
                     "poses": {
@@ -39,8 +43,8 @@ CONFIG = {
                 "class_path": "zoo.pigan.Discriminator",
                 "init_args": {"channels": [8, 16, 16], "latent_dim": 0},
             },
-            "optimizer_g": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1.0e-3, "betas": [0.0, 0.9]}},
-            "optimizer_d": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1.0e-3, "betas": [0.0, 0.9]}},
+            "optimizer_g": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1.0e-2, "betas": [0.0, 0.9]}},
+            "optimizer_d": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1.0e-2, "betas": [0.0, 0.9]}},
             "averages": {"slow": {"class_path": "zoo.gan.Average", "init_args": {"decay": 0.9}}},
         },
     },
@@ -57,8 +61,8 @@ def write_config(folder, **trainer) -> str:
 
 
 class Pictures(Dataset):
-    def __init__(self, resolution: int, count: int) -> None:
-        self.resolution, self.count = resolution, count
+    def __init__(self, resolution: int, count: int, broken_from: int | None) -> None:
+        self.resolution, self.count, self.broken_from = resolution, count, broken_from
 
     def __len__(self) -> int:
         return self.count
@@ -66,6 +70,8 @@ class Pictures(Dataset):
     def __getitem__(self, index: int) -> dict:
         stream = torch.Generator().manual_seed(index)
         image = torch.rand(3, self.resolution, self.resolution, generator=stream) * 2 - 1
+        if self.broken_from is not None and index >= self.broken_from:
+            image = image * torch.nan
         return {"image": image, "index": index}
 
 
@@ -76,19 +82,23 @@ class Noise(pl.LightningDataModule):
         resolution: side [pixels].
         batch_size: pictures per iteration.
         count: pictures.
+        broken_from: pictures from this one on are not numbers.
     """
 
     name = "noise"
 
-    def __init__(self, resolution: int = 8, batch_size: int = 4, count: int = 4000) -> None:
+    def __init__(
+        self, resolution: int = 8, batch_size: int = 4, count: int = 4000, broken_from: int | None = None
+    ) -> None:
         super().__init__()
         self.resolution, self.batch_size, self.count = resolution, batch_size, count
+        self.broken_from = broken_from
 
     def digest(self) -> str:
         return f"noise-{self.resolution}-{self.count}"
 
     def train_dataloader(self) -> DataLoader:
-        return DataLoader(Pictures(self.resolution, self.count), self.batch_size)
+        return DataLoader(Pictures(self.resolution, self.count, self.broken_from), self.batch_size)
 
     def val_dataloader(self) -> DataLoader:
-        return DataLoader(Pictures(self.resolution, min(self.count, 16)), self.batch_size)
+        return DataLoader(Pictures(self.resolution, min(self.count, 16), None), self.batch_size)

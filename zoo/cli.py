@@ -108,9 +108,11 @@ def call(verb: str, rest: list[str]) -> int:
     function: Callable = getattr(verbs, f"{verb}_" if verb == "list" else verb)
     parser = Parser(prog=f"zoo {verb}", description=(function.__doc__ or "").split("\n\n")[0])
     parser.add_function_arguments(function, as_group=False, as_positional=True)
-    switches = {
-        f"--{name}" for name, parameter in signature(function).parameters.items() if parameter.annotation is bool
-    }
+    parameters = signature(function).parameters.values()
+    first = next(iter(parameters))
+    if rest and not rest[0].startswith("-") and first.default is not first.empty:
+        rest = [f"--{first.name}", *rest]  # 'zoo list pigan*': the first value needs no name
+    switches = {f"--{p.name}" for p in parameters if p.annotation is bool}
     function(**parser.parse_args(switched_on(rest, switches)).as_dict())
     return 0
 

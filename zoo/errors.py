@@ -9,6 +9,8 @@ from importlib import import_module
 from inspect import signature
 from pathlib import Path
 
+from zoo.paths import config_names
+
 ROOTS = [
     Path(__file__).parent,
     Path(__file__).parent.parent / "datamodules",
@@ -53,6 +55,15 @@ def _file(found: re.Match, keys: list[str], text: str) -> str:
     return missing_file(found[1])
 
 
+def _value(found: re.Match, keys: list[str], text: str) -> str:
+    return f"The value of '{found[1]}' is not of its type: expected {found[2]}, got {found[3]}."
+
+
+def _required(found: re.Match, keys: list[str], text: str) -> str:
+    names = re.sub(r"(fit|validate|test|predict)\.", "", found[1])
+    return f"Missing: {names}. An experiment gives model and data (-c CONFIG.yaml, see 'zoo list')."
+
+
 def _unrecognised(found: re.Match, keys: list[str], text: str) -> str:
     name = found[1].split("=")[0].lstrip("-")
     return f"There is no option '--{name}'.{near('--' + name, ['--' + key for key in keys])}"
@@ -68,6 +79,8 @@ PATTERNS = [
         r"Importing '[\w.]+' is not allowed",
         lambda f, k, t: f"{f[0]}: a config that comes with weights may not name it.",
     ),
+    (r"""[Kk]ey "([\w.]+)": Expected an? (?:<class ')?([\w.|\[\], ]+)(?:'>)?\. Got value: (\S+)""", _value),
+    (r"following arguments are required: ((?:fit|validate|test|predict)\..*)", _required),
     (r"File does not exist: '?([^'\s]+)", _file),
     (r"[Uu]nrecognized arguments: (\S+)", _unrecognised),
 ]
@@ -87,8 +100,9 @@ def contents(module: str) -> list[str]:
 def missing_file(path: Path | str) -> str:
     """There is no such file; the nearest name beside it."""
     path = Path(path)
+    path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     beside = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    return f"There is no file '{path}'.{near(str(path), beside)}"
+    return f"There is no file '{path}'.{near(str(path), beside + config_names())}"
 
 
 def is_users(error: BaseException) -> bool:

@@ -15,6 +15,11 @@ WARNINGS = [
     "but have no `val_dataloader`",
     "`max_epochs` was not set",
 ]
+LOGGERS = [
+    "pytorch_lightning.utilities.rank_zero",
+    "lightning_fabric.utilities.rank_zero",
+    "pytorch_lightning.trainer.connectors.checkpoint_connector",
+]
 LINES = ["Tip:", "`weights_only` was not set", "TPU available", "GPU available"]
 
 
@@ -22,7 +27,7 @@ def quieten() -> None:
     """From now on."""
     for message in WARNINGS:
         warnings.filterwarnings("ignore", f".*{message}")
-    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero"):
+    for name in LOGGERS:
         logging.getLogger(name).addFilter(without_noise)
 
 

@@ -19,6 +19,7 @@ from zoo.gan import GAN
 from zoo.hush import quieten
 from zoo.paths import CONFIGS, config_path
 
+
 class Parser(OneLineErrors, LightningArgumentParser):
     """Lightning's parser with short errors and no abbreviations."""
 
@@ -30,7 +31,7 @@ class SaveConfig(SaveConfigCallback):
         if stage == "fit":
             path = Path(trainer.default_root_dir) / self.config_filename
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
+            self.parser.save(self.config, path, skip_unset=False, overwrite=True, multifile=False)
 
 
 class ZooCLI(LightningCLI):
@@ -57,11 +58,7 @@ class ZooCLI(LightningCLI):
         self.model.config = plain_model_config(self.parser, self.config, self.subcommand)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        trainer = self.config_init[self.subcommand].trainer
-        if trainer.strategy == "auto" and processes(trainer.devices, trainer.num_nodes, trainer.accelerator) > 1:
-            # Each loss trains one of the two networks, so the other's parameters are unused in its backward pass.
-            kwargs["strategy"] = DDPStrategy(find_unused_parameters=True, timeout=timedelta(minutes=5))
-        return super().instantiate_trainer(**kwargs)
+        return super().instantiate_trainer(strategy=strategy(self.config_init[self.subcommand].trainer), **kwargs)
 
     def before_fit(self) -> None:
         keep_old_metrics(Path(self.trainer.default_root_dir))
@@ -146,7 +143,16 @@ def plain_model_config(parser: LightningArgumentParser, config: Any, verb: str) 
     """``class_path`` and ``init_args`` of the model in plain values, as yaml would hold them."""
     import yaml
 
-    return yaml.safe_load(parser.dump(config, skip_none=False))[verb]["model"]
+    return yaml.safe_load(parser.dump(config, skip_unset=False))[verb]["model"]
+
+
+def strategy(trainer: Any) -> Any:
+    """What the user asked for; where that is nothing and there are several processes, what a GAN needs."""
+    several = processes(trainer["devices"], trainer["num_nodes"], trainer["accelerator"]) > 1
+    if trainer["strategy"] != "auto" or not several:
+        return trainer["strategy"]
+    # Each loss trains one of the two networks, so the other's parameters are unused in its backward pass.
+    return DDPStrategy(find_unused_parameters=True, timeout=timedelta(minutes=5))
 
 
 def processes(devices: Any, nodes: int, accelerator: str) -> int:

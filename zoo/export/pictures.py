@@ -3,6 +3,8 @@
 L latents, V views, N pictures, H W pixels
 """
 
+import math
+
 import torch
 from PIL import Image
 from torch import Tensor
@@ -66,10 +68,17 @@ def beside(images: Tensor, depth: Tensor | None) -> Tensor:
     return torch.stack([rows, colours], dim=1).flatten(0, 1)
 
 
-def grid(rows: Tensor, gap: int = 2) -> Image.Image:
-    """One picture of uint8 [rows, columns, 3, H, W], with white lines between."""
-    cells = pad(rows, (0, gap, 0, gap), value=255)
-    pixels = cells.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+def grid(rows: Tensor, gap: int = 2, least: int = 64) -> Image.Image:
+    """One picture of uint8 [rows, columns, 3, H, W], with white lines between.
+
+    Args:
+        rows: the cells.
+        gap: width of the lines [pixels].
+        least: smaller cells are enlarged by repetition to at least this width [pixels].
+    """
+    times = max(1, math.ceil(least / rows.shape[-1]))
+    cells = rows.repeat_interleave(times, -1).repeat_interleave(times, -2)
+    pixels = pad(cells, (0, gap, 0, gap), value=255).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
     return Image.fromarray(pixels[: pixels.shape[0] - gap, : pixels.shape[1] - gap].cpu().numpy())
 
 
