@@ -169,13 +169,24 @@ def test_a_mistake_ends_in_one_clear_line(words, message, run, capsys):
     assert code == 2 and last.startswith("zoo: error: ") and message.replace("{run}", str(run)) in last
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch):
-    def broken(pattern: str = "*") -> None:
-        list(zip([1], [], strict=True))
-
-    monkeypatch.setattr(verbs, "list_", broken)
-    with pytest.raises(ValueError, match="zip"):
-        main(["list"])
+@pytest.mark.parametrize(
+    ("code", "place", "users"),
+    [
+        ("raise ValueError('say --out')", "zoo/verbs.py", True),
+        ("int('a bug')", "zoo/verbs.py", False),
+        ("list(zip([1], [], strict=True))", "zoo/verbs.py", False),
+        ("raise ValueError('of torch')", "elsewhere/tensor.py", False),
+        ("raise KeyError('a bug')", "zoo/verbs.py", False),
+        ("open('/no/such/file')", "elsewhere/image.py", True),
+    ],
+)
+def test_bugs_keep_their_traceback(code, place, users, monkeypatch, capsys):
+    monkeypatch.setattr(verbs, "config_names", lambda: exec(compile(code, ROOT / place, "exec")))
+    if users:
+        assert main(["list"]) == 2 and capsys.readouterr().err.startswith("zoo: error: ")
+    else:
+        with pytest.raises((ValueError, KeyError)):
+            main(["list"])
 
 
 def test_printed_config_runs_again(run, tmp_path, capsys):
