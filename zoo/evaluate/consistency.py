@@ -207,7 +207,7 @@ def surface_agreement(shown: Views, places: list[list[Projected]], side: float) 
 
 
 def shape_gauges(shown: Views, following: list[Projected], side: float) -> dict[str, float]:
-    """``flatness``, ``parallax``, ``opacity`` and ``nonfinite`` of one object; ``following``: each view seen from the next."""
+    """Gauges of one object; ``following`` holds, for each view, its surface points as the next view sees them."""
     flatness, moved, points = [], 0, 0
     for view, place in enumerate(following):
         forward = -shown.camera.pose[view, :3, 2]
