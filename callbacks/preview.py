@@ -1,0 +1,116 @@
+"""A look at the pose prior before training: do its views suit the pictures?"""
+
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from zoo.draws import SampleDraws
+from zoo.render import Camera
+
+AXES = [("x", (200, 40, 40)), ("y", (30, 140, 60)), ("z", (40, 70, 210))]
+# The twelve edges of a box whose corner i has the upper bound on axis a where bit a of i is set.
+EDGES = [(i, i | 1 << a) for i in range(8) for a in range(3) if not i & 1 << a]
+
+
+class PriorPreview(Callback):
+    """Writes ``<run>/views.png`` at the start of training.
+
+    Left: a box half as large as the object's bounds, and its axes, as cameras drawn from the pose prior see them (y is
+    up, z points to the front). Right: pictures of the data. Where the boxes are turned quite differently from the
+    objects in the pictures, change the poses in the config.
+
+    Args:
+        count: views, and pictures of the data; drawn in rows of four.
+        size: side of each [pixels].
+        seed: of the views.
+    """
+
+    def __init__(self, count: int = 16, size: int = 128, seed: int = 0) -> None:
+        self.count, self.size, self.seed = count, size, seed
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        path = Path(trainer.default_root_dir) / "views.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        generator = pl_module.generator
+        with torch.no_grad():
+            camera = generator.cameras(self.count, SampleDraws(self.seed, range(self.count), generator.bounds.device))
+        reals = real_pictures(trainer, self.count)
+        bounds = generator.bounds.cpu()
+        box = bounds.mean(0) + (bounds - bounds.mean(0)) / 2
+        preview_sheet(camera.to("cpu"), box, reals, self.size).save(path)
+
+
+def real_pictures(trainer: Trainer, count: int) -> list[Image.Image]:
+    """The first pictures of the validation set: its loader draws no random numbers; none where there is no such set."""
+    from zoo.evaluate.features import quantise
+    from zoo.export.pictures import picture
+
+    source = trainer.datamodule
+    dataset = getattr(source.val_dataloader(), "dataset", None) if source is not None else None
+    if dataset is None:
+        return []
+    return [picture(quantise(dataset[i]["image"])) for i in range(min(count, len(dataset)))]
+
+
+def preview_sheet(camera: Camera, bounds: Tensor, reals: list[Image.Image], size: int, columns: int = 4) -> Image.Image:
+    """The views of a box beside some pictures.
+
+    Args:
+        camera: N cameras.
+        bounds: two corners of the box, [2, 3] [world units].
+        reals: pictures, of any size.
+        size: side of each cell [pixels].
+    """
+    views = [draw_box(camera.take(slice(i, i + 1)), bounds, size) for i in range(len(camera.pose))]
+    blocks = [("views of the prior", views), ("pictures of the data", [r.resize((size, size)) for r in reals])]
+    blocks = [(title, cells) for title, cells in blocks if cells]
+    gap, head = 4, 18
+    pitch = size + gap
+    rows = max(-(-len(cells) // columns) for _, cells in blocks)
+    width = len(blocks) * (columns * pitch + 4 * gap) - 5 * gap
+    sheet = Image.new("RGB", (width, head + rows * pitch), "white")
+    pen = ImageDraw.Draw(sheet)
+    for b, (title, cells) in enumerate(blocks):
+        left = b * (columns * pitch + 4 * gap)
+        pen.text((left + 2, 3), title, fill="black")
+        for i, cell in enumerate(cells):
+            sheet.paste(cell, (left + i % columns * pitch, head + i // columns * pitch))
+    return sheet
+
+
+def project(camera: Camera, points: Tensor) -> Tensor:
+    """Where world points [N, 3] are in the picture of one camera, (0, 0) top left to (1, 1); NaN behind it. [N, 2]."""
+    rotation, origin = camera.pose[0, :3, :3], camera.pose[0, :3, 3]
+    x, y, z = ((points - origin) @ rotation).unbind(-1)
+    forward = torch.where(z < -1e-6, -z, torch.nan)
+    focal_x, focal_y = camera.intrinsics[0, 0, 0], camera.intrinsics[0, 1, 1]
+    centre_x, centre_y = camera.intrinsics[0, 0, 2], camera.intrinsics[0, 1, 2]
+    return torch.stack([centre_x + focal_x * x / forward, centre_y - focal_y * y / forward], dim=-1)
+
+
+def draw_box(camera: Camera, bounds: Tensor, size: int) -> Image.Image:
+    """The edges of a box and its three labelled axes from its middle, as one camera sees them; far edges are pale."""
+    image = Image.new("RGB", (size, size), (247, 247, 247))
+    pen = ImageDraw.Draw(image)
+    corners = torch.stack([torch.stack([bounds[i >> a & 1, a] for a in range(3)]) for i in range(8)])
+    distance = (corners - camera.origins).norm(dim=-1)
+    places = (project(camera, corners) * size).tolist()
+    for i, j in sorted(EDGES, key=lambda edge: -float(distance[list(edge)].mean())):
+        if all(value == value for value in places[i] + places[j]):
+            near = distance[[i, j]].mean() < distance.mean()
+            pen.line([*places[i], *places[j]], fill=(90, 90, 90) if near else (195, 195, 195), width=1)
+    middle = bounds.mean(0)
+    reach = torch.diag((bounds[1] - bounds[0]) / 2)
+    start, *tips = (project(camera, torch.cat([middle[None], middle + reach])) * size).tolist()
+    order = (middle + reach - camera.origins).norm(dim=-1).argsort(descending=True).tolist()
+    for a in order:
+        name, colour = AXES[a]
+        if all(value == value for value in start + tips[a]):
+            pen.line([*start, *tips[a]], fill=colour, width=3)
+            pen.text((tips[a][0] + 2, tips[a][1] - 6), name, fill=colour)
+    return image

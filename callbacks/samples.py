@@ -1,0 +1,74 @@
+"""Grids of the same objects from several sides, drawn as training goes on."""
+
+from pathlib import Path
+
+from PIL import Image
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+
+
+def log_picture(trainer: Trainer, name: str, image: Image.Image) -> None:
+    """Hand a picture to the loggers that can show it, as bytes: wandb does not scale floats."""
+    import numpy as np
+
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, np.asarray(image), trainer.global_step, dataformats="HWC")
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(name, [image], step=trainer.global_step)
+
+
+class SampleGrid(Callback):
+    """Writes ``<run>/samples/iteration-000000.png``: rows are latents, with their depth below, columns are views.
+
+    The same samples at the start, every so often and at the end. It only watches: random numbers of its own, no
+    gradients, and every module is in training mode again afterwards.
+
+    Args:
+        every: iterations between two grids.
+        latents, views: rows and columns.
+        depth: also draw depths.
+        resolution: side of the images [pixels]; by default the generator's own.
+        truncation: as in ``generator.map``.
+        seed: of the samples; row i is sample i of this seed.
+    """
+
+    def __init__(
+        self,
+        every: int = 1000,
+        latents: int = 4,
+        views: int = 6,
+        depth: bool = True,
+        resolution: int | None = None,
+        truncation: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        self.every, self.latents, self.views, self.depth = every, latents, views, depth
+        self.resolution, self.truncation, self.seed = resolution, truncation, seed
+        self.drawn = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.draw(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+        if pl_module.iterations % self.every == 0:
+            self.draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.draw(trainer, pl_module)
+
+    def draw(self, trainer: Trainer, gan: LightningModule) -> None:
+        """Write this iteration's grid, once."""
+        if not trainer.is_global_zero or self.drawn == gan.iterations:
+            return
+        from zoo.export.pictures import beside, grid
+        from zoo.export.views import turntable_views
+
+        self.drawn = gan.iterations
+        options = {"seed": self.seed, "truncation": self.truncation, "resolution": self.resolution}
+        views = turntable_views(gan.sampler, range(self.latents), self.views, **options)
+        image = grid(beside(views.image, views.depth if self.depth else None))
+        path = Path(trainer.default_root_dir) / "samples" / f"iteration-{gan.iterations:06d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+        log_picture(trainer, "samples", image)

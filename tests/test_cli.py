@@ -1,0 +1,252 @@
+"""The zoo command: everything a user types, on a tiny pi-GAN."""
+
+import csv
+import inspect
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from tests.tiny import write_config
+from zoo import verbs
+from zoo.cli import main
+
+ROOT = Path(__file__).parent.parent
+
+
+def child(code: str) -> tuple[subprocess.CompletedProcess, float]:
+    """Run Python code from the repository; and the processor seconds it took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A finished run of three iterations, with all callbacks."""
+    folder = tmp_path_factory.mktemp("run")
+    config = write_config(folder)
+    extra = ["--trainer.callbacks+=callbacks.samples.SampleGrid", "--trainer.callbacks.every=2"]
+    assert main(["fit", "-c", config, *extra, "--trainer.callbacks+=callbacks.preview.PriorPreview"]) == 0
+    return folder / "run"
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    done, seconds = child("from zoo.cli import main; import sys; main(['--help']); print('torch' in sys.modules)")
+    assert "leaderboard" in done.stdout and done.stdout.endswith("False\n")
+    assert seconds < 0.5
+
+
+@pytest.mark.parametrize("verb", ["fit", "sample", "orbit", "evaluate", "leaderboard", "benchmark", "bundle", "list"])
+def test_help_of_a_verb_imports_nothing_heavy(verb):
+    code = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules)); from zoo.cli import main\n"
+    code += f"main(['{verb}', '--help'])"
+    done, _ = child(code)
+    assert done.returncode == 0 and "usage: zoo" in done.stdout and done.stdout.endswith("False\n")
+
+
+def test_a_run_leaves_what_is_needed_to_go_on(run):
+    assert (run / "checkpoints" / "last.ckpt").is_file() and (run / "views.png").is_file()
+    assert sorted(p.name for p in (run / "samples").iterdir()) == [f"iteration-00000{i}.png" for i in (0, 2, 3)]
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert saved["model"]["class_path"] == "zoo.pigan.PiGAN" and saved["trainer"]["max_steps"] == 3
+    with open(run / "metrics.csv") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["0", "1", "2"]
+
+
+def test_sample_draws_latents_by_views(run, tmp_path):
+    source = str(run / "checkpoints" / "last.ckpt")
+    assert main(["sample", source, "--out", str(tmp_path / "grid.png"), "--seeds", "1,4-5", "--views", "4"]) == 0
+    assert Image.open(tmp_path / "grid.png").size == (4 * 66 - 2, 6 * 66 - 2)
+    assert main(["sample", source, "--out", str(tmp_path / "flat.png"), "--seeds", "1", "--depth", "false"]) == 0
+    assert Image.open(tmp_path / "flat.png").size == (6 * 66 - 2, 64)
+
+
+def test_single_pictures_are_those_that_are_scored(run, tmp_path):
+    from torchvision.io import decode_image
+
+    from zoo.evaluate.protocol import fakes
+    from zoo.weights.bundle import load_bundle
+
+    source = str(run / "checkpoints" / "last.ckpt")
+    assert main(["sample", source, "--images", str(tmp_path), "--count", "9", "--truncation", "0.7"]) == 0
+    scored = fakes(load_bundle(source)[0], torch.arange(9), 0, 0.7, "per-sample", "cpu")
+    written = [decode_image(str(tmp_path / f"{i:06d}.png")) for i in range(9)]
+    assert torch.equal(torch.stack(written), scored)
+
+
+def test_orbit_turns_image_beside_depth(run, tmp_path):
+    source = str(run / "checkpoints" / "last.ckpt")
+    for name in ("orbit.gif", "orbit.webp"):
+        assert main(["orbit", source, "--out", str(tmp_path / name), "--frames", "5", "--seeds", "0,1"]) == 0
+        film = Image.open(tmp_path / name)
+        assert film.n_frames == 5 and film.size == (130, 130)
+
+
+def test_bundle_of_a_checkpoint_draws_the_same(run, tmp_path):
+    source = str(run / "checkpoints" / "last.ckpt")
+    assert main(["bundle", source, str(tmp_path / "b"), "--license", "MIT"]) == 0
+    assert "| license | MIT |" in (tmp_path / "b" / "README.md").read_text()
+    for name, place in (("a.png", source), ("b.png", str(tmp_path / "b"))):
+        main(["sample", place, "--out", str(tmp_path / name), "--seeds", "0", "--truncation", "0.5"])
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_list_shows_experiments(capsys):
+    assert main(["list", "pigan/*"]) == 0
+    assert "pigan/cars32" in capsys.readouterr().out
+
+
+def test_benchmark_prints_one_line(tmp_path, capsys):
+    config = write_config(tmp_path)
+    for work, unit in (("render", "seconds_per_image"), ("train", "seconds_per_step")):
+        assert main(["benchmark", config, "--work", work, "--json", "--steps", "2"]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert facts["system"] == "PiGAN" and facts[unit] > 0 and facts["resolution"] == 8
+
+
+def test_evaluate_hands_everything_on(run, tmp_path, monkeypatch, capsys):
+    from zoo.evaluate import protocol
+
+    seen = {}
+    signature = inspect.signature(protocol.evaluate)
+
+    def stand_in(*args, **kwargs):
+        seen.update(signature.bind(*args, **kwargs).arguments)
+        return protocol.Scores({"fid-cars-none-9": 1.5}, {})
+
+    monkeypatch.setattr(protocol, "evaluate", stand_in)
+    source = str(run / "checkpoints" / "last.ckpt")
+    words = ["--real", "tests.tiny.Noise", "--count", "9", "--results", str(tmp_path / "r.csv"), "--record"]
+    assert main(["evaluate", source, *words]) == 0
+    assert seen["real"].resolution == 8 and seen["n_fake"] == 9 and seen["record"] is True
+    assert seen["about"]["system"] == "PiGAN" and seen["about"]["images_seen"] == 12
+    assert "fid-cars-none-9" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fti"], "Did you mean 'fit'?"),
+        (["sample", "nosuch", "--out", "x.png"], "no weights named 'nosuch'"),
+        (["sample", "x", "--ouput", "x.png"], "no option '--ouput'. Did you mean '--out'?"),
+        (["sample", "x", "--out", "x.png", "--seeds", "a-b"], "'a-b' is not a list of samples"),
+        (["sample", "{run}/checkpoints/lst.ckpt", "--out", "x.png"], "checkpoints/last.ckpt"),
+        (["orbit", "{run}/checkpoints/last.ckpt", "--out", "x.mp4"], "written as .gif or .webp"),
+        (["benchmark", "pigan/cars23"], "Did you mean 'pigan/cars32'?"),
+        (["fit", "-c", "{run}/config.yml"], "Did you mean '{run}/config.yaml'?"),
+        (
+            ["fit", "-c", "{run}/config.yaml", "--model.r1_wieght", "3"],
+            "no option 'r1_wieght'. Did you mean 'r1_weight'?",
+        ),
+        (["fit", "-c", "{run}/config.yaml", "--model.generator.field.hiden_dim", "3"], "Did you mean 'hidden_dim'?"),
+        (
+            ["fit", "-c", "{run}/config.yaml", "--data", "tests.tiny.Nosie"],
+            "no 'tests.tiny.Nosie'. Did you mean 'Noise'?",
+        ),
+        (["fit", "-c", "{run}/config.yaml", "--data.batch_size", "many"], "'batch_size' is not of its type"),
+        (["fit", "-c", "{run}/config.yaml", "--trainer.max_step", "3"], "Did you mean '--trainer.max_steps'?"),
+        (["fit", "-c", "{run}/config.yaml", "--ckpt_path", "{run}/checkpoints/lst.ckpt"], "checkpoints/last.ckpt'?"),
+        (["fit"], "Missing: data, model."),
+    ],
+)
+def test_a_mistake_ends_in_one_clear_line(words, message, run, capsys):
+    try:
+        code = main([word.replace("{run}", str(run)) for word in words])
+    except SystemExit as stop:
+        code = stop.code
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert code == 2 and last.startswith("zoo: error: ") and message.replace("{run}", str(run)) in last
+
+
+@pytest.mark.parametrize(
+    ("code", "place", "users"),
+    [
+        ("raise ValueError('say --out')", "zoo/verbs.py", True),
+        ("int('a bug')", "zoo/verbs.py", False),
+        ("list(zip([1], [], strict=True))", "zoo/verbs.py", False),
+        ("raise ValueError('of torch')", "elsewhere/tensor.py", False),
+        ("raise KeyError('a bug')", "zoo/verbs.py", False),
+        ("open('/no/such/file')", "elsewhere/image.py", True),
+    ],
+)
+def test_bugs_keep_their_traceback(code, place, users, monkeypatch, capsys):
+    monkeypatch.setattr(verbs, "config_names", lambda: exec(compile(code, ROOT / place, "exec")))
+    if users:
+        assert main(["list"]) == 2 and capsys.readouterr().err.startswith("zoo: error: ")
+    else:
+        with pytest.raises((ValueError, KeyError)):
+            main(["list"])
+
+
+def test_printed_config_runs_again(run, tmp_path, capsys):
+    config = write_config(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "-c", config, "--print_config"])
+    assert stop.value.code == 0
+    (tmp_path / "printed.yaml").write_text(capsys.readouterr().out)
+    assert main(["fit", "-c", str(tmp_path / "printed.yaml"), "--trainer.max_steps", "2"]) == 0
+    ours, first = (list(csv.DictReader((f / "metrics.csv").read_text().splitlines())) for f in (tmp_path / "run", run))
+    assert len(ours) == 2 and ours == first[:2]
+
+
+def test_resuming_obeys_what_was_typed_and_keeps_old_metrics(tmp_path):
+    config, run = write_config(tmp_path), tmp_path / "run"
+    assert main(["fit", "-c", config]) == 0
+    last = str(run / "checkpoints" / "last.ckpt")
+    typed = ["--ckpt_path", last, "--model.r1_weight", "7", "--trainer.max_steps", "5"]
+    assert main(["fit", "-c", config, *typed]) == 0
+    state = torch.load(last, weights_only=True)
+    assert state["clocks"] == {"iterations": 5, "images_seen": 20} and state["global_step"] == 5
+    assert state["config"]["init_args"]["r1_weight"] == 7
+    assert (run / "metrics-1.csv").is_file() and (run / "metrics.csv").is_file()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, capsys):
+    config = write_config(tmp_path, max_steps=9)
+    assert main(["fit", "-c", config, "--checkpoint.every", "2", "--data.broken_from", "12"]) == 1
+    assert "loss_d/real is nan" in capsys.readouterr().err.strip().splitlines()[-1]
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["clocks"]["iterations"] == 2
+    assert all(value.isfinite().all() for name, value in state["state_dict"].items() if "discriminator" in name)
+
+
+def test_ctrl_c_saves_and_says_how_to_resume(tmp_path):
+    config = write_config(tmp_path, max_steps=100_000)
+    words = [sys.executable, "-m", "zoo", "fit", "-c", config, "--progress.line_every_seconds", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        while not process.stderr.readline().startswith("iteration"):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read().strip().splitlines()
+        assert process.wait(timeout=60) == 130
+    finally:
+        process.kill()
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert rest[-1] == f"zoo {' '.join(words[3:])} --ckpt_path {last}"
+    done = torch.load(last, weights_only=True)["clocks"]["iterations"]
+    assert main([*rest[-1].split()[1:], "--trainer.max_steps", str(done + 1)]) == 0
+    assert torch.load(last, weights_only=True)["clocks"]["iterations"] == done + 1
+
+
+def test_several_processes_get_the_strategy_that_a_gan_needs():
+    from zoo import training
+
+    assert [training.processes(d, n, "cpu") for d, n in ((1, 1), ("2", 1), ([0, 1], 2), ("auto", 1))] == [1, 2, 4, 1]
+    several = training.strategy({"devices": 2, "num_nodes": 1, "accelerator": "cpu", "strategy": "auto"})
+    assert several._ddp_kwargs["find_unused_parameters"] is True
+    assert training.strategy({"devices": 1, "num_nodes": 1, "accelerator": "cpu", "strategy": "auto"}) == "auto"
+    assert training.strategy({"devices": 2, "num_nodes": 1, "accelerator": "cpu", "strategy": "fsdp"}) == "fsdp"

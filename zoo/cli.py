@@ -1,0 +1,123 @@
+"""The ``zoo`` command.
+
+``fit``, ``validate``, ``test`` and ``predict`` are Lightning's command line (``zoo.training``); every other verb is a
+plain typed function of ``zoo.verbs``. Nothing heavy is imported before it is needed, so that help comes at once.
+"""
+
+import sys
+from collections.abc import Callable
+from inspect import signature
+
+from zoo.errors import OneLineErrors, fail, is_users, near
+
+TRAINING = {
+    "fit": "train a model: zoo fit -c CONFIG.yaml",
+    "validate": "measure a model on the validation pictures",
+    "test": "measure a model on the test pictures",
+    "predict": "draw samples with the trainer, on many devices",
+}
+VERBS = {
+    "list": "names of weights and experiments",
+    "sample": "draw a grid of samples from several sides, or one file per sample",
+    "orbit": "draw turning objects, image beside depth (GIF or WebP)",
+    "evaluate": "score weights, or a folder of pictures, against real pictures",
+    "leaderboard": "print the table of scores",
+    "benchmark": "time rendering or training of an experiment",
+    "bundle": "write the weights of a checkpoint for others to use",
+}
+TRAINING_HELP = """\
+usage: zoo {verb} -c CONFIG.yaml [-c OVERLAY.yaml ...] [--KEY VALUE ...]
+
+{summary}
+
+  -c CONFIG.yaml              an experiment or overlay, a file or a name that 'zoo list' shows; later ones win
+  --trainer.max_steps N       stop after so many iterations
+  --trainer.devices N         processes or graphics cards
+  --trainer.accelerator NAME  cpu or gpu
+  --trainer.default_root_dir DIR
+                              where everything is written (default: runs/<name of the first config>)
+  --trainer.callbacks+=NAME   add a callback, e.g. callbacks.samples.SampleGrid
+  --data CLASS                where pictures come from, e.g. datamodules.ImageFolder; then --data.path DIR
+  --model.KEY VALUE           any parameter of the model
+  --checkpoint.every N        iterations between two checkpoints (default: 1000)
+  --ckpt_path FILE            go on from this checkpoint; the options given here win over what it was made with
+  --print_config              print all values and stop; the output is a config
+  --model.help [CLASS], --data.help [CLASS]
+                              parameters of a class
+  --help-all                  every option of Lightning's trainer, too
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code.
+
+    What a user can put right ends in one clear line on stderr and code 2; a bug keeps its traceback.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    verb, *rest = argv
+    if verb not in TRAINING | VERBS:
+        return fail(f"There is no verb '{verb}'.{near(verb, [*TRAINING, *VERBS])} 'zoo --help' lists them.")
+    try:
+        return train(verb, rest) if verb in TRAINING else call(verb, rest)
+    except Exception as error:
+        if type(error).__name__ == "NonFiniteLoss":
+            return fail(str(error), 1)
+        if type(error).__name__ == "Interrupted":
+            print(error, file=sys.stderr)
+            return 130
+        if not is_users(error):
+            raise
+        return fail(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        return fail("Interrupted.", 130)
+    except BrokenPipeError:
+        return 1
+
+
+def overview() -> str:
+    """The text of ``zoo --help``."""
+    lines = [f"  {name:<12} {summary}" for name, summary in (TRAINING | VERBS).items()]
+    return "\n".join(
+        ["usage: zoo VERB ...", "", "3D-aware GANs on one renderer.", "", *lines, "", "zoo VERB --help says more."]
+    )
+
+
+def train(verb: str, rest: list[str]) -> int:
+    """Run a verb of Lightning's command line."""
+    if "-h" in rest or "--help" in rest:
+        print(TRAINING_HELP.format(verb=verb, summary=TRAINING[verb]), end="")
+        return 0
+    from zoo.training import run
+
+    run([verb, *("--help" if a == "--help-all" else a for a in rest)])
+    return 0
+
+
+def call(verb: str, rest: list[str]) -> int:
+    """Parse the options of a plain function and call it."""
+    from jsonargparse import ArgumentParser
+
+    from zoo import verbs
+
+    class Parser(OneLineErrors, ArgumentParser):
+        pass
+
+    function: Callable = getattr(verbs, f"{verb}_" if verb == "list" else verb)
+    parser = Parser(prog=f"zoo {verb}", description=(function.__doc__ or "").split("\n\n")[0])
+    parser.add_function_arguments(function, as_group=False, as_positional=True)
+    parameters = signature(function).parameters.values()
+    first = next(iter(parameters))
+    if rest and not rest[0].startswith("-") and first.default is not first.empty:
+        rest = [f"--{first.name}", *rest]  # 'zoo list pigan*': the first value needs no name
+    switches = {f"--{p.name}" for p in parameters if p.annotation is bool}
+    function(**parser.parse_args(switched_on(rest, switches)).as_dict())
+    return 0
+
+
+def switched_on(words: list[str], switches: set[str]) -> list[str]:
+    """The words, with ``true`` after each switch that stands alone."""
+    pairs = zip(words, [*words, ""][1:], strict=True)
+    return [f"{word}=true" if word in switches and after not in ("true", "false") else word for word, after in pairs]

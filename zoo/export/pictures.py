@@ -1,0 +1,87 @@
+"""Tensors to pictures: depth colours and grids; the one way from [-1, 1] to bytes is ``quantise``.
+
+L latents, V views, N pictures, H W pixels
+"""
+
+import math
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+from zoo.evaluate.features import quantise
+
+# Near to far. Ten points of the viridis colour map (public domain, CC0), which looks evenly spaced to the eye.
+DEPTH_COLOURS = [
+    (253, 231, 37),
+    (181, 222, 43),
+    (110, 206, 88),
+    (53, 183, 121),
+    (31, 158, 137),
+    (38, 130, 142),
+    (49, 104, 142),
+    (62, 74, 137),
+    (72, 40, 120),
+    (68, 1, 84),
+]
+
+
+def depth_range(depth: Tensor) -> tuple[Tensor, Tensor]:
+    """Nearest and farthest depth [L, 1, 1, 1, 1] of each latent over all its views [L, V, 1, H, W]; NaN is nothing."""
+    flat = depth.flatten(1)
+    near = flat.nan_to_num(torch.inf).amin(1)
+    far = flat.nan_to_num(-torch.inf).amax(1)
+    return near.view(-1, 1, 1, 1, 1), far.view(-1, 1, 1, 1, 1)
+
+
+def depth_to_bytes(depth: Tensor) -> Tensor:
+    """Colours uint8 [L, V, 3, H, W] of depths [L, V, 1, H, W]: near is yellow, far is violet, nothing (NaN) is white.
+
+    All views of a latent share one scale, so that they can be compared.
+    """
+    near, far = depth_range(depth)
+    table = torch.tensor(DEPTH_COLOURS, dtype=torch.float32, device=depth.device)
+    place = ((depth - near) / (far - near).clamp(min=1e-6)).nan_to_num(0).clamp(0, 1) * (len(table) - 1)
+    below = place.floor().long().clamp(max=len(table) - 2)
+    share = (place - below)[..., None]
+    colours = (table[below] * (1 - share) + table[below + 1] * share).round().to(torch.uint8)
+    colours = torch.where(depth.isnan()[..., None], 255, colours)
+    return colours.squeeze(2).movedim(-1, 2)
+
+
+def beside(images: Tensor, depth: Tensor | None) -> Tensor:
+    """Rows of pictures uint8 [2L, V, 3, H, W]: the images of a latent, below them its depths; without depth [L, ...].
+
+    Args:
+        images: in [-1, 1], [L, V, 3, H, W].
+        depth: at the renderer's own resolution, [L, V, 1, h, w]; enlarged by repetition.
+    """
+    rows = quantise(images)
+    if depth is None:
+        return rows
+    colours = depth_to_bytes(depth)
+    size = images.shape[-2:]
+    if colours.shape[-2:] != size:
+        colours = interpolate(colours.flatten(0, 1).float(), size, mode="nearest").to(torch.uint8)
+        colours = colours.unflatten(0, depth.shape[:2])
+    return torch.stack([rows, colours], dim=1).flatten(0, 1)
+
+
+def grid(rows: Tensor, gap: int = 2, least: int = 64) -> Image.Image:
+    """One picture of uint8 [rows, columns, 3, H, W], with white lines between.
+
+    Args:
+        rows: the cells.
+        gap: width of the lines [pixels].
+        least: smaller cells are enlarged by repetition to at least this width [pixels].
+    """
+    times = max(1, math.ceil(least / rows.shape[-1]))
+    cells = rows.repeat_interleave(times, -1).repeat_interleave(times, -2)
+    pixels = pad(cells, (0, gap, 0, gap), value=255).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+    return Image.fromarray(pixels[: pixels.shape[0] - gap, : pixels.shape[1] - gap].cpu().numpy())
+
+
+def picture(image: Tensor) -> Image.Image:
+    """One picture of uint8 [3, H, W]."""
+    return Image.fromarray(image.permute(1, 2, 0).cpu().numpy())

@@ -1,0 +1,175 @@
+"""``zoo fit``, ``validate``, ``test`` and ``predict``: Lightning's command line with this project's defaults."""
+
+import shlex
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.strategies import DDPStrategy
+
+from callbacks.checkpoint import RegularCheckpoint
+from callbacks.interrupt import GracefulInterrupt
+from callbacks.progress import Progress
+from zoo.errors import OneLineErrors, missing_file
+from zoo.gan import GAN
+from zoo.hush import quieten
+from zoo.paths import CONFIGS, config_path
+
+
+class Parser(OneLineErrors, LightningArgumentParser):
+    """Lightning's parser with short errors and no abbreviations."""
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes config.yaml into the run's folder, wherever the loggers write."""
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            path = Path(trainer.default_root_dir) / self.config_filename
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, path, skip_unset=False, overwrite=True, multifile=False)
+
+
+class ZooCLI(LightningCLI):
+    """Builds the model, the data and the trainer that a command line describes, and runs them."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(Progress, "progress")
+        parser.add_lightning_class_args(RegularCheckpoint, "checkpoint")
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would let a checkpoint's parameters override what the user typed."""
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        if config.ckpt_path and config.ckpt_path not in ("last", "best") and not Path(config.ckpt_path).is_file():
+            raise FileNotFoundError(missing_file(config.ckpt_path))
+        root = config.trainer.default_root_dir or str(Path("runs") / run_name(config))
+        config.trainer.default_root_dir = root
+        for logger in listed(config.trainer.logger):
+            if logger.init_args.get("save_dir") == ".":  # in the run's folder
+                logger.init_args.save_dir = root
+
+    def after_instantiate_classes(self) -> None:
+        self.model.config = plain_model_config(self.parser, self.config, self.subcommand)
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        return super().instantiate_trainer(strategy=strategy(self.config_init[self.subcommand].trainer), **kwargs)
+
+    def before_fit(self) -> None:
+        keep_old_metrics(Path(self.trainer.default_root_dir))
+
+    def after_fit(self) -> None:
+        if self.trainer.is_global_zero:
+            print(f"Everything is in {self.trainer.default_root_dir}", file=sys.stderr)
+
+
+def run(argv: list[str]) -> None:
+    """Run one of Lightning's four verbs.
+
+    Raises:
+        ValueError, FileNotFoundError: the user can put it right.
+        zoo.gan.NonFiniteLoss: training diverged.
+        callbacks.interrupt.Interrupted: Ctrl-C, after saving.
+    """
+    quieten()
+    argv = [resolved(previous, word) for previous, word in zip(["", *argv], argv, strict=False)]
+    ZooCLI(
+        GAN,
+        pl.LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        seed_everything_default=0,
+        save_config_callback=SaveConfig,
+        save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
+        parser_class=Parser,
+        parser_kwargs={"prog": "zoo"},
+        trainer_defaults={
+            "max_epochs": -1,
+            "use_distributed_sampler": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            "logger": {
+                "class_path": "pytorch_lightning.loggers.CSVLogger",
+                "init_args": {"save_dir": ".", "name": "", "version": ""},
+            },
+            "callbacks": [GracefulInterrupt(resume_command(argv))],
+        },
+        args=argv,
+    )
+
+
+def resolved(previous: str, word: str) -> str:
+    """The file of an experiment that was given by name after -c; other words as they are."""
+    if previous in ("-c", "--config") and not Path(word).exists():
+        found = config_path(word)
+        return str(found) if found else word
+    return word
+
+
+def resume_command(argv: list[str]) -> str:
+    """The same command, but from the checkpoint that ``{checkpoint}`` will stand for."""
+    words = iter(argv)
+    kept = []
+    for word in words:
+        if word == "--ckpt_path":
+            next(words, None)
+        elif not word.startswith("--ckpt_path="):
+            kept.append(word)
+    return shlex.join(["zoo", *kept]).replace("{", "{{").replace("}", "}}") + " --ckpt_path {checkpoint}"
+
+
+def run_name(config: Any) -> str:
+    """Name of the first config file (``pigan/cars32`` in the configs folder), or of the model's class without one."""
+    files = [Path(str(file)).resolve() for file in config.get("config") or []]
+    if not files:
+        return config.model.class_path.rsplit(".", 1)[-1].lower()
+    inside = files[0].is_relative_to(CONFIGS.resolve())
+    return str(files[0].relative_to(CONFIGS.resolve()).with_suffix("")) if inside else files[0].stem
+
+
+def listed(value: Any) -> list:
+    """Loggers, however many there are."""
+    return value if isinstance(value, list) else [] if value in (None, True, False) else [value]
+
+
+def plain_model_config(parser: LightningArgumentParser, config: Any, verb: str) -> dict[str, Any]:
+    """``class_path`` and ``init_args`` of the model in plain values, as yaml would hold them."""
+    import yaml
+
+    return yaml.safe_load(parser.dump(config, skip_unset=False))[verb]["model"]
+
+
+def strategy(trainer: Any) -> Any:
+    """What the user asked for; where that is nothing and there are several processes, what a GAN needs."""
+    several = processes(trainer["devices"], trainer["num_nodes"], trainer["accelerator"]) > 1
+    if trainer["strategy"] != "auto" or not several:
+        return trainer["strategy"]
+    # Each loss trains one of the two networks, so the other's parameters are unused in its backward pass.
+    return DDPStrategy(find_unused_parameters=True, timeout=timedelta(minutes=5))
+
+
+def processes(devices: Any, nodes: int, accelerator: str) -> int:
+    """How many processes the trainer would start."""
+    cards = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
+    if devices in ("auto", -1, "-1"):
+        count = cards or 1
+    elif isinstance(devices, str):
+        count = int(devices) if devices.isdigit() else len([d for d in devices.split(",") if d])
+    else:
+        count = len(devices) if isinstance(devices, list) else devices
+    return count * nodes
+
+
+def keep_old_metrics(folder: Path) -> None:
+    """Rename the metrics.csv of an earlier run: the logger would delete it."""
+    old = folder / "metrics.csv"
+    if old.is_file():
+        taken = len(list(folder.glob("metrics-*.csv")))
+        old.rename(folder / f"metrics-{taken + 1}.csv")

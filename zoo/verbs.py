@@ -1,0 +1,339 @@
+"""The verbs of ``zoo`` that are plain functions: their parameters are the options, their docstrings the help.
+
+What is heavy is imported inside, after the options were parsed.
+"""
+
+import json as jsonlib
+import sys
+from collections.abc import Iterator
+from difflib import get_close_matches
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from zoo.errors import missing_file
+from zoo.paths import bundled_names, config_names, config_path
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningDataModule
+    from torch import nn
+
+    from zoo.weights.bundle import BundleInfo
+
+
+def list_(pattern: str = "*") -> None:
+    """Print the names of weights that come with the package, and of experiments.
+
+    Args:
+        pattern: only names that match, such as 'pigan*'.
+    """
+    for title, names in (("weights", bundled_names()), ("experiments", config_names())):
+        found = [name for name in names if fnmatch(name, pattern)]
+        print(f"{title}:" + "".join(f"\n  {name}" for name in found or ["(none)"]))
+
+
+def sample(
+    source: str,
+    out: Path | None = None,
+    images: Path | None = None,
+    count: int = 16,
+    seeds: str = "0-7",
+    views: int = 6,
+    depth: bool = True,
+    truncation: float = 1.0,
+    resolution: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> None:
+    """Draw a grid (rows: samples and their depths, columns: views), or one file per sample.
+
+    Args:
+        source: a name that 'zoo list' shows, the folder of a weights bundle, or a .ckpt of a run.
+        out: the grid's file.
+        images: a folder for single pictures 000000.png, ...: exactly those that 'zoo evaluate' scores.
+        count: how many single pictures.
+        seeds: which samples the grid shows, as in 0-3,8.
+        views: columns of the grid.
+        depth: also draw depths into the grid: near is yellow, far is violet, nothing is white.
+        truncation: below 1, samples are nearer to the mean.
+        resolution: side of the pictures in pixels; by default the generator's own.
+        seed: of the whole set of samples.
+        device: cpu, cuda or cuda:1.
+    """
+    if (out is None) == (images is None):
+        raise ValueError("Say where to: --out FILE.png for a grid, or --images DIR for single pictures.")
+    indices = numbers(seeds)
+    from zoo.export.pictures import beside, grid
+    from zoo.export.views import turntable_views
+    from zoo.weights.bundle import load_bundle
+
+    generator = load_bundle(source)[0].to(device)
+    if images is not None:
+        print(save_samples(generator, images, count, seed, truncation, resolution))
+        return
+    turned = turntable_views(generator, indices, views, seed=seed, truncation=truncation, resolution=resolution)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    grid(beside(turned.image, turned.depth if depth else None)).save(out)
+    print(out)
+
+
+def save_samples(
+    generator: "nn.Module", folder: Path, count: int, seed: int, truncation: float, resolution: int | None
+) -> Path:
+    """Write samples 0 to count - 1 as PNG files named by their index."""
+    from tqdm import tqdm
+
+    from zoo.evaluate.features import quantise
+    from zoo.evaluate.samples import render_samples
+    from zoo.export.pictures import picture
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for start in tqdm(range(0, count, 8), unit="batch", disable=not sys.stderr.isatty()):
+        indices = range(start, min(start + 8, count))
+        rendered = render_samples(generator, indices, seed, truncation, resolution)
+        for index, image in zip(indices, quantise(rendered.image), strict=True):
+            picture(image).save(folder / f"{index:06d}.png")
+    return folder
+
+
+def orbit(
+    source: str,
+    out: Path = Path("orbit.gif"),
+    seeds: str = "0-3",
+    frames: int = 36,
+    seconds: float = 3.0,
+    depth: bool = True,
+    truncation: float = 1.0,
+    resolution: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> None:
+    """Draw turning objects, a row for each: its image and beside it its depth.
+
+    Args:
+        source: a name that 'zoo list' shows, the folder of a weights bundle, or a .ckpt of a run.
+        out: the animation's file, .gif or .webp.
+        seeds: which samples, as in 0-3,8.
+        frames: pictures of one turn.
+        seconds: for one turn.
+        depth: draw depths: near is yellow, far is violet, nothing is white.
+        truncation: below 1, samples are nearer to the mean.
+        resolution: side of the pictures in pixels; by default the generator's own.
+        seed: of the whole set of samples.
+        device: cpu, cuda or cuda:1.
+    """
+    indices = numbers(seeds)
+    from zoo.export.orbit import check_suffix, orbit_frames, save_orbit
+    from zoo.export.views import turntable_views
+    from zoo.weights.bundle import load_bundle
+
+    check_suffix(out)
+    generator = load_bundle(source)[0].to(device)
+    turned = turntable_views(generator, indices, frames, seed=seed, truncation=truncation, resolution=resolution)
+    save_orbit(out, orbit_frames(turned, depth), seconds)
+    print(out)
+
+
+def evaluate(
+    source: str,
+    real: str = "datamodules.Cars",
+    extractor: Literal["cars", "inception2015"] = "cars",
+    inception_weights: Path | None = None,
+    count: int | None = None,
+    real_count: int | None = None,
+    truncation: float = 1.0,
+    seed: int = 0,
+    batch_size: int = 32,
+    device: str = "cpu",
+    record: bool = False,
+    results: Path = Path("runs/results.csv"),
+) -> None:
+    """Score weights or a folder of pictures against real pictures, and add rows to a table.
+
+    Args:
+        source: a name that 'zoo list' shows, the folder of a weights bundle, a .ckpt of a run, or a folder of pictures.
+        real: real pictures: a class such as datamodules.Cars, a yaml with a class_path or a data block (an experiment),
+            or a folder or zip of pictures.
+        extractor: network whose features are compared.
+        inception_weights: local file for inception2015.
+        count: generated pictures; by default as many as real ones.
+        real_count: real pictures; by default all.
+        truncation: below 1, samples are nearer to the mean.
+        seed: of the samples.
+        batch_size: pictures at once.
+        device: cpu, cuda or cuda:1.
+        record: also add the rows to the table that the project publishes.
+        results: the table of your own scores.
+    """
+    from zoo.evaluate.protocol import evaluate as score
+    from zoo.weights.bundle import load_bundle
+
+    about: dict[str, Any] = {}
+    scored: Any = Path(source)
+    if not holds_pictures(scored):
+        scored, info = load_bundle(source)
+        scored = scored.to(device)
+        about = about_weights(info)
+    scores = score(
+        scored,
+        real_pictures(real, getattr(scored, "resolution", None)),
+        extractor=extractor,
+        inception_weights=inception_weights,
+        n_fake=count,
+        n_real=real_count,
+        truncation=truncation,
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+        about=about,
+        record=record,
+        results=results,
+    )
+    for name, value in scores.values.items():
+        print(f"{name:<24} {value:.4g}")
+    print(f"Added to {results}; 'zoo leaderboard' shows the table.")
+
+
+def about_weights(info: "BundleInfo") -> dict[str, Any]:
+    """The columns of a results file that say what was scored."""
+    card = info.card
+    return {
+        "system": card.get("system") or info.config["class_path"].split(".")[-2],
+        "config": card.get("config"),
+        "weights": info.name,
+        "weights_sha256": info.sha256,
+        "images_seen": int(card["images_seen"]) if "images_seen" in card else None,
+        "seconds": float(card["seconds"]) if "seconds" in card else None,
+        "precision": "float32",
+    }
+
+
+def holds_pictures(path: Path) -> bool:
+    """Whether this is a folder of pictures."""
+    return path.is_dir() and any(f.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp") for f in path.iterdir())
+
+
+def real_pictures(name: str, resolution: int | None) -> "LightningDataModule":
+    """The datamodule that a class name, a yaml, or a folder or zip of pictures stands for.
+
+    Args:
+        name: see ``evaluate``.
+        resolution: of the pictures to compare with; used where the name doesn't fix one.
+    """
+    import yaml
+    from pytorch_lightning import LightningDataModule
+
+    from zoo.weights.bundle import build
+
+    path = Path(name)
+    size = {} if resolution is None else {"resolution": resolution}
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise FileNotFoundError(missing_file(path))
+        config = yaml.safe_load(path.read_text())
+        config = config.get("data", config)
+    elif path.exists():
+        config = {"class_path": "datamodules.ImageFolder", "init_args": {"path": name, **size}}
+    elif "/" not in name and "." in name and not name.endswith(".zip"):
+        config = {"class_path": name, "init_args": size}
+    else:
+        raise FileNotFoundError(missing_file(path))
+    return build(config, LightningDataModule)
+
+
+def leaderboard(
+    dataset: str | None = None,
+    metric: str | None = None,
+    results: Path = Path("runs/results.csv"),
+    published: bool = False,
+    markdown: bool = False,
+    top: int = 20,
+) -> None:
+    """Print the table of scores: measured by this project, and your own.
+
+    Args:
+        dataset: only this one.
+        metric: only metrics whose names begin so, such as fid or kid-cars.
+        results: the table of your own scores.
+        published: add the numbers of the papers, in a table of their own.
+        markdown: as Markdown.
+        top: rows of each table.
+    """
+    from zoo.leaderboard import RESULTS, show
+
+    shown = show(
+        (results, RESULTS), dataset=dataset, metric=metric, markdown=markdown, with_published=published, top=top
+    )
+    print(shown)
+
+
+def benchmark(
+    config: str,
+    work: Literal["render", "train"] = "render",
+    resolution: int | None = None,
+    batch: int = 1,
+    threads: int = 1,
+    steps: int = 3,
+    json: bool = False,
+) -> None:
+    """Time rendering (seconds per image) or training (seconds per step) of an experiment.
+
+    Args:
+        config: an experiment, a file or a name that 'zoo list' shows.
+        work: what to time.
+        resolution: side of the pictures in pixels; by default the generator's own.
+        batch: pictures at once.
+        threads: of the processor.
+        steps: how often; the median counts, after one that doesn't.
+        json: print one line of JSON.
+    """
+    from zoo.benchmark import measure
+
+    facts = measure(experiment(config), work, resolution, batch, threads, steps)
+    print(jsonlib.dumps(facts) if json else "\n".join(f"{name:<18} {value}" for name, value in facts.items()))
+
+
+def experiment(name: str) -> dict[str, Any]:
+    """The yaml of an experiment, given as a file or by name."""
+    import yaml
+
+    path = Path(name) if Path(name).is_file() else config_path(name)
+    if path is None:
+        found = get_close_matches(name, config_names(), n=1)
+        hint = f" Did you mean '{found[0]}'?" if found else " 'zoo list' shows the names of experiments."
+        raise FileNotFoundError(f"There is no experiment '{name}' and no such file.{hint}")
+    return yaml.safe_load(path.read_text())
+
+
+def bundle(checkpoint: str, out: Path, license: str | None = None, data: str | None = None) -> None:
+    """Write the weights in a checkpoint as a bundle: model.safetensors, config.yaml and a model card.
+
+    Args:
+        checkpoint: a .ckpt of a run; its averaged generator is written.
+        out: the bundle's folder.
+        license: of the weights, for the card.
+        data: what they were trained on, for the card.
+    """
+    from zoo.weights.bundle import load_bundle, save_bundle
+
+    generator, info = load_bundle(checkpoint)
+    save_bundle(out, generator, info.config, **info.card, license=license, data=data)
+    print(out)
+
+
+def numbers(text: str) -> list[int]:
+    """The numbers in a text such as '0-3,8'.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        return [number for part in text.split(",") for number in span(part)]
+    except ValueError:
+        raise ValueError(f"'{text}' is not a list of samples such as 0-7 or 0,3,8.") from None
+
+
+def span(part: str) -> Iterator[int]:
+    """The numbers from the first to the last in '3-8'."""
+    first, _, last = part.partition("-")
+    return iter(range(int(first), int(last or first) + 1))
