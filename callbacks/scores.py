@@ -58,13 +58,16 @@ class Scores(pl.Callback):
             "batch_size": batch_size,
         }
         self.scored_at: int | None = None
+        self.first: dict[str, float] = {}
 
     def measure(self, trainer: pl.Trainer, model: pl.LightningModule) -> dict[str, float]:
         """Scores of the model as it is, on every process."""
         if isinstance(self.extractor, str):
             self.extractor = load_extractor(self.extractor, self.inception_weights)
         scores = score(model.sampler, trainer.datamodule, self.extractor, device=model.device, **self.protocol)
-        text = ", ".join(f"{name} {value:.4g}" for name, value in scores.values.items())
+        before = {name: f" (first {value:.4g})" for name, value in self.first.items()}
+        text = ", ".join(f"{name} {value:.4g}{before.get(name, '')}" for name, value in scores.values.items())
+        self.first = self.first or scores.values
         say(trainer, f"iteration {model.iterations:,}, {model.images_seen:,} images seen: {text}")
         return scores.values
 

@@ -145,6 +145,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 32,
     device: str = "cpu",
+    consistency: int = 0,
     record: bool = False,
     results: Path = Path("runs/results.csv"),
 ) -> None:
@@ -162,9 +163,11 @@ def evaluate(
         seed: of the samples.
         batch_size: pictures at once.
         device: cpu, cuda or cuda:1.
+        consistency: also print how well so many samples hold together in 3D (weights only).
         record: also add the rows to the table that the project publishes.
         results: the table of your own scores.
     """
+    from zoo.evaluate.consistency import MEANINGS
     from zoo.evaluate.protocol import evaluate as score
     from zoo.weights.bundle import load_bundle
 
@@ -185,12 +188,15 @@ def evaluate(
         seed=seed,
         batch_size=batch_size,
         device=device,
+        consistency_latents=consistency,
         about=about,
         record=record,
         results=results,
     )
     for name, value in scores.values.items():
         print(f"{name:<24} {value:.4g}")
+    for name, value in scores.consistency.items():
+        print(f"{name:<24} {value:<10.4g} {MEANINGS[name]}")
     print(f"Added to {results}; 'zoo leaderboard' shows the table.")
 
 

@@ -28,6 +28,15 @@ from zoo.draws import SampleDraws
 from zoo.evaluate.samples import evaluating
 from zoo.render import Camera, Rays, Rendered
 
+MEANINGS = {
+    "outside": "share of the occupied volume outside the object's bounds; 0 is ideal",
+    "silhouettes": "agreement of the silhouettes of one object over the views; 1 is ideal",
+    "surface": "share of surface points that the other views confirm; 1 is ideal",
+    "flatness": "spread of depth over the size of the bounds; 0 is a flat board",
+    "parallax": "share of surface points that move unlike a flat board",
+    "opacity": "mean over all pixels",
+    "nonfinite": "share of values that are not finite",
+}
 OPAQUE = 0.5
 TOLERANCE = 0.05  # of the bounds' longest side: how far in front of a surface a point may lie and still be on it
 

@@ -1,0 +1,45 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+ZOO := .venv/bin/zoo
+RUN := runs/pigan/cars32
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.venv/installed: pyproject.toml .ci/constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev]'
+	@touch $@
+
+install: .venv/installed ## make .venv with everything in it
+
+demo: .venv/installed ## train a small pi-GAN on procedural cars, score it, show it, rank it (ten minutes on two cores)
+	$(ZOO) fit -c pigan/cars32 --trainer.default_root_dir $(RUN)
+	$(ZOO) bundle $(RUN)/checkpoints/last.ckpt $(RUN)/bundle --data "procedural cars" --license MIT
+	$(ZOO) evaluate $(RUN)/bundle --real configs/pigan/cars32.yaml --count 1000 --consistency 16
+	$(ZOO) sample $(RUN)/bundle --out $(RUN)/grid.png
+	$(ZOO) sample pigan-cars32 --out $(RUN)/grid-trained-longer.png
+	$(ZOO) orbit $(RUN)/bundle --out $(RUN)/orbit.gif
+	$(ZOO) leaderboard
+	@echo "Pictures: the demo's cars      $(RUN)/grid.png, $(RUN)/orbit.gif"
+	@echo "          the same, hours later $(RUN)/grid-trained-longer.png"
+	@echo "          how they came about   $(RUN)/samples/"
+
+test: .venv/installed ## run all tests
+	.venv/bin/python -m pytest -q
+
+lint: .venv/installed ## check format and style
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+
+format: .venv/installed ## put format and imports in order
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+leaderboard: .venv/installed ## write the table in README.md anew from results.csv
+	.venv/bin/python -c 'from zoo.leaderboard import update_page; print("changed" if update_page("README.md") else "up to date")'
+
+clean: ## remove .venv and what runs have made
+	rm -rf .venv runs data
+
+.PHONY: help install demo test lint format leaderboard clean
