@@ -6,13 +6,14 @@ is written with: ``draws``, ``minimise`` (or its two halves ``accumulate`` and `
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -143,11 +144,10 @@ class GAN(pl.LightningModule):
         loss = sum(terms.values())
         self.log(prefix, loss.detach(), prog_bar=True)
         self.log_dict({f"{prefix}/{name}": term.detach() for name, term in terms.items()})
-        if last:
+        strategy = self.trainer.strategy
+        wait = not last and isinstance(strategy, DDPStrategy)
+        with strategy.block_backward_sync() if wait else nullcontext():
             self.manual_backward(loss)
-        else:
-            with self.trainer.strategy.block_backward_sync():
-                self.manual_backward(loss)
 
     def step(self, optimizer: LightningOptimizer, clip_norm: float | None = None) -> None:
         """One optimizer step with the accumulated gradients, which are then cleared.
