@@ -219,7 +219,7 @@ class ImageData(pl.LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         """Indices of samples, batches of [B]."""
         rank, world = self._process()
-        return DataLoader(range(rank, self.predict_count, world), self.batch_size)
+        return DataLoader(dataset=range(rank, self.predict_count, world), batch_size=self.batch_size)
 
 
 def to_bytes(image: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -250,3 +251,20 @@ def test_several_processes_get_the_strategy_that_a_gan_needs():
     assert several._ddp_kwargs["find_unused_parameters"] is True
     assert training.strategy({"devices": 1, "num_nodes": 1, "accelerator": "cpu", "strategy": "auto"}) == "auto"
     assert training.strategy({"devices": 2, "num_nodes": 1, "accelerator": "cpu", "strategy": "fsdp"}) == "fsdp"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_fit_and_predict_on_a_folder_or_zip_of_ones_own_pictures(tmp_path, monkeypatch, packed):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    for i in range(6):
+        Image.new("RGB", (30 + i, 24), (40 * i, 90, 200)).save(tmp_path / "mine" / f"{i}.png")
+    path = shutil.make_archive("packed", "zip", "mine") if packed else "mine"
+    words = ["-c", write_config(tmp_path), "--data", "datamodules.ImageFolder", "--data.path", str(path)]
+    words += ["--data.resolution", "8", "--data.batch_size", "4"]
+    assert main(["fit", *words, "--trainer.callbacks+=callbacks.preview.PriorPreview"]) == 0
+    run = tmp_path / "run"
+    assert (run / "views.png").is_file()
+    assert main(["predict", *words, "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]) == 0
+    assert len(list((run / "predictions").glob("0000*.png"))) == 16
+    assert main(["evaluate", str(run / "predictions"), "--real", str(path)]) == 2  # the cars' extractor wants 32 or 64

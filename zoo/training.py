@@ -13,6 +13,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from callbacks.checkpoint import RegularCheckpoint
 from callbacks.interrupt import GracefulInterrupt
+from callbacks.predictions import PredictionWriter
 from callbacks.progress import Progress
 from zoo.errors import OneLineErrors, missing_file
 from zoo.gan import GAN
@@ -99,7 +100,7 @@ def run(argv: list[str]) -> None:
                 "class_path": "pytorch_lightning.loggers.CSVLogger",
                 "init_args": {"save_dir": ".", "name": "", "version": ""},
             },
-            "callbacks": [GracefulInterrupt(resume_command(argv))],
+            "callbacks": [GracefulInterrupt(resume_command(argv)), PredictionWriter()],
         },
         args=argv,
     )

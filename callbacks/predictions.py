@@ -1,0 +1,23 @@
+"""What ``zoo predict`` draws, as files."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import Tensor
+
+from zoo.evaluate.features import quantise
+from zoo.export.pictures import picture
+from zoo.render import Rendered
+
+
+class PredictionWriter(pl.Callback):
+    """Writes each sample as ``<run>/predictions/000000.png``, named by its index."""
+
+    def on_predict_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Rendered, batch: Tensor, *_: Any
+    ) -> None:
+        folder = Path(trainer.default_root_dir) / "predictions"
+        folder.mkdir(parents=True, exist_ok=True)
+        for index, image in zip(batch.tolist(), quantise(outputs.image.cpu()), strict=True):
+            picture(image).save(folder / f"{index:06d}.png")
