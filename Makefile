@@ -15,7 +15,7 @@ install: .venv/installed ## make .venv with everything in it
 
 demo: .venv/installed ## train a small pi-GAN on procedural cars, score it, show it, rank it (ten minutes on two cores)
 	$(ZOO) fit -c pigan/cars32 --trainer.default_root_dir $(RUN)
-	$(ZOO) bundle $(RUN)/checkpoints/last.ckpt $(RUN)/bundle --data "procedural cars" --license MIT
+	$(ZOO) bundle $(RUN)/checkpoints/last.ckpt $(RUN)/bundle --experiment pigan/cars32 --data "procedural cars" --license MIT
 	$(ZOO) evaluate $(RUN)/bundle --real configs/pigan/cars32.yaml --count 1000 --consistency 16
 	$(ZOO) sample $(RUN)/bundle --out $(RUN)/grid.png
 	$(ZOO) sample pigan-cars32 --out $(RUN)/grid-trained-longer.png

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from inspect import signature
 
 from zoo.errors import OneLineErrors, fail, is_users, near
+from zoo.memory import keep_freed_memory
 
 TRAINING = {
     "fit": "train a model: zoo fit -c CONFIG.yaml",
@@ -60,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     verb, *rest = argv
     if verb not in TRAINING | VERBS:
         return fail(f"There is no verb '{verb}'.{near(verb, [*TRAINING, *VERBS])} 'zoo --help' lists them.")
+    keep_freed_memory()
     try:
         return train(verb, rest) if verb in TRAINING else call(verb, rest)
     except Exception as error:

@@ -5,6 +5,7 @@ is written with: ``draws``, ``minimise`` (or its two halves ``accumulate`` and `
 ``count``. Removing every callback changes nothing that is learned.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -106,6 +107,8 @@ class GAN(pl.LightningModule):
         self.seed = seed
         self.iterations = 0
         self.images_seen = 0
+        self.seconds = 0.0  # of training, over all runs that were resumed
+        self.started: float | None = None
         self.config: dict[str, Any] | None = None
 
     def configure_optimizers(self) -> list[Optimizer]:
@@ -178,6 +181,9 @@ class GAN(pl.LightningModule):
         self.iterations += 1
         self.images_seen += images * self.trainer.world_size
 
+    def on_train_start(self) -> None:
+        self.started = time.monotonic() - self.seconds
+
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing is learned or measured here: scores are a callback's."""
 
@@ -191,12 +197,16 @@ class GAN(pl.LightningModule):
         return self.sampler.render(styles, self.sampler.cameras(len(indices), draws), draws=draws)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["clocks"] = {"iterations": self.iterations, "images_seen": self.images_seen}
+        if self.started is not None:
+            self.seconds = time.monotonic() - self.started
+        clocks = {"iterations": self.iterations, "images_seen": self.images_seen, "seconds": round(self.seconds, 1)}
+        checkpoint["clocks"] = clocks
         checkpoint["config"] = self.config
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.iterations = checkpoint["clocks"]["iterations"]
         self.images_seen = checkpoint["clocks"]["images_seen"]
+        self.seconds = checkpoint["clocks"].get("seconds", 0.0)
 
 
 @contextmanager

@@ -311,19 +311,22 @@ def experiment(name: str) -> dict[str, Any]:
     return yaml.safe_load(path.read_text())
 
 
-def bundle(checkpoint: str, out: Path, license: str | None = None, data: str | None = None) -> None:
+def bundle(
+    checkpoint: str, out: Path, experiment: str | None = None, license: str | None = None, data: str | None = None
+) -> None:
     """Write the weights in a checkpoint as a bundle: model.safetensors, config.yaml and a model card.
 
     Args:
         checkpoint: a .ckpt of a run; its averaged generator is written.
         out: the bundle's folder.
+        experiment: name of the config they were trained with, for the card and for tables of scores.
         license: of the weights, for the card.
         data: what they were trained on, for the card.
     """
     from zoo.weights.bundle import load_bundle, save_bundle
 
     generator, info = load_bundle(checkpoint)
-    save_bundle(out, generator, info.config, **info.card, license=license, data=data)
+    save_bundle(out, generator, info.config, **info.card, config=experiment, license=license, data=data)
     print(out)
 
 

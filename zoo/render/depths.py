@@ -41,7 +41,7 @@ class Samples(NamedTuple):
             return self.placed
         return self.origins[..., None, :] + self.t[..., None] * self.directions[..., None, :]
 
-    def take(self, rays: slice) -> "Samples":
+    def take(self, rays: slice | Tensor) -> "Samples":
         """The samples of some of the rays."""
         return Samples(*(None if x is None else x[:, rays] for x in self))
 

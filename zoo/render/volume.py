@@ -104,6 +104,15 @@ class Volume(nn.Module):
         return transmission_weights(density, self.intervals(samples.t, samples.directions))
 
     def query(self, field: Field, samples: Samples, condition: Any) -> tuple[Tensor, Tensor]:
+        """Raw density and features at all samples; zeros on rays along which no image of the batch has any length."""
+        hit = (samples.t[..., -1] > samples.t[..., 0]).any(0).nonzero()[:, 0]
+        if samples.t.shape[-1] == 1 or len(hit) == samples.t.shape[1] or not len(hit):
+            return self.query_chunks(field, samples, condition)
+        found = self.query_chunks(field, samples.take(hit), condition)
+        shape = samples.t.shape
+        return tuple(x.new_zeros(*shape, x.shape[-1]).index_copy(1, hit, x) for x in found)
+
+    def query_chunks(self, field: Field, samples: Samples, condition: Any) -> tuple[Tensor, Tensor]:
         """Raw density and features at all samples, a chunk of rays after the other."""
         batch, rays, per_ray = samples.t.shape
         if self.chunk is None or batch * rays * per_ray <= self.chunk:
