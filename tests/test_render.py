@@ -157,6 +157,20 @@ def test_depths_inside_a_sphere() -> None:
     assert (samples.t[0, 2] == 2.0).all()  # a ray that misses: all at its nearest point
 
 
+def test_rays_without_length_are_not_asked_of_the_field() -> None:
+    asked = []
+
+    def field(samples: Samples, condition: None) -> tuple[Tensor, Tensor]:
+        asked.append(samples.t.shape[1])
+        return ball(0.8, 1.7)(samples, condition)
+
+    rays = axis_rays([0.0, 1.2, 0.5, 3.0])
+    result = Volume(InsideSphere(1.0, 8), background=white, intervals=closed, fine=Importance(4))(field, rays, None)
+    assert asked == [2, 2]
+    assert result.opacity[0, :, 0].gt(0).tolist() == [True, False, True, False]
+    assert (result.features[0, [1, 3]] == 1).all()
+
+
 def test_bounded_density_is_nothing_outside() -> None:
     density = BoundedRelu(scale=15.0, shift=-1.0, radius=1.0, margin=0.5)
     points = torch.tensor([[[[0.0, 0.0, 0.2], [0.0, 0.75, 0.0], [1.1, 0.0, 0.0]]]])

@@ -80,12 +80,13 @@ class Volume(nn.Module):
             density_noise: standard deviation of the noise on raw densities; no effect without draws.
         """
         samples = self.depths(rays, draws)
-        raw, features = self.query(field, samples, condition)
+        hits = (samples.t[..., -1] > samples.t[..., 0]).any(0).nonzero()[:, 0]  # the others have no length anywhere
+        raw, features = self.query_hits(field, samples, hits, condition)
         if self.fine is not None:
             with torch.no_grad():
                 weights = self.weigh(samples, raw, draws, density_noise, "coarse")
                 fine = Samples(*rays[:2], self.fine(samples.t, weights, draws))
-            fine_raw, fine_features = self.query(field, fine, condition)
+            fine_raw, fine_features = self.query_hits(field, fine, hits, condition)
             t, order = torch.cat([fine.t, samples.t], -1).sort(-1)
             samples = Samples(*rays[:2], t)
             raw, features = _reorder(order, fine_raw, raw), _reorder(order, fine_features, features)
@@ -103,16 +104,14 @@ class Volume(nn.Module):
         density = self.density(raw, samples.points)[..., 0]
         return transmission_weights(density, self.intervals(samples.t, samples.directions))
 
-    def query(self, field: Field, samples: Samples, condition: Any) -> tuple[Tensor, Tensor]:
-        """Raw density and features at all samples; zeros on rays along which no image of the batch has any length."""
-        hit = (samples.t[..., -1] > samples.t[..., 0]).any(0).nonzero()[:, 0]
-        if samples.t.shape[-1] == 1 or len(hit) == samples.t.shape[1] or not len(hit):
-            return self.query_chunks(field, samples, condition)
-        found = self.query_chunks(field, samples.take(hit), condition)
-        shape = samples.t.shape
-        return tuple(x.new_zeros(*shape, x.shape[-1]).index_copy(1, hit, x) for x in found)
+    def query_hits(self, field: Field, samples: Samples, hits: Tensor, condition: Any) -> tuple[Tensor, Tensor]:
+        """As ``query``, but only on the rays with these indices; zeros on the others."""
+        if len(hits) in (0, samples.t.shape[1]):
+            return self.query(field, samples, condition)
+        found = self.query(field, samples.take(hits), condition)
+        return tuple(x.new_zeros(*samples.t.shape, x.shape[-1]).index_copy(1, hits, x) for x in found)
 
-    def query_chunks(self, field: Field, samples: Samples, condition: Any) -> tuple[Tensor, Tensor]:
+    def query(self, field: Field, samples: Samples, condition: Any) -> tuple[Tensor, Tensor]:
         """Raw density and features at all samples, a chunk of rays after the other."""
         batch, rays, per_ray = samples.t.shape
         if self.chunk is None or batch * rays * per_ray <= self.chunk:
