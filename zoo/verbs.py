@@ -205,7 +205,7 @@ def about_weights(info: "BundleInfo") -> dict[str, Any]:
     card = info.card
     return {
         "system": card.get("system") or info.config["class_path"].split(".")[-2],
-        "config": card.get("config"),
+        "config": card.get("experiment"),
         "weights": info.name,
         "weights_sha256": info.sha256,
         "images_seen": int(card["images_seen"]) if "images_seen" in card else None,
@@ -326,7 +326,7 @@ def bundle(
     from zoo.weights.bundle import load_bundle, save_bundle
 
     generator, info = load_bundle(checkpoint)
-    save_bundle(out, generator, info.config, **info.card, config=experiment, license=license, data=data)
+    save_bundle(out, generator, info.config, **info.card, experiment=experiment, license=license, data=data)
     print(out)
 
 
