@@ -127,6 +127,13 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tmp_path) -> 
         assert torch.equal(parameter, good["state_dict"][f"generator.{name}"]), name
 
 
+def test_every_iteration_draws_anew() -> None:
+    gan, drawn = tiny_gan(), []
+    for gan.iterations in (0, 1, 0):
+        drawn.append(gan.draws().normal("z", (4,)))
+    assert torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], drawn[1])
+
+
 def test_warm_up_and_buffer_rules() -> None:
     assert [WarmUp(0.5)(n) for n in (1, 2, 30)] == [2 / 11, 3 / 12, 0.5]
 
