@@ -10,7 +10,7 @@ from torch.nn.functional import leaky_relu
 
 import zoo.pigan
 from tests.parity.harness import Case, Replay
-from zoo.pigan import Discriminator, FilmSiren, Generator, Latent, PiGAN, SpatialEmbedding
+from zoo.pigan import Discriminator, FilmSiren, Generator, Latent, PiGAN, SpatialEmbedding, Styles
 from zoo.render import (
     FixedPoses,
     GaussianPoses,
@@ -316,7 +316,65 @@ def compare_gradients(case: Case, player: str, network: nn.Module, table: list) 
             case.compare(name, published[name.removeprefix(f"{player}.grad.")])
 
 
-KINDS = {"render": render, "discriminator": discriminator, "losses": losses}
+# truncation, then what else the block's call was given
+TRUNCATED = {
+    "psi1": (1.0, {}),
+    "psi07": (0.7, {}),
+    "psi0": (0.0, {}),
+    "psi07_lock": (0.7, {"lock_view": True}),
+    "psi07_lastback": (0.7, {"last_back": True}),
+    "fill_weight": (0.7, {"fill": "weight"}),
+    "fill_debug": (0.7, {"fill": "debug"}),
+    "chunked": (0.7, {"chunk": 37}),
+    "interp": (0.7, {}),
+    "fwf": (0.7, {}),
+}
+
+
+@torch.no_grad()
+def truncation(case: Case) -> None:
+    generator, options = load_generator(case), case.config["render"]
+    means = generator.mapping(case.inputs["z_avg"])
+    generator.mean_frequencies, generator.mean_phases = (x.mean(0, keepdim=True) for x in means)
+    case.compare("avg_frequencies", generator.mean_frequencies.flatten(1))
+    case.compare("avg_phase_shifts", generator.mean_phases.flatten(1))
+    size, latent = options["img_size"], Latent(case.inputs["z"])
+    for block, (psi, changed) in TRUNCATED.items():
+        styles = generator.map(latent, truncation=psi)
+        if block == "interp":
+            styles = Styles(*(0.75 * x[:1] + 0.25 * x[1:] for x in styles))
+        n = len(styles.phases)
+        camera = generator.poses.camera(torch.full((n, 1), options["h_mean"]), torch.full((n, 1), options["v_mean"]))
+        volume = build_volume(options | changed)
+        field = partial(generator.field, lock_view=changed.get("lock_view", False))
+        draws = Replay(forward_draws(case.draws(block), options["hierarchical_sample"]))
+        result = volume(field, generator.rays(camera, size), styles, draws)
+        colour = FILLS[changed.get("fill", "no")](result)
+        case.compare(f"{block}.image", 2 * colour.mT.unflatten(-1, (size, size)) - 1)
+        if f"{block}.depth" in case.outputs:
+            case.compare(f"{block}.depth", result.depth.unflatten(1, (size, size))[..., 0])
+    shape(case, generator, generator.map(Latent(latent.z[:1]), truncation=0.5))
+
+
+def shape(case: Case, generator: Generator, styles: Styles) -> None:
+    """The published script's cube of densities, at its points with their fractional indices."""
+    n = len(case.outputs["shape.sigmas"])
+    i, side = torch.arange(n**3, dtype=torch.float32), 0.3
+    points = (torch.stack([i / n / n % n, i / n % n, i % n], -1) * (side / (n - 1)) - side / 2)[None]
+    case.compare("shape.samples", points)
+    raw, _ = generator.field(Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1])), styles)
+    case.compare("shape.sigmas", raw.reshape(n, n, n))
+
+
+# Colours that the published code can paint instead of the rendered ones, for looking into a field.
+FILLS = {
+    "no": lambda r: r.features,
+    "weight": lambda r: r.weights.sum(-1, keepdim=True).expand_as(r.features),
+    "debug": lambda r: torch.where(r.weights.sum(-1, keepdim=True) < 0.9, torch.tensor([1.0, 0.0, 0.0]), r.features),
+}
+
+
+KINDS = {"truncation": truncation, "render": render, "discriminator": discriminator, "losses": losses}
 
 # Outputs that our formulation does not have, by case, with the reason.
 ABSENT: dict[str, dict[str, str]] = {}
