@@ -22,7 +22,7 @@ demo: .venv/installed ## train a small pi-GAN on procedural cars, score it, show
 	$(ZOO) orbit $(RUN)/bundle --out $(RUN)/orbit.gif
 	$(ZOO) leaderboard
 	@echo "Pictures: the demo's cars      $(RUN)/grid.png, $(RUN)/orbit.gif"
-	@echo "          the same, hours later $(RUN)/grid-trained-longer.png"
+	@echo "          the same, half an hour $(RUN)/grid-trained-longer.png"
 	@echo "          how they came about   $(RUN)/samples/"
 
 test: .venv/installed ## run all tests
