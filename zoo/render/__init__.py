@@ -4,11 +4,14 @@ from zoo.render.cameras import (
     Camera,
     FixedPoses,
     GaussianPoses,
+    HybridPoses,
     Orbit,
     Poses,
     SpherePoses,
+    TruncatedGaussianPoses,
     UniformPoses,
     look_at,
+    off_the_poles,
     orbit_cameras,
 )
 from zoo.render.composite import (
