@@ -499,7 +499,9 @@ def sampling(case: Case) -> None:
     for block in case.blocks():
         if block.startswith("camera_"):
             meaning = case.info["outputs"][f"{block}.origin"]["meaning"]
-            angles = {name: exact(text) for name, text in re.findall(r"(h_std|v_std|h_mean|v_mean)=([-\d.e]+)", meaning)}
+            angles = {
+                name: exact(text) for name, text in re.findall(r"(h_std|v_std|h_mean|v_mean)=([-\d.e]+)", meaning)
+            }
             kind = POSES.get(block.removeprefix("camera_").rstrip("0123456789"), FixedPoses)
             poses = kind(angles["h_mean"], angles["h_std"], angles["v_mean"], angles["v_std"])
             draws = Replay(ours_by_name(case.named_draws(block)))

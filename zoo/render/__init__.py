@@ -17,6 +17,7 @@ from zoo.render.cameras import (
 from zoo.render.composite import (
     Background,
     BoundedRelu,
+    ByMode,
     Density,
     Intervals,
     black,

@@ -156,7 +156,7 @@ class GaussianPoses(Orbit):
 
 
 class TruncatedGaussianPoses(Orbit):
-    """Both angles gaussian, of four numbers the first within two standard deviations (rarely none is: then the first)."""
+    """Both angles gaussian: of four numbers the first within two deviations, or the first of all where none is."""
 
     def angles(self, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
         return (
