@@ -6,13 +6,12 @@ What is heavy is imported inside, after the options were parsed.
 import json as jsonlib
 import sys
 from collections.abc import Iterator
-from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.errors import missing_file
-from zoo.paths import bundled_names, config_names, config_path
+from zoo.paths import bundled_names, config_names, read_experiment
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule
@@ -295,20 +294,8 @@ def benchmark(
     """
     from zoo.benchmark import measure
 
-    facts = measure(experiment(config), work, resolution, batch, threads, steps)
+    facts = measure(read_experiment(config), work, resolution, batch, threads, steps)
     print(jsonlib.dumps(facts) if json else "\n".join(f"{name:<18} {value}" for name, value in facts.items()))
-
-
-def experiment(name: str) -> dict[str, Any]:
-    """The yaml of an experiment, given as a file or by name."""
-    import yaml
-
-    path = Path(name) if Path(name).is_file() else config_path(name)
-    if path is None:
-        found = get_close_matches(name, config_names(), n=1)
-        hint = f" Did you mean '{found[0]}'?" if found else " 'zoo list' shows the names of experiments."
-        raise FileNotFoundError(f"There is no experiment '{name}' and no such file.{hint}")
-    return yaml.safe_load(path.read_text())
 
 
 def bundle(
