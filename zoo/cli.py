@@ -25,6 +25,7 @@ VERBS = {
     "leaderboard": "print the table of scores",
     "benchmark": "time rendering or training of an experiment",
     "bundle": "write the weights of a checkpoint for others to use",
+    "convert": "turn a published checkpoint into a weights bundle, running nothing in it",
 }
 TRAINING_HELP = """\
 usage: zoo {verb} -c CONFIG.yaml [-c OVERLAY.yaml ...] [--KEY VALUE ...]

@@ -317,6 +317,36 @@ def bundle(
     print(out)
 
 
+def convert(
+    file: Path,
+    out: Path,
+    system: str | None = None,
+    experiment: str | None = None,
+    weights: str | None = None,
+    license: str | None = None,
+    data: str | None = None,
+) -> None:
+    """Turn a published checkpoint into a weights bundle; nothing in the file is imported or run.
+
+    Args:
+        file: of the checkpoint; or a folder or zip with one generator in it, or download.zip/folder/file.pth.
+        out: the bundle's folder.
+        system: such as pigan; by default the one that knows the file.
+        experiment: gives cameras, depths and numbers of samples where the file does not hold them: a file or a name
+            that 'zoo list' shows; by default the published one, if there is only one.
+        weights: which of the file's weights, such as raw or ema; by default those that the paper's pictures come from.
+        license: of the weights, for the card.
+        data: what they were trained on, for the card.
+    """
+    from zoo.weights.convert import convert as convert_file
+
+    converted, contents = convert_file(file, out, system, experiment, weights, license=license, data=data)
+    print(f"Used {converted.used}.")
+    print(f"The file ({contents.container}) asked for these, none of which was imported or run:")
+    print("".join(f"  {name}\n" for name in contents.names or ["(nothing)"]), end="")
+    print(out)
+
+
 def numbers(text: str) -> list[int]:
     """The numbers in a text such as '0-3,8'.
 

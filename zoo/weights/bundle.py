@@ -160,12 +160,18 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict
     return config["init_args"]["generator"], tensors, card, path
 
 
-def load_exactly(module: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+def load_exactly(module: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
     """Load a state in which nothing is missing, left over or of another shape.
 
     Raises:
         ValueError: naming every such tensor.
     """
+    check_fit(module, tensors, source)
+    module.load_state_dict(tensors)
+
+
+def check_fit(module: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
+    """As ``load_exactly``, for a module on any device, without loading."""
     own = module.state_dict()
     problems = [f"{name} is missing" for name in own if name not in tensors]
     problems += [f"{name} is unexpected" for name in tensors if name not in own]
@@ -176,7 +182,6 @@ def load_exactly(module: nn.Module, tensors: dict[str, Tensor], source: Path) ->
     ]
     if problems:
         raise ValueError(f"The weights of {source} do not fit its config: {'; '.join(problems)}.")
-    module.load_state_dict(tensors)
 
 
 def build(config: dict[str, Any], base: type, *, allowed_only: bool = False) -> Any:
