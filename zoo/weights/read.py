@@ -182,6 +182,8 @@ def members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
         raise ValueError("two members of the zip have the same name")
     if any(info.flag_bits & 1 for info in infos) or not all(name.isprintable() for name in by_name):
         raise ValueError("it is encrypted, or names of its members are not text")
+    if not all(0 <= info.header_offset < size for info in infos):
+        raise ValueError("a member of the zip lies outside of it")
     unpacked = sum(info.file_size for info in infos)
     if unpacked > MAX_EXPANSION * size + 2**20:
         raise ValueError(f"its {size:,} bytes would unpack to {unpacked:,}")
