@@ -9,16 +9,17 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from torch import nn
 
 from tests.tiny import CONFIG
 from zoo.cli import main
+from zoo.pigan import Discriminator, FilmSiren, Generator, SpatialEmbedding
+from zoo.render import Orbit, Stratified, Volume
 from zoo.weights import pigan
-from zoo.weights.bundle import load_bundle
+from zoo.weights.bundle import load_bundle, save_bundle
 from zoo.weights.convert import convert, recognised, systems
 from zoo.weights.pickles import Record
 from zoo.weights.pigan import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR, to_published
-from zoo.weights.read import Contents, Place, read
+from zoo.weights.read import Contents, Place
 
 RUN = Path(__file__).parent / "parity" / "cases" / "pigan" / "checkpoint"
 EXPECTED = load_file(RUN / "weights.safetensors")
@@ -111,15 +112,11 @@ def module(name: str, state: dict[str, torch.Tensor], **attributes) -> Record:
 
 
 def test_what_our_network_never_reads_is_kept(tmp_path):
-    from zoo.pigan import Discriminator
-
     own = Discriminator([2, 3, 4], coordinates=False, latent_dim=0)
     state = to_published(own.state_dict(), PLAIN_DISCRIMINATOR)
     state |= {"pose_layer.weight": torch.ones(4, 2), "pose_layer.bias": torch.ones(4)}
     record = module("discriminators.sgdiscriminators.StridedDiscriminator", state, step=3)
     done = pigan.convert(Place(tmp_path / "discriminator.pth"), Contents(record, [], ""), None)
-    from zoo.weights.bundle import save_bundle
-
     save_bundle(tmp_path / "out", done.network, done.config, done.unused)
     back = published(tmp_path / "out", PLAIN_DISCRIMINATOR)
     assert set(back) == set(state) and all(torch.equal(back[n], state[n]) for n in state)
@@ -128,9 +125,6 @@ def test_what_our_network_never_reads_is_kept(tmp_path):
 
 @pytest.mark.parametrize("embedded", [False, True])
 def test_other_kinds_of_siren(tmp_path, embedded):
-    from zoo.pigan import FilmSiren, Generator, SpatialEmbedding
-    from zoo.render import Orbit, Stratified, Volume
-
     field = FilmSiren(8, 3, 25.0 if embedded else 1.0, SpatialEmbedding(2, 4) if embedded else None)
     own = Generator(field, Volume(Stratified(0.8, 1.2, 4)), Orbit(fov_deg=12), 5, 6)
     state = to_published({n: t for n, t in own.state_dict().items() if not n.startswith("mean_")}, GENERATOR)
@@ -197,4 +191,3 @@ def test_systems_are_found_and_must_agree(tmp_path):
     assert systems()["pigan"] is pigan
     with pytest.raises(ValueError, match="may be of several systems: say --system a or b"):
         recognised(RUN / "generator.pth", {"a": pigan, "b": pigan})
-    assert read(RUN / "generator.pth").container == "zip file of torch" and isinstance(pigan, type(nn))

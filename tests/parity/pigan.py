@@ -424,15 +424,15 @@ def checkpoint(case: Case) -> None:
         rendered = generator.render(styles, camera, resolution=8, draws=draws, density_noise=options["nerf_noise"])
         pictures[weights] = rendered.image
     for weights in ("raw", "ema"):
-        case.compare(f"image_{weights}", pictures[weights])
-        case.compare(f"image_{weights}_torch1.8.1", pictures[weights], 1e-3)  # of another version of torch
-    assert not torch.allclose(pictures["raw"], pictures["ema"], atol=1e-3)
+        for name in (f"image_{weights}", f"image_{weights}_torch1.8.1"):  # eight sines amplify the rounding of versions
+            case.compare(name, pictures[weights], 1e-3)
+    assert not torch.allclose(pictures["raw"], pictures["ema"], atol=1e-2)
 
     place = Place(case.folder / "discriminator.pth")
     converted = pigan.convert(place, read(place), None)
     back, expected = to_published(converted.network.state_dict(), DISCRIMINATOR), case.weights("discriminator.")
     assert set(back) == set(expected) and all(torch.equal(back[n], expected[n]) for n in expected)
-    assert list(config["discriminator"]["channel_map"].values())[0] == converted.network.from_rgb[0].out_channels
+    assert converted.network.from_rgb[0].out_channels == config["discriminator"]["channel_map"]["32"]
 
 
 KINDS = {

@@ -82,7 +82,7 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class Storage:
-    """Memory that tensors show: values [N]; None for a kind of numbers where they are bytes still."""
+    """Memory that tensors show: values [N]."""
 
     values: Tensor
 

@@ -250,10 +250,11 @@ def class_name(record: Record) -> str:
 
 def is_module(value: Any) -> bool:
     """Whether a value is the record of a torch module."""
-    state = value.state if isinstance(value, Record) else None
-    if isinstance(value, Record) and state is None and value.args and isinstance(value.args[0], dict):
-        state = value.args[0].get("state")
-    return isinstance(state, dict) and "_parameters" in state and "_modules" in state
+    try:
+        state = attributes(value) if isinstance(value, Record) else {}
+    except ValueError:
+        return False
+    return all(isinstance(state.get(key), dict) for key in ("_parameters", "_modules"))
 
 
 def modules(module: Record) -> Iterator[tuple[str, Record]]:
@@ -272,6 +273,7 @@ def modules(module: Record) -> Iterator[tuple[str, Record]]:
         if not is_module(record) or depth > MAX_DEPTH:
             raise ValueError(f"The file's '{name}' is no module, or lies too deep in others.")
         yield name, record
+        check_names(attributes(record)["_modules"])
         inner = [(f"{name}.{key}".lstrip("."), child) for key, child in attributes(record)["_modules"].items()]
         waiting += [(key, child, depth + 1) for key, child in reversed(inner) if child is not None]
     raise ValueError(f"The file has more than {MAX_MODULES:,} modules.")
@@ -286,9 +288,11 @@ def module_state(module: Record) -> dict[str, Tensor]:
     state = {}
     for name, record in modules(module):
         own = attributes(record)
-        passing = own.get("_non_persistent_buffers_set") or set()
-        buffers = {key: value for key, value in own.get("_buffers", {}).items() if key not in passing}
-        state |= tensors_in(name, own["_parameters"]) | tensors_in(name, buffers)
+        passing = own.get("_non_persistent_buffers_set")
+        passing = passing if isinstance(passing, (set, list)) else ()
+        buffers = tensors_in(name, own.get("_buffers", {}))
+        dropped = {f"{name}.{key}".lstrip(".") for key in passing if isinstance(key, str)}
+        state |= tensors_in(name, own["_parameters"]) | {n: t for n, t in buffers.items() if n not in dropped}
     return state
 
 
@@ -309,7 +313,14 @@ def tensors_in(prefix: str, values: Any) -> dict[str, Tensor]:
     """The tensors among a module's parameters or buffers, by dotted name; None is left out."""
     if not isinstance(values, dict):
         raise ValueError(f"The file's module '{prefix}' has no list of tensors.")
+    check_names(values)
     wrong = [key for key, value in values.items() if not isinstance(value, (Tensor, type(None)))]
     if wrong:
         raise ValueError(f"The file's '{prefix}.{wrong[0]}' is not a tensor.")
     return {f"{prefix}.{key}".lstrip("."): value for key, value in values.items() if value is not None}
+
+
+def check_names(values: dict) -> None:
+    """Fail where a key is no name."""
+    if not all(isinstance(key, str) and len(key) < 500 for key in values):
+        raise ValueError("The file's modules or tensors have names that are none.")
