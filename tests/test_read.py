@@ -299,6 +299,10 @@ WRONG = {
     "no storage": (packed({"a/data.pkl": b"(S'storage'\nctorch\nFloatStorage\nS'9'\nS'cpu'\nI1\ntQ."}), "missing"),
     "bomb": (packed({"a/data.pkl": b"N.", "a/x": bytes(10**8)}, zipfile.ZIP_DEFLATED), "would unpack to 100,000,002"),
     "twice": (twice(), "the same name"),
+    "cut at the start": (
+        (lambda d: d[:4] + d[40:])(packed({"a/data.pkl": b"N.", "a/byteorder": b"little"})),
+        "lies out",
+    ),
     "two pickles": (packed({"a/data.pkl": b"N.", "b/data.pkl": b"N."}), "has 2"),
     "big-endian": (packed({"a/data.pkl": b"N.", "a/byteorder": b"big"}), "highest byte first"),
     "huge bytes": (b"\x80\x04\x8e" + struct.pack("<Q", 2**60) + b"abc.", "expected"),
