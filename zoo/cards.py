@@ -19,7 +19,7 @@ def unserved(name: str, capability: tuple[int, int], arch_list: list[str], versi
     for kind, number, special in re.findall(r"\b(sm|compute)_(\d+)([a-z]?)\b", " ".join(arch_list)):
         built = (int(number[:-1]), int(number[-1]))
         in_family = kind == "compute" or built[0] == capability[0]  # compute_ is compiled for the card when loaded
-        if not special and in_family and built <= capability:
+        if built == capability or (not special and in_family and built < capability):
             return None
     wanted = f"sm_{capability[0]}{capability[1]}"
     release = LAST_RELEASE.get(capability)

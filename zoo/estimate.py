@@ -12,7 +12,7 @@ import torch
 
 from zoo.gan import GAN
 
-WARM_UP, MOST = 2, 20  # iterations that are not timed, and that are at most
+WARM_UP, MOST = 2, 20  # iterations that are not timed, and most that are
 SECONDS = 20.0  # of timing a stage; at least one iteration is timed however long it takes
 
 
@@ -32,8 +32,8 @@ class Watch(pl.Callback):
         if done > WARM_UP:
             timed = done - WARM_UP
             self.seconds, self.images = (now - self.start) / timed, (pl_module.images_seen - self.seen) / timed
-            enough = timed == MOST or now - self.start > SECONDS
-            trainer.should_stop = trainer.strategy.reduce_boolean_decision(enough, all=False)
+            enough = trainer.strategy.reduce_boolean_decision(now - self.start > SECONDS, all=False)
+            trainer.should_stop = trainer.should_stop or enough
 
 
 def stage_starts(gan: GAN, data: pl.LightningDataModule) -> list[int]:
@@ -42,15 +42,15 @@ def stage_starts(gan: GAN, data: pl.LightningDataModule) -> list[int]:
     return sorted({0, *(stage.start for stage in stages)})
 
 
-def measure(gan: GAN, data: pl.LightningDataModule, start: int, **trainer: Any) -> Watch:
-    """Run a few iterations as they are from iteration ``start`` on."""
+def measure(gan: GAN, data: pl.LightningDataModule, start: int, end: int, **trainer: Any) -> Watch:
+    """Run a few iterations as they are from ``start`` on, before ``end`` if that is far enough."""
     watch = Watch()
     gan.iterations = start
     if hasattr(data, "restored"):
         data.restored = start  # so many batches are left out
     with tempfile.TemporaryDirectory() as folder:
         runner = pl.Trainer(
-            max_steps=WARM_UP + MOST,
+            max_steps=WARM_UP + min(MOST, max(1, end - start - WARM_UP)),
             max_epochs=-1,
             callbacks=[watch],
             logger=False,
@@ -89,7 +89,7 @@ def estimate(gan: GAN, data: pl.LightningDataModule, max_steps: int, strategy: A
     starts = [start for start in stage_starts(gan, data) if start < max_steps]
     hours = 0.0
     for start, end in zip(starts, [*starts[1:], max_steps], strict=True):
-        watch = measure(gan, data, start, strategy=strategy, **trainer)
+        watch = measure(gan, data, start, end, strategy=strategy, **trainer)
         hours += (end - start) * watch.seconds / 3600
         pace = f"{watch.seconds:.3g} s an iteration, {watch.images / watch.seconds:.3g} images/s"
         lines.append(f"iterations {start:,} to {end:,}: {pace}, {(end - start) * watch.seconds / 3600:.4f} h")

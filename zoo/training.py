@@ -22,6 +22,7 @@ from zoo.estimate import estimate
 from zoo.gan import GAN
 from zoo.hush import quieten
 from zoo.paths import CONFIGS, config_path
+from zoo.weights.bundle import open_checkpoint
 from zoo.weights.start import start_from
 
 
@@ -55,8 +56,10 @@ class ZooCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         check_options(config, self.subcommand)
-        if config.ckpt_path and config.ckpt_path not in ("last", "best") and not Path(config.ckpt_path).is_file():
+        if config.ckpt_path and not Path(config.ckpt_path).is_file():
             raise FileNotFoundError(missing_file(config.ckpt_path))
+        if config.ckpt_path:
+            open_checkpoint(Path(config.ckpt_path))  # refuses what is not ours, or would run code, before it is used
         root = config.trainer.default_root_dir or str(Path("runs") / run_name(config))
         config.trainer.default_root_dir = root
         for logger in listed(config.trainer.logger):

@@ -152,8 +152,8 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or foreign file fails in many ways, none of which is a bug of ours
         raise ValueError(f"{path} is damaged or not a checkpoint of a run: {str(error).splitlines()[0]}") from None
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise ValueError(f"{path} is not a checkpoint of a run: it has no state_dict.")
+    if not isinstance(checkpoint, dict) or not {"state_dict", "clocks"} <= checkpoint.keys():
+        raise ValueError(f"{path} is not a checkpoint of a run here: it does not say how long it was trained.")
     return checkpoint
 
 
