@@ -5,6 +5,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -67,13 +68,16 @@ def measure(gan: GAN, data: pl.LightningDataModule, start: int, end: int, **trai
     return watch
 
 
-def estimate(gan: GAN, data: pl.LightningDataModule, max_steps: int, strategy: Any, **trainer: Any) -> None:
+def estimate(
+    gan: GAN, data: pl.LightningDataModule, max_steps: int, strategy: Callable[[], Any] = lambda: "auto", **trainer: Any
+) -> None:
     """Print what training takes. The model is trained a little by this and is of no further use.
 
     Args:
         gan, data: as for training; pictures are read as in training.
         max_steps: iterations of the training.
-        strategy, trainer: of ``pl.Trainer``: accelerator, devices, num_nodes.
+        strategy: makes the strategy of a ``pl.Trainer``; each needs one of its own.
+        trainer: also of ``pl.Trainer``: accelerator, devices, num_nodes.
 
     Raises:
         ValueError: without max_steps there is nothing to sum up.
@@ -89,7 +93,7 @@ def estimate(gan: GAN, data: pl.LightningDataModule, max_steps: int, strategy: A
     starts = [start for start in stage_starts(gan, data) if start < max_steps]
     hours = 0.0
     for start, end in zip(starts, [*starts[1:], max_steps], strict=True):
-        watch = measure(gan, data, start, end, strategy=strategy, **trainer)
+        watch = measure(gan, data, start, end, strategy=strategy(), **trainer)
         hours += (end - start) * watch.seconds / 3600
         pace = f"{watch.seconds:.3g} s an iteration, {watch.images / watch.seconds:.3g} images/s"
         lines.append(f"iterations {start:,} to {end:,}: {pace}, {(end - start) * watch.seconds / 3600:.4f} h")

@@ -80,7 +80,7 @@ class ZooCLI(LightningCLI):
             check_cards(self.trainer.device_ids)
         if config.estimate:
             trainer = {name: config.trainer[name] for name in ("accelerator", "devices", "num_nodes")}
-            estimate(model, self.datamodule, config.trainer.max_steps, strategy(config.trainer), **trainer)
+            estimate(model, self.datamodule, config.trainer.max_steps, lambda: strategy(config.trainer), **trainer)
             return
         if config.init_from and not config.ckpt_path:  # a checkpoint holds all weights
             start_from(model, config.init_from, config.init_fresh, is_first=self.trainer.is_global_zero)
@@ -181,6 +181,8 @@ def check_options(config: Any, verb: str) -> None:
         raise ValueError("--init_fresh names parts that do not start from --init_from: give both.")
     if config.estimate and config.ckpt_path:
         raise ValueError("--estimate measures a whole run from its start: leave out --ckpt_path.")
+    if config.estimate and not isinstance(config.trainer.strategy, str):
+        raise ValueError("--estimate starts several short trainings: give --trainer.strategy by name, or leave it out.")
 
 
 def strategy(trainer: Any) -> Any:
