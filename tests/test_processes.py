@@ -15,6 +15,7 @@ from tests.systems import SYSTEMS, NoiseData, assert_same_run, differences, scor
 from tests.test_gan import tiny_generator
 from zoo.cli import main
 from zoo.evaluate import protocol
+from zoo.training import strategy
 from zoo.weights.bundle import load_bundle
 
 ROOT = Path(__file__).parent.parent
@@ -132,6 +133,11 @@ def test_two_machines_learn_as_one_process_with_the_larger_batch(tmp_path) -> No
         assert theirs[0] != theirs[1]
         for name in mine:
             assert mine[name] == pytest.approx((theirs[0][name] + theirs[1][name]) / 2, rel=1e-5, abs=1e-7)
+
+
+def test_plain_ddp_is_what_a_gan_needs_too() -> None:
+    options = {"devices": 2, "num_nodes": 1, "accelerator": "cpu", "strategy": "ddp"}
+    assert strategy(options)._ddp_kwargs["find_unused_parameters"] is True
 
 
 def test_fewer_pictures_than_processes(monkeypatch) -> None:
