@@ -23,6 +23,9 @@ TWO = ["--trainer.devices", "2"]
 SECONDS = 150  # until a run counts as hanging; alone on two cores one takes fifteen
 
 
+pytestmark = pytest.mark.timeout(4 * SECONDS)
+
+
 def start(words: list[str], folder: Path, **environment: str) -> subprocess.Popen:
     """``python -m ...`` in a process group of its own, which speaks over the loopback interface only."""
     own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
@@ -69,9 +72,11 @@ def kept(folder: Path, rank: int = 0) -> dict:
     return torch.load(folder / f"kept-{rank}.pt", weights_only=True)
 
 
-def test_two_processes_agree_score_as_one_stop_together_and_resume_exactly(tmp_path, monkeypatch) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["pigan"])
+def test_two_processes_agree_score_as_one_stop_together_and_resume_exactly(system, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
-    config = SYSTEMS["pigan"]()
+    config = SYSTEMS[system]()
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     words = [*TWO, "--trainer.max_steps", "20"]
     watchers = ["tests.systems.Keep", "tests.systems.ScoreAtEnd", "callbacks.samples.SampleGrid"]
@@ -96,17 +101,22 @@ def test_two_processes_agree_score_as_one_stop_together_and_resume_exactly(tmp_p
     assert_same_run(whole, halves, interrupted_at=5)
 
 
-def test_an_error_on_one_process_ends_all(tmp_path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["pigan"])
+def test_an_error_on_one_process_ends_all(system, tmp_path) -> None:
     trouble = ["--trainer.callbacks+=tests.systems.Trouble", "--trainer.callbacks.at", "2", "--trainer.callbacks.rank"]
-    words = ["fit", "-c", write(SYSTEMS["pigan"](), tmp_path), *TWO, "--trainer.max_steps", "99", *trouble, "1"]
+    words = ["fit", "-c", write(SYSTEMS[system](), tmp_path), *TWO, "--trainer.max_steps", "99", *trouble, "1"]
     assert zoo(words, tmp_path) not in (0, 130)
     assert "trouble on process 1" in log(tmp_path)
 
 
-def test_two_machines_learn_as_one_process_with_the_larger_batch(tmp_path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["pigan"])
+def test_two_machines_learn_as_one_process_with_the_larger_batch(system, tmp_path) -> None:
     """Losses and gradients that are means over independent samples, under torchrun over the loopback interface."""
-    config = SYSTEMS["pigan"]()
-    del config["data"]["init_args"]["stages"], config["model"]["init_args"]["stages"]
+    config = SYSTEMS[system]()
+    for part in ("data", "model"):
+        config[part]["init_args"].pop("stages", None)
     sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01}}  # Adam would enlarge what is only rounding
     config["model"]["init_args"] |= {"optimizer_g": sgd, "optimizer_d": sgd}
     one, two = tmp_path / "one", tmp_path / "two"

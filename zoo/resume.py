@@ -15,14 +15,14 @@ HARMLESS = ("data.num_workers", "data.predict_count")  # change nothing that is 
 
 def flat(config: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Dotted names, as they are typed, and values of a config of plain values."""
-    if isinstance(config, dict) and config:
-        if "class_path" in config:
-            yield f"{name}.class_path", config["class_path"]
-            config = config.get("init_args") or {}
-        for key, value in config.items():
-            yield from flat(value, f"{name}.{key}")
-    else:
+    if not isinstance(config, dict) or not config:
         yield name, config
+        return
+    for key, value in config.items():
+        if key != "init_args":
+            yield from flat(value, f"{name}.{key}")
+        elif value:
+            yield from flat(value, name)
 
 
 def config_changes(before: dict[str, Any] | None, now: dict[str, Any] | None, name: str) -> list[str]:
