@@ -1,5 +1,6 @@
 """``zoo fit``, ``validate``, ``test`` and ``predict``: Lightning's command line with this project's defaults."""
 
+import os
 import shlex
 import sys
 from datetime import timedelta
@@ -9,12 +10,15 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
 
 from callbacks.checkpoint import RegularCheckpoint
 from callbacks.interrupt import GracefulInterrupt
 from callbacks.predictions import PredictionWriter
 from callbacks.progress import Progress
+from zoo.checkpoint_io import AtomicCheckpoints
 from zoo.errors import OneLineErrors, missing_file
 from zoo.gan import GAN
 from zoo.hush import quieten
@@ -49,8 +53,10 @@ class ZooCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.ckpt_path and config.ckpt_path not in ("last", "best") and not Path(config.ckpt_path).is_file():
             raise FileNotFoundError(missing_file(config.ckpt_path))
-        root = config.trainer.default_root_dir or str(Path("runs") / run_name(config))
+        root = config.trainer.default_root_dir or str(Path("runs") / run_name(config) / job_name())
         config.trainer.default_root_dir = root
+        if self.subcommand == "fit" and not config.ckpt_path and (found := job_checkpoint(Path(root))):
+            config.ckpt_path = str(found)
         for logger in listed(config.trainer.logger):
             if logger.init_args.get("save_dir") == ".":  # in the run's folder
                 logger.init_args.save_dir = root
@@ -59,9 +65,15 @@ class ZooCLI(LightningCLI):
         self.model.config = plain_model_config(self.parser, self.config, self.subcommand)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        return super().instantiate_trainer(strategy=strategy(self.config_init[self.subcommand].trainer), **kwargs)
+        trainer = self.config_init[self.subcommand].trainer
+        plugins = listed(trainer.plugins)
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(AtomicCheckpoints())
+        return super().instantiate_trainer(strategy=strategy(trainer), plugins=plugins, **kwargs)
 
     def before_fit(self) -> None:
+        # Signals are listened to before the first scores are measured, which may take minutes.
+        self.trainer.callbacks.sort(key=lambda callback: not isinstance(callback, GracefulInterrupt))
         keep_old_metrics(Path(self.trainer.default_root_dir))
 
     def after_fit(self) -> None:
@@ -74,8 +86,7 @@ def run(argv: list[str]) -> None:
 
     Raises:
         ValueError, FileNotFoundError: the user can put it right.
-        zoo.gan.NonFiniteLoss: training diverged.
-        callbacks.interrupt.Interrupted: Ctrl-C, after saving.
+        zoo.errors.Stopped: training diverged, the disk is full, or it was told to stop, after saving.
     """
     quieten()
     argv = [resolved(previous, word) for previous, word in zip(["", *argv], argv, strict=False)]
@@ -135,9 +146,35 @@ def run_name(config: Any) -> str:
     return str(files[0].relative_to(CONFIGS.resolve()).with_suffix("")) if inside else files[0].stem
 
 
+def job_name() -> str:
+    """Subfolder for a job of SLURM, ``job-4711``, which is the same when it is started again; empty elsewhere.
+
+    So jobs that differ only in options do not take each other's checkpoints for their own.
+    """
+    if not SLURMEnvironment.detect() or SLURMEnvironment.job_id() is None:
+        return ""
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"job-{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return f"job-{SLURMEnvironment.job_id()}"
+
+
+def job_checkpoint(root: Path) -> Path | None:
+    """Where a job of SLURM that was started again goes on: at the newest checkpoint of its run; None elsewhere.
+
+    Lightning by itself would take the one it saved when the job was put back into the queue, however old that is.
+    """
+    if not SLURMEnvironment.detect():
+        return None
+    found = list(root.glob("hpc_ckpt_*.ckpt"))
+    last = root / "checkpoints" / "last.ckpt"
+    if last.is_file() and (found or int(os.environ.get("SLURM_RESTART_COUNT", 0))):
+        found.append(last)
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
 def listed(value: Any) -> list:
-    """Loggers, however many there are."""
-    return value if isinstance(value, list) else [] if value in (None, True, False) else [value]
+    """Loggers or plugins, however many there are."""
+    return list(value) if isinstance(value, list) else [] if value in (None, True, False) else [value]
 
 
 def plain_model_config(parser: LightningArgumentParser, config: Any, verb: str) -> dict[str, Any]:
