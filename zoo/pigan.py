@@ -373,6 +373,7 @@ class PiGAN(GAN):
         fade_iterations: a new resolution is blended in over these.
         clip_norm: longest gradient of each network.
         batch_split: images are generated in so many slices, whose generator gradients add up.
+        max_skips: as in ``zoo.gan.GAN``.
     """
 
     def __init__(
@@ -392,8 +393,9 @@ class PiGAN(GAN):
         fade_iterations: int = 10_000,
         clip_norm: float = 10.0,
         batch_split: int = 1,
+        max_skips: int = 3,
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed)
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, max_skips)
         self.r1_weight, self.latent_weight, self.angle_weight = r1_weight, latent_weight, angle_weight
         self.top_k_every, self.top_k_least = top_k_every, top_k_least
         self.noise_iterations, self.fade_iterations = noise_iterations, fade_iterations
