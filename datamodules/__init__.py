@@ -2,5 +2,6 @@
 
 from datamodules.cars import Cars
 from datamodules.images import ImageFolder
+from datamodules.published import Carla, Cats, CelebA
 
-__all__ = ["Cars", "ImageFolder"]
+__all__ = ["Carla", "Cars", "Cats", "CelebA", "ImageFolder"]

@@ -1,8 +1,8 @@
 """Pictures from a folder or a zip file.
 
 Every picture is turned upright as its EXIF tag says, laid on white where it is transparent, brought to 8-bit RGB, cut
-to its middle square, and only then resized, by default with Pillow's Lanczos filter. Colour profiles are ignored; of an
-animation the first frame is taken. Nothing of a zip is ever written to disk.
+to a square, by default the largest in the middle, and only then resized, by default with Pillow's Lanczos filter.
+Colour profiles are ignored; of an animation the first frame is taken. Nothing of a zip is ever written to disk.
 """
 
 import hashlib
@@ -13,8 +13,9 @@ import os
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ FILTERS = {
     "box": Image.Resampling.BOX,
     "nearest": Image.Resampling.NEAREST,
 }
-Filter = Literal["lanczos", "bicubic", "bilinear", "box", "nearest"]
+Filter = Literal["lanczos", "bicubic", "bilinear", "box", "nearest", "subsample"]
 # What is larger is a mistake or a trap. Pillow itself warns at this number of pixels, and refuses twice as many.
 MAX_PIXELS, MAX_BYTES = 89_478_485, 500_000_000
 MANIFEST_VERSION = 1  # raise it when other files become usable
@@ -82,14 +83,47 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def fit(image: Image.Image, resolution: int, filter: Filter = "lanczos") -> Tensor:
-    """The middle square of a picture, resized; uint8 [3, resolution, resolution]."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
-    if side != resolution:
+@dataclass(frozen=True)
+class Crop:
+    """Which square of a picture is used.
+
+    Args:
+        side: of the square [pixels]; None for the shorter side of the picture.
+        shorter: the picture is resized (bilinear) to this length of its shorter side before; None leaves it.
+        right, down: where the square's middle is, from the middle of the picture [pixels].
+    """
+
+    side: int | None = None
+    shorter: int | None = None
+    right: int = 0
+    down: int = 0
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """The square; black where it leaves the picture."""
+        if self.shorter is not None:
+            short = min(image.size)
+            size = [self.shorter if length == short else self.shorter * length // short for length in image.size]
+            image = image.resize(size, Image.Resampling.BILINEAR)
+        side = self.side or min(image.size)
+        left = round((image.width - side) / 2) + self.right
+        top = round((image.height - side) / 2) + self.down
+        return image.crop((left, top, left + side, top + side))
+
+
+def fit(image: Image.Image, resolution: int, filter: Filter = "lanczos", crop: Crop = Crop()) -> Tensor:
+    """A square of a picture, resized; uint8 [3, resolution, resolution].
+
+    The filter ``nearest`` takes the pixel in the middle of each cell; ``subsample`` takes the first one, as
+    ``torch.nn.functional.interpolate`` does and with it several published programs.
+    """
+    image = crop(image)
+    if image.width != resolution and filter in FILTERS:
         image = image.resize((resolution, resolution), FILTERS[filter])
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    if pixels.shape[-1] != resolution:
+        kept = torch.arange(resolution) * pixels.shape[-1] // resolution
+        pixels = pixels[:, kept][:, :, kept]
+    return pixels.contiguous()
 
 
 # ----------------------------------------------------------------------------------------------------- folders and zips
@@ -177,6 +211,7 @@ class ImageFiles:
         filter: for resizing.
         on_bad: skip files that are no usable pictures with a warning that names them, or refuse to go on.
         manifests: folder for manifests.
+        crop: the square that is used.
     """
 
     def __init__(
@@ -185,9 +220,11 @@ class ImageFiles:
         filter: Filter = "lanczos",
         on_bad: Literal["skip", "refuse"] = "skip",
         manifests: str | Path = "data/manifests",
+        crop: Crop = Crop(),
     ) -> None:
-        if filter not in FILTERS:
-            raise ValueError(f"There is no filter '{filter}'; take one of {', '.join(FILTERS)}.")
+        if filter not in get_args(Filter):
+            raise ValueError(f"There is no filter '{filter}'; take one of {', '.join(get_args(Filter))}.")
+        self.crop = crop
         if on_bad not in ("skip", "refuse"):
             raise ValueError(f"on_bad is '{on_bad}', but must be skip or refuse.")
         self.path, self.filter, self.on_bad, self.manifests = Path(path).expanduser(), filter, on_bad, Path(manifests)
@@ -286,11 +323,12 @@ class ImageFiles:
             image = decode(self.container.read(name))
         except (BadPicture, OSError, KeyError, zipfile.BadZipFile) as error:
             raise ValueError(f"'{name}' of '{self.path}' was a picture at the start, but now: {error}.") from error
-        return {"image": fit(image, resolution, self.filter)}
+        return {"image": fit(image, resolution, self.filter, self.crop)}
 
     def digest(self, resolution: int) -> str:
         self.open()
-        about = ["images/1", f"centre square, {self.filter}, {resolution}", *map(":".join, self.hashes.items())]
+        square = "centre square" if self.crop == Crop() else str(self.crop)
+        about = ["images/1", f"{square}, {self.filter}, {resolution}", *map(":".join, self.hashes.items())]
         return hashlib.sha256("\n".join(about).encode()).hexdigest()
 
 
@@ -301,8 +339,9 @@ class ImageFolder(ImageData):
 
     Args:
         path: folder or zip file.
-        resolution: pixels each way; the middle square of each picture is resized to it.
+        resolution: pixels each way; a square of each picture is resized to it.
         batch_size: pictures of a batch on each process.
+        crop: that square; by default the largest one in the middle.
         filter: for resizing.
         flip: mirror half of the training pictures.
         on_bad: skip files that are broken, empty or absurdly large with a warning that names them, or refuse to go on.
@@ -315,6 +354,7 @@ class ImageFolder(ImageData):
         path: str,
         resolution: int = 64,
         batch_size: int = 8,
+        crop: Crop = Crop(),
         filter: Filter = "lanczos",
         flip: bool = False,
         on_bad: Literal["skip", "refuse"] = "skip",
@@ -325,7 +365,7 @@ class ImageFolder(ImageData):
         predict_count: int = 16,
     ) -> None:
         super().__init__(resolution, batch_size, stages, flip, seed, num_workers, predict_count)
-        self.files = ImageFiles(path, filter, on_bad, manifests)
+        self.files = ImageFiles(path, filter, on_bad, manifests, crop)
         self.name = self.files.path.resolve().stem
 
     def prepare_data(self) -> None:

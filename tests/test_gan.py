@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from zoo.draws import SampleDraws, TrainingDraws
 from zoo.gan import GAN, Average, NonFiniteLoss, WarmUp
-from zoo.pigan import Discriminator, FilmSiren, Generator, PiGAN
+from zoo.pigan import Discriminator, FilmSiren, Generator, PiGAN, Stage
 from zoo.render import GaussianPoses, Importance, Integrated, Rays, Shifted, Volume
 
 OPTIMIZER = partial(Adam, lr=1e-3, betas=(0.0, 0.9))
@@ -62,7 +62,7 @@ def fit(gan: GAN, steps: int, tmp_path, callbacks=(), loader=None, **kwargs) -> 
 
 
 def test_everything_counts_iterations(tmp_path) -> None:
-    gan, log = tiny_gan(batch_split=2), Log()
+    gan, log = tiny_gan(stages=[Stage(batch_split=2)]), Log()
     checkpoint = pl.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=3, save_top_k=-1)
     logger = pl.loggers.CSVLogger(tmp_path)
     trainer = fit(gan, 7, tmp_path, [log, checkpoint], logger=logger, log_every_n_steps=1)

@@ -10,7 +10,9 @@ from torch.autograd import gradcheck
 from zoo.draws import SampleDraws, TrainingDraws
 from zoo.render import (
     BoundedRelu,
+    ByMode,
     GaussianPoses,
+    HybridPoses,
     Importance,
     InsideSphere,
     Rays,
@@ -18,6 +20,7 @@ from zoo.render import (
     Shifted,
     SpherePoses,
     Stratified,
+    TruncatedGaussianPoses,
     Volume,
     black,
     closed,
@@ -294,3 +297,30 @@ def test_training_draws_are_a_function_of_seed_iteration_and_rank() -> None:
         assert not torch.equal(first, other.uniform("x", (4,)))
     shared = [TrainingDraws(0, 7, rank=rank).shared("x", (4,)) for rank in (0, 1)]
     assert torch.equal(*shared)
+
+
+def test_a_background_can_differ_outside_training() -> None:
+    weights = torch.tensor([[[0.1, 0.2]]])
+    volume = Volume(Shifted(0.8, 1.2, 2), background=ByMode(black, last_sample))
+    torch.testing.assert_close(volume.train().background(weights)[0], weights)
+    torch.testing.assert_close(volume.eval().background(weights)[0], torch.tensor([[[0.1, 0.9]]]))
+
+
+def test_hybrid_poses_toss_one_coin_for_a_batch() -> None:
+    poses = HybridPoses(yaw_spread=0.3, pitch_spread=0.1)
+    widest = {}
+    for iteration in range(60):
+        draws = TrainingDraws(0, iteration)
+        uniform = TrainingDraws(0, iteration).shared("pose_kind", ()) < 0.5
+        yaw, _ = poses.angles(500, draws)
+        reach = (yaw - math.pi / 2).abs().max().item()
+        widest[bool(uniform)] = max(widest.get(bool(uniform), 0), reach)
+    assert 0.58 < widest[True] <= 0.6 < 0.9 < widest[False]
+
+
+def test_truncated_gaussian_poses_stay_within_two_deviations() -> None:
+    poses = TruncatedGaussianPoses(yaw_spread=0.3, pitch_spread=0.1)
+    yaw, pitch = poses.angles(20_000, TrainingDraws(0, 0))
+    share = ((yaw - math.pi / 2).abs() > 0.6).float().mean().item()
+    assert share < 1e-4  # four numbers beyond two deviations at once: 4e-6
+    assert abs((pitch - math.pi / 2).std().item() / 0.1 - 0.8796) < 0.02  # deviation of a gaussian cut at two

@@ -13,12 +13,14 @@ B batch, R rays, S samples, N = R S points, L sine layers, C channels
 
 import itertools
 import math
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, grid_sample, leaky_relu, mse_loss
+from torch.optim import Optimizer
 
 from zoo.draws import Draws, SampleDraws
 from zoo.gan import GAN, Average, OptimizerFactory, frozen
@@ -31,6 +33,7 @@ from zoo.render import (
     Renderer,
     Samples,
     expected_depth,
+    off_the_poles,
     pixel_corners,
     through,
     to_map,
@@ -361,6 +364,22 @@ class Discriminator(nn.Module):
 # Training
 
 
+@dataclass(frozen=True)
+class Stage:
+    """Part of a curriculum; the pictures' resolution and number are the data's to say.
+
+    Args:
+        start: its first iteration, from which the fade of a new resolution counts.
+        lr_g, lr_d: learning rates from here on; None for those that the optimizers were made with.
+        batch_split: images are generated in so many slices of the batch, to save memory.
+    """
+
+    start: int = 0
+    lr_g: float | None = None
+    lr_d: float | None = None
+    batch_split: int = 1
+
+
 class PiGAN(GAN):
     """The training algorithm of pi-GAN (section 3.3 and supplement): discriminator, then generator, every iteration.
 
@@ -370,9 +389,11 @@ class PiGAN(GAN):
         top_k_every, top_k_least: the generator learns from its best images only: a share that falls by one percent
             every so many iterations down to the least share.
         noise_iterations: the noise on densities falls linearly from 1 to 0 over these.
-        fade_iterations: a new resolution is blended in over these.
+        fade_iterations: a new resolution is blended in over these, and the first one too.
         clip_norm: longest gradient of each network.
-        batch_split: images are generated in so many slices, whose generator gradients add up.
+        stages: the curriculum, in order.
+        slices: the generator's gradient is the sum over the slices of a batch, as published, or their mean.
+        mapping_lr: learning rate of the mapping network as a share of the generator's.
     """
 
     def __init__(
@@ -391,30 +412,48 @@ class PiGAN(GAN):
         noise_iterations: int = 5000,
         fade_iterations: int = 10_000,
         clip_norm: float = 10.0,
-        batch_split: int = 1,
+        stages: list[Stage] | None = None,
+        slices: Literal["sum", "mean"] = "sum",
+        mapping_lr: float = 1.0,
     ) -> None:
         super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed)
         self.r1_weight, self.latent_weight, self.angle_weight = r1_weight, latent_weight, angle_weight
         self.top_k_every, self.top_k_least = top_k_every, top_k_least
         self.noise_iterations, self.fade_iterations = noise_iterations, fade_iterations
-        self.clip_norm, self.batch_split = clip_norm, batch_split
-        self.stage_start = 0
+        self.clip_norm, self.stages, self.slices, self.mapping_lr = clip_norm, stages or [Stage()], slices, mapping_lr
+        if self.stages[0].start != 0 or any(a.start >= b.start for a, b in itertools.pairwise(self.stages)):
+            starts = ", ".join(str(stage.start) for stage in self.stages)
+            raise ValueError(f"Stages must start at 0 and then ever later, not at {starts}.")
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        field, mapping = self.generator.field.parameters(), self.generator.mapping.parameters()
+        groups = [{"params": [*field], "share": 1.0}, {"params": [*mapping], "share": self.mapping_lr}]
+        optimizers = self.make_optimizer_g(groups), self.make_optimizer_d(self.discriminator.parameters())
+        for group in optimizers[0].param_groups:
+            group["lr"] *= group["share"]
+        return list(optimizers)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        real, draws = batch["image"], self.draws()
+        real, draws, stage = batch["image"], self.draws(), self.stage
         optimizer_g, optimizer_d = self.optimizers()
+        set_learning_rate(optimizer_g, stage.lr_g)
+        set_learning_rate(optimizer_d, stage.lr_d)
 
         latent = self.generator.latents(len(real), draws)
         with torch.no_grad():
-            slices = [self.generate(z, real, draws) for z in latent.z.chunk(self.batch_split)]
+            slices = [self.generate(z, real, draws) for z in latent.z.chunk(stage.batch_split)]
         fake, angles = (torch.cat(parts) for parts in zip(*slices, strict=True))
         self.minimise(optimizer_d, "loss_d", self.loss_d(real, fake, latent.z, angles), self.clip_norm)
 
         latent = self.generator.latents(len(real), draws)
+        *first, final = latent.z.chunk(stage.batch_split)
         with frozen(self.discriminator):
-            for i, z in enumerate(latent.z.chunk(self.batch_split)):
+            for z in (*first, final):
                 fake, angles = self.generate(z, real, draws)
-                self.accumulate("loss_g", self.loss_g(fake, z, angles), last=i == self.batch_split - 1)
+                terms = self.loss_g(fake, z, angles)
+                if self.slices == "mean":
+                    terms = {name: term * len(z) / len(real) for name, term in terms.items()}
+                self.accumulate("loss_g", terms, last=z is final)
         self.step(optimizer_g, self.clip_norm)
 
         for average in self.averages.values():
@@ -429,7 +468,7 @@ class PiGAN(GAN):
         rendered = self.generator.render(
             styles, camera, resolution=like.shape[-1], draws=draws, density_noise=self.density_noise
         )
-        return rendered.image, torch.cat([pitch, yaw], dim=-1)
+        return rendered.image, torch.cat([off_the_poles(pitch), yaw], dim=-1)
 
     def loss_d(self, real: Tensor, fake: Tensor, z: Tensor, angles: Tensor) -> dict[str, Tensor]:
         """What the discriminator pays, by term."""
@@ -459,13 +498,25 @@ class PiGAN(GAN):
         }
 
     @property
+    def stage(self) -> Stage:
+        """The stage of this iteration."""
+        return [stage for stage in self.stages if stage.start <= self.iterations][-1]
+
+    @property
     def alpha(self) -> float:
         """Share of the newest resolution in the discriminator's blend."""
         if not self.fade_iterations:
             return 1.0
-        return min(1.0, (self.iterations - self.stage_start) / self.fade_iterations)
+        return min(1.0, (self.iterations - self.stage.start) / self.fade_iterations)
 
     @property
     def density_noise(self) -> float:
         """Standard deviation of the noise on raw densities."""
         return max(0.0, 1 - self.iterations / self.noise_iterations) if self.noise_iterations else 0.0
+
+
+def set_learning_rate(optimizer: Optimizer, learning_rate: float | None) -> None:
+    """Give all of an optimizer this learning rate, or each group its share of it; None leaves them."""
+    if learning_rate is not None:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * group.get("share", 1.0)

@@ -32,10 +32,15 @@ class Case:
         tensors = load_file(self.folder / self.info["weights_file"])
         return {n.removeprefix(prefix): t.clone() for n, t in tensors.items() if n.startswith(prefix)}
 
+    def named_draws(self, block: str) -> dict[str, Tensor]:
+        """The random numbers of a block by their full names, in the order in which the published code drew them."""
+        start = len(block) + 1
+        numbered = [n for n in self.inputs if n.startswith(f"{block}.") and n[start].isdigit()]
+        return {name: self.inputs[name] for name in sorted(numbered, key=lambda n: int(n[start:].split("_")[0]))}
+
     def draws(self, block: str) -> list[Tensor]:
         """The random numbers of a block, in the order in which the published code drew them."""
-        numbered = {n: t for n, t in self.inputs.items() if n.startswith(f"{block}.") and n[len(block) + 1].isdigit()}
-        return [numbered[name] for name in sorted(numbered)]
+        return list(self.named_draws(block).values())
 
     def blocks(self) -> list[str]:
         """First parts of the outputs' names, in order."""

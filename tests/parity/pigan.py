@@ -1,27 +1,43 @@
 """How the published pi-GAN's arguments, names and draws translate into ours."""
 
+import math
+import re
 from functools import partial
+from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
+from torch.utils.data import DataLoader
 
 import zoo.pigan
 from tests.parity.harness import Case, Replay
-from zoo.pigan import Discriminator, FilmSiren, Generator, Latent, PiGAN, SpatialEmbedding, Styles
+from zoo.gan import Average, WarmUp
+from zoo.pigan import Discriminator, FilmSiren, Generator, Latent, PiGAN, SpatialEmbedding, Stage, Styles
 from zoo.render import (
+    Camera,
     FixedPoses,
     GaussianPoses,
+    HybridPoses,
     Importance,
     Orbit,
+    Rays,
     Samples,
     Shifted,
+    SpherePoses,
+    TruncatedGaussianPoses,
+    UniformPoses,
     Volume,
     black,
+    inverse_cdf,
     last_sample,
+    off_the_poles,
+    pixel_corners,
     relu,
     softplus,
+    through,
     white,
 )
 from zoo.weights.pigan import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR, UNUSED, from_published, published_name
@@ -224,7 +240,20 @@ def discriminator(case: Case) -> None:
             case.compare(name, getattr(judged, field) if field else activations[int(what.removeprefix("act"))])
 
 
-POSES = {"gaussian": GaussianPoses, None: FixedPoses}
+POSES = {
+    "uniform": UniformPoses,
+    "gaussian": GaussianPoses,
+    "normal": GaussianPoses,
+    "hybrid": HybridPoses,
+    "truncated_gaussian": TruncatedGaussianPoses,
+    "spherical_uniform": SpherePoses,
+}  # any other name is a fixed camera
+
+
+def build_poses(of: dict) -> Orbit:
+    """Our distribution of cameras for a published curriculum."""
+    kind = POSES.get(of["sample_dist"], FixedPoses)
+    return kind(of["h_mean"], of["h_stddev"], of["v_mean"], of["v_stddev"], fov_deg=of["fov"])
 
 
 class Trained(PiGAN):
@@ -242,9 +271,7 @@ class Trained(PiGAN):
 def losses(case: Case) -> None:
     config, options, loss = case.config, case.config["render"], case.config["loss"]
     generator = load_generator(case)
-    generator.poses = POSES[options["sample_dist"]](
-        options["h_mean"], options["h_stddev"], options["v_mean"], options["v_stddev"], fov_deg=options["fov"]
-    )
+    generator.poses = build_poses(options)
     generator.volume = build_volume(options)
     of = config["discriminator"]
     judge = load_discriminator(case, of["class"], of["channel_map"], "discriminator.")
@@ -316,6 +343,228 @@ def compare_gradients(case: Case, player: str, network: nn.Module, table: list) 
             case.compare(name, published[name.removeprefix(f"{player}.grad.")])
 
 
+# A published draw's name without number, place and distribution -> ours.
+DRAWS = {
+    "perturb": "jitter",
+    "branch": "pose_kind",
+    "theta": "yaw",
+    "phi": "pitch",
+    "v": "pitch",
+    "z_d": "z",
+    "z_g": "z",
+    "coarse_noise": "coarse_density_noise",
+    "importance_u": "importance",
+    "final_noise": "final_density_noise",
+}
+
+
+def ours_by_name(recorded: dict[str, Tensor]) -> list[tuple[str, Tensor]]:
+    """Draws that carry their published names, under ours."""
+    pairs = []
+    for name, numbers in recorded.items():
+        base = re.sub(r"^\d+_|_(U|N|N4)$", "", name.split(".", 1)[1]).rsplit(".", 1)[-1]
+        if base != "fixed_z_N(unused)":
+            pairs.append((DRAWS[base], numbers))
+    return pairs
+
+
+class Replayed(PiGAN):
+    """Training on recorded numbers, with a record of losses and of gradient norms before clipping."""
+
+    def __init__(self, recorded: list[tuple[str, Tensor]], **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.replay, self.totals, self.penalties, self.norms, self.kept = Replay(recorded), [], [], [], []
+
+    def draws(self) -> Replay:
+        return self.replay
+
+    def accumulate(self, prefix: str, terms: dict[str, Tensor], **kwargs) -> None:
+        self.totals.append((prefix, sum(terms.values()).detach()))
+        self.penalties += [terms["r1"].detach()] if "r1" in terms else []
+        super().accumulate(prefix, terms, **kwargs)
+
+    def step(self, optimizer, clip_norm: float | None = None) -> None:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        self.norms.append(torch.stack([g.norm() for g in gradients]).norm())
+        super().step(optimizer, clip_norm)
+
+
+class Before(pl.Callback):
+    """Gives the optimizers the recorded state."""
+
+    def __init__(self, fills: list[dict[nn.Parameter, float]]) -> None:
+        self.fills = fills
+
+    def on_train_start(self, trainer: pl.Trainer, *args) -> None:
+        for optimizer, fill in zip(trainer.optimizers, self.fills, strict=True):
+            for parameter, value in fill.items():
+                moments = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.full_like(parameter, value)}
+                optimizer.state[parameter] = {"step": torch.tensor(10.0), **moments}
+
+
+def step(case: Case) -> None:
+    config, of = case.config, case.config["curriculum"]
+    stages = {int(key): value for key, value in of.items() if key.isdigit() and value}
+    now = stages[max(start for start in stages if start <= config["start_step"])]
+    generator = load_generator(case)
+    generator.poses, generator.volume = build_poses(of), build_volume(of | now)
+    kind = config["discriminator"]["class"]
+    judge = load_discriminator(case, kind, config["discriminator"]["channel_map"], "discriminator.")
+    table = DISCRIMINATOR if kind != "StridedDiscriminator" else PLAIN_DISCRIMINATOR
+    adam = partial(torch.optim.Adam, betas=tuple(map(float, of["betas"])), weight_decay=of["weight_decay"])
+    gan = Replayed(
+        ours_by_name(case.named_draws("draws")),
+        generator=generator,
+        discriminator=judge,
+        optimizer_g=adam,
+        optimizer_d=adam,
+        averages={f"ema{i + 1}": Average(WarmUp(decay)) for i, decay in enumerate(config["ema_decays"])},
+        r1_weight=of["r1_lambda"],
+        latent_weight=of["z_lambda"],
+        angle_weight=of["pos_lambda"],
+        top_k_every=of["topk_interval"],
+        top_k_least=of["topk_v"],
+        fade_iterations=of["fade_steps"],
+        clip_norm=of["grad_clip"],
+        stages=[Stage(start, v["gen_lr"], v["disc_lr"], v["batch_split"]) for start, v in sorted(stages.items())],
+        mapping_lr=1.0,  # its unique_lr never matches a parameter
+    )
+    gan.iterations = config["start_step"]
+    case.compare("alpha", gan.alpha)
+    case.compare("nerf_noise", gan.density_noise)
+
+    published_g = {published_name(n, GENERATOR): p for n, p in generator.named_parameters()}
+    published_d = {published_name(n, table): p for n, p in judge.named_parameters()}
+    fills = []
+    for player, parameters in (("G", published_g), ("D", published_d)):
+        order = config[f"{player.lower()}_param_order"]
+        values = case.inputs[f"opt_{player}.exp_avg_sq_fill"].tolist()
+        fills.append({parameters[name]: value for name, value in zip(order, values, strict=True) if name in parameters})
+    averaged = {}
+    for name, average in gan.averages.items():
+        average.updates = config["ema_num_updates_before"]
+        averaged[name] = {published_name(n, GENERATOR): p for n, p in average.module.named_parameters()}
+        for k, published in enumerate(config["g_param_order"]):
+            averaged[name][published].data.copy_(case.inputs[f"{name}.shadow.{k:03d}"])
+    networks = {"g": published_g, "d": published_d, **averaged}
+    before = {player: {n: p.detach().clone() for n, p in ps.items()} for player, ps in networks.items()}
+
+    with patch.object(zoo.pigan, "best", Watched(zoo.pigan.best)) as kept, TemporaryDirectory() as folder:
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        trainer = pl.Trainer(
+            max_steps=1,
+            accelerator="cpu",
+            callbacks=[Before(fills)],
+            default_root_dir=folder,
+            enable_model_summary=False,
+            **quiet,
+        )
+        real = case.inputs["real"]
+        trainer.fit(gan, DataLoader([{"image": image} for image in real], len(real)))
+
+    case.compare("topk_num", kept.calls[0][0][1])
+    case.compare("d_loss", torch.stack([total for prefix, total in gan.totals if prefix == "loss_d"]))
+    case.compare("g_losses", torch.stack([total for prefix, total in gan.totals if prefix == "loss_g"]))
+    case.compare("grad_penalty", gan.penalties[0])
+    case.compare("clip_total_norm_d", gan.norms[0])
+    case.compare("clip_total_norm_g", gan.norms[1])
+    case.compare("lr", torch.tensor([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers]))
+    for player, parameters in networks.items():
+        order = config[f"{'d' if player == 'd' else 'g'}_param_order"]
+        changes = {n: (p.detach() - before[player][n]).norm() for n, p in parameters.items()}
+        if f"{player}.change_norms" in case.outputs:
+            # What our network does not have, since nothing reads it, doesn't change.
+            case.compare(f"{player}.change_norms", torch.stack([changes.get(n, torch.tensor(0.0)) for n in order]))
+        for name in case.outputs:
+            if name.startswith(f"{player}.after."):
+                case.compare(name, parameters[name.removeprefix(f"{player}.after.")].detach())
+    updates = gan.averages["ema1"].updates
+    # A pass over the data is no unit of ours; the published loop begins one here.
+    case.compare("counters", torch.tensor([gan.iterations] * 2 + case.outputs["counters"][2:4].tolist() + [updates]))
+
+
+@torch.no_grad()
+def sampling(case: Case) -> None:
+    of = case.config
+    size, depths = of["img_size"], Shifted(of["ray_start"], of["ray_end"], of["num_steps"])
+    n = len(case.outputs["rays.rays_d_cam"])
+    still = Camera(torch.eye(4).repeat(n, 1, 1), FixedPoses(fov_deg=of["fov"])(n, None).intrinsics)
+    rays = through(still, pixel_corners(size))
+    for block, draws in (("rays", None), ("perturb", Replay([("jitter", t) for t in case.draws("perturb")]))):
+        samples = depths(rays, draws)
+        case.compare(f"{block}.{'points_cam' if draws is None else 'points'}", samples.points)
+        case.compare(f"{block}.z_vals", samples.t[..., None])
+    case.compare("rays.rays_d_cam", rays.directions)
+
+    for block in case.blocks():
+        if block.startswith("camera_"):
+            meaning = case.info["outputs"][f"{block}.origin"]["meaning"]
+            angles = {
+                name: exact(text) for name, text in re.findall(r"(h_std|v_std|h_mean|v_mean)=([-\d.e]+)", meaning)
+            }
+            kind = POSES.get(block.removeprefix("camera_").rstrip("0123456789"), FixedPoses)
+            poses = kind(angles["h_mean"], angles["h_std"], angles["v_mean"], angles["v_std"])
+            draws = Replay(ours_by_name(case.named_draws(block)))
+            yaw, pitch = poses.angles(len(case.outputs[f"{block}.yaw"]), draws)
+            assert draws.used_up()
+            camera = poses.camera(yaw, pitch)
+            case.compare(f"{block}.yaw", yaw)
+            case.compare(f"{block}.pitch", off_the_poles(pitch))
+            case.compare(f"{block}.origin", camera.origins)
+            case.compare(f"{block}.cam2world", camera.pose)
+        if block.startswith(("comp_", "fill_")):
+            composite(case, block)
+
+    draws = Replay(ours_by_name(case.named_draws("full")))
+    poses = GaussianPoses(math.pi / 2, 0.3, math.pi / 2, 0.155, fov_deg=of["fov"])  # as the outputs' meaning says
+    yaw, pitch = poses.angles(n, draws)
+    rays = through(poses.camera(yaw, pitch), pixel_corners(size))
+    samples = depths(rays, draws)
+    ours = {"points": samples.points, "z_vals": samples.t[..., None], "rays_d": rays.directions}
+    for name, value in (ours | {"rays_o": rays.origins, "pitch": pitch, "yaw": yaw}).items():
+        case.compare(f"full.{name}", value)
+
+    edges, weights = case.inputs["pdf.bins"], case.inputs["pdf.weights"] + 1e-5
+    u = case.draws("pdf_random")[0]
+    case.compare("pdf.random", inverse_cdf(edges, weights, u))
+    case.compare("pdf.det", inverse_cdf(edges, weights, torch.linspace(0, 1, u.shape[1]).expand_as(u)))
+
+
+def exact(text: str) -> float:
+    """A number that was printed with six digits; the angles of the published curricula are known exactly."""
+    known = {f"{value:g}": value for value in (math.pi / 2, math.pi, math.pi / 4, math.pi / 4 * 85 / 90)}
+    return known.get(text, float(text))
+
+
+UNUSED_DEPTHS = {"ray_start": 0.0, "ray_end": 1.0, "num_steps": 2, "hierarchical_sample": False}
+
+
+def composite(case: Case, block: str) -> None:
+    """Compositing of given colours and densities: a field that knows them already."""
+    colour, raw = case.inputs["comp.rgb_sigma"].split([3, 1], dim=-1)
+    t = case.inputs["comp.z_vals"][..., 0]
+    meaning = case.info["outputs"][f"{block}.rgb"]["meaning"]
+    noise = re.search(r"noise_std=([\d.]+)", meaning)
+    flags = dict(re.findall(r"_(last|white)([01])", block))
+    volume = build_volume(
+        {
+            **UNUSED_DEPTHS,
+            "clamp_mode": "softplus" if "softplus" in block else "relu",
+            "last_back": flags.get("last") == "1",
+            "white_back": flags.get("white") == "1",
+        }
+    )
+    volume.depths = lambda rays, draws: Samples(*rays[:2], t)
+    rays = Rays(torch.zeros(*t.shape[:2], 3), torch.tensor([0.0, 0.0, -1.0]).expand(*t.shape[:2], 3))
+    draws = Replay([("final_density_noise", numbers) for numbers in case.draws(block)])
+    result = volume(lambda samples, _: (raw, colour), rays, None, draws, float(noise[1]) if noise else 0.0)
+    fill = block.removeprefix("fill_") if block.startswith("fill_") else "no"
+    ours = {"rgb": FILLS[fill](result), "depth": result.depth, "weights": result.weights[..., None]}
+    for name, value in ours.items():
+        if f"{block}.{name}" in case.outputs:
+            case.compare(f"{block}.{name}", value)
+
+
 # truncation, then what else the block's call was given
 TRUNCATED = {
     "psi1": (1.0, {}),
@@ -374,7 +623,14 @@ FILLS = {
 }
 
 
-KINDS = {"truncation": truncation, "render": render, "discriminator": discriminator, "losses": losses}
+KINDS = {
+    "render": render,
+    "sampling": sampling,
+    "discriminator": discriminator,
+    "losses": losses,
+    "step": step,
+    "truncation": truncation,
+}
 
 # Outputs that our formulation does not have, by case, with the reason.
 ABSENT: dict[str, dict[str, str]] = {}

@@ -75,8 +75,12 @@ def orbit_cameras(yaw: Tensor, pitch: Tensor, radius: float, fov: float) -> Came
         radius: distance from the origin [world units].
         fov: field of view of the whole image, both ways [rad].
     """
-    pitch = pitch.clamp(1e-5, math.pi - 1e-5)  # straight up and down have no "up"
-    return Camera(look_at(sphere_points(yaw, pitch, radius)), intrinsics_from_fov(fov, len(yaw), yaw))
+    return Camera(look_at(sphere_points(yaw, off_the_poles(pitch), radius)), intrinsics_from_fov(fov, len(yaw), yaw))
+
+
+def off_the_poles(pitch: Tensor) -> Tensor:
+    """The pitch [rad], at least 1e-5 from straight up and down, which have no "up"."""
+    return pitch.clamp(1e-5, math.pi - 1e-5)
 
 
 class Poses(Protocol):
@@ -149,6 +153,33 @@ class GaussianPoses(Orbit):
     def angles(self, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
         yaw = self.yaw_mean + self.yaw_spread * draws.normal("yaw", (n, 1))
         return yaw, self.pitch_mean + self.pitch_spread * draws.normal("pitch", (n, 1))
+
+
+class TruncatedGaussianPoses(Orbit):
+    """Both angles gaussian: of four numbers the first within two deviations, or the first of all where none is."""
+
+    def angles(self, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
+        return (
+            self.yaw_mean + self.yaw_spread * self._bounded(draws.normal("yaw", (n, 1, 4))),
+            self.pitch_mean + self.pitch_spread * self._bounded(draws.normal("pitch", (n, 1, 4))),
+        )
+
+    @staticmethod
+    def _bounded(candidates: Tensor) -> Tensor:
+        first = (candidates.abs() < 2).int().argmax(-1, keepdim=True)
+        return candidates.gather(-1, first)[..., 0]
+
+
+class HybridPoses(Orbit):
+    """One batch in two gaussian, the others uniform within two standard deviations; a coin for the whole batch."""
+
+    def angles(self, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
+        if draws.shared("pose_kind", ()) < 0.5:
+            kind, width = UniformPoses, 2
+        else:
+            kind, width = GaussianPoses, 1
+        poses = kind(self.yaw_mean, width * self.yaw_spread, self.pitch_mean, width * self.pitch_spread)
+        return poses.angles(n, draws)
 
 
 class SpherePoses(Orbit):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # The return types stay open: only then may a config name a callable class as well as a function.
 Density = Callable[[Tensor, Tensor], Any]
@@ -106,3 +106,18 @@ def last_sample(weights: Tensor) -> tuple[Tensor, Tensor]:
     """Light that hit nothing takes the colour of the last sample."""
     rest = 1 - weights.sum(-1, keepdim=True)
     return torch.cat([weights[..., :-1], weights[..., -1:] + rest], dim=-1), torch.zeros_like(rest)
+
+
+class ByMode(nn.Module):
+    """One background while the generator trains, another in evaluation mode (pi-GAN's ``eval_last_back``).
+
+    Args:
+        training, evaluation: the backgrounds.
+    """
+
+    def __init__(self, training: Background, evaluation: Background) -> None:
+        super().__init__()
+        self.while_training, self.otherwise = training, evaluation
+
+    def forward(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        return self.while_training(weights) if self.training else self.otherwise(weights)

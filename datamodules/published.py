@@ -1,0 +1,70 @@
+"""Data sets of the published experiments. None is downloaded: each says where it comes from and how it must lie.
+
+Their defaults are pi-GAN's: its crops, and its way of resizing, which keeps the first pixel of each cell.
+"""
+
+from typing import Any
+
+from datamodules.images import Crop, Filter, ImageFolder
+
+
+class CelebA(ImageFolder):
+    """200,000 faces of celebrities: ``img_align_celeba`` (178x218) from mmlab.ie.cuhk.edu.hk/projects/CelebA.html.
+
+    For non-commercial research only (its licence).
+
+    Args:
+        path: the folder ``img_align_celeba``, or a zip of it.
+        crop, filter, flip: as in ``ImageFolder``.
+    """
+
+    def __init__(
+        self,
+        path: str = "data/celeba/img_align_celeba",
+        crop: Crop = Crop(side=256, shorter=320),
+        filter: Filter = "subsample",
+        flip: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(path, crop=crop, filter=filter, flip=flip, **kwargs)
+        self.name = "celeba"
+
+
+class Cats(ImageFolder):
+    """Faces of cats, cut out of the Cat Head data set of Zhang et al. (ECCV 2008); GRAF's script makes 9,407 of 64x64.
+
+    Args:
+        path: folder or zip of the square pictures.
+        crop, filter, flip: as in ``ImageFolder``.
+    """
+
+    def __init__(
+        self,
+        path: str = "data/cats",
+        crop: Crop = Crop(),
+        filter: Filter = "subsample",
+        flip: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(path, crop=crop, filter=filter, flip=flip, **kwargs)
+        self.name = "cats"
+
+
+class Carla(ImageFolder):
+    """10,000 pictures of 18 cars in the simulator CARLA, on white: from GRAF, github.com/autonomousvision/graf.
+
+    Args:
+        path: folder or zip of the pictures (512x512).
+        crop, filter, flip: as in ``ImageFolder``.
+    """
+
+    def __init__(
+        self,
+        path: str = "data/carla/images",
+        crop: Crop = Crop(),
+        filter: Filter = "subsample",
+        flip: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(path, crop=crop, filter=filter, flip=flip, **kwargs)
+        self.name = "carla"
