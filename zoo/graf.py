@@ -43,7 +43,6 @@ from zoo.render import (
     Volume,
     expected_depth,
     orbit_cameras,
-    through,
     to_map,
 )
 
@@ -127,18 +126,21 @@ def all_pixels(resolution: int, device: torch.device | str = "cpu") -> Tensor:
     return torch.stack([columns, rows], dim=-1).reshape(-1, 2)
 
 
-def film_of(pixels: Tensor, resolution: int) -> Tensor:
-    """Film coordinates of columns and rows [..., 2]: of a pixel's top left corner, not of its centre, as published."""
-    return (pixels - resolution / 2) / pixels.new_tensor([resolution / 2, -resolution / 2])
+# A lens makes rays [B, R, 3] from cameras, pixels [R, 2] and the image's resolution. The return type stays open, so that
+# a config may name a class.
+Lens = Callable[[Camera, Tensor, int], Any]
 
 
-# A lens makes rays from cameras and film coordinates. The return type stays open, so that a config may name a class.
-Lens = Callable[[Camera, Tensor], Any]
+def perspective(camera: Camera, pixels: Tensor, resolution: int) -> Rays:
+    """Rays from one point, through the top left corners of pixels; of length one along the optical axis.
 
-
-def perspective(camera: Camera, film: Tensor) -> Rays:
-    """Rays from one point; of length one along the optical axis."""
-    return through(camera, film, unit=False)
+    In the published order of operations: at 512 times the frequency the field sees every rounding of a ray.
+    """
+    focal = (resolution * camera.intrinsics[:, 0, 0, None]).to(pixels.dtype)
+    x, y = (pixels - resolution / 2).unbind(-1)
+    local = torch.stack([x / focal, -y / focal, -torch.ones_like(x / focal)], dim=-1)
+    directions = (local[:, :, None] * camera.pose[:, None, :3, :3]).sum(-1)
+    return Rays(camera.origins[:, None].expand_as(directions), directions)
 
 
 @dataclass(frozen=True)
@@ -147,11 +149,12 @@ class Parallel:
 
     width: float
 
-    def __call__(self, camera: Camera, film: Tensor) -> Rays:
-        offset = torch.nn.functional.pad(film * (self.width / 2), (0, 1))
-        axes = camera.pose[:, :3, :3]
-        origins = camera.origins[:, None] + offset @ axes.mT
-        return Rays(origins, -axes[:, None, :, 2].expand_as(origins))
+    def __call__(self, camera: Camera, pixels: Tensor, resolution: int) -> Rays:
+        x, y = ((pixels - resolution / 2) * (self.width / resolution)).unbind(-1)
+        local = torch.stack([x, -y, torch.zeros_like(x)], dim=-1)
+        axes = camera.pose[:, None, :3, :3]
+        origins = (local[:, None] * axes).sum(-1) + camera.origins[:, None]
+        return Rays(origins, -axes[..., 2].expand_as(origins))
 
 
 @dataclass(frozen=True)
@@ -224,7 +227,7 @@ class Patches:
 
 
 def cut(images: Tensor, places: Tensor) -> Tensor:
-    """Patches [B, 3, K, K] of images [B, 3, H, H] at these places [B, K, K, 2]."""
+    """Patches [B, C, K, K] of images [B, C, H, H] at these places [B, K, K, 2]."""
     return grid_sample(images, places, align_corners=True)
 
 
@@ -400,12 +403,12 @@ class Generator(nn.Module):
 
     def rays(self, camera: Camera, resolution: int) -> Rays:
         """Rays [B, R, 3] of all pixels, row by row, through the pixels' top left corners."""
-        return self.lens(camera, film_of(all_pixels(resolution, self.device), resolution))
+        return self.lens(camera, all_pixels(resolution, self.device), resolution)
 
     def patch_rays(self, camera: Camera, places: Tensor, resolution: int) -> Rays:
-        """Rays [B, K K, 3] through places [B, K, K, 2] of images of this resolution."""
-        pixels = (places.flatten(1, 2) + 1) / 2 * (resolution - 1)
-        return self.lens(camera, film_of(pixels, resolution))
+        """Rays [B, K K, 3] at places [B, K, K, 2] of images of this resolution, cut out just as real patches are."""
+        whole = torch.cat(self.rays(camera, resolution)[:2], dim=-1)
+        return Rays(*cut(to_map(whole), places).flatten(2).mT.split(3, dim=-1))
 
     def render(
         self,
