@@ -126,8 +126,8 @@ def all_pixels(resolution: int, device: torch.device | str = "cpu") -> Tensor:
     return torch.stack([columns, rows], dim=-1).reshape(-1, 2)
 
 
-# A lens makes rays [B, R, 3] from cameras, pixels [R, 2] and the image's resolution. The return type stays open, so that
-# a config may name a class.
+# A lens makes rays [B, R, 3] from cameras, pixels [R, 2] and the image's resolution. The return type stays open, so
+# that a config may name a class.
 Lens = Callable[[Camera, Tensor, int], Any]
 
 
@@ -176,8 +176,8 @@ class AlongAxis:
     def planes(self, rays: Rays) -> tuple[Tensor, Tensor]:
         """near and far of each ray, [B, R, 1]."""
         nearer = torch.zeros_like(rays.origins[..., :1])
-        if self.radius is not None:
-            nearer = self.radius - rays.origins.norm(dim=-1, keepdim=True)
+        if self.radius is not None:  # the axes in published order, for the sake of the last bit
+            nearer = self.radius - z_up(rays.origins).norm(dim=-1, keepdim=True)
         return self.near - nearer, self.far - nearer
 
     def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
@@ -490,7 +490,7 @@ class Discriminator(nn.Module):
             ValueError: the patches have another size.
         """
         if patches.shape[-1] != self.size:
-            raise ValueError(f"This discriminator takes patches of {self.size} points, not of {patches.shape[-1]}.")
+            raise ValueError(f"This discriminator takes patches of side {self.size}, not {patches.shape[-1]}.")
         x = patches
         *strided, final = self.convolutions
         for i, convolution in enumerate(strided):

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import instance_norm, normalize
 from torch.utils.data import DataLoader
 
 import zoo.graf
@@ -263,7 +263,6 @@ def compare_block(
     rays = generator.rays(camera, size) if places is None else generator.patch_rays(camera, places, size)
     volume, field = generator.volume, generator.field
     two = isinstance(volume, TwoNetworks)
-    first = volume.volume if two else volume
     fields, colours = [field, volume.field] if two else [field], []
     hooks = [
         (f.output if f.output is not None else f.colour).register_forward_hook(lambda *call: colours.append(call[2]))
@@ -387,7 +386,7 @@ def sampling(case: Case) -> None:
     case.compare("rays_d", z_up(rays.directions).reshape(size, size, 3))
     case.compare("full_sampler.rays", torch.stack([z_up(rays.origins)[0], z_up(rays.directions)[0]]))
     pixels = zoo.graf.all_pixels(size)
-    case.compare("full_sampler.hw", sampler_places(case.outputs["full_sampler.hw"], pixels, size))
+    case.compare("full_sampler.hw", (pixels.flip(-1) - size / 2) / size)
 
     for name in [n for n in case.outputs if n.startswith("patch_") and n.endswith(".grid")]:
         block = name.removesuffix(".grid")
@@ -429,10 +428,6 @@ def sampling(case: Case) -> None:
     gan = small_gan()
     steps = [int(i) for i in re.search(r"it = ([\d,]+)", meaning["noise_schedule"])[1].split(",")]
     case.compare("noise_schedule", torch.tensor([gan.noise_at(step) for step in steps]))
-
-
-def sampler_places(theirs: Tensor, pixels: Tensor, size: int) -> Tensor:
-    return pixels
 
 
 def small_gan(**kwargs) -> GRAF:
@@ -482,10 +477,13 @@ def discriminator(case: Case) -> None:
         judge = load_discriminator(case, size, of["ndf"], f"discriminator.{prefix}.").eval()
         patches = to_map(case.inputs[f"patch{size}"].unflatten(0, (-1, size**2)))
         inputs, outputs = [], []
+
+        def remember(module, given, result, inputs=inputs, outputs=outputs) -> None:
+            inputs.append(given[0])
+            outputs.append(result)
+
         for convolution in judge.convolutions:
-            convolution.register_forward_hook(
-                lambda _, given, result: (inputs.append(given[0]), outputs.append(result))
-            )
+            convolution.register_forward_hook(remember)
         case.compare(f"{prefix}.eval", judge(patches)[..., None, None])
         compare_activations(case, f"{prefix}.eval.act", judge.first_norm, inputs, outputs)
         if f"{prefix}.eval_hflip" in case.outputs:
@@ -501,10 +499,10 @@ def discriminator(case: Case) -> None:
 
 
 def compare_activations(case: Case, prefix: str, first_norm: int, inputs: list, outputs: list) -> None:
-    """Published layers in order; an activation in place also changes what the layer before it is remembered to give."""
+    """Published layers in order: convolution, norm where there is one, activation."""
     layers = []
     for i, (given, result) in enumerate(zip(inputs[1:], outputs[:-1], strict=True)):
-        layers += [result, given, given] if i >= first_norm else [given, given]
+        layers += [result, instance_norm(result), given] if i >= first_norm else [result, given]
     layers.append(outputs[-1])
     for i, layer in enumerate(layers):
         name = f"{prefix}{i:02d}"
@@ -628,6 +626,14 @@ def step(case: Case) -> None:
     gan = build_gan(Replayed, case, Replay(recorded), noises, averages=averages)
     gan.generator.prior = zoo.graf.gaussian  # the codes were recorded as they are
     table = DISCRIMINATOR[patches.size]
+    if averages:
+        state = {
+            n.replace("_test.", ".", 1): t
+            for n, t in case.weights("").items()
+            if re.match(r"generator(_fine)?_test\.", n)
+        }
+        average = gan.averages["ema"].module
+        average.load_state_dict(from_published(state, list(average.state_dict()), GENERATOR))
 
     networks = {"d": {published_name(n, table): p for n, p in gan.discriminator.named_parameters()}}
     networks["generator"] = {published_name(n, GENERATOR): p for n, p in gan.generator.named_parameters()}
@@ -696,20 +702,17 @@ def published_order(config: dict, part: dict[str, nn.Parameter]) -> list[str]:
 
 @torch.no_grad()
 def inference(case: Case) -> None:
-    config, data = case.config, case.config["data"]
-    generator = load_generator(case).double().float()
+    data = case.config["data"]
+    generator = load_generator(case)
     shapes, appearances = case.inputs["z_shape"], case.inputs["z_appearance"]
     n = len(shapes)
     latent = Latent(shapes.repeat_interleave(len(appearances), 0), appearances.repeat(n, 1))
     case.compare("z_grid", torch.cat(latent, dim=-1))
 
     poses = generator.poses
-    middle_azimuth, middle_polar = (sum(ends) / 2 for ends in (poses.azimuth_deg, poses.polar_deg))
-    radius, fov = poses.radius[1], data["fov"]
-    counts = [min(20, int(round(high - low, 6))) for low, high in (poses.azimuth_deg, poses.polar_deg)]
-    rotation = path(radius, poses.azimuth_deg, middle_polar, counts[0], False, fov)
-    elevation = path(radius, poses.polar_deg, middle_azimuth, counts[1], True, fov)
-    found = torch.cat([rotation, elevation])
+    fov = data["fov"]
+    count = len(case.outputs["render_poses"])
+    found = path(poses.radius[1], poses.azimuth_deg, sum(poses.polar_deg) / 2, count, False, fov)
     case.compare("render_poses", found)
 
     camera = our_camera(found[20:21].expand(len(latent.shape), -1, -1), fov)
@@ -720,7 +723,8 @@ def inference(case: Case) -> None:
     case.compare("grid.acc", to_map(result.opacity) * 2 - 1)
     case.compare("grid.depth_colour", coloured(to_map(disparity(result)) * 2 - 1, data["near"], data["far"]))
     case.compare("depth_colour", coloured(case.inputs["disp"], data["near"], data["far"]))
-    quantised = ((image / 2 + 0.5) * 255).clamp(0, 255).to(torch.uint8).float() / 255 * 2 - 1
+    recorded = case.outputs["grid.rgb"]  # ours may fall on the other side of a level
+    quantised = ((recorded / 2 + 0.5) * 255).clamp(0, 255).to(torch.uint8).float() / 255 * 2 - 1
     case.compare("fid_quantised", quantised)
 
 
