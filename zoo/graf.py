@@ -35,6 +35,7 @@ from zoo.render import (
     Camera,
     FineDepths,
     Integrated,
+    LitVolume,
     Poses,
     Rays,
     Rendered,
@@ -294,8 +295,8 @@ class RadianceField(nn.Module):
             seen = positional_encoding(normalize(z_up(samples.directions), dim=-1), self.view_octaves)
             added = linear(seen, of_view) + added
         # No activation follows the feature layer, so it and the next one are one.
-        hidden = linear(x, of_feature @ self.feature.weight, of_feature @ self.feature.bias)
-        hidden = (hidden + added[..., None, :]).relu_()
+        added = added + of_feature @ self.feature.bias
+        hidden = linear(x, of_feature @ self.feature.weight).add_(added[..., None, :]).relu_()
         return self.density(x), self.colour(hidden).sigmoid()
 
     def trunk(self, points: Tensor, shape: Tensor) -> Tensor:
@@ -341,7 +342,7 @@ class TwoNetworks(nn.Module):
             further = self.depths(found.t, found.weights, draws)
             samples = Samples(*rays[:2], torch.cat([found.t, further], -1).sort(-1).values)
         first = self.volume
-        second = Volume(lambda *_: samples, first.density, first.background, None, first.intervals, first.chunk)
+        second = LitVolume(lambda *_: samples, first.density, first.background, first.intervals, first.chunk)
         return second(self.field, rays, condition, draws, density_noise)
 
     def query(self, field: nn.Module, samples: Samples, condition: Any) -> tuple[Tensor, Tensor]:
