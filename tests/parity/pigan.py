@@ -159,7 +159,7 @@ def render(case: Case) -> None:
         field = Watched(partial(generator.field, lock_view=block == "lock_view"))
         draws = Replay(forward_draws(case.draws(block), hierarchical))
         rays = generator.rays(camera, size)
-        integrated = volume(field, rays, styles, draws, options["nerf_noise"])
+        integrated = volume(field, rays, generator.field.modulate(styles), draws, options["nerf_noise"])
 
         origins, x, y, z = camera.origins, *camera.origins.T
         angles = torch.stack([torch.acos(y / origins.norm(dim=-1)), torch.atan2(z, x)], dim=-1)
@@ -212,8 +212,8 @@ def query(case: Case, generator: Generator) -> None:
     points, directions = case.inputs["query_points"], case.inputs["query_dirs"]
     samples = Samples(points, directions, torch.zeros_like(points[..., :1]))
     styles = generator.map(Latent(case.inputs["z"]))
-    with patch.object(zoo.pigan, "film_sine", Watched(zoo.pigan.film_sine)) as watched:
-        raw, colour = generator.field(samples, styles)
+    with patch.object(zoo.pigan, "sine", Watched(zoo.pigan.sine)) as watched:
+        raw, colour = generator.field(samples, generator.field.modulate(styles))
     case.compare("query.film_activations", torch.stack([result for _, result in watched.calls]))
     case.compare("query.rgb_sigma", torch.cat([colour, raw], -1)[:, :, 0])
 
@@ -598,7 +598,7 @@ def truncation(case: Case) -> None:
         volume = build_volume(options | changed)
         field = partial(generator.field, lock_view=changed.get("lock_view", False))
         draws = Replay(forward_draws(case.draws(block), options["hierarchical_sample"]))
-        result = volume(field, generator.rays(camera, size), styles, draws)
+        result = volume(field, generator.rays(camera, size), generator.field.modulate(styles), draws)
         colour = FILLS[changed.get("fill", "no")](result)
         case.compare(f"{block}.image", 2 * colour.mT.unflatten(-1, (size, size)) - 1)
         if f"{block}.depth" in case.outputs:
@@ -612,7 +612,8 @@ def shape(case: Case, generator: Generator, styles: Styles) -> None:
     i, side = torch.arange(n**3, dtype=torch.float32), 0.3
     points = (torch.stack([i / n / n % n, i / n % n, i % n], -1) * (side / (n - 1)) - side / 2)[None]
     case.compare("shape.samples", points)
-    raw, _ = generator.field(Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1])), styles)
+    samples = Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1]))
+    raw, _ = generator.field(samples, generator.field.modulate(styles))
     case.compare("shape.sigmas", raw.reshape(n, n, n))
 
 
