@@ -35,7 +35,6 @@ from zoo.render import (
     Camera,
     FineDepths,
     Integrated,
-    LitVolume,
     Poses,
     Rays,
     Rendered,
@@ -44,6 +43,7 @@ from zoo.render import (
     Volume,
     expected_depth,
     orbit_cameras,
+    query,
     to_map,
 )
 
@@ -342,12 +342,8 @@ class TwoNetworks(nn.Module):
             further = self.depths(found.t, found.weights, draws)
             samples = Samples(*rays[:2], torch.cat([found.t, further], -1).sort(-1).values)
         first = self.volume
-        second = LitVolume(lambda *_: samples, first.density, first.background, first.intervals, first.chunk)
+        second = Volume(lambda *_: samples, first.density, first.background, None, first.intervals, first.chunk)
         return second(self.field, rays, condition, draws, density_noise)
-
-    def query(self, field: nn.Module, samples: Samples, condition: Any) -> tuple[Tensor, Tensor]:
-        """The second network at these samples."""
-        return self.volume.query(self.field, samples, condition)
 
     def density(self, raw: Tensor, points: Tensor) -> Tensor:
         return self.volume.density(raw, points)
@@ -445,7 +441,7 @@ class Generator(nn.Module):
     def density(self, points: Tensor, styles: Latent) -> Tensor:
         """Density per world length [B, N, 1] at points [B, N, 3]."""
         samples = Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1]))
-        raw, _ = self.volume.query(self.field, samples, styles)
+        raw, _ = query(getattr(self.volume, "field", self.field), samples, styles, chunk=4096)
         return self.volume.density(raw, points[:, :, None])[:, :, 0]
 
     def turntable(self, latent: Latent, n: int) -> tuple[Latent, Camera]:

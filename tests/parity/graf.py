@@ -37,7 +37,6 @@ from zoo.render import (
     Camera,
     Importance,
     Integrated,
-    LitVolume,
     Rays,
     Samples,
     Volume,
@@ -89,7 +88,7 @@ def build_volume(config: dict) -> Volume | TwoNetworks:
         given, chosen = depths, importance
         depths = lambda rays, draws: given(rays, None)  # noqa: E731
         importance = lambda t, weights, draws: chosen(t, weights, None)  # noqa: E731
-    volume = LitVolume(depths, relu, white if data["white_bkgd"] else black, chunk=None)
+    volume = Volume(depths, relu, white if data["white_bkgd"] else black, chunk=None)
     return TwoNetworks(volume, importance, build_field(config, fine=True)) if nerf["N_importance"] else volume
 
 

@@ -86,10 +86,7 @@ class Volume(nn.Module):
             t, order = torch.cat([fine.t, samples.t], -1).sort(-1)
             samples = Samples(*rays[:2], t)
             raw, features = _reorder(order, fine_raw, raw), _reorder(order, fine_features, features)
-        return self.integrate(samples, raw, features, self.weigh(samples, raw, draws, density_noise, "final"))
-
-    def integrate(self, samples: Samples, raw: Tensor, features: Tensor, weights: Tensor) -> Integrated:
-        """Composites along the rays, from what the field gives at the samples and their weights [B, R, S]."""
+        weights = self.weigh(samples, raw, draws, density_noise, "final")
         opacity = weights.sum(-1, keepdim=True)
         weights, added = self.background(weights)
         composite = torch.einsum("brs,brsc->brc", weights, features) + added
@@ -109,78 +106,6 @@ class Volume(nn.Module):
             return query(field, samples, condition, self.chunk)
         found = query(field, samples.take(hits), condition, self.chunk)
         return tuple(x.new_zeros(*samples.t.shape, x.shape[-1]).index_copy(1, hits, x) for x in found)
-
-
-class LitVolume(Volume):
-    """As ``Volume`` without fine depths, but gradients are computed only for samples that give light.
-
-    The others have none where the density is cut off at zero, such as ``relu``: most of space. All samples are looked
-    at first without gradients, then those that gave light again with them, and nothing is recomputed in the backward
-    pass: with half of the samples lit this needs half of the work and memory of a plain backward pass.
-
-    Args:
-        depths, density, background, intervals: as in ``Volume``. A density that is zero nowhere gains nothing.
-        chunk: points that the field sees at once.
-    """
-
-    def __init__(
-        self,
-        depths: Depths,
-        density: Density = relu,
-        background: Background = black,
-        intervals: Intervals = open_ended,
-        chunk: int | None = 4096,
-    ) -> None:
-        super().__init__(depths, density, background, None, intervals, chunk)
-
-    def forward(
-        self, field: Field, rays: Rays, condition: Any, draws: Draws | None = None, density_noise: float = 0.0
-    ) -> Integrated:
-        """As ``Volume``. The field must treat every sample for itself."""
-        if not torch.is_grad_enabled():
-            return super().forward(field, rays, condition, draws, density_noise)
-        samples = self.depths(rays, draws)
-        with torch.no_grad():
-            raw, features = self.query(field, samples, condition)
-            noise = torch.zeros_like(raw)
-            if draws is not None and density_noise > 0:
-                noise = density_noise * draws.normal("final_density_noise", raw.shape)
-            lit = self.weigh(samples, raw + noise, None, 0.0, "final") > 0
-        # As many samples of each image, as rays of one sample; of an image with fewer lit ones also some dark ones.
-        index = lit.flatten(1).sort(descending=True, stable=True).indices[:, : int(lit.flatten(1).sum(1).max())]
-        pieces = [self.query_piece(field, samples, piece, condition) for piece in self.pieces(index)]
-        if pieces:
-            raw = _place(raw, index, [piece[0] for piece in pieces])
-            features = _place(features, index, [piece[1] for piece in pieces])
-        weights = self.weigh(samples, raw + noise, None, 0.0, "final")
-        return self.integrate(samples, raw, features, weights)
-
-    def pieces(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Indices [B, N] in chunks."""
-        if self.chunk is None or not index.numel():
-            return (index,) if index.numel() else ()
-        return index.split(max(1, self.chunk // len(index)), dim=1)
-
-    def query_piece(self, field: Field, samples: Samples, index: Tensor, condition: Any) -> tuple[Tensor, Tensor]:
-        """Raw density and features [B, N, C] at some samples, by their index [B, N] among all of an image."""
-        ray = index // samples.t.shape[-1]
-        chosen = Samples(
-            *(_choose(x, ray) for x in samples[:2]),
-            _choose(samples.t.flatten(1, 2)[..., None], index),
-            None if samples.placed is None else _choose(samples.placed.flatten(1, 2), index)[:, :, None],
-        )
-        return tuple(x[:, :, 0] for x in field(chosen, condition))
-
-
-def _choose(values: Tensor, index: Tensor) -> Tensor:
-    """Values [B, N, C] at indices [B, M]."""
-    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
-
-
-def _place(values: Tensor, index: Tensor, pieces: list[Tensor]) -> Tensor:
-    """Values [B, R, S, C] with the pieces, [B, N, C] together, at these indices [B, N] of an image's samples."""
-    new = torch.cat(pieces, dim=1)
-    return values.flatten(1, 2).scatter(1, index[..., None].expand_as(new), new).view_as(values)
 
 
 def _reorder(order: Tensor, fine: Tensor, coarse: Tensor) -> Tensor:
