@@ -49,7 +49,9 @@ def test_help_is_quick_and_imports_nothing_heavy():
     assert seconds < 0.5
 
 
-@pytest.mark.parametrize("verb", ["fit", "sample", "orbit", "evaluate", "leaderboard", "benchmark", "bundle", "list"])
+@pytest.mark.parametrize(
+    "verb", ["fit", "sample", "orbit", "evaluate", "leaderboard", "benchmark", "bundle", "convert", "list"]
+)
 def test_help_of_a_verb_imports_nothing_heavy(verb):
     code = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules)); from zoo.cli import main\n"
     code += f"main(['{verb}', '--help'])"
