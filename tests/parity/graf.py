@@ -47,8 +47,10 @@ from zoo.render import (
     white,
 )
 from zoo.render.cameras import intrinsics_from_fov
+from zoo.weights import graf
 from zoo.weights.graf import DISCRIMINATOR, GENERATOR
-from zoo.weights.names import from_published, published_name
+from zoo.weights.names import from_published, published_name, to_published
+from zoo.weights.read import Place, read
 
 # Published arguments
 
@@ -745,7 +747,62 @@ def coloured(disparities: Tensor, near: float, far: float) -> Tensor:
     return levels.float().permute(0, 3, 1, 2) / 255 * 2 - 1
 
 
+@torch.no_grad()
+def checkpoint(case: Case) -> None:
+    """The file of a training run: every tensor, and what is drawn with them."""
+    config, data = case.config, case.config["data"]
+    nerf, z = config["nerf"], config["z_dist"]
+    place = Place(case.folder / "model.pt")
+    contents = read(place)
+    assert contents.names == case.info["files"]["model.pt"]["pickle_globals"]
+    assert graf.part(contents) == "generator" and len(graf.experiments(contents)) > 0
+    experiment = {
+        "class_path": "zoo.graf.Generator",
+        "init_args": {
+            "field": {
+                "class_path": "zoo.graf.RadianceField",
+                "init_args": {"point_octaves": nerf["multires"], "view_octaves": nerf["multires_views"]},
+            },
+            "volume": {
+                "class_path": "zoo.render.Volume",
+                "init_args": {
+                    "depths": {
+                        "class_path": "zoo.graf.AlongAxis",
+                        "init_args": {
+                            "near": data["near"],
+                            "far": data["far"],
+                            "samples": nerf["N_samples"],
+                            "radius": radius_range(config)[1],
+                        },
+                    },
+                    "background": f"zoo.render.{'white' if data['white_bkgd'] else 'black'}",
+                },
+            },
+            "poses": {"class_path": "zoo.graf.OnSphere", "init_args": {"fov_deg": data["fov"]}},
+            "resolution": data["imsize"],
+        },
+    }
+    for weights, prefix in (("raw", "generator."), ("ema", "generator_test.")):
+        converted = graf.convert(place, contents, experiment, weights)
+        assert converted.network.field.appearance_dim == z["dim_appearance"] and not converted.unused
+        back, expected = to_published(converted.network.state_dict(), GENERATOR), case.weights(prefix)
+        back = {name.removeprefix("generator."): tensor for name, tensor in back.items()}
+        assert set(back) == set(expected) and all(torch.equal(back[n], expected[n]) for n in expected)
+        camera = our_camera(case.inputs["poses"], data["fov"])
+        latent = converted.network.map(codes(config, case.inputs["z"]))
+        case.compare(f"image_{weights}", converted.network.render(latent, camera).image)
+    assert converted.card["iterations"] == contents.value["it"]
+
+    size = math.isqrt(config["ray_sampler"]["N_samples"])
+    judge, expected = Discriminator(size, config["discriminator"]["ndf"]), case.weights("discriminator.")
+    table = DISCRIMINATOR[size]
+    judge.load_state_dict(from_published(contents.value["discriminator"], list(judge.state_dict()), table))
+    back = to_published(judge.state_dict(), table)
+    assert set(back) == set(expected) and all(torch.equal(back[n], expected[n]) for n in expected)
+
+
 KINDS = {
+    "checkpoint": checkpoint,
     "render": render,
     "sampling": sampling,
     "discriminator": discriminator,
