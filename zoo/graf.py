@@ -31,6 +31,7 @@ from zoo.draws import Draws
 from zoo.gan import GAN, Average, OptimizerFactory, frozen
 from zoo.layers.encoding import positional_encoding
 from zoo.losses import judged_fake, judged_real, r1_penalty
+from zoo.precision import Precision
 from zoo.render import (
     Camera,
     FineDepths,
@@ -518,6 +519,7 @@ class GRAF(GAN):
         noise_iterations: it falls linearly over these and stays at its last value above zero; 0 for no fall.
         mirror: half of all patches, real and generated, are mirrored before they are judged.
         milestones: both learning rates are multiplied by ``decay`` at each of these iterations.
+        precision: of the discriminator, but for R1.
     """
 
     def __init__(
@@ -535,8 +537,9 @@ class GRAF(GAN):
         mirror: bool = False,
         milestones: Sequence[int] = (50_000, 100_000, 200_000),
         decay: float = 0.5,
+        precision: Precision = "float32",
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed)
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision)
         self.patches, self.r1_weight, self.mirror = patches, r1_weight, mirror
         self.density_noise, self.noise_iterations = density_noise, noise_iterations
         self.milestones, self.decay = milestones, decay
@@ -581,7 +584,8 @@ class GRAF(GAN):
     def loss_d(self, real: Tensor, fake: Tensor, draws: Draws) -> dict[str, Tensor]:
         """What the discriminator pays, by term."""
         real = real.detach().requires_grad_()
-        scores = self.judge(real, draws)
+        with self.full_precision():  # R1 differentiates these scores
+            scores = self.judge(real, draws)
         points = self.patches.size**2
         return {
             "real": judged_real(scores),
