@@ -173,6 +173,10 @@ def published_draws(case: Case, block: str, config: dict, patches: Patches | Non
     if "scale" in found:
         scale = torch.cat(found.pop("scale")).double()
         least = patches.least_scale(config["iteration"])
+        for name in (n for n in case.named_draws(block) if n.endswith("scale")):  # between which ends it was drawn
+            low, high = re.search(r"uniform_\(([^,]+),([^)]+)\)", case.info["inputs"][name]["meaning"]).groups()
+            assert math.isclose(float(low), least, rel_tol=1e-5), f"{name}: from {low}, not {least}"
+            assert math.isclose(float(high), patches.max_scale, rel_tol=1e-5), f"{name}: to {high}"
         pairs.append(("patch_scale", share(scale, least, patches.max_scale)))
         shifts = []
         for axis in ("h", "w"):
