@@ -17,8 +17,9 @@ from zoo.render import Orbit, Stratified, Volume
 from zoo.weights import pigan
 from zoo.weights.bundle import load_bundle, save_bundle
 from zoo.weights.convert import convert, recognised, systems
+from zoo.weights.names import to_published
 from zoo.weights.pickles import Record
-from zoo.weights.pigan import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR, to_published
+from zoo.weights.pigan import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR
 from zoo.weights.read import Contents, Place
 
 RUN = Path(__file__).parent / "parity" / "cases" / "pigan" / "checkpoint"
