@@ -40,7 +40,8 @@ from zoo.render import (
     through,
     white,
 )
-from zoo.weights.pigan import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR, UNUSED, from_published, published_name
+from zoo.weights.names import UNUSED, from_published, published_name
+from zoo.weights.pigan import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR
 
 BOX = 2 / 0.24
 CHANNELS = {"sg": ["32", "64", "128", "256", "400", "400", "400", "400"]}
