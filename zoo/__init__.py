@@ -3,7 +3,11 @@
 from importlib import import_module
 from typing import Any
 
-_HOMES = {"GAN": "zoo.gan", "PiGAN": "zoo.pigan"}  # torch is imported only when one of these is asked for
+_HOMES = {
+    "GAN": "zoo.gan",
+    "GIRAFFE": "zoo.giraffe",
+    "PiGAN": "zoo.pigan",
+}  # torch is imported only when one of these is asked for
 
 __all__ = list(_HOMES)
 
