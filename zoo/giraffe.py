@@ -45,8 +45,6 @@ from zoo.render import (
     expected_depth,
     look_at,
     open_ended,
-    pixel_corners,
-    through,
     to_map,
     transmission_weights,
 )
@@ -67,6 +65,11 @@ def turned(turns: Tensor) -> Tensor:
     angle = 2 * math.pi * turns.double()
     cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
     return torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], -1).unflatten(-1, (3, 3)).float()
+
+
+def rotated(points: Tensor, rotation: Tensor) -> Tensor:
+    """Points [..., 3] by matrices [..., 3, 3]."""
+    return (rotation * points[..., None, :]).sum(-1)
 
 
 def between(low: Any, high: Any, share: Tensor) -> Tensor:
@@ -179,11 +182,10 @@ class Field(nn.Module):
     def terms(self, shape: Tensor, appearance: Tensor) -> Tensor:
         """What the codes [..., latent_dim] add to the first layer, to each skip and to the view layer: [..., T, C].
 
-        They are the same for all points of an object, and hold those layers' biases, too.
+        They are the same for all points of an object.
         """
-        added = [self.shape(shape) + self.first.bias]
-        added += [code(shape) + point.bias for code, point in zip(self.skip_shapes, self.skip_points, strict=True)]
-        return torch.stack([*added, self.appearance(appearance) + self.colour.bias], dim=-2)
+        added = [self.shape(shape), *(layer(shape) for layer in self.skip_shapes), self.appearance(appearance)]
+        return torch.stack(added, dim=-2)
 
     def forward(self, points: Tensor, directions: Tensor | None, terms: Tensor) -> tuple[Tensor, Tensor]:
         """Raw density [...] and hidden features [..., hidden_dim], of which ``finish`` makes the features.
@@ -195,15 +197,15 @@ class Field(nn.Module):
         """
         first, *skips, colour = terms.unbind(-2)
         encoded = self.positions(points)
-        x = (linear(encoded, self.first.weight) + first).relu_()
+        x = (self.first(encoded) + first).relu_()
         skip = iter(zip(self.skip_points, skips, strict=True))
         for number, layer in enumerate(self.layers, start=1):
             x = layer(x).relu_()
             if number in self.skips:
                 point, added = next(skip)
-                x = x + linear(encoded, point.weight) + added
+                x = x + added + point(encoded)
         raw = self.density(x)[..., 0]
-        x = linear(x, self.colour.weight) + colour
+        x = self.colour(x) + colour
         if self.directions is not None and directions is not None:
             x = (x + self.view(self.directions(normalize(directions, dim=-1)))).relu_()
         return raw, self.features(x).sigmoid() if self.sigmoid else x
@@ -367,6 +369,11 @@ class Counts:
 # Cameras
 
 
+def single(camera: Camera) -> Camera:
+    """In single precision."""
+    return Camera(camera.pose.float(), camera.intrinsics.float())
+
+
 @dataclass(frozen=True)
 class ScenePoses:
     """Cameras uniform on a patch of a sphere around the origin, looking at it.
@@ -398,54 +405,82 @@ class ScenePoses:
     def __call__(self, n: int, draws: Draws | None) -> Camera:
         if draws is None:
             return self.at(*(torch.full((n,), 0.5) for _ in range(3)))
-        origins, sine = self.draw(n, draws)
-        nearest = min(max(0.5, min(self.polar)), max(self.polar))  # to the horizon, where the sine is largest
-        return self.zoomed(origins, sine, self.radius[1], 2 * math.sqrt(nearest * (1 - nearest)))
+        level = min(max(0.5, min(self.polar)), max(self.polar))  # where cameras are farthest from the vertical axis
+        widest = 2 * math.sqrt(level * (1 - level)) * self.radius[1]
+        return single(self.zoomed(self.draw(n, draws), self.radius[1], widest))
 
     def together(self, n: int, draws: Draws) -> Camera:
-        """n cameras drawn as the published training draws them."""
-        origins, sine = self.draw(n, draws)
-        distance = origins.norm(dim=-1)
-        return self.zoomed(origins, sine, distance.max(), (sine * distance).max() / distance.max())
+        """n cameras drawn as the published training draws them, in double precision."""
+        return self.zoomed(self.draw(n, draws))
 
-    def draw(self, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
-        shares = [draws.uniform(name, (n,)) for name in ("azimuth", "polar", "radius")]
-        return self.origins(*shares)
+    def draw(self, n: int, draws: Draws) -> Tensor:
+        return self.origins(*(draws.uniform(name, (n,)) for name in ("azimuth", "polar", "radius")))
 
-    def origins(self, azimuth: Tensor, polar: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions [B, 3] in double precision, and sines [B] of the angle from the vertical, at shares of the ranges.
-
-        All shares are [B], 0 for the first value of a range and 1 for the last.
-        """
+    def origins(self, azimuth: Tensor, polar: Tensor, radius: Tensor) -> Tensor:
+        """Positions [B, 3] at shares [B] of the ranges, 0 for the first value and 1 for the last."""
         theta = 2 * math.pi * between(*self.azimuth, azimuth.double())
         phi = (1 - 2 * between(*self.polar, polar.double()).clamp(1e-5, 1 - 1e-5)).arccos()
         unit = torch.stack([phi.sin() * theta.sin(), phi.cos(), phi.sin() * theta.cos()], dim=-1)
-        return between(*self.radius, radius.double())[:, None] * unit, phi.sin()
+        return between(*self.radius, radius.float())[:, None] * unit.float()
 
-    def zoomed(self, origins: Tensor, sine: Tensor, farthest: Any, steepest: Any) -> Camera:
-        """Cameras that see less of the scene the smaller their sine and distance are beside the largest ones."""
+    def zoomed(self, origins: Tensor, farthest: float | None = None, widest: float | None = None) -> Camera:
+        """Cameras that see less of the scene the nearer they are to the origin and to the vertical axis.
+
+        Args:
+            origins: positions, [B, 3].
+            farthest, widest: distances from the origin and from the axis to compare with; None: the batch's largest.
+        """
         if not self.zoom:
             return self.camera(origins, 1.0, 1.0)
-        reach = origins.norm(dim=-1) / farthest  # length of the published camera's axis towards the scene
-        across = sine * reach / steepest
-        upwards = across * reach
-        upwards = upwards / (upwards.max() if torch.is_tensor(farthest) else 1)
+        distance, aside = origins.double().norm(dim=-1), origins[:, [0, 2]].double().norm(dim=-1)
+        # The lengths of the published camera's axes, of which the intrinsics only know ratios.
+        reach = distance / (distance.max() if farthest is None else farthest)
+        across = aside / (aside.max() if widest is None else widest)
+        upwards = reach * across
+        upwards = upwards / (upwards.max() if farthest is None else 1)
         return self.camera(origins, reach / across, reach / upwards)
 
     def camera(self, origins: Tensor, zoom_x: Tensor | float, zoom_y: Tensor | float) -> Camera:
-        focal = 0.5 / math.tan(math.radians(self.fov_deg) / 2)
-        intrinsics = torch.eye(3, dtype=origins.dtype, device=origins.device).repeat(len(origins), 1, 1)
+        origins = origins.double()
+        intrinsics = torch.eye(3, dtype=torch.float64, device=origins.device).repeat(len(origins), 1, 1)
         intrinsics[:, :2, 2] = 0.5
-        intrinsics[:, 0, 0], intrinsics[:, 1, 1] = focal * zoom_x, focal * zoom_y
-        return Camera(look_at(origins).float(), intrinsics.float())
+        intrinsics[:, 0, 0], intrinsics[:, 1, 1] = self.focal * zoom_x / 2, self.focal * zoom_y / 2
+        return Camera(look_at(origins), intrinsics)
+
+    @property
+    def focal(self) -> float:
+        """Focal length of a camera without zoom, for an image from -1 to 1, rounded to single precision."""
+        return torch.tensor(1 / math.tan(math.radians(self.fov_deg) / 2)).float().item()
 
     def at(self, azimuth: Tensor, polar: Tensor, radius: Tensor) -> Camera:
         """Cameras at chosen shares [B] of the ranges."""
-        return self.camera(self.origins(azimuth, polar, radius)[0], 1.0, 1.0)
+        return single(self.camera(self.origins(azimuth, polar, radius), 1.0, 1.0))
 
     def turntable(self, n: int) -> Camera:
         """From the first azimuth to the last one."""
         return self.at(torch.linspace(0, 1, n), torch.full((n,), 0.5), torch.full((n,), 0.5))
+
+
+@dataclass(frozen=True)
+class StratifiedDepths:
+    """As ``zoo.render.Stratified``, in the published order of arithmetic.
+
+    The highest octave of the fields makes a thousandth of the rounding of a point's place into a visible difference, so
+    that here and in the generator's rays the order of operations is part of the model.
+    """
+
+    near: float
+    far: float
+    samples: int
+
+    def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
+        line = torch.linspace(0, 1, self.samples, device=rays.origins.device, dtype=rays.origins.dtype)
+        t = (self.near + line * (self.far - self.near)).expand(*rays.origins.shape[:-1], -1)
+        if draws is not None:
+            middles = (t[..., 1:] + t[..., :-1]) / 2
+            low, high = torch.cat([t[..., :1], middles], -1), torch.cat([middles, t[..., -1:]], -1)
+            t = low + (high - low) * draws.uniform("jitter", t.shape)
+        return Samples(rays.origins, rays.directions, t)
 
 
 # Composition: densities [F, B, R, S] of all fields to their common density [B, R, S] and each one's share of the
@@ -494,9 +529,9 @@ class Scene(nn.Module):
         """World points to boxes, R (p - t) / s, and to the turned background (section 3.1, equation 6)."""
         origins, directions = to_paper(samples.origins), to_paper(samples.directions)
         ahead = torch.stack([origins, origins + directions], 1)[:, None]  # [B, 1, 2, R, 3]: both are moved as points
-        boxed = ahead - latent.place[:, :, None, None]
-        boxed = (boxed @ latent.rotation[:, :, None].mT) / latent.scale[:, :, None, None]
-        behind = ahead[:, 0] @ latent.background_rotation[:, None].mT
+        boxed = rotated(ahead - latent.place[:, :, None, None], latent.rotation[:, :, None, None])
+        boxed = boxed / latent.scale[:, :, None, None]
+        behind = rotated(ahead[:, 0], latent.background_rotation[:, None, None])
         starts, rays = boxed[:, :, 0], boxed[:, :, 1] - boxed[:, :, 0]
         start, ray = behind[:, 0], behind[:, 1] - behind[:, 0]
         t = samples.t[..., None]
@@ -796,12 +831,31 @@ class Generator(nn.Module):
         Along the optical axis they are as long as the camera's distance from the origin, measured in that of the
         ``farthest``: by default of the prior, in published training of the batch.
         """
-        rays = through(camera, pixel_corners(resolution, self.device), unit=False)
+        camera = Camera(camera.pose.double(), camera.intrinsics.double())
         farthest = self.poses.farthest if farthest is None else farthest
-        if farthest is None:
-            return rays
-        reach = camera.origins.norm(dim=-1)[:, None, None] / farthest
-        return rays._replace(directions=rays.directions * reach, local=None)
+        reach = torch.ones_like(camera.pose[:, 0, 0]) if farthest is None else camera.origins.norm(dim=-1) / farthest
+        inverse = 1 / torch.tensor(self.poses.focal, device=self.device)
+        lengths = torch.stack([*(reach / (2 * camera.intrinsics[:, i, i] * inverse) for i in (0, 1)), reach], -1)
+        axes = (camera.pose[:, :3, :3] * lengths[:, None]).float()  # the published camera's, which are not rigid
+        line = 2 * torch.arange(resolution, device=self.device) / (resolution - 1) - 1
+        y, x = (film.flatten() for film in torch.meshgrid(-line, line, indexing="ij"))
+        x = x - (2 * camera.intrinsics[:, 0, 2, None] - 1).float()
+        y = y + (2 * camera.intrinsics[:, 1, 2, None] - 1).float()
+        right, up, back = (axes[:, None, :, i] for i in range(3))
+        origins = camera.origins.float()[:, None]
+        points = x[..., None] * (right * inverse) + y[..., None] * (up * inverse) - back + origins
+        return Rays(origins.expand_as(points), points - origins)
+
+    def side(self, resolution: int | None) -> int:
+        """Side of the feature map [pixels] for images of this side."""
+        factor = 2**self.renderer.stages
+        side, rest = divmod(resolution or self.resolution, factor)
+        if rest or side < 2:
+            raise ValueError(
+                f"This generator renders images whose side is a multiple of {factor} from {2 * factor} on, such as "
+                f"{self.resolution}, not {resolution}."
+            )
+        return side
 
     def render(
         self,
@@ -824,14 +878,7 @@ class Generator(nn.Module):
         Raises:
             ValueError: the 2D network cannot make an image of that side.
         """
-        factor = 2**self.renderer.stages
-        side, rest = divmod(resolution or self.resolution, factor)
-        if rest or side < 2:
-            raise ValueError(
-                f"This generator renders images whose side is a multiple of {factor} from {2 * factor} on, such as "
-                f"{self.resolution}, not {resolution}."
-            )
-        rays = self.rays(camera, side, farthest)
+        rays = self.rays(camera, self.side(resolution), farthest)
         integrated = self.volume(self.scene, rays, styles, draws, self.density_noise)
         image, raw = self.renderer(to_map(integrated.features))
         depth = expected_depth(integrated) * rays.directions.norm(dim=-1, keepdim=True)
@@ -848,9 +895,11 @@ class Generator(nn.Module):
         alone.present[:, -1] = False
         return self.scene(Samples(points, nowhere, nowhere[..., :1]), alone)[0][:, :, 0]
 
-    def masks(self, styles: Latent, camera: Camera, resolution: int | None = None) -> Tensor:
+    def masks(
+        self, styles: Latent, camera: Camera, *, resolution: int | None = None, farthest: Tensor | None = None
+    ) -> Tensor:
         """Opacity of each object as if it were alone, [B, N, h, w]; what lies at the last sample is not counted."""
-        rays = self.rays(camera, (resolution or self.resolution) // 2**self.renderer.stages)
+        rays = self.rays(camera, self.side(resolution), farthest)
         samples = self.volume.depths(rays, None)
         placed = self.scene.place(samples, styles)
         densities = self.scene.densities(self.scene.query(placed, styles)[0], placed, styles)
@@ -863,7 +912,7 @@ class Generator(nn.Module):
         cameras zoomed by the steepest and farthest of them."""
         latent = self.scenes(n, draws, draws.shared("background_rotation", ()))
         camera = self.poses.together(n, draws).to(self.device)
-        farthest = None if self.poses.farthest is None else camera.origins.norm(dim=-1).max()
+        farthest = camera.origins.norm(dim=-1).max() if self.poses.zoom else None
         return self.render(self.map(latent), camera, draws=draws, farthest=farthest).image
 
     def turntable(self, latent: Latent, n: int) -> tuple[Latent, Camera]:
