@@ -36,8 +36,8 @@ format: .venv/installed ## put format and imports in order
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-leaderboard: .venv/installed ## write the table in README.md anew from results.csv
-	.venv/bin/python -c 'from zoo.leaderboard import update_page; print("changed" if update_page("README.md") else "up to date")'
+leaderboard: .venv/installed ## write the tables of README.md and of the systems' pages anew from results.csv
+	.venv/bin/python -c 'from zoo.leaderboard import update_pages; print(*update_pages() or ["up to date"])'
 
 clean: ## remove .venv and what runs have made
 	rm -rf .venv runs data

@@ -19,6 +19,7 @@ from PIL import Image
 
 from tests.tiny import write_config
 from zoo import verbs
+from zoo.benchmark import Work
 from zoo.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -48,7 +49,9 @@ def test_help_is_quick_and_imports_nothing_heavy():
     assert seconds < 0.5
 
 
-@pytest.mark.parametrize("verb", ["fit", "sample", "orbit", "evaluate", "leaderboard", "benchmark", "bundle", "list"])
+@pytest.mark.parametrize(
+    "verb", ["fit", "sample", "orbit", "evaluate", "leaderboard", "benchmark", "bundle", "convert", "list"]
+)
 def test_help_of_a_verb_imports_nothing_heavy(verb):
     code = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules)); from zoo.cli import main\n"
     code += f"main(['{verb}', '--help'])"
@@ -114,6 +117,20 @@ def test_benchmark_prints_one_line(tmp_path, capsys):
         assert main(["benchmark", config, "--work", work, "--json", "--steps", "2"]) == 0
         facts = json.loads(capsys.readouterr().out)
         assert facts["system"] == "PiGAN" and facts[unit] > 0 and facts["resolution"] == 8
+        assert facts["field_gflop"] == pytest.approx(facts["field_gflops"] * facts[unit], rel=0.2)
+        assert facts["sgemm_gflops"] > 1 and facts["peak_rss_mib"] > 100
+
+
+def test_the_work_of_a_generator_is_counted_as_its_algorithm_needs_it():
+    linear = torch.nn.Linear(10, 20)
+    generator = torch.nn.ModuleDict({"outer": torch.nn.Sequential(linear), "linear": linear})
+    once = 2 * 10 * 20 * 5
+    with Work(generator) as work:
+        generator["outer"](torch.rand(5, 10)).sum().backward()
+        assert work.flop == 3 * once
+        with torch.no_grad():
+            generator["linear"](torch.rand(5, 10))
+        assert work.flop == 4 * once
 
 
 def test_evaluate_hands_everything_on(run, tmp_path, monkeypatch, capsys):

@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.draws import SampleDraws
 from zoo.evaluate.samples import evaluating
@@ -30,6 +32,7 @@ def measure(
     Args:
         config: an experiment with a ``model`` block.
         work: ``render``: seconds_per_image of the generator; ``train``: seconds_per_step of the whole training step.
+            Beside them field_gflop, the generator's arithmetic in one image or step, and field_gflops, it by second.
         resolution: side of the pictures [pixels]; by default the generator's own.
         batch: pictures at once.
         threads: of the processor.
@@ -38,15 +41,22 @@ def measure(
     torch.set_num_threads(threads)
     gan = build(config["model"], GAN)
     resolution = resolution or gan.generator.resolution
+    with Work(gan.generator) as done:
+        (render_times if work == "render" else train_times)(gan, resolution, batch, 0)
     if work == "render":
-        timed = {"seconds_per_image": statistics.median(render_times(gan, resolution, batch, steps)) / batch}
+        name, seconds = "seconds_per_image", statistics.median(render_times(gan, resolution, batch, steps)) / batch
     else:
-        timed = {"seconds_per_step": statistics.median(train_times(gan, resolution, batch, steps))}
+        name, seconds = "seconds_per_step", statistics.median(train_times(gan, resolution, batch, steps))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+    gflop = done.flop / 1e9 / (batch if work == "render" else 1)
     return {
         "system": type(gan).__name__,
-        **{name: round(value, 6) for name, value in timed.items()},
+        "work": work,
+        name: round(seconds, 6),
         "peak_rss_mib": round(peak),
+        "field_gflop": float(f"{gflop:.5g}"),
+        "field_gflops": float(f"{gflop / seconds:.4g}"),
+        "sgemm_gflops": round(sgemm(), 1),
         "parameters": sum(p.numel() for p in gan.generator.parameters()),
         "precision": str(next(gan.generator.parameters()).dtype).removeprefix("torch."),
         "resolution": resolution,
@@ -56,8 +66,57 @@ def measure(
     }
 
 
+def sgemm(side: int = 4096) -> float:
+    """GFLOP/s of a product of two square float32 matrices, the best of three: what this machine can reach."""
+    a, b = torch.rand(2, side, side)
+    result, times = a @ b, []
+    for _ in range(3):
+        start = time.perf_counter()
+        torch.mm(a, b, out=result)
+        times.append(time.perf_counter() - start)
+    return 2 * side**3 / min(times) / 1e9
+
+
+class Work:
+    """Floating point operations of a generator's matrix products and convolutions, as its paper's algorithm needs them.
+
+    What runs without gradients counts once, what runs with them three times (forward, and backward for inputs and for
+    weights). What is computed anew in a backward pass does not count, and what is left out there does.
+
+    Args:
+        generator: whose parts are watched while this context is entered.
+    """
+
+    def __init__(self, generator: nn.Module) -> None:
+        self.generator, self.flop, self.depth = generator, 0, 0
+
+    def __enter__(self) -> "Work":
+        parts = list(self.generator.children())
+        self.hooks = [part.register_forward_pre_hook(self.begin) for part in parts]
+        self.hooks += [part.register_forward_hook(self.end, always_call=True) for part in parts]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+    def begin(self, *_: object) -> None:
+        if torch._C._current_graph_task_id() == -1:  # not inside a backward pass
+            self.depth += 1
+            if self.depth == 1:
+                self.counter = FlopCounterMode(display=False)
+                self.counter.__enter__()
+
+    def end(self, *_: object) -> None:
+        if torch._C._current_graph_task_id() == -1:
+            self.depth -= 1
+            if self.depth == 0:
+                self.counter.__exit__(None, None, None)
+                self.flop += self.counter.get_total_flops() * (3 if torch.is_grad_enabled() else 1)
+
+
 def render_times(gan: GAN, resolution: int, batch: int, steps: int) -> list[float]:
-    """Seconds of rendering a batch, after one that is not counted."""
+    """Seconds of rendering a batch, so many times after one that is not counted."""
     times = []
     with evaluating(gan.generator):
         for step in range(steps + 1):
@@ -94,7 +153,7 @@ class Stopwatch(pl.Callback):
 
 
 def train_times(gan: GAN, resolution: int, batch: int, steps: int) -> list[float]:
-    """Seconds of a training step, after one that is not counted."""
+    """Seconds of so many training steps, after one that is not counted."""
     quieten()
     watch = Stopwatch()
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}

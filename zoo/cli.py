@@ -25,6 +25,7 @@ VERBS = {
     "leaderboard": "print the table of scores",
     "benchmark": "time rendering or training of an experiment",
     "bundle": "write the weights of a checkpoint for others to use",
+    "convert": "turn a published checkpoint into a weights bundle, running nothing in it",
 }
 TRAINING_HELP = """\
 usage: zoo {verb} -c CONFIG.yaml [-c OVERLAY.yaml ...] [--KEY VALUE ...]
@@ -64,6 +65,8 @@ def main(argv: list[str] | None = None) -> int:
     keep_freed_memory()
     try:
         return train(verb, rest) if verb in TRAINING else call(verb, rest)
+    except BrokenPipeError:  # what reads our output has seen enough
+        return 1
     except Exception as error:
         if type(error).__name__ == "NonFiniteLoss":
             return fail(str(error), 1)
@@ -75,8 +78,6 @@ def main(argv: list[str] | None = None) -> int:
         return fail(" ".join(str(error).split()))
     except KeyboardInterrupt:
         return fail("Interrupted.", 130)
-    except BrokenPipeError:
-        return 1
 
 
 def overview() -> str:

@@ -1,6 +1,8 @@
 """Where the files that come with the package lie, from a checkout as well as from an installed wheel."""
 
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).parent
 CONFIGS = next((d for d in (PACKAGE.parent / "configs", PACKAGE / "configs") if d.is_dir()), PACKAGE / "configs")
@@ -22,3 +24,19 @@ def config_path(name: str) -> Path | None:
     """The file of an experiment (``pigan/cars32``) or overlay (``overlays/debug``); None where there is none."""
     path = CONFIGS / f"{name.removesuffix('.yaml').removeprefix('configs/')}.yaml"
     return path if path.is_file() else None
+
+
+def read_experiment(name: str) -> dict[str, Any]:
+    """The yaml of an experiment, given as a file or by name.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    import yaml
+
+    path = Path(name) if Path(name).is_file() else config_path(name)
+    if path is None:
+        found = get_close_matches(name, config_names(), n=1)
+        hint = f" Did you mean '{found[0]}'?" if found else " 'zoo list' shows the names of experiments."
+        raise FileNotFoundError(f"There is no experiment '{name}' and no such file.{hint}")
+    return yaml.safe_load(path.read_text())

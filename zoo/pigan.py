@@ -35,6 +35,7 @@ from zoo.render import (
     expected_depth,
     off_the_poles,
     pixel_corners,
+    query,
     through,
     to_map,
 )
@@ -117,33 +118,47 @@ class FilmSiren(nn.Module):
             bound = math.sqrt(6 / layer.in_features) / 25
             nn.init.uniform_(layer.weight, -bound, bound)
 
-    def forward(self, samples: Samples, styles: Styles, lock_view: bool = False) -> tuple[Tensor, Tensor]:
-        """Raw density [B, R, S, 1] and colour in [0, 1] [B, R, S, 3]; with lock_view as if all were seen along -z."""
+    def modulate(self, styles: Styles) -> list[tuple[Tensor, Tensor]]:
+        """Sine layers of B styles: weights [B, C_in, C_out] and biases [B, 1, C_out] that FiLM has gone into.
+
+        sin(frequency (W x + b) + phase) of equation 5 is the sine of one linear layer.
+        """
         frequencies, phases = 15 * styles.frequencies + 30, styles.phases
+        return [
+            ((f[:, :, None] * layer.weight).mT.contiguous(), (f * layer.bias + p)[:, None])
+            for layer, f, p in zip(
+                [*self.layers, self.colour_sine], frequencies.unbind(1), phases.unbind(1), strict=True
+            )
+        ]
+
+    def forward(
+        self, samples: Samples, sines: list[tuple[Tensor, Tensor]], lock_view: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Raw density [B, R, S, 1] and colour in [0, 1] [B, R, S, 3].
+
+        Args:
+            samples: B x R x S of them.
+            sines: from ``modulate``.
+            lock_view: whether the colour is as if everything were seen along -z.
+        """
         points = samples.points.flatten(1, 2) * self.input_scale
         x = points if self.embedding is None else torch.cat([self.embedding(points), points], dim=-1)
-        for i, layer in enumerate(self.layers):
-            x = film_sine(x, layer, frequencies[:, i], phases[:, i])
+        *trunk, last = sines
+        for weight, bias in trunk:
+            x = sine(x, weight, bias)
         raw = self.density(x)
         directions = samples.directions
         if lock_view:
             directions = directions.new_tensor([0.0, 0.0, -1.0]).expand_as(directions)
         directions = directions.repeat_interleave(samples.t.shape[-1], dim=1)
-        x = film_sine(torch.cat([directions, x], dim=-1), self.colour_sine, frequencies[:, -1], phases[:, -1])
-        colour = self.colour(x).sigmoid()
+        colour = self.colour(sine(torch.cat([directions, x], dim=-1), *last)).sigmoid()
         return raw.unflatten(1, samples.t.shape[1:]), colour.unflatten(1, samples.t.shape[1:])
 
 
-def film_sine(x: Tensor, layer: nn.Linear, frequency: Tensor, phase: Tensor) -> Tensor:
-    """sin(frequency * layer(x) + phase), equation 5, with the frequency folded into the layer's weights.
-
-    Args:
-        x: [B, N, C_in].
-        frequency, phase: per sample and unit, [B, C_out].
-    """
-    weight = (frequency[:, :, None] * layer.weight).mT
-    bias = frequency * layer.bias + phase
-    return torch.baddbmm(bias[:, None], x, weight).sin()
+def sine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A sine layer with its own weights for each of B inputs [B, N, C_in]."""
+    x = torch.baddbmm(bias, x, weight)
+    return x.sin() if x.requires_grad else x.sin_()  # in place is faster
 
 
 class Generator(nn.Module):
@@ -240,7 +255,7 @@ class Generator(nn.Module):
         """
         rays = self.rays(camera, resolution or self.resolution)
         field = partial(self.field, lock_view=True) if lock_view else self.field
-        integrated = self.volume(field, rays, styles, draws, density_noise)
+        integrated = self.volume(field, rays, self.field.modulate(styles), draws, density_noise)
         image = to_map(integrated.features) * 2 - 1
         return Rendered(image, image, to_map(expected_depth(integrated)), to_map(integrated.opacity))
 
@@ -252,7 +267,7 @@ class Generator(nn.Module):
         """Density per world length [B, N, 1] at points [B, N, 3]."""
         directions = torch.zeros_like(points)
         samples = Samples(points, directions, torch.zeros_like(points[..., :1]))
-        raw, _ = self.volume.query(self.field, samples, styles)
+        raw, _ = query(self.field, samples, self.field.modulate(styles), chunk=4096)
         return self.volume.density(raw, points[:, :, None])[:, :, 0]
 
     def turntable(self, latent: Latent, n: int) -> tuple[Latent, Camera]:

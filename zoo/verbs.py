@@ -6,13 +6,12 @@ What is heavy is imported inside, after the options were parsed.
 import json as jsonlib
 import sys
 from collections.abc import Iterator
-from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.errors import missing_file
-from zoo.paths import bundled_names, config_names, config_path
+from zoo.paths import bundled_names, config_names, read_experiment
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule
@@ -295,20 +294,8 @@ def benchmark(
     """
     from zoo.benchmark import measure
 
-    facts = measure(experiment(config), work, resolution, batch, threads, steps)
+    facts = measure(read_experiment(config), work, resolution, batch, threads, steps)
     print(jsonlib.dumps(facts) if json else "\n".join(f"{name:<18} {value}" for name, value in facts.items()))
-
-
-def experiment(name: str) -> dict[str, Any]:
-    """The yaml of an experiment, given as a file or by name."""
-    import yaml
-
-    path = Path(name) if Path(name).is_file() else config_path(name)
-    if path is None:
-        found = get_close_matches(name, config_names(), n=1)
-        hint = f" Did you mean '{found[0]}'?" if found else " 'zoo list' shows the names of experiments."
-        raise FileNotFoundError(f"There is no experiment '{name}' and no such file.{hint}")
-    return yaml.safe_load(path.read_text())
 
 
 def bundle(
@@ -327,6 +314,36 @@ def bundle(
 
     generator, info = load_bundle(checkpoint)
     save_bundle(out, generator, info.config, **info.card, experiment=experiment, license=license, data=data)
+    print(out)
+
+
+def convert(
+    file: Path,
+    out: Path,
+    system: str | None = None,
+    experiment: str | None = None,
+    weights: str | None = None,
+    license: str | None = None,
+    data: str | None = None,
+) -> None:
+    """Turn a published checkpoint into a weights bundle; nothing in the file is imported or run.
+
+    Args:
+        file: of the checkpoint; or a folder or zip with one generator in it, or download.zip/folder/file.pth.
+        out: the bundle's folder.
+        system: such as pigan; by default the one that knows the file.
+        experiment: gives cameras, depths and numbers of samples where the file does not hold them: a file or a name
+            that 'zoo list' shows; by default the published one, if there is only one.
+        weights: which of the file's weights, such as raw or ema; by default those that the paper's pictures come from.
+        license: of the weights, for the card.
+        data: what they were trained on, for the card.
+    """
+    from zoo.weights.convert import convert as convert_file
+
+    converted, contents = convert_file(file, out, system, experiment, weights, license=license, data=data)
+    print(f"Used {converted.used}.")
+    print(f"The file ({contents.container}) asked for these, none of which was imported or run:")
+    print("".join(f"  {name}\n" for name in contents.names or ["(nothing)"]), end="")
     print(out)
 
 

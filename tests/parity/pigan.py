@@ -40,8 +40,17 @@ from zoo.render import (
     through,
     white,
 )
-from zoo.weights.names import UNUSED, from_published, published_name
-from zoo.weights.pigan import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR
+from zoo.weights import pigan
+from zoo.weights.pigan import (
+    DISCRIMINATOR,
+    GENERATOR,
+    PLAIN_DISCRIMINATOR,
+    UNUSED,
+    from_published,
+    published_name,
+    to_published,
+)
+from zoo.weights.read import Place, read
 
 BOX = 2 / 0.24
 CHANNELS = {"sg": ["32", "64", "128", "256", "400", "400", "400", "400"]}
@@ -159,7 +168,7 @@ def render(case: Case) -> None:
         field = Watched(partial(generator.field, lock_view=block == "lock_view"))
         draws = Replay(forward_draws(case.draws(block), hierarchical))
         rays = generator.rays(camera, size)
-        integrated = volume(field, rays, styles, draws, options["nerf_noise"])
+        integrated = volume(field, rays, generator.field.modulate(styles), draws, options["nerf_noise"])
 
         origins, x, y, z = camera.origins, *camera.origins.T
         angles = torch.stack([torch.acos(y / origins.norm(dim=-1)), torch.atan2(z, x)], dim=-1)
@@ -212,8 +221,8 @@ def query(case: Case, generator: Generator) -> None:
     points, directions = case.inputs["query_points"], case.inputs["query_dirs"]
     samples = Samples(points, directions, torch.zeros_like(points[..., :1]))
     styles = generator.map(Latent(case.inputs["z"]))
-    with patch.object(zoo.pigan, "film_sine", Watched(zoo.pigan.film_sine)) as watched:
-        raw, colour = generator.field(samples, styles)
+    with patch.object(zoo.pigan, "sine", Watched(zoo.pigan.sine)) as watched:
+        raw, colour = generator.field(samples, generator.field.modulate(styles))
     case.compare("query.film_activations", torch.stack([result for _, result in watched.calls]))
     case.compare("query.rgb_sigma", torch.cat([colour, raw], -1)[:, :, 0])
 
@@ -598,7 +607,7 @@ def truncation(case: Case) -> None:
         volume = build_volume(options | changed)
         field = partial(generator.field, lock_view=changed.get("lock_view", False))
         draws = Replay(forward_draws(case.draws(block), options["hierarchical_sample"]))
-        result = volume(field, generator.rays(camera, size), styles, draws)
+        result = volume(field, generator.rays(camera, size), generator.field.modulate(styles), draws)
         colour = FILLS[changed.get("fill", "no")](result)
         case.compare(f"{block}.image", 2 * colour.mT.unflatten(-1, (size, size)) - 1)
         if f"{block}.depth" in case.outputs:
@@ -612,7 +621,8 @@ def shape(case: Case, generator: Generator, styles: Styles) -> None:
     i, side = torch.arange(n**3, dtype=torch.float32), 0.3
     points = (torch.stack([i / n / n % n, i / n % n, i % n], -1) * (side / (n - 1)) - side / 2)[None]
     case.compare("shape.samples", points)
-    raw, _ = generator.field(Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1])), styles)
+    samples = Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1]))
+    raw, _ = generator.field(samples, generator.field.modulate(styles))
     case.compare("shape.sigmas", raw.reshape(n, n, n))
 
 
@@ -624,6 +634,64 @@ FILLS = {
 }
 
 
+@torch.no_grad()
+def checkpoint(case: Case) -> None:
+    """Files of a training run: every tensor, and what is drawn with them once they are bundles."""
+    config, jitter = case.config, case.draws("hier_noise")[0]  # as block hier_noise of the case "render"
+    options = {"fov": 12, "ray_start": 0.88, "ray_end": 1.12, "num_steps": jitter.shape[2], "nerf_noise": 0.4}
+    experiment = {
+        "class_path": "zoo.pigan.Generator",
+        "init_args": {
+            "field": {"class_path": "zoo.pigan.FilmSiren"},
+            "volume": {
+                "class_path": "zoo.render.Volume",
+                "init_args": {
+                    "depths": {
+                        "class_path": "zoo.render.Shifted",
+                        "init_args": {
+                            "near": options["ray_start"],
+                            "far": options["ray_end"],
+                            "samples": jitter.shape[2],
+                        },
+                    }
+                },
+            },
+            "poses": {"class_path": "zoo.render.Orbit", "init_args": {"fov_deg": options["fov"]}},
+        },
+    }
+    place = Place(case.folder / "generator.pth")
+    contents = read(place)
+    for name, about in case.info["files"].items():
+        assert read(case.folder / name).names == about["pickle_globals"], name
+
+    pictures = {}
+    for weights, prefix in (("raw", "generator."), ("ema", "ema."), ("ema2", "ema2.")):
+        converted = pigan.convert(place, contents, experiment, weights)
+        generator, expected = converted.network, case.weights(prefix)
+        learned = {n: t for n, t in generator.state_dict().items() if not n.startswith("mean_")}
+        back = to_published(learned | converted.unused, GENERATOR)
+        assert set(back) == set(expected) and all(torch.equal(back[n], expected[n]) for n in expected)
+        assert converted.card["iterations"] == 12345 and generator.latent_dim == config["generator"]["z_dim"]
+        generator.volume = build_volume(options)
+        camera = generator.poses.camera(case.inputs["yaw"], case.inputs["pitch"])
+        draws = Replay(forward_draws(case.draws("hier_noise"), True))
+        styles = generator.map(Latent(case.inputs["z"]))
+        rendered = generator.render(
+            styles, camera, resolution=math.isqrt(jitter.shape[1]), draws=draws, density_noise=options["nerf_noise"]
+        )
+        pictures[weights] = rendered.image
+    for weights in ("raw", "ema"):
+        for name in (f"image_{weights}", f"image_{weights}_torch1.8.1"):  # eight sines amplify the rounding of versions
+            case.compare(name, pictures[weights], 1e-3)
+    assert not torch.allclose(pictures["raw"], pictures["ema"], atol=1e-2)
+
+    place = Place(case.folder / "discriminator.pth")
+    converted = pigan.convert(place, read(place), None)
+    back, expected = to_published(converted.network.state_dict(), DISCRIMINATOR), case.weights("discriminator.")
+    assert set(back) == set(expected) and all(torch.equal(back[n], expected[n]) for n in expected)
+    assert converted.network.from_rgb[0].out_channels == config["discriminator"]["channel_map"]["32"]
+
+
 KINDS = {
     "render": render,
     "sampling": sampling,
@@ -631,6 +699,7 @@ KINDS = {
     "losses": losses,
     "step": step,
     "truncation": truncation,
+    "checkpoint": checkpoint,
 }
 
 # Outputs that our formulation does not have, by case, with the reason.

@@ -9,6 +9,7 @@ import fcntl
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatch
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -242,8 +243,13 @@ def show(
     return f"{text}\n\n{published(markdown=markdown)}" if with_published else text
 
 
-def update_page(page: Path | str, results: Path | str = RESULTS) -> bool:
+def update_page(page: Path | str, results: Path | str = RESULTS, experiments: str = "*") -> bool:
     """Put the table of the tracked results between the markers of a Markdown file; whether that changed it.
+
+    Args:
+        page: the file.
+        results: the rows.
+        experiments: pattern of the configs whose rows are shown, such as ``pigan/*``.
 
     Raises:
         ValueError: the file has no markers.
@@ -253,8 +259,16 @@ def update_page(page: Path | str, results: Path | str = RESULTS) -> bool:
     if old.count(START) != 1 or old.count(END) != 1 or old.index(START) > old.index(END):
         raise ValueError(f"{page} needs the lines {START} and {END}, once each, where the leaderboard goes.")
     before, rest = old.split(START)
-    new = f"{before}{START}\n\n{table(read(results), markdown=True)}\n\n{END}{rest.split(END)[1]}"
+    rows = [row for row in read(results) if fnmatch(row["config"] or "", experiments)]
+    new = f"{before}{START}\n\n{table(rows, markdown=True)}\n\n{END}{rest.split(END)[1]}"
     part = page.with_name(f".{page.name}.{os.getpid()}.part")
     part.write_text(new, encoding="utf-8")
     part.replace(page)
     return new != old
+
+
+def update_pages(root: Path | str = ".") -> list[Path]:
+    """``update_page`` for the project's README.md and each system's, with its own rows; which of them changed."""
+    pages = {Path(root, "README.md"): "*"}
+    pages |= {page: f"{page.parent.name}/*" for page in sorted(Path(root).glob("configs/*/README.md"))}
+    return [page for page, experiments in pages.items() if update_page(page, experiments=experiments)]

@@ -30,5 +30,6 @@ from zoo.render.composite import (
     white,
 )
 from zoo.render.depths import Depths, FineDepths, Importance, InsideSphere, Samples, Shifted, Stratified, inverse_cdf
+from zoo.render.query import Field, query
 from zoo.render.rays import Rays, pixel_centres, pixel_corners, through
 from zoo.render.volume import Integrated, Rendered, Renderer, Volume, expected_depth, to_map

@@ -45,6 +45,13 @@ class Samples(NamedTuple):
         """The samples of some of the rays."""
         return Samples(*(None if x is None else x[:, rays] for x in self))
 
+    def single(self, index: Tensor) -> "Samples":
+        """Some samples as rays of one sample each; index [B, K] runs through ray after ray."""
+        ray = (index // self.t.shape[-1])[..., None].expand(-1, -1, 3)
+        t = self.t.flatten(1).gather(1, index)[..., None]
+        points = self.points.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, 3))
+        return Samples(self.origins.gather(1, ray), self.directions.gather(1, ray), t, points[:, :, None])
+
 
 # The return types, Samples and Tensor, stay open: only then may a config name a callable class.
 Depths = Callable[[Rays, Draws | None], Any]

@@ -14,14 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from zoo.draws import Draws
 from zoo.render.composite import Background, Density, Intervals, black, open_ended, relu, transmission_weights
 from zoo.render.depths import Depths, FineDepths, Samples
+from zoo.render.query import Field, query
 from zoo.render.rays import Rays
-
-Field = Callable[[Samples, Any], tuple[Tensor, Tensor]]
 
 
 class Integrated(NamedTuple):
@@ -49,9 +47,7 @@ class Volume(nn.Module):
         background: what light that hit nothing becomes.
         fine: further depths drawn where the first ones found something; both sets are composited together.
         intervals: length of ray that each sample stands for.
-        chunk: points that the field sees at once. Small enough for the processor's cache this is also the fastest way;
-            with gradients each chunk is recomputed in the backward pass, so memory does not grow with the image. None
-            turns both off.
+        chunk: points that the field sees at once, see ``query``; None for all of them.
     """
 
     def __init__(
@@ -107,23 +103,9 @@ class Volume(nn.Module):
     def query_hits(self, field: Field, samples: Samples, hits: Tensor, condition: Any) -> tuple[Tensor, Tensor]:
         """As ``query``, but only on the rays with these indices; zeros on the others."""
         if len(hits) in (0, samples.t.shape[1]):
-            return self.query(field, samples, condition)
-        found = self.query(field, samples.take(hits), condition)
+            return query(field, samples, condition, self.chunk)
+        found = query(field, samples.take(hits), condition, self.chunk)
         return tuple(x.new_zeros(*samples.t.shape, x.shape[-1]).index_copy(1, hits, x) for x in found)
-
-    def query(self, field: Field, samples: Samples, condition: Any) -> tuple[Tensor, Tensor]:
-        """Raw density and features at all samples, a chunk of rays after the other."""
-        batch, rays, per_ray = samples.t.shape
-        if self.chunk is None or batch * rays * per_ray <= self.chunk:
-            return field(samples, condition)
-        step = max(1, self.chunk // (batch * per_ray))
-        chunks = (samples.take(slice(start, start + step)) for start in range(0, rays, step))
-        if torch.is_grad_enabled():
-            outputs = [checkpoint(field, c, condition, use_reentrant=False, preserve_rng_state=False) for c in chunks]
-        else:
-            outputs = [field(c, condition) for c in chunks]
-        raw, features = zip(*outputs, strict=True)
-        return torch.cat(raw, dim=1), torch.cat(features, dim=1)
 
 
 def _reorder(order: Tensor, fine: Tensor, coarse: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from zoo.paths import BUNDLED, bundled_names
 
 ALLOWED = ["zoo", "datamodules", "callbacks", "torch.optim", "torch.nn"]
 TENSORS, CONFIG, CARD = "model.safetensors", "config.yaml", "README.md"
+UNUSED = "unused."  # before the names of tensors that came with published weights and that the network never reads
 
 
 @dataclass(frozen=True)
@@ -46,32 +47,46 @@ class BundleInfo:
     card: dict[str, str] = field(default_factory=dict)
 
 
-def save_bundle(folder: Path | str, generator: nn.Module, config: dict[str, Any], **card: Any) -> None:
+def save_bundle(
+    folder: Path | str,
+    generator: nn.Module,
+    config: dict[str, Any],
+    unused: dict[str, Tensor] | None = None,
+    **card: Any,
+) -> None:
     """Write a bundle; the generator is not changed.
 
     Args:
         folder: made where it does not exist.
-        generator: whose weights are written, together with what ``generator.prepare`` computes.
+        generator: whose weights are written, together with what ``generator.prepare`` computes; or another network,
+            such as a discriminator.
         config: ``class_path`` and ``init_args`` that build it.
+        unused: tensors to keep beside, whose names begin with ``unused.``; loading leaves them out.
         card: facts for the model card, e.g. system="PiGAN", images_seen=12000, data="cars", license="MIT".
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    finished = deepcopy(generator).eval().prepare()
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in finished.state_dict().items()}
+    finished = deepcopy(generator).eval()
+    draws = hasattr(finished, "prepare")
+    if draws:
+        finished.prepare()
+    state = finished.state_dict() | (unused or {})
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     facts = {name: str(value) for name, value in card.items() if value is not None}
     save_file(tensors, folder / TENSORS, metadata=facts)
     (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
-    (folder / CARD).write_text(model_card(folder.name, facts, sum(t.numel() for t in tensors.values())))
+    (folder / CARD).write_text(model_card(folder.name, facts, sum(t.numel() for t in tensors.values()), draws))
 
 
-def model_card(name: str, facts: dict[str, str], numbers: int) -> str:
-    """The README.md of a bundle."""
+def model_card(name: str, facts: dict[str, str], numbers: int, draws: bool = True) -> str:
+    """The README.md of a bundle; one that draws says how."""
     rows = [f"| {key.replace('_', ' ')} | {value} |" for key, value in facts.items()]
     table = "\n".join(["| | |", "|---|---|", f"| numbers | {numbers:,} |", *rows])
+    head = f"---\nlibrary_name: gan3d-zoo\ntags: [3d-aware-gan]\n---\n\n# {name}\n\n{table}\n"
+    if not draws:
+        return head
     return (
-        f"---\nlibrary_name: gan3d-zoo\ntags: [3d-aware-gan]\n---\n\n# {name}\n\n{table}\n\n"
-        f"```\nzoo sample {name} --out grid.png\nzoo orbit {name} --out orbit.gif\n```\n\n"
+        f"{head}\n```\nzoo sample {name} --out grid.png\nzoo orbit {name} --out orbit.gif\n```\n\n"
         "Inside this folder, replace the name by the path of the folder.\n"
     )
 
@@ -119,7 +134,8 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[s
     file = folder / TENSORS
     try:
         with safe_open(file, "pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            names = [name for name in opened.keys() if not name.startswith(UNUSED)]  # noqa: SIM118
+            tensors = {name: opened.get_tensor(name) for name in names}
             card = opened.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{file} is damaged or not a safetensors file: {error}.") from None
@@ -144,12 +160,18 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict
     return config["init_args"]["generator"], tensors, card, path
 
 
-def load_exactly(module: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+def load_exactly(module: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
     """Load a state in which nothing is missing, left over or of another shape.
 
     Raises:
         ValueError: naming every such tensor.
     """
+    check_fit(module, tensors, source)
+    module.load_state_dict(tensors)
+
+
+def check_fit(module: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
+    """As ``load_exactly``, for a module on any device, without loading."""
     own = module.state_dict()
     problems = [f"{name} is missing" for name in own if name not in tensors]
     problems += [f"{name} is unexpected" for name in tensors if name not in own]
@@ -160,7 +182,6 @@ def load_exactly(module: nn.Module, tensors: dict[str, Tensor], source: Path) ->
     ]
     if problems:
         raise ValueError(f"The weights of {source} do not fit its config: {'; '.join(problems)}.")
-    module.load_state_dict(tensors)
 
 
 def build(config: dict[str, Any], base: type, *, allowed_only: bool = False) -> Any:

@@ -1,4 +1,32 @@
-"""Names of tensors in the published pi-GAN's state dicts (github.com/marcoamonteiro/pi-GAN) and ours."""
+"""The published pi-GAN's checkpoints (github.com/marcoamonteiro/pi-GAN) and ours.
+
+A training run of it leaves ``generator.pth`` and ``discriminator.pth``, whole modules; ``ema.pth`` and ``ema2.pth``,
+averages of the generator's parameters as a bare list in their order; and optimizers. The published downloads hold the
+first and the averages. Sizes are those of the tensors; cameras, depths and numbers of samples are in none of the files.
+"""
+
+import re
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.weights.bundle import UNUSED, build, check_fit
+from zoo.weights.convert import Converted
+from zoo.weights.pickles import Record
+from zoo.weights.read import (
+    Contents,
+    Place,
+    attributes,
+    class_name,
+    is_module,
+    module_parameters,
+    module_state,
+    modules,
+    read,
+    tensors_in,
+)
 
 # ours -> published
 GENERATOR = [
@@ -17,3 +45,221 @@ DISCRIMINATOR = [
     (r"final\.", "final_layer."),
 ]
 PLAIN_DISCRIMINATOR = [(pattern, to.replace(".conv.", ".")) for pattern, to in DISCRIMINATOR]  # without coordinates
+AVERAGES = {"ema": "ema.pth", "ema2": "ema2.pth"}  # decays 0.999 and 0.9999; pictures and scores come from the first
+EXPERIMENTS = {
+    "TALLSIREN": ["pigan/carla128"],
+    "SPATIALSIRENBASELINE": ["pigan/celeba64", "pigan/cats64"],
+}
+# class of the discriminator -> init_args that its tensors do not tell
+DISCRIMINATORS: dict[str, dict[str, Any]] = {
+    "CCSEncoderDiscriminator": {"coordinates": True, "downsample": "stride"},
+    "CCSDiscriminator": {"coordinates": True, "downsample": "stride"},
+    "StridedDiscriminator": {"coordinates": False, "downsample": "stride"},
+    "ProgressiveEncoderDiscriminator": {"coordinates": True, "downsample": "pool"},
+    "ProgressiveDiscriminator": {"coordinates": True, "downsample": "pool"},
+}
+
+
+# Names of tensors
+
+
+def published_name(name: str, table: list) -> str:
+    """The published name of one of our tensors."""
+    if name.startswith(UNUSED):
+        return name.removeprefix(UNUSED)
+    for pattern, to in table:
+        if re.match(pattern, name):
+            return re.sub(pattern, to, name, count=1)
+    raise KeyError(f"'{name}' has no counterpart in the published pi-GAN.")
+
+
+def from_published(state: dict[str, Tensor], names: list[str], table: list) -> dict[str, Tensor]:
+    """A published state dict under our names; what our network never reads is kept under ``unused.``.
+
+    Raises:
+        ValueError: a tensor that our network needs is not there.
+    """
+    state, ours = dict(state), {}
+    for name in names:
+        published = published_name(name, table)
+        if published not in state:
+            raise ValueError(f"The published state dict has no '{published}', which our '{name}' needs.")
+        ours[name] = state.pop(published)
+    return ours | {UNUSED + name: tensor for name, tensor in state.items()}
+
+
+def to_published(state: dict[str, Tensor], table: list) -> dict[str, Tensor]:
+    """The way back."""
+    return {published_name(name, table): tensor for name, tensor in state.items()}
+
+
+# Files
+
+
+def part(contents: Contents) -> str | None:
+    """What a file of the published pi-GAN is: "generator", "discriminator" or "averages"; None for any other file."""
+    value = contents.value
+    if is_module(value) and value.name == "generators.generators.ImplicitGenerator3d":
+        return "generator"
+    if is_module(value) and value.name.startswith("discriminators.") and class_name(value) in DISCRIMINATORS:
+        return "discriminator"
+    if isinstance(value, Record) and value.name == "torch_ema.ema.ExponentialMovingAverage":
+        return "averages"
+    if isinstance(value, dict) and {"siren.network.0.layer.weight", "siren.final_layer.weight"} <= set(value):
+        return "generator"
+    return None
+
+
+def experiments(contents: Contents) -> list[str] | None:
+    """The published experiments that a generator may come from: its kind of SIREN tells the data set, or nearly."""
+    if part(contents) != "generator":
+        return None
+    if not isinstance(contents.value, Record):
+        return sorted({name for names in EXPERIMENTS.values() for name in names})
+    return EXPERIMENTS.get(class_name(siren(contents.value)), [])
+
+
+def convert(
+    place: Place, contents: Contents, experiment: dict[str, Any] | None, weights: str | None = None
+) -> Converted:
+    """A generator, raw or averaged, or a discriminator.
+
+    Args:
+        place: of the file; averages are looked for beside it.
+        contents: of the file.
+        experiment: config of its generator, which gives what the file does not hold.
+        weights: "raw", "ema" or "ema2"; by default ema where there is an ema.pth beside, else raw.
+
+    Raises:
+        ValueError: a file that is asked for is missing, or does not fit to the others.
+    """
+    found = part(contents)
+    if found == "averages":
+        raise ValueError(f"{place} holds averages without names: give the generator.pth that they belong to.")
+    if found == "discriminator":
+        return convert_discriminator(place, contents)
+    return convert_generator(place, contents, experiment, weights)
+
+
+def convert_generator(place: Place, contents: Contents, experiment: dict[str, Any], weights: str | None) -> Converted:
+    """See ``convert``."""
+    if experiment["class_path"] != "zoo.pigan.Generator":
+        raise ValueError(f"{place} is a pi-GAN, and the experiment is of another system: {experiment['class_path']}.")
+    record = contents.value if isinstance(contents.value, Record) else None
+    state = tensors_in("", contents.value) if record is None else module_state(record)
+    order = list(state if record is None else module_parameters(record))
+    used = f"{place.name}, raw weights"
+    averages = averages_beside(place, weights)
+    if averages is not None:
+        state |= dict(zip(order, shadow(averages, place, [state[name] for name in order]), strict=True))
+        used = f"{place.name} with the averages in {averages.name}"
+    config = resized(experiment, state, None if record is None else siren(record))
+    step = None if record is None else attributes(record).get("step")
+    return Converted(*filled(config, state, GENERATOR, place), {"system": "PiGAN", "iterations": step}, used)
+
+
+def averages_beside(place: Place, weights: str | None) -> Place | None:
+    """The file of the averages that are meant, if any.
+
+    Raises:
+        ValueError: it is not there, or there are no such weights.
+    """
+    if weights == "raw":
+        return None
+    if weights not in (None, *AVERAGES):
+        raise ValueError(f"A pi-GAN has no weights '{weights}': raw, {', '.join(AVERAGES)}.")
+    name = beside(place, AVERAGES[weights or "ema"])
+    found = place.beside(name)
+    if found is None and weights is not None:
+        raise ValueError(f"There is no {name} beside {place}; --weights raw needs none.")
+    return found
+
+
+def beside(place: Place, name: str) -> str:
+    """The name of a file that was saved together with this one: ``05--12:30--ema.pth`` for ``...--generator.pth``."""
+    return place.name[: max(0, place.name.find("generator"))] + name
+
+
+def siren(generator: Record) -> Record:
+    """The module that holds the field and the mapping network."""
+    found = dict(modules(generator)).get("siren")
+    if found is None:
+        raise ValueError("The generator in the file has no SIREN.")
+    return found
+
+
+def shadow(place: Place, of: Place, parameters: list[Tensor]) -> list[Tensor]:
+    """The averaged parameters in a file, in their order. (Its ``collected_params`` are a copy of the raw ones.)
+
+    Raises:
+        ValueError: they are not of these parameters.
+    """
+    held = read(place).value
+    held = held if isinstance(held, dict) else attributes(held) if isinstance(held, Record) else {}
+    averaged = held.get("shadow_params")
+    if not isinstance(averaged, list) or not all(isinstance(tensor, Tensor) for tensor in averaged):
+        raise ValueError(f"{place} holds no averages; --weights raw does without.")
+    if [tensor.shape for tensor in averaged] != [tensor.shape for tensor in parameters]:
+        raise ValueError(f"The averages in {place} are not of the parameters in {of}; --weights raw does without.")
+    return averaged
+
+
+def resized(config: dict[str, Any], state: dict[str, Tensor], field: Record | None) -> dict[str, Any]:
+    """A generator's config with the sizes of published tensors; the field's input scale comes from its box, if any."""
+    config = deepcopy(config)
+    args = config["init_args"]
+    args["mapping_dim"], args["latent_dim"] = size(state, "siren.mapping_network.network.0.weight", 2)
+    own = args["field"].setdefault("init_args", {})
+    own["hidden_dim"], _ = size(state, "siren.network.0.layer.weight", 2)
+    own["num_layers"] = len([name for name in state if re.fullmatch(r"siren\.network\.\d+\.layer\.weight", name)])
+    own["embedding"] = None
+    if "siren.spatial_embeddings" in state:
+        _, channels, resolution, *_ = size(state, "siren.spatial_embeddings", 5)
+        sizes = {"channels": channels, "resolution": resolution}
+        own["embedding"] = {"class_path": "zoo.pigan.SpatialEmbedding", "init_args": sizes}
+    if field is not None:
+        box = attributes(field)["_modules"].get("gridwarper")
+        own["input_scale"] = 1.0 if box is None else float(attributes(box)["scale_factor"])
+    return config
+
+
+def size(state: dict[str, Tensor], name: str, axes: int) -> torch.Size:
+    """The shape of a published tensor that has so many axes."""
+    if name not in state or state[name].dim() != axes:
+        raise ValueError(f"The file has no '{name}' with {axes} axes, which every pi-GAN of its kind has.")
+    return state[name].shape
+
+
+def convert_discriminator(place: Place, contents: Contents) -> Converted:
+    """See ``convert``."""
+    kind, state = class_name(contents.value), module_state(contents.value)
+    levels = [name for name in state if re.fullmatch(r"fromRGB\.\d+\.model\.0\.weight", name)]
+    outputs = size(state, "final_layer.weight", 4)[0]
+    sizes = {
+        "channels": [size(state, name, 4)[0] for name in levels],
+        "latent_dim": outputs - 3 if outputs > 1 else 0,  # its guess, beside the score and two angles
+    }
+    config = {"class_path": "zoo.pigan.Discriminator", "init_args": sizes | DISCRIMINATORS[kind]}
+    table = DISCRIMINATOR if DISCRIMINATORS[kind]["coordinates"] else PLAIN_DISCRIMINATOR
+    card = {"system": "PiGAN", "part": "discriminator", "iterations": attributes(contents.value).get("step")}
+    return Converted(*filled(config, state, table, place), card, place.name)
+
+
+def filled(
+    config: dict[str, Any], state: dict[str, Tensor], table: list, place: Place
+) -> tuple[nn.Module, dict[str, Any], dict[str, Tensor]]:
+    """The network with these published tensors, its config, and the tensors that it never reads.
+
+    Raises:
+        ValueError: they do not fit the config.
+    """
+    with torch.device("meta"):  # a file that claims impossible sizes is found out before there is any memory
+        planned = build(config, nn.Module)
+    learned = [name for name in planned.state_dict() if not name.startswith("mean_")]
+    ours = from_published(state, learned, table)
+    unused = {name: tensor for name, tensor in ours.items() if name.startswith(UNUSED)}
+    used = {name: ours[name] for name in learned}
+    check_fit(planned, used | {n: t for n, t in planned.state_dict().items() if n not in used}, place)
+    network = build(config, nn.Module)
+    network.load_state_dict(used, strict=False)
+    return network, config, unused

@@ -1,0 +1,152 @@
+"""Published checkpoints into weights bundles: which system they are of, and what is written.
+
+Each module ``zoo.weights.<system>`` that can convert has the same functions:
+
+* ``part(contents)``: what a file is of its system: "generator", another word, or None for nothing of it;
+* ``experiments(contents)``: names of the published experiments that the file may come from, one of which gives what it
+  does not hold; None where it holds everything;
+* ``convert(place, contents, experiment, weights)``: the network, as ``Converted``.
+"""
+
+import hashlib
+import pkgutil
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+import zoo.weights
+from zoo.errors import near
+from zoo.paths import read_experiment
+from zoo.weights.bundle import save_bundle
+from zoo.weights.pickles import Name, Record
+from zoo.weights.read import Contents, Place, places, read
+
+SUFFIXES = (".pth", ".pt", ".pkl", ".pickle", ".tar", ".ckpt")  # of checkpoints, in a folder of many files
+
+
+class Converted(NamedTuple):
+    """What a checkpoint was turned into.
+
+    network: with its weights.
+    config: ``class_path`` and ``init_args`` that build it.
+    unused: published tensors that it never reads, under ``unused.<published name>``.
+    card: facts for the model card.
+    used: the files and averages that were used, in words.
+    """
+
+    network: nn.Module
+    config: dict[str, Any]
+    unused: dict[str, Tensor]
+    card: dict[str, Any]
+    used: str
+
+
+def systems() -> dict[str, ModuleType]:
+    """The modules that can convert, by system."""
+    names = [module.name for module in pkgutil.iter_modules(zoo.weights.__path__)]
+    modules = {name: import_module(f"zoo.weights.{name}") for name in names if name != "convert"}
+    return {name: module for name, module in modules.items() if hasattr(module, "part")}
+
+
+def convert(
+    path: Path | str,
+    out: Path | str,
+    system: str | None = None,
+    experiment: str | None = None,
+    weights: str | None = None,
+    **card: Any,
+) -> tuple[Converted, Contents]:
+    """Write a published checkpoint as a bundle.
+
+    Args:
+        path: a file, a folder or zip with one generator in it, or ``download.zip/folder/file.pth``.
+        out: the bundle's folder.
+        system: name of a module that can convert; by default the one that knows the file.
+        experiment: what gives cameras, depths and samples where the file does not; by default the only published one.
+        weights: which of the file's weights; by default those that the paper's pictures come from.
+        card: more facts for the model card.
+
+    Raises:
+        FileNotFoundError: there is no such file or experiment.
+        ValueError: the file is damaged, of no system, or leaves a choice; says what to do.
+    """
+    known = systems()
+    if system is not None and system not in known:
+        raise ValueError(f"'{system}' has no converter: {', '.join(known)}.{near(system, list(known))}")
+    name, place, contents = recognised(path, {system: known[system]} if system else known)
+    module = known[name]
+    choices = module.experiments(contents)
+    if experiment is None and choices is not None and len(choices) != 1:
+        which = f"It may come from {' or '.join(choices)}" if choices else "It comes from no published experiment"
+        raise ValueError(
+            f"{place} does not hold its cameras, depths and numbers of samples: an experiment does. {which}: say which "
+            "with --experiment NAME; 'zoo list' shows the names."
+        )
+    experiment = experiment or (choices[0] if choices else None)
+    converted = module.convert(place, contents, generator_of(experiment) if experiment else None, weights)
+    with place.open() as file:
+        source = hashlib.file_digest(file, "sha256").hexdigest()
+    facts = converted.card | {"experiment": experiment, "converted_from": converted.used, "source_sha256": source}
+    save_bundle(out, converted.network, converted.config, converted.unused, **facts, **card)
+    return converted, contents
+
+
+def generator_of(experiment: str) -> dict[str, Any]:
+    """``class_path`` and ``init_args`` of an experiment's generator.
+
+    Raises:
+        FileNotFoundError: there is no such experiment.
+        ValueError: the file is none.
+    """
+    try:
+        return read_experiment(experiment)["model"]["init_args"]["generator"]
+    except (KeyError, TypeError):
+        raise ValueError(f"{experiment} is no experiment: it has no model with a generator.") from None
+
+
+def recognised(path: Path | str, known: dict[str, ModuleType]) -> tuple[str, Place, Contents]:
+    """The one checkpoint at a path, and the system that knows it.
+
+    Raises:
+        ValueError: there is none, or several.
+    """
+    here = places(path)
+    alone = len(here) == 1
+    if not alone:
+        here = [p for p in here if p.name.endswith(SUFFIXES) and not p.name.startswith("._")]
+    read_here = [(place, read(place)) for place in here]
+    parts = [(name, place, found, module.part(found)) for place, found in read_here for name, module in known.items()]
+    found = [
+        (name, place, contents) for name, place, contents, part in parts if part and (alone or part == "generator")
+    ]
+    if len(found) == 1:
+        return found[0]
+    if not found and alone:
+        raise ValueError(
+            f"{here[0]} is of no system with a converter ({', '.join(known)}). {described(read_here[0][1])}"
+        )
+    if not found:
+        names = ", ".join(str(place) for place in here[:8]) or "no checkpoint"
+        raise ValueError(f"{path} holds no generator of a system with a converter ({', '.join(known)}), but: {names}.")
+    if alone:
+        names = " or ".join(name for name, _, _ in found)
+        raise ValueError(f"{path} may be of several systems: say --system {names}.")
+    raise ValueError(f"{path} holds several generators; name one: {', '.join(str(place) for _, place, _ in found)}.")
+
+
+def described(contents: Contents) -> str:
+    """What a file holds, for somebody who expected something else."""
+    value = contents.value
+    match value:
+        case Record() | Name():
+            what = f"an object of {value.name}"
+        case dict():
+            keys = [str(key) if isinstance(key, (str, int)) else type(key).__name__ for key in list(value)[:8]]
+            what = f"{len(value)} entries ({', '.join(keys)}{', ...' if len(value) > 8 else ''})"
+        case _:
+            what = f"a {type(value).__name__}"
+    names = f"; it asks for {', '.join(contents.names[:12])}" if contents.names else ""
+    return f"It holds {what}{names}."

@@ -1,0 +1,326 @@
+"""Reads foreign checkpoints: zip files of torch, its older format, plain pickles, and zip files of folders.
+
+Nothing in a file is imported or run: see ``zoo.weights.pickles``. What it describes comes back as plain values, tensors
+and ``Record``s; ``module_state`` makes a state dict of a recorded module.
+"""
+
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from torch import Tensor
+
+from zoo.errors import missing_file, near
+from zoo.weights.pickles import Reading, Record, Storage, as_numbers, interpret, read_legacy, storage_identity, viewed
+
+MAX_DEPTH = 64  # of modules in modules
+MAX_MODULES = 100_000  # a module that is found under several names counts several times
+MAX_EXPANSION = 10  # unpacked size of a zip over its own size: weights hardly shrink, so more than this is a trap
+TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file holds.
+
+    value: plain values, tensors on the CPU, numpy arrays and scalars, ``Name`` and ``Record``.
+    names: all classes and functions that the file asked for, sorted.
+    container: which kind of file it is, in words.
+    """
+
+    value: Any
+    names: list[str]
+    container: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file, or a member of a zip file of folders."""
+
+    path: Path
+    member: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}/{self.member}" if self.member else str(self.path)
+
+    @property
+    def name(self) -> str:
+        return Path(str(self)).name
+
+    def beside(self, name: str) -> "Place | None":
+        """The file of this name in the same folder, if there is one."""
+        if not self.member:
+            place = Place(self.path.with_name(name))
+            return place if place.path.is_file() else None
+        folder = self.member[: -len(self.name)]
+        return next((p for p in places(self.path) if p.member == folder + name), None)
+
+    def open(self) -> BinaryIO:
+        if not self.member:
+            return self.path.open("rb")
+        with zipfile.ZipFile(self.path) as archive:
+            members(archive, self.path.stat().st_size)
+            return io.BytesIO(archive.read(self.member))
+
+
+def places(path: Path | str) -> list[Place]:
+    """The files at a path: itself, those in a folder, or the members of a zip file of folders.
+
+    ``download.zip/folder/file.pth`` is one member.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        ValueError: there is no such member, or the zip is damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return [Place(file) for file in sorted(path.rglob("*")) if file.is_file()]
+    outer = next((parent for parent in path.parents if parent.is_file()), None)
+    if outer is None and not path.is_file():
+        raise FileNotFoundError(missing_file(path))
+    archive = outer or path
+    with archive.open("rb") as file:
+        is_zip = file.read(2) == b"PK"
+    if not is_zip:
+        if outer is not None:
+            raise ValueError(f"{outer} is not a zip file, so there is no '{path.relative_to(outer)}' in it.")
+        return [Place(path)]
+    with damage_explained(archive), zipfile.ZipFile(archive) as opened:
+        names = members(opened, archive.stat().st_size)
+    if outer is not None:
+        name = path.relative_to(outer).as_posix()
+        if name not in names:
+            raise ValueError(f"There is no '{name}' in {outer}.{near(name, list(names))}")
+        return [Place(outer, name)]
+    if torch_roots(names):
+        return [Place(path)]
+    return [Place(path, name) for name in names if not name.endswith("/")]
+
+
+def read(source: Place | Path | str) -> Contents:
+    """Everything in one file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, too large for its size, of an unknown kind, or something else: says what it seems.
+    """
+    if not isinstance(source, Place):
+        found = places(source)
+        if Path(source).is_dir() or len(found) != 1:
+            names = ", ".join(str(place) for place in found[:5])
+            raise ValueError(f"{source} holds {len(found)} files, of which one is to be named: {names or 'none'}.")
+        (source,) = found
+    with damage_explained(source), source.open() as file:
+        head = file.read(512)
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        for matches, what in FOREIGN:
+            if matches(head):
+                raise ValueError(f"it is {what}")
+        reading = Reading(size)
+        if head.startswith(b"PK"):
+            value, container = read_zip(file, reading), "zip file of torch"
+        elif TORCH_MAGIC in head[:32]:
+            value, container = read_legacy(io.BytesIO(file.read()), reading), "older file of torch"
+        else:
+            value, container = interpret(io.BytesIO(file.read()), reading), "pickle"
+    return Contents(value, sorted(reading.names), container)
+
+
+@contextmanager
+def damage_explained(source: Place | Path) -> Iterator[None]:
+    """Inside, whatever a damaged or hostile file leads to becomes a ValueError that names the file."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError):
+        raise ValueError(f"{source} cannot be read: it is a damaged or truncated zip; download it again.") from None
+    except (ValueError, OverflowError, NotImplementedError) as error:
+        reason = "".join(c for c in " ".join(str(error).split())[:300] if c.isprintable())
+        raise ValueError(f"{source} cannot be read: {reason}.") from None
+
+
+def _starts(*beginnings: bytes) -> Callable[[bytes], bool]:
+    return lambda head: head.lstrip().lower().startswith(beginnings)
+
+
+FOREIGN: list[tuple[Callable[[bytes], Any], str]] = [
+    (lambda head: not head, "empty; download it again"),
+    (_starts(b"version https://git-lfs"), "a pointer of Git LFS, not the file itself; fetch it with 'git lfs pull'"),
+    (
+        _starts(b"<!doctype", b"<html", b"<?xml", b"<head"),
+        "a web page, not a checkpoint; a site answers so when a file is gone, needs a log-in or is asked for too "
+        "often; download it again",
+    ),
+    (lambda head: head[:2] == b"\x1f\x8b", "a gzip archive; unpack it first"),
+    (lambda head: head[:4] in (b"Rar!", b"7z\xbc\xaf"), "an archive; unpack it first"),
+    (lambda head: head[257:262] == b"ustar", "a tar archive; unpack it first"),
+    (
+        lambda head: re.match(rb".{8}\{\s*\"", head, re.S),
+        "a safetensors file, which holds tensors only and needs no conversion",
+    ),
+]
+
+
+# Zip files
+
+
+def members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
+    """The members of a zip file of so many bytes, by name.
+
+    Raises:
+        ValueError: two have the same name, one is encrypted, or together they are far larger than the file.
+    """
+    infos = archive.infolist()
+    by_name = {info.filename: info for info in infos}
+    if len(by_name) < len(infos):
+        raise ValueError("two members of the zip have the same name")
+    if any(info.flag_bits & 1 for info in infos) or not all(name.isprintable() for name in by_name):
+        raise ValueError("it is encrypted, or names of its members are not text")
+    if not all(0 <= info.header_offset < size for info in infos):
+        raise ValueError("a member of the zip lies outside of it")
+    unpacked = sum(info.file_size for info in infos)
+    if unpacked > MAX_EXPANSION * size + 2**20:
+        raise ValueError(f"its {size:,} bytes would unpack to {unpacked:,}")
+    return by_name
+
+
+def torch_roots(names: Iterable[str]) -> list[str]:
+    """The folders that make a zip file one of torch's: ``archive/`` for ``archive/data.pkl``."""
+    return [name[: -len("data.pkl")] for name in names if re.fullmatch(r"([^/]+/)?data\.pkl", name)]
+
+
+def read_zip(file: BinaryIO, reading: Reading) -> Any:
+    """The object in a zip file of torch."""
+    with zipfile.ZipFile(file) as archive:
+        infos = members(archive, file.seek(0, io.SEEK_END))
+        reading.bytes = 2 * sum(info.file_size for info in infos.values())
+        roots = torch_roots(infos)
+        if len(roots) != 1:
+            raise ValueError(f"a checkpoint is a zip with one data.pkl, and this one has {len(roots)}")
+        order = f"{roots[0]}byteorder"
+        if order in infos and archive.read(order).strip() != b"little":
+            raise ValueError("its numbers are stored with the highest byte first")
+        storages: dict[str, Storage] = {}
+
+        def persistent(identity: Any) -> Any:
+            dtype, key, count, view = storage_identity(identity)
+            info = infos.get(f"{roots[0]}data/{key}")
+            if info is None:
+                raise ValueError(f"the numbers of storage '{key}' are missing")
+            if info.file_size != count * dtype.itemsize:
+                raise ValueError(f"storage '{key}' has {info.file_size:,} bytes, not {count:,} x {dtype.itemsize}")
+            if key not in storages:
+                reading.take(info.file_size)
+                storages[key] = Storage(as_numbers(archive.read(info), dtype))
+            if storages[key].values.dtype != dtype:
+                raise ValueError(f"storage '{key}' is of two kinds")
+            return viewed(storages[key], view)
+
+        return interpret(io.BytesIO(archive.read(f"{roots[0]}data.pkl")), reading, persistent)
+
+
+# Modules
+
+
+def attributes(record: Record) -> dict[str, Any]:
+    """What a recorded object had in its ``__dict__``; also where its class was stored with it, as StyleGAN does.
+
+    Raises:
+        ValueError: it is no object with attributes.
+    """
+    state = record.state
+    if state is None and record.args and isinstance(record.args[0], dict):
+        state = record.args[0].get("state")
+    if not isinstance(state, dict):
+        raise ValueError(f"The file's {record.name} is no object with attributes.")
+    return state
+
+
+def class_name(record: Record) -> str:
+    """The name of a recorded object's class, without its module."""
+    stored = record.args[0] if record.args and isinstance(record.args[0], dict) else {}
+    return str(stored.get("class_name", record.name)).rsplit(".", 1)[-1]
+
+
+def is_module(value: Any) -> bool:
+    """Whether a value is the record of a torch module."""
+    try:
+        state = attributes(value) if isinstance(value, Record) else {}
+    except ValueError:
+        return False
+    return all(isinstance(state.get(key), dict) for key in ("_parameters", "_modules"))
+
+
+def modules(module: Record) -> Iterator[tuple[str, Record]]:
+    """A recorded module and all modules in it, by dotted name, parents first, in the order of their definition.
+
+    A module that has two names comes under both.
+
+    Raises:
+        ValueError: something else stands where a module should, or they never end.
+    """
+    waiting = [("", module, 0)]
+    for _ in range(MAX_MODULES):
+        if not waiting:
+            return
+        name, record, depth = waiting.pop()
+        if not is_module(record) or depth > MAX_DEPTH:
+            raise ValueError(f"The file's '{name}' is no module, or lies too deep in others.")
+        yield name, record
+        check_names(attributes(record)["_modules"])
+        inner = [(f"{name}.{key}".lstrip("."), child) for key, child in attributes(record)["_modules"].items()]
+        waiting += [(key, child, depth + 1) for key, child in reversed(inner) if child is not None]
+    raise ValueError(f"The file has more than {MAX_MODULES:,} modules.")
+
+
+def module_state(module: Record) -> dict[str, Tensor]:
+    """The state dict of a recorded module: parameters and persistent buffers by dotted name.
+
+    Raises:
+        ValueError: it is no module, or one of its tensors is none.
+    """
+    state = {}
+    for name, record in modules(module):
+        own = attributes(record)
+        passing = own.get("_non_persistent_buffers_set")
+        passing = passing if isinstance(passing, (set, list)) else ()
+        buffers = tensors_in(name, own.get("_buffers", {}))
+        dropped = {f"{name}.{key}".lstrip(".") for key in passing if isinstance(key, str)}
+        state |= tensors_in(name, own["_parameters"]) | {n: t for n, t in buffers.items() if n not in dropped}
+    return state
+
+
+def module_parameters(module: Record) -> dict[str, Tensor]:
+    """The parameters of a recorded module in the order of ``module.parameters()``: tied ones once, the first name.
+
+    Raises:
+        ValueError: as ``module_state``.
+    """
+    found: dict[int, tuple[str, Tensor]] = {}
+    for name, record in modules(module):
+        for full, value in tensors_in(name, attributes(record)["_parameters"]).items():
+            found.setdefault(id(value), (full, value))
+    return dict(found.values())
+
+
+def tensors_in(prefix: str, values: Any) -> dict[str, Tensor]:
+    """The tensors among a module's parameters or buffers, by dotted name; None is left out."""
+    if not isinstance(values, dict):
+        raise ValueError(f"The file's module '{prefix}' has no list of tensors.")
+    check_names(values)
+    wrong = [key for key, value in values.items() if not isinstance(value, (Tensor, type(None)))]
+    if wrong:
+        raise ValueError(f"The file's '{prefix}.{wrong[0]}' is not a tensor.")
+    return {f"{prefix}.{key}".lstrip("."): value for key, value in values.items() if value is not None}
+
+
+def check_names(values: dict) -> None:
+    """Fail where a key is no name."""
+    if not all(isinstance(key, str) and len(key) < 500 for key in values):
+        raise ValueError("The file's modules or tensors have names that are none.")
