@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,6 +41,7 @@ from zoo.giraffe import (
 )
 from zoo.giraffe_extras import EDITS, PlainGenerator, PlainLatent, between_codes, wander
 from zoo.render import Camera, Samples, closed, open_ended, pixel_corners, to_map, transmission_weights
+from zoo.weights import giraffe
 from zoo.weights.giraffe import (
     BLOCK,
     DISCRIMINATOR,
@@ -50,6 +52,7 @@ from zoo.weights.giraffe import (
     RENDERER,
 )
 from zoo.weights.names import UNUSED, from_published, published_name, to_published
+from zoo.weights.read import Place, read
 
 # Of the published generator's count of objects.
 EXISTENCE = (0.19456788355146545, 0.24355003312266127, 0.25269546846185522, 0.30918661486401804)
@@ -858,7 +861,66 @@ def by_frame(x: Tensor, frames: int) -> Tensor:
     return x.unflatten(0, (-1, frames)).transpose(0, 1)
 
 
+def as_config(config: dict) -> dict:
+    """The experiment of our generator for the published constructors' arguments."""
+
+    def field(of: dict) -> dict:
+        downscale = of.get("downscale_p_by", 2.0)
+        octaves = {"positions": of.get("n_freq_posenc", 10), "directions": of.get("n_freq_posenc_views", 4)}
+        waves = {
+            name: {"class_path": "zoo.giraffe.Octaves", "init_args": {"octaves": count, "downscale": downscale}}
+            for name, count in octaves.items()
+        }
+        return {"class_path": "zoo.giraffe.Field", "init_args": {**waves, "skips": of.get("skips", [4])}}
+
+    of, poses = config["generator_kwargs"], build_poses(config["generator_kwargs"])
+    near, far = of.get("depth_range", [0.5, 6.0])
+    depths = {"near": near, "far": far, "samples": of.get("n_ray_samples", 64)}
+    return {
+        "class_path": "zoo.giraffe.Generator",
+        "init_args": {
+            "objects": field(config["decoder_kwargs"]),
+            "background": field(config["background_generator_kwargs"]),
+            "boxes": {
+                "class_path": "zoo.giraffe.BoxPrior",
+                "init_args": asdict(build_boxes(config["bounding_box_generator_kwargs"])),
+            },
+            "poses": {"class_path": "zoo.giraffe.ScenePoses", "init_args": asdict(poses)},
+            "volume": {
+                "class_path": "zoo.giraffe.SceneVolume",
+                "init_args": {"depths": {"class_path": "zoo.giraffe.StratifiedDepths", "init_args": depths}},
+            },
+            "renderer": {"class_path": "zoo.giraffe.NeuralRenderer"},
+            "volume_resolution": of.get("resolution_vol", 16),
+        },
+    }
+
+
+@torch.no_grad()
+def checkpoint(case: Case) -> None:
+    """Files of training runs: every tensor, and what is drawn with them."""
+    latent = latent_of(case.inputs)
+    camera, farthest = camera_of(case.inputs["camera_mat"], case.inputs["world_mat"])
+    for name in case.info["files"]:
+        place = Place(case.folder / name)
+        contents = read(place)
+        assert giraffe.part(contents) == "generator"
+        for weights, prefix in giraffe.WEIGHTS.items():
+            converted = giraffe.convert(place, contents, as_config(case.config), weights)
+            back = to_published(converted.network.state_dict() | converted.unused, GENERATOR)
+            expected = case.weights(prefix)
+            assert set(back) == set(expected) and all(torch.equal(back[n], expected[n]) for n in expected)
+            assert converted.card["iterations"] == case.info["layout"]["it"]
+            image = converted.network.render(latent, camera, farthest=farthest).image
+            case.compare(f"{prefix}image", (image + 1) / 2)
+        for optimizer in ("optimizer", "optimizer_d"):
+            moments = contents.value[optimizer]["state"]
+            norms = [moments[i]["square_avg"].double().norm() for i in sorted(moments)]
+            case.compare(f"{optimizer}.square_avg_norms", torch.stack(norms), 1e-6)
+
+
 KINDS = {
+    "checkpoint": checkpoint,
     "render": render,
     "modules": modules,
     "sampling": sampling,
