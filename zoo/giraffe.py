@@ -1020,6 +1020,7 @@ class GIRAFFE(GAN):
     """The training algorithm of GIRAFFE (section 3.4): generator, its average, then discriminator, every iteration.
 
     Args:
+        generator: a ``Generator``, or another with its ``together``.
         r1_weight: multiplies the R1 penalty (no half), for images as wide as ``r1_range``.
         r1_range: distance of black and white that the weight is meant for: the paper trains on [0, 1], the zoo's images
             are in [-1, 1]. A gradient is half as long on a range twice as wide; the penalty is put right for that.
@@ -1028,8 +1029,8 @@ class GIRAFFE(GAN):
 
     def __init__(
         self,
-        generator: Generator,
-        discriminator: Discriminator,
+        generator: nn.Module,
+        discriminator: nn.Module,
         optimizer_g: OptimizerFactory,
         optimizer_d: OptimizerFactory,
         averages: dict[str, Average] | None = None,

@@ -63,8 +63,8 @@ DISCRIMINATOR_2D = [*RESIDUAL, (r"score\.", "fc.")]
 WEIGHTS = {"ema": "generator_test.", "raw": "generator."}
 # number of times that the size doubles -> experiments
 EXPERIMENTS = {
-    2: [f"giraffe/{name}64" for name in ("cars", "cats", "celeba", "chairs", "church")],
-    4: [f"giraffe/{name}" for name in ("cars256", "celebahq256", "church256", "clevr2_256", "ffhq256")],
+    2: [f"giraffe/{name}64" for name in ("cats", "celeba", "chairs", "church", "compcars")],
+    4: [f"giraffe/{name}" for name in ("celebahq256", "church256", "clevr2_256", "compcars256", "ffhq256")],
 }
 MANY = ["giraffe/clevr2345_256"]  # the only one whose fields are half as wide
 
