@@ -302,7 +302,7 @@ def test_every_edit_gives_its_frames(name) -> None:
     assert {len(x) for x in (*scenes, *camera)} == {14}
     assert scenes.shape.shape[1] == scenes.place.shape[1] == scenes.present.shape[1] - 1
     with torch.no_grad():
-        image = generator.render(scenes, camera).image.unflatten(0, (2, 7))
+        image = generator.render(scenes, camera, resolution=40).image.unflatten(0, (2, 7))
     assert image.isfinite().all() and image.diff(dim=1).abs().max() > 1e-5
     again, _ = EDITS[name](generator, Latent(*(x[1:] for x in latent)), 7, SampleDraws(0, [1]))
     torch.testing.assert_close(Latent(*(x[7:] for x in scenes)), again)  # scenes do not depend on their neighbours
