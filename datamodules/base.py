@@ -8,6 +8,7 @@ B batch, H height, W width
 """
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
@@ -195,6 +196,8 @@ class ImageData(pl.LightningDataModule):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.restored = state["done"]
+        # Lightning cannot know that these batches go on where they ended.
+        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
 
     def _process(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

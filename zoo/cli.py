@@ -43,6 +43,9 @@ usage: zoo {verb} -c CONFIG.yaml [-c OVERLAY.yaml ...] [--KEY VALUE ...]
   --model.KEY VALUE           any parameter of the model
   --checkpoint.every N        iterations between two checkpoints (default: 1000)
   --ckpt_path FILE            go on from this checkpoint; the options given here win over what it was made with
+  --estimate                  time a few iterations of each stage, print parameters, memory and hours, and stop
+  --init_from NAME|FILE       start from the weights of a bundle or .ckpt (finetuning)
+  --init_fresh "[PART,...]"   parts that do not start from them, e.g. [discriminator.final]
   --print_config              print all values and stop; the output is a config
   --model.help [CLASS], --data.help [CLASS]
                               parameters of a class

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.strategies import DDPStrategy
 
@@ -15,10 +16,14 @@ from callbacks.checkpoint import RegularCheckpoint
 from callbacks.interrupt import GracefulInterrupt
 from callbacks.predictions import PredictionWriter
 from callbacks.progress import Progress
+from zoo.cards import check_cards
 from zoo.errors import OneLineErrors, missing_file
+from zoo.estimate import estimate
 from zoo.gan import GAN
 from zoo.hush import quieten
 from zoo.paths import CONFIGS, config_path
+from zoo.weights.bundle import open_checkpoint
+from zoo.weights.start import start_from
 
 
 class Parser(OneLineErrors, LightningArgumentParser):
@@ -41,14 +46,20 @@ class ZooCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(Progress, "progress")
         parser.add_lightning_class_args(RegularCheckpoint, "checkpoint")
+        parser.add_argument("--init_from", type=str | None, help="weights to start from: a name, folder or .ckpt")
+        parser.add_argument("--init_fresh", type=list[str], default=[], help="parts that do not start from init_from")
+        parser.add_argument("--estimate", action="store_true", help="measure what training would take, and stop")
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would let a checkpoint's parameters override what the user typed."""
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        if config.ckpt_path and config.ckpt_path not in ("last", "best") and not Path(config.ckpt_path).is_file():
+        check_options(config, self.subcommand)
+        if config.ckpt_path and not Path(config.ckpt_path).is_file():
             raise FileNotFoundError(missing_file(config.ckpt_path))
+        if config.ckpt_path:
+            open_checkpoint(Path(config.ckpt_path))  # refuses what is not ours, or would run code, before it is used
         root = config.trainer.default_root_dir or str(Path("runs") / run_name(config))
         config.trainer.default_root_dir = root
         for logger in listed(config.trainer.logger):
@@ -56,15 +67,26 @@ class ZooCLI(LightningCLI):
                 logger.init_args.save_dir = root
 
     def after_instantiate_classes(self) -> None:
-        self.model.config = plain_model_config(self.parser, self.config, self.subcommand)
+        config = plain_config(self.parser, self.config, self.subcommand)
+        self.model.config, self.model.data_config = config["model"], config["data"]
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         return super().instantiate_trainer(strategy=strategy(self.config_init[self.subcommand].trainer), **kwargs)
 
-    def before_fit(self) -> None:
-        keep_old_metrics(Path(self.trainer.default_root_dir))
-
-    def after_fit(self) -> None:
+    def fit(self, model: GAN, **kwargs: Any) -> None:
+        """What Lightning calls for ``zoo fit``."""
+        config = self.config_init.fit
+        if isinstance(self.trainer.accelerator, CUDAAccelerator):
+            check_cards(self.trainer.device_ids)
+        if config.estimate:
+            trainer = {name: config.trainer[name] for name in ("accelerator", "devices", "num_nodes")}
+            estimate(model, self.datamodule, config.trainer.max_steps, lambda: strategy(config.trainer), **trainer)
+            return
+        if config.init_from and not config.ckpt_path:  # a checkpoint holds all weights
+            start_from(model, config.init_from, config.init_fresh, is_first=self.trainer.is_global_zero)
+        if self.trainer.is_global_zero:
+            keep_old_metrics(Path(self.trainer.default_root_dir))
+        self.trainer.fit(model, **kwargs)
         if self.trainer.is_global_zero:
             print(f"Everything is in {self.trainer.default_root_dir}", file=sys.stderr)
 
@@ -140,17 +162,33 @@ def listed(value: Any) -> list:
     return value if isinstance(value, list) else [] if value in (None, True, False) else [value]
 
 
-def plain_model_config(parser: LightningArgumentParser, config: Any, verb: str) -> dict[str, Any]:
-    """``class_path`` and ``init_args`` of the model in plain values, as yaml would hold them."""
+def plain_config(parser: LightningArgumentParser, config: Any, verb: str) -> dict[str, Any]:
+    """All options in plain values, as yaml would hold them."""
     import yaml
 
-    return yaml.safe_load(parser.dump(config, skip_unset=False))[verb]["model"]
+    return yaml.safe_load(parser.dump(config, skip_unset=False))[verb]
+
+
+def check_options(config: Any, verb: str) -> None:
+    """Refuse options that contradict each other or the verb.
+
+    Raises:
+        ValueError: says which.
+    """
+    if verb != "fit" and (config.init_from or config.init_fresh or config.estimate):
+        raise ValueError(f"--init_from, --init_fresh and --estimate are for 'zoo fit', not for 'zoo {verb}'.")
+    if config.init_fresh and not config.init_from:
+        raise ValueError("--init_fresh names parts that do not start from --init_from: give both.")
+    if config.estimate and config.ckpt_path:
+        raise ValueError("--estimate measures a whole run from its start: leave out --ckpt_path.")
+    if config.estimate and not isinstance(config.trainer.strategy, str):
+        raise ValueError("--estimate starts several short trainings: give --trainer.strategy by name, or leave it out.")
 
 
 def strategy(trainer: Any) -> Any:
     """What the user asked for; where that is nothing and there are several processes, what a GAN needs."""
     several = processes(trainer["devices"], trainer["num_nodes"], trainer["accelerator"]) > 1
-    if trainer["strategy"] != "auto" or not several:
+    if trainer["strategy"] not in ("auto", "ddp") or not several:
         return trainer["strategy"]
     # Each loss trains one of the two networks, so the other's parameters are unused in its backward pass.
     return DDPStrategy(find_unused_parameters=True, timeout=timedelta(minutes=5))
