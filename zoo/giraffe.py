@@ -32,6 +32,7 @@ from zoo.draws import Draws
 from zoo.gan import GAN, Average, OptimizerFactory, frozen
 from zoo.layers.encoding import positional_encoding
 from zoo.losses import judged_fake, judged_real, r1_penalty
+from zoo.precision import Precision
 from zoo.render import (
     Camera,
     Depths,
@@ -1025,6 +1026,7 @@ class GIRAFFE(GAN):
         r1_range: distance of black and white that the weight is meant for: the paper trains on [0, 1], the zoo's images
             are in [-1, 1]. A gradient is half as long on a range twice as wide; the penalty is put right for that.
         fakes: generated images of each half of an iteration; None: as many as real ones.
+        precision: of the discriminator, but for R1.
     """
 
     def __init__(
@@ -1038,8 +1040,9 @@ class GIRAFFE(GAN):
         r1_weight: float = 10.0,
         r1_range: float = 1.0,
         fakes: int | None = None,
+        precision: Precision = "float32",
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed)
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision)
         self.r1_weight, self.r1_range, self.fakes = r1_weight, r1_range, fakes
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -1064,7 +1067,8 @@ class GIRAFFE(GAN):
     def loss_d(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """What the discriminator pays, by term."""
         real = real.detach().requires_grad_()
-        scores = self.discriminator(real)
+        with self.full_precision():  # R1 differentiates these scores
+            scores = self.discriminator(real)
         return {
             "real": judged_real(scores),
             "fake": judged_fake(self.discriminator(fake)),
