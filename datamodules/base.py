@@ -8,6 +8,7 @@ B batch, H height, W width
 """
 
 import hashlib
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -207,7 +208,8 @@ class ImageData(pl.LightningDataModule):
         source = self.train_source()
         batches = EndlessBatches(len(source), self.stages, self.seed, *self._process(), start=self.batches_done)
         pictures = Pictures(source, self.resolution, self.seed if self.flip else None)
-        return DataLoader(pictures, batch_sampler=batches, num_workers=self.num_workers)
+        workers = {"num_workers": self.num_workers, "worker_init_fn": outlive_signals}
+        return DataLoader(pictures, batch_sampler=batches, **workers)
 
     def val_dataloader(self) -> DataLoader:
         """Every real picture once, in order, never mirrored; each process its share, without padding."""
@@ -223,6 +225,13 @@ class ImageData(pl.LightningDataModule):
         """Indices of samples, batches of [B]."""
         rank, world = self._process()
         return DataLoader(dataset=range(rank, self.predict_count, world), batch_size=self.batch_size)
+
+
+def outlive_signals(worker: int) -> None:
+    """In a process that reads pictures: go on when the whole group of processes is told to stop, until the trainer is
+    done with the iteration and has saved."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def to_bytes(image: Tensor) -> Tensor:

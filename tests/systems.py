@@ -124,7 +124,7 @@ def giraffe() -> dict[str, Any]:
         "generator": {"class_path": "zoo.giraffe.Generator", "init_args": generator},
         "discriminator": {"class_path": "zoo.giraffe.Discriminator", "init_args": {"resolution": 8, "channels": 8}},
         "optimizer_g": rmsprop,
-        "optimizer_d": rmsprop,
+        "optimizer_d": copy.deepcopy(rmsprop),
         "averages": {"slow": {"class_path": "zoo.gan.Average", "init_args": {"decay": 0.9, "buffers": "keep"}}},
     }
     stages = {0: {}, 4: {"batch_size": 6}, 8: {"batch_size": 3}}
@@ -134,7 +134,32 @@ def giraffe() -> dict[str, Any]:
     }
 
 
-SYSTEMS: dict[str, Callable[[], dict[str, Any]]] = {"pigan": pigan, "giraffe": giraffe}
+def graf() -> dict[str, Any]:
+    """A tiny GRAF: two schedules of the clock, mirrored patches, spectral norm's state."""
+    optimizer = {"class_path": "torch.optim.RMSprop", "init_args": {"lr": 1e-3}}
+    field = {"shape_dim": 3, "appearance_dim": 2, "hidden_dim": 8, "num_layers": 6, "point_octaves": 2}
+    depths = {"class_path": "zoo.graf.AlongAxis", "init_args": {"near": 7.5, "far": 12.5, "samples": 3, "radius": 10.5}}
+    generator = {
+        "field": {"class_path": "zoo.graf.RadianceField", "init_args": field},
+        "volume": {"class_path": "zoo.render.Volume", "init_args": {"depths": depths}},
+        "poses": {"class_path": "zoo.graf.OnSphere", "init_args": {"radius": [9.5, 10.5]}},
+        "resolution": 8,
+    }
+    model = {
+        "generator": {"class_path": "zoo.graf.Generator", "init_args": generator},
+        "discriminator": {"class_path": "zoo.graf.Discriminator", "init_args": {"channels": 2}},
+        "optimizer_g": optimizer,
+        "optimizer_d": copy.deepcopy(optimizer),
+        "patches": {"class_path": "zoo.graf.Patches", "init_args": {"anneal": 90.0}},
+        "noise_iterations": 9,
+        "milestones": [4, 8],
+        "mirror": True,
+        "averages": {"ema": {"class_path": "zoo.gan.Average", "init_args": {"decay": 0.5}}},
+    }
+    return {"model": {"class_path": "zoo.graf.GRAF", "init_args": model}, "data": copy.deepcopy(DATA)}
+
+
+SYSTEMS: dict[str, Callable[[], dict[str, Any]]] = {"giraffe": giraffe, "graf": graf, "pigan": pigan}
 BOUNDARY = 4  # the first iteration of the second stage of DATA
 
 

@@ -224,3 +224,17 @@ def test_the_digest_changes_with_the_reals():
     assert base == Cars(8, 2, train_count=5, test_count=6, root="elsewhere", seed=3).digest()
     assert len({base, Cars(16, 4, test_count=6).digest(), Cars(8, 4, test_count=7).digest()}) == 3
     assert Cars(8, 4, test_count=6, car_seed=1).digest() != base
+
+
+def test_ellipsoids_have_the_size_and_colour_of_their_cars() -> None:
+    from datamodules.car_anchors import ellipsoids
+
+    views, camera = car_views(0, "train", range(6), 32)
+    colours = torch.rand(6, 3) / 2
+    blobs = ellipsoids([car_attributes(0, "train", i) for i in range(6)], colours, camera, 32)
+    covered = (1 - blobs[:, 0]) / (1 - colours[:, 0, None, None])
+    assert ((covered > 0.99) & (views.mask[:, 0] > 0.5)).sum() / (covered > 0.99).sum() > 0.9  # they lie on their cars
+    shares = covered.mean((1, 2)) / views.mask.mean((1, 2, 3))
+    assert shares.min() > 0.6 and shares.max() < 1.1  # an ellipsoid fills less than the box around a car
+    for blob, inside, colour in zip(blobs, covered > 0.99, colours, strict=True):
+        torch.testing.assert_close(blob[:, inside].mean(1), colour, atol=1e-3, rtol=0)

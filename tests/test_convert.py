@@ -17,8 +17,9 @@ from zoo.render import Orbit, Stratified, Volume
 from zoo.weights import pigan
 from zoo.weights.bundle import load_bundle, save_bundle
 from zoo.weights.convert import convert, recognised, systems
+from zoo.weights.names import to_published
 from zoo.weights.pickles import Record
-from zoo.weights.pigan import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR, to_published
+from zoo.weights.pigan import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR
 from zoo.weights.read import Contents, Place
 
 RUN = Path(__file__).parent / "parity" / "cases" / "pigan" / "checkpoint"
@@ -155,7 +156,7 @@ def test_what_is_refused(tmp_path, experiment):
             convert(generator, tmp_path / "out", **options)
     with pytest.raises(ValueError, match=r"ema\.pth holds averages without names"):
         convert(RUN / "ema.pth", tmp_path / "out")
-    with pytest.raises(ValueError, match=r"of no system .*\(pigan.*2 entries \(state, param_groups\).*OrderedDict"):
+    with pytest.raises(ValueError, match=r"of no system .*pigan.*2 entries \(state, param_groups\).*OrderedDict"):
         convert(RUN / "optimizer_G.pth", tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="There is no experiment 'pigan/none'"):
         convert(generator, tmp_path / "out", experiment="pigan/none")

@@ -12,7 +12,7 @@ from torch.optim import SGD
 from tests.systems import SYSTEMS, train, write
 from tests.test_gan import fit, tiny_gan, tiny_generator
 from zoo.cards import unserved
-from zoo.gan import NonFiniteLoss
+from zoo.faults import NonFiniteLoss
 from zoo.pigan import Discriminator, PiGAN
 from zoo.precision import HalfPrecision, in_float32
 

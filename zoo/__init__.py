@@ -3,11 +3,8 @@
 from importlib import import_module
 from typing import Any
 
-_HOMES = {
-    "GAN": "zoo.gan",
-    "GIRAFFE": "zoo.giraffe",
-    "PiGAN": "zoo.pigan",
-}  # torch is imported only when one of these is asked for
+# torch is imported only when one of these is asked for
+_HOMES = {"GAN": "zoo.gan", "GIRAFFE": "zoo.giraffe", "GRAF": "zoo.graf", "PiGAN": "zoo.pigan"}
 
 __all__ = list(_HOMES)
 

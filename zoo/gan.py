@@ -17,18 +17,16 @@ import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from zoo import resume
 from zoo.draws import SampleDraws, TrainingDraws
+from zoo.faults import Faults, NonFiniteLoss, parameters
 from zoo.precision import HalfPrecision, Precision
 from zoo.render import Rendered
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
-
-
-class NonFiniteLoss(RuntimeError):
-    """A term of a loss became infinite or not a number; nothing was changed by it."""
 
 
 class WarmUp:
@@ -90,6 +88,7 @@ class GAN(pl.LightningModule):
         averages: averaged generators by name; the first one is what samples, scores and weights are made from.
         seed: of every random number drawn in training.
         precision: in which ``networks_2d`` compute; all else, and all regularisers, compute in float32.
+        max_skips: steps in a row that are left out because gradients are not finite, before training stops.
     """
 
     networks_2d = ("discriminator",)  # a system with two-dimensional networks in its generator adds their names
@@ -103,6 +102,7 @@ class GAN(pl.LightningModule):
         averages: dict[str, Average] | None = None,
         seed: int = 0,
         precision: Precision = "float32",
+        max_skips: int = 3,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -111,7 +111,7 @@ class GAN(pl.LightningModule):
         self.averages = nn.ModuleDict(averages or {})
         for average in self.averages.values():
             average.follow(generator)
-        self.seed, self.precision = seed, precision
+        self.seed, self.precision, self.faults = seed, precision, Faults(max_skips)
         self.half: HalfPrecision | None = None
         if precision != "float32":  # after the averages were copied: what samples are made from stays float32
             self.half = HalfPrecision([self.get_submodule(name) for name in self.networks_2d], precision)
@@ -147,17 +147,8 @@ class GAN(pl.LightningModule):
             prefix: name of the loss, ``loss_g`` or ``loss_d``; its sum is logged under it.
             terms: the loss, by term.
             last: gradients are synchronised between processes only on the last call before ``step``.
-
-        Raises:
-            NonFiniteLoss: a term is not finite; named.
         """
-        values = torch.stack([term.detach().float() for term in terms.values()])
-        if not values.isfinite().all():
-            bad = ", ".join(f"{prefix}/{name} is {value}" for name, value in zip(terms, values.tolist(), strict=True))
-            raise NonFiniteLoss(
-                f"The loss is not finite at iteration {self.iterations}: {bad}. "
-                "Training stopped before the weights were touched; the last checkpoint is good."
-            )
+        self.faults.note(self, prefix, terms)
         loss = sum(terms.values())
         self.log(prefix, loss.detach(), prog_bar=True)
         self.log_dict({f"{prefix}/{name}": term.detach() for name, term in terms.items()})
@@ -169,37 +160,44 @@ class GAN(pl.LightningModule):
     def step(self, optimizer: LightningOptimizer, clip_norm: float | None = None) -> None:
         """One optimizer step with the accumulated gradients, which are then cleared.
 
+        Gradients that are not finite change nothing, see ``zoo.faults``; with fp16, where a loss that was scaled too
+        much has such, the next loss is scaled less.
+
         Only the generator's optimizer counts: ``trainer.global_step``, and with it ``max_steps``, checkpoint intervals
-        and the loggers' axis, are iterations. With fp16, gradients that overflowed are left out and counted all the
-        same; the next loss is scaled less.
+        and the loggers' axis, are iterations. Steps that are left out count all the same.
 
         Raises:
-            NonFiniteLoss: gradients of fp16 overflow however little the loss is scaled.
+            NonFiniteLoss: the loss is not finite, or gradients of fp16 overflow however little it is scaled.
+            NonFiniteGradients: gradients were not finite too many times in a row.
         """
-        skip = self.scalers and self.unscale(optimizer)
-        if clip_norm is not None:
-            self.clip_gradients(optimizer, clip_norm, "norm")
         if optimizer is not self.optimizers()[0]:
             optimizer._on_before_step = optimizer._on_after_step = lambda: None
-        if skip:
-            optimizer._on_before_step(), optimizer._on_after_step()
-        else:
+        if self.scalers:
+            self.unscale(optimizer)
+        norm = get_total_norm([p.grad for p in parameters(optimizer) if p.grad is not None])
+        if self.faults.are_none(self, norm):
+            if clip_norm is not None:
+                clip_grads_with_norm_(parameters(optimizer), clip_norm, norm)
             optimizer.step()
+        else:
+            if not self.scalers:
+                self.faults.skip(self, optimizer)
+            optimizer._on_before_step()
+            optimizer._on_after_step()
         optimizer.zero_grad()
+        self.faults.pending.clear()
 
-    def unscale(self, optimizer: LightningOptimizer) -> bool:
-        """Divide gradients by the scale of their loss, and choose the next one; whether they overflowed."""
+    def unscale(self, optimizer: LightningOptimizer) -> None:
+        """Divide gradients by the scale of their loss, and choose the next one."""
         scaler = self.scalers["loss_g" if optimizer is self.optimizers()[0] else "loss_d"]
         scaler.unscale_(optimizer.optimizer)
         before = scaler.get_scale()
         scaler.update()
-        overflowed = scaler.get_scale() < before
-        if overflowed and scaler.get_scale() < 1:
+        if scaler.get_scale() < min(before, 1):
             raise NonFiniteLoss(
                 f"Gradients in fp16 are not finite at iteration {self.iterations}, even with a loss scale of {before}. "
                 "The last checkpoint is good; go on from it with --model.precision bf16 or float32."
             )
-        return overflowed
 
     def full_precision(self) -> AbstractContextManager:
         """Inside, every network computes in float32: for regularisers, which differentiate twice."""
@@ -271,6 +269,7 @@ class GAN(pl.LightningModule):
             "processes": self.trainer.world_size,
             "settings": self.settings,
             "scalers": {name: scaler.state_dict() for name, scaler in self.scalers.items()},
+            "skipped": dict(self.faults.skipped),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -281,6 +280,7 @@ class GAN(pl.LightningModule):
         self.iterations = checkpoint["clocks"]["iterations"]
         self.images_seen = checkpoint["clocks"]["images_seen"]
         self.seconds = checkpoint["clocks"].get("seconds", 0.0)
+        self.faults.skipped = dict(checkpoint.get("skipped", {}))
         self.resumed = {name: checkpoint[name] for name in ("settings", "scalers", "config") if name in checkpoint}
 
 

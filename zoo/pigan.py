@@ -386,7 +386,7 @@ class Stage:
 
     Args:
         start: its first iteration, from which the fade of a new resolution counts.
-        lr_g, lr_d: learning rates from here on; None for those that the optimizers were made with.
+        lr_g, lr_d: learning rates from here on; None leaves them as they were.
         batch_split: images are generated in so many slices of the batch, to save memory.
     """
 
@@ -411,6 +411,7 @@ class PiGAN(GAN):
         slices: the generator's gradient is the sum over the slices of a batch, as published, or their mean.
         mapping_lr: learning rate of the mapping network as a share of the generator's.
         precision: of the discriminator, but for R1.
+        max_skips: as in ``zoo.gan.GAN``.
     """
 
     def __init__(
@@ -433,8 +434,9 @@ class PiGAN(GAN):
         slices: Literal["sum", "mean"] = "sum",
         mapping_lr: float = 1.0,
         precision: Precision = "float32",
+        max_skips: int = 3,
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision)
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision, max_skips)
         self.r1_weight, self.latent_weight, self.angle_weight = r1_weight, latent_weight, angle_weight
         self.top_k_every, self.top_k_least = top_k_every, top_k_least
         self.noise_iterations, self.fade_iterations = noise_iterations, fade_iterations

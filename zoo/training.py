@@ -1,5 +1,6 @@
 """``zoo fit``, ``validate``, ``test`` and ``predict``: Lightning's command line with this project's defaults."""
 
+import os
 import shlex
 import sys
 from datetime import timedelta
@@ -10,6 +11,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
 
 from callbacks.checkpoint import RegularCheckpoint
@@ -17,6 +20,7 @@ from callbacks.interrupt import GracefulInterrupt
 from callbacks.predictions import PredictionWriter
 from callbacks.progress import Progress
 from zoo.cards import check_cards
+from zoo.checkpoint_io import AtomicCheckpoints
 from zoo.errors import OneLineErrors, missing_file
 from zoo.estimate import estimate
 from zoo.gan import GAN
@@ -60,8 +64,10 @@ class ZooCLI(LightningCLI):
             raise FileNotFoundError(missing_file(config.ckpt_path))
         if config.ckpt_path:
             open_checkpoint(Path(config.ckpt_path))  # refuses what is not ours, or would run code, before it is used
-        root = config.trainer.default_root_dir or str(Path("runs") / run_name(config))
+        root = config.trainer.default_root_dir or str(Path("runs") / run_name(config) / job_name())
         config.trainer.default_root_dir = root
+        if self.subcommand == "fit" and not config.ckpt_path and (found := job_checkpoint(Path(root))):
+            config.ckpt_path = str(found)
         for logger in listed(config.trainer.logger):
             if logger.init_args.get("save_dir") == ".":  # in the run's folder
                 logger.init_args.save_dir = root
@@ -71,7 +77,11 @@ class ZooCLI(LightningCLI):
         self.model.config, self.model.data_config = config["model"], config["data"]
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        return super().instantiate_trainer(strategy=strategy(self.config_init[self.subcommand].trainer), **kwargs)
+        trainer = self.config_init[self.subcommand].trainer
+        plugins = listed(trainer.plugins)
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(AtomicCheckpoints())
+        return super().instantiate_trainer(strategy=strategy(trainer), plugins=plugins, **kwargs)
 
     def fit(self, model: GAN, **kwargs: Any) -> None:
         """What Lightning calls for ``zoo fit``."""
@@ -84,6 +94,8 @@ class ZooCLI(LightningCLI):
             return
         if config.init_from and not config.ckpt_path:  # a checkpoint holds all weights
             start_from(model, config.init_from, config.init_fresh, is_first=self.trainer.is_global_zero)
+        # Signals are listened to before the first scores are measured, which may take minutes.
+        self.trainer.callbacks.sort(key=lambda callback: not isinstance(callback, GracefulInterrupt))
         if self.trainer.is_global_zero:
             keep_old_metrics(Path(self.trainer.default_root_dir))
         self.trainer.fit(model, **kwargs)
@@ -96,8 +108,7 @@ def run(argv: list[str]) -> None:
 
     Raises:
         ValueError, FileNotFoundError: the user can put it right.
-        zoo.gan.NonFiniteLoss: training diverged.
-        callbacks.interrupt.Interrupted: Ctrl-C, after saving.
+        zoo.errors.Stopped: training diverged, the disk is full, or it was told to stop, after saving.
     """
     quieten()
     argv = [resolved(previous, word) for previous, word in zip(["", *argv], argv, strict=False)]
@@ -157,9 +168,35 @@ def run_name(config: Any) -> str:
     return str(files[0].relative_to(CONFIGS.resolve()).with_suffix("")) if inside else files[0].stem
 
 
+def job_name() -> str:
+    """Subfolder for a job of SLURM, ``job-4711``, which is the same when it is started again; empty elsewhere.
+
+    So jobs that differ only in options do not take each other's checkpoints for their own.
+    """
+    if not SLURMEnvironment.detect() or SLURMEnvironment.job_id() is None:
+        return ""
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"job-{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return f"job-{SLURMEnvironment.job_id()}"
+
+
+def job_checkpoint(root: Path) -> Path | None:
+    """Where a job of SLURM that was started again goes on: at the newest checkpoint of its run; None elsewhere.
+
+    Lightning by itself would take the one it saved when the job was put back into the queue, however old that is.
+    """
+    if not SLURMEnvironment.detect():
+        return None
+    found = list(root.glob("hpc_ckpt_*.ckpt"))
+    last = root / "checkpoints" / "last.ckpt"
+    if last.is_file() and (found or int(os.environ.get("SLURM_RESTART_COUNT", 0))):
+        found.append(last)
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
 def listed(value: Any) -> list:
-    """Loggers, however many there are."""
-    return value if isinstance(value, list) else [] if value in (None, True, False) else [value]
+    """Loggers or plugins, however many there are."""
+    return list(value) if isinstance(value, list) else [] if value in (None, True, False) else [value]
 
 
 def plain_config(parser: LightningArgumentParser, config: Any, verb: str) -> dict[str, Any]:

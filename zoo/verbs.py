@@ -173,12 +173,15 @@ def evaluate(
         results: the table of your own scores.
     """
     from zoo.evaluate.consistency import MEANINGS
+    from zoo.evaluate.pictures import PictureFolder
     from zoo.evaluate.protocol import evaluate as score
     from zoo.weights.bundle import load_bundle
 
     about: dict[str, Any] = {}
     scored: Any = Path(source)
-    if not holds_pictures(scored):
+    if holds_pictures(scored):
+        scored = PictureFolder(scored)
+    else:
         scored, info = load_bundle(source)
         scored = scored.to(device)
         about = about_weights(info)

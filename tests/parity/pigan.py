@@ -41,15 +41,9 @@ from zoo.render import (
     white,
 )
 from zoo.weights import pigan
-from zoo.weights.pigan import (
-    DISCRIMINATOR,
-    GENERATOR,
-    PLAIN_DISCRIMINATOR,
-    UNUSED,
-    from_published,
-    published_name,
-    to_published,
-)
+from zoo.weights.bundle import UNUSED
+from zoo.weights.names import from_published, published_name, to_published
+from zoo.weights.pigan import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR
 from zoo.weights.read import Place, read
 
 BOX = 2 / 0.24

@@ -167,7 +167,8 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or foreign file fails in many ways, none of which is a bug of ours
-        raise ValueError(f"{path} is damaged or not a checkpoint of a run: {str(error).splitlines()[0]}") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} is damaged or not a checkpoint of a run: {reason}") from None
     if not isinstance(checkpoint, dict) or not {"state_dict", "clocks"} <= checkpoint.keys():
         raise ValueError(f"{path} is not a checkpoint of a run here: it does not say how long it was trained.")
     return checkpoint

@@ -4,7 +4,7 @@ import re
 
 from torch import Tensor
 
-UNUSED = "unused."
+from zoo.weights.bundle import UNUSED
 
 
 def published_name(name: str, table: list) -> str:
@@ -21,13 +21,13 @@ def from_published(state: dict[str, Tensor], names: list[str], table: list) -> d
     """A published state dict under our names; what our network never reads is kept under ``unused.``.
 
     Raises:
-        KeyError: a tensor that our network needs is not there.
+        ValueError: a tensor that our network needs is not there.
     """
     state, ours = dict(state), {}
     for name in names:
         published = published_name(name, table)
         if published not in state:
-            raise KeyError(f"The published state dict has no '{published}', which our '{name}' needs.")
+            raise ValueError(f"The published state dict has no '{published}', which our '{name}' needs.")
         ours[name] = state.pop(published)
     return ours | {UNUSED + name: tensor for name, tensor in state.items()}
 

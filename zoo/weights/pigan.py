@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zoo.weights.bundle import UNUSED, build, check_fit
 from zoo.weights.convert import Converted
+from zoo.weights.names import from_published
 from zoo.weights.pickles import Record
 from zoo.weights.read import (
     Contents,
@@ -58,39 +59,6 @@ DISCRIMINATORS: dict[str, dict[str, Any]] = {
     "ProgressiveEncoderDiscriminator": {"coordinates": True, "downsample": "pool"},
     "ProgressiveDiscriminator": {"coordinates": True, "downsample": "pool"},
 }
-
-
-# Names of tensors
-
-
-def published_name(name: str, table: list) -> str:
-    """The published name of one of our tensors."""
-    if name.startswith(UNUSED):
-        return name.removeprefix(UNUSED)
-    for pattern, to in table:
-        if re.match(pattern, name):
-            return re.sub(pattern, to, name, count=1)
-    raise KeyError(f"'{name}' has no counterpart in the published pi-GAN.")
-
-
-def from_published(state: dict[str, Tensor], names: list[str], table: list) -> dict[str, Tensor]:
-    """A published state dict under our names; what our network never reads is kept under ``unused.``.
-
-    Raises:
-        ValueError: a tensor that our network needs is not there.
-    """
-    state, ours = dict(state), {}
-    for name in names:
-        published = published_name(name, table)
-        if published not in state:
-            raise ValueError(f"The published state dict has no '{published}', which our '{name}' needs.")
-        ours[name] = state.pop(published)
-    return ours | {UNUSED + name: tensor for name, tensor in state.items()}
-
-
-def to_published(state: dict[str, Tensor], table: list) -> dict[str, Tensor]:
-    """The way back."""
-    return {published_name(name, table): tensor for name, tensor in state.items()}
 
 
 # Files
