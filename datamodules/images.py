@@ -117,7 +117,7 @@ def fit(image: Image.Image, resolution: int, filter: Filter = "lanczos", crop: C
     ``torch.nn.functional.interpolate`` does and with it several published programs.
     """
     image = crop(image)
-    if image.width != resolution and filter in FILTERS:
+    if image.size != (resolution, resolution) and filter in FILTERS:
         image = image.resize((resolution, resolution), FILTERS[filter])
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     if pixels.shape[-1] != resolution:

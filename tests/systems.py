@@ -94,6 +94,46 @@ def pigan() -> dict[str, Any]:
     return {"model": model, "data": copy.deepcopy(DATA)}
 
 
+def giraffe() -> dict[str, Any]:
+    """A tiny GIRAFFE of two objects, with as many fakes as real pictures in every stage."""
+
+    def field(features: int, **sizes: Any) -> dict[str, Any]:
+        waves = {
+            name: {"class_path": "zoo.giraffe.Octaves", "init_args": {"octaves": 2}}
+            for name in ("positions", "directions")
+        }
+        sizes = {"latent_dim": 4, "hidden_dim": 8, "num_layers": 3, "skips": [1], "features": features, **sizes}
+        return {"class_path": "zoo.giraffe.Field", "init_args": waves | sizes}
+
+    depths = {"class_path": "zoo.giraffe.StratifiedDepths", "init_args": {"near": 1.0, "far": 4.0, "samples": 6}}
+    rmsprop = {"class_path": "torch.optim.RMSprop", "init_args": {"lr": 1e-3}}
+    generator = {
+        "objects": field(6),
+        "background": field(6, skips=[]),
+        "boxes": {"class_path": "zoo.giraffe.BoxPrior", "init_args": {"count": 2}},
+        "poses": {"class_path": "zoo.giraffe.ScenePoses", "init_args": {"polar": [0.3, 0.5]}},
+        "volume": {"class_path": "zoo.giraffe.SceneVolume", "init_args": {"depths": depths, "chunk": 200}},
+        "renderer": {
+            "class_path": "zoo.giraffe.NeuralRenderer",
+            "init_args": {"stages": 1, "channels_in": 6, "channels": 6, "least": 2},
+        },
+        "volume_resolution": 4,
+        "background_rotation": [0.0, 0.25],
+    }
+    model = {
+        "generator": {"class_path": "zoo.giraffe.Generator", "init_args": generator},
+        "discriminator": {"class_path": "zoo.giraffe.Discriminator", "init_args": {"resolution": 8, "channels": 8}},
+        "optimizer_g": rmsprop,
+        "optimizer_d": copy.deepcopy(rmsprop),
+        "averages": {"slow": {"class_path": "zoo.gan.Average", "init_args": {"decay": 0.9, "buffers": "keep"}}},
+    }
+    stages = {0: {}, 4: {"batch_size": 6}, 8: {"batch_size": 3}}
+    return {
+        "model": {"class_path": "zoo.giraffe.GIRAFFE", "init_args": model},
+        "data": {"class_path": "tests.systems.NoiseData", "init_args": {"stages": stages}},
+    }
+
+
 def graf() -> dict[str, Any]:
     """A tiny GRAF: two schedules of the clock, mirrored patches, spectral norm's state."""
     optimizer = {"class_path": "torch.optim.RMSprop", "init_args": {"lr": 1e-3}}
@@ -119,7 +159,7 @@ def graf() -> dict[str, Any]:
     return {"model": {"class_path": "zoo.graf.GRAF", "init_args": model}, "data": copy.deepcopy(DATA)}
 
 
-SYSTEMS: dict[str, Callable[[], dict[str, Any]]] = {"graf": graf, "pigan": pigan}
+SYSTEMS: dict[str, Callable[[], dict[str, Any]]] = {"giraffe": giraffe, "graf": graf, "pigan": pigan}
 BOUNDARY = 4  # the first iteration of the second stage of DATA
 
 

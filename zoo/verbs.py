@@ -41,6 +41,7 @@ def sample(
     depth: bool = True,
     truncation: float = 1.0,
     resolution: int | None = None,
+    edit: str | None = None,
     seed: int = 0,
     device: str = "cpu",
 ) -> None:
@@ -56,6 +57,7 @@ def sample(
         depth: also draw depths into the grid: near is yellow, far is violet, nothing is white.
         truncation: below 1, samples are nearer to the mean.
         resolution: side of the pictures in pixels; by default the generator's own.
+        edit: columns show what this edit does to a scene, instead of its sides; systems that compose scenes have edits.
         seed: of the whole set of samples.
         device: cpu, cuda or cuda:1.
     """
@@ -70,7 +72,8 @@ def sample(
     if images is not None:
         print(save_samples(generator, images, count, seed, truncation, resolution))
         return
-    turned = turntable_views(generator, indices, views, seed=seed, truncation=truncation, resolution=resolution)
+    options = {"seed": seed, "truncation": truncation, "resolution": resolution, "edit": edit}
+    turned = turntable_views(generator, indices, views, **options)
     out.parent.mkdir(parents=True, exist_ok=True)
     grid(beside(turned.image, turned.depth if depth else None)).save(out)
     print(out)
@@ -104,6 +107,7 @@ def orbit(
     depth: bool = True,
     truncation: float = 1.0,
     resolution: int | None = None,
+    edit: str | None = None,
     seed: int = 0,
     device: str = "cpu",
 ) -> None:
@@ -118,6 +122,7 @@ def orbit(
         depth: draw depths: near is yellow, far is violet, nothing is white.
         truncation: below 1, samples are nearer to the mean.
         resolution: side of the pictures in pixels; by default the generator's own.
+        edit: frames show what this edit does to a scene, instead of its sides; systems that compose scenes have edits.
         seed: of the whole set of samples.
         device: cpu, cuda or cuda:1.
     """
@@ -128,7 +133,8 @@ def orbit(
 
     check_suffix(out)
     generator = load_bundle(source)[0].to(device)
-    turned = turntable_views(generator, indices, frames, seed=seed, truncation=truncation, resolution=resolution)
+    options = {"seed": seed, "truncation": truncation, "resolution": resolution, "edit": edit}
+    turned = turntable_views(generator, indices, frames, **options)
     save_orbit(out, orbit_frames(turned, depth), seconds)
     print(out)
 

@@ -46,18 +46,21 @@ class Case:
         """First parts of the outputs' names, in order."""
         return list(dict.fromkeys(name.split(".")[0] for name in self.info["outputs"]))
 
-    def compare(self, name: str, ours: Tensor | float, tolerance: float = 1e-4) -> None:
+    def compare(self, name: str, ours: Tensor | float, tolerance: float = 1e-4, least: float = FLOOR) -> None:
         """Compare with the output of this name.
 
         Args:
             tolerance: largest absolute difference for outputs that carry no noise figure; with one it is four times
                 that figure.
+            least: smallest tolerance, for numbers whose noise figure cannot know what rounding may do to them.
         """
         theirs = self.outputs[name]
         ours = torch.as_tensor(ours)
         assert ours.shape == theirs.shape, f"{name}: shape {tuple(ours.shape)}, not {tuple(theirs.shape)}"
-        noise = self.info["outputs"][name].get("float32_sensitivity")
-        limit = max(FLOOR, tolerance if noise is None else 4 * noise)
+        about = self.info["outputs"].get(name, {})
+        noise = about.get("float32_sensitivity", about.get("float64_gap"))
+        spacing = torch.finfo(torch.float32).eps * theirs.double().abs().nan_to_num(0.0, 0.0, 0.0).amax().item()
+        limit = max(least, 2 * spacing, tolerance if noise is None else 4 * noise)
         difference = (ours.double() - theirs.double()).abs()
         worst = difference.nan_to_num(torch.inf).max().item() if difference.numel() else 0.0
         self.compared[name] = (worst, limit)

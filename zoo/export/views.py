@@ -1,12 +1,13 @@
 """The same objects seen from several sides, for grids and videos; written once for every system."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from zoo.draws import SampleDraws
+from zoo.errors import near
 from zoo.evaluate.samples import evaluating
 from zoo.render import Camera
 
@@ -28,6 +29,7 @@ def turntable_views(
     seed: int = 0,
     truncation: float = 1.0,
     resolution: int | None = None,
+    edit: str | None = None,
 ) -> Views:
     """The objects of these samples from ``views`` sides, without jitter; results on the CPU.
 
@@ -38,12 +40,17 @@ def turntable_views(
         seed: of the set of samples.
         truncation: as in ``generator.map``.
         resolution: side of the image [pixels]; by default the generator's own.
+        edit: name of an edit of the generator, whose frames are shown instead of sides.
+
+    Raises:
+        ValueError: the generator has no edit of this name.
     """
-    rows = []
+    change, rows = None if edit is None else edit_named(generator, edit), []
     with evaluating(generator):
         for index in indices:
             draws = SampleDraws(seed, [index], generator.bounds.device)
-            latent, camera = generator.turntable(generator.latents(1, draws), views)
+            latent = generator.latents(1, draws)
+            latent, camera = change(generator, latent, views, draws) if change else generator.turntable(latent, views)
             for start in range(0, views, BATCH):
                 part = slice(start, start + BATCH)
                 styles = generator.map(type(latent)(*(x[part] for x in latent)), truncation=truncation)
@@ -51,3 +58,17 @@ def turntable_views(
     shape = (len(indices), views)
     image = torch.cat([r.image.cpu() for r in rows]).unflatten(0, shape)
     return Views(image, torch.cat([r.depth.cpu() for r in rows]).unflatten(0, shape))
+
+
+def edit_named(generator: nn.Module, name: str) -> Callable:
+    """One of the generator's ``edits``: ``(generator, latent, frames, draws)`` to that many latents and cameras.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    edits = getattr(generator, "edits", {})
+    if not edits:
+        raise ValueError(f"There is no edit '{name}': generators of this system have none. Leave --edit out.")
+    if name not in edits:
+        raise ValueError(f"There is no edit '{name}'.{near(name, list(edits))} There are: {', '.join(edits)}.")
+    return edits[name]

@@ -1,0 +1,1077 @@
+"""GIRAFFE: Representing Scenes as Compositional Generative Neural Feature Fields.
+
+Niemeyer, Geiger, CVPR 2021, arXiv:2011.12100.
+
+What is unusual:
+
+* a scene is composed: each object is a feature field of its own in a posed box, one more field is the background, and
+  all objects share one network, so that they can be moved, turned, added and exchanged after training;
+* the camera hardly moves: objects are seen from all sides because their boxes turn;
+* few rays are marched, 16x16, and they carry features: a small 2D network makes the picture of them.
+
+The paper's world has z up and its camera on the positive x axis: boxes, ranges and fields here count in those axes,
+(towards the camera, to the right, up). Cameras and points that the outside sees count in the zoo's axes, where these
+are (z, x, y): ``to_paper`` and ``to_zoo`` exchange them.
+
+B batch, N objects, F = N + 1 fields (the background last), R rays, S samples, P points, C channels
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, conv2d, interpolate, leaky_relu, linear, normalize, one_hot, pad
+from torch.utils.checkpoint import checkpoint
+
+from zoo.draws import Draws
+from zoo.gan import GAN, Average, OptimizerFactory, frozen
+from zoo.layers.encoding import positional_encoding
+from zoo.losses import judged_fake, judged_real, r1_penalty
+from zoo.precision import Precision
+from zoo.render import (
+    Camera,
+    Depths,
+    Integrated,
+    Intervals,
+    Rays,
+    Rendered,
+    Renderer,
+    Samples,
+    closed,
+    expected_depth,
+    look_at,
+    open_ended,
+    to_map,
+    transmission_weights,
+)
+
+
+def to_paper(points: Tensor) -> Tensor:
+    """(right, up, towards the camera), the zoo's axes, to (towards the camera, right, up), the paper's; [..., 3]."""
+    return points.roll(1, -1)
+
+
+def to_zoo(points: Tensor) -> Tensor:
+    """The way back."""
+    return points.roll(-1, -1)
+
+
+def turned(turns: Tensor) -> Tensor:
+    """Rotation matrices [..., 3, 3] about the paper's vertical axis by these shares of a full turn [...]."""
+    angle = 2 * math.pi * turns.double()
+    cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
+    return torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], -1).unflatten(-1, (3, 3)).float()
+
+
+def rotated(points: Tensor, rotation: Tensor) -> Tensor:
+    """Points [..., 3] by matrices [..., 3, 3]."""
+    return (rotation * points[..., None, :]).sum(-1)
+
+
+def between(low: Any, high: Any, share: Tensor) -> Tensor:
+    """low at share 0, high at share 1, straight on beyond; low and high are numbers or one number an axis."""
+    low, high = share.new_tensor(low), share.new_tensor(high)
+    return low + share * (high - low)
+
+
+class Latent(NamedTuple):
+    """A scene: what its objects and background look like, and where the objects are."""
+
+    shape: Tensor  # [B, N, latent_dim], standard normal
+    appearance: Tensor  # [B, N, latent_dim], standard normal
+    background_shape: Tensor  # [B, background_latent_dim], standard normal
+    background_appearance: Tensor  # [B, background_latent_dim], standard normal
+    scale: Tensor  # half the sides of the boxes [world units], [B, N, 3]
+    place: Tensor  # middles of the boxes, [B, N, 3]
+    rotation: Tensor  # world to box, [B, N, 3, 3]
+    background_rotation: Tensor  # world to background, [B, 3, 3]
+    present: Tensor  # which fields there are at all, bool [B, F]
+
+
+# The feature field
+
+
+class Octaves(nn.Module):
+    """sin and cos of x / downscale times pi, 2 pi, 4 pi ...; x itself is left out (section 3.1, equation 2).
+
+    Args:
+        octaves: how many frequencies.
+        downscale: what x is divided by, so that it lies about in [-1, 1].
+    """
+
+    def __init__(self, octaves: int = 10, downscale: float = 2.0) -> None:
+        super().__init__()
+        self.downscale, self.channels = downscale, 6 * octaves
+        self.octaves = octaves
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., 3] to [..., channels]: three sines, then three cosines, of each frequency."""
+        return positional_encoding(x / self.downscale, self.octaves, base=math.pi, identity=False)
+
+
+class GaussianFeatures(nn.Module):
+    """sin and cos of x / downscale times pi along fixed random directions (Tancik 2020).
+
+    Args:
+        features: how many directions, a multiple of 3.
+        downscale: what x is divided by.
+        after: numbers of the random stream that other features took before: the published field draws its directions
+            for points first and those for views after them, from one stream.
+        std: of the directions' entries.
+    """
+
+    def __init__(self, features: int = 30, downscale: float = 2.0, after: int = 0, std: float = 4.0) -> None:
+        import numpy as np
+
+        super().__init__()
+        self.downscale, self.channels = downscale, 2 * features
+        numbers = np.random.RandomState(42).randn(after + 3 * features)[after:]
+        directions = torch.from_numpy(std * numbers).float().reshape(features, 3)
+        self.register_buffer("directions", directions, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., 3] to [..., channels]: all sines, then all cosines."""
+        angles = linear(x / self.downscale * math.pi, self.directions)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class Field(nn.Module):
+    """A feature field (section 3.1): density from point and shape code, features from direction and appearance, too.
+
+    Args:
+        positions: encodes points of box or background.
+        directions: encodes unit directions; None: the features do not depend on them.
+        latent_dim: size of each of the two codes.
+        hidden_dim: width.
+        num_layers: hidden layers before the density head, the first one included.
+        skips: after these layers, counted from 1 behind the first one, point and shape code are added once more.
+        features: C.
+        sigmoid: features in [0, 1].
+    """
+
+    def __init__(
+        self,
+        positions: nn.Module,
+        directions: nn.Module | None,
+        latent_dim: int = 256,
+        hidden_dim: int = 128,
+        num_layers: int = 8,
+        skips: list[int] | tuple[int, ...] = (4,),
+        features: int = 128,
+        sigmoid: bool = False,
+    ) -> None:
+        super().__init__()
+        self.positions, self.directions, self.sigmoid = positions, directions, sigmoid
+        self.latent_dim, self.hidden_dim = latent_dim, hidden_dim
+        self.skips = [layer for layer in range(1, num_layers - 1) if layer in skips]
+        self.first = nn.Linear(positions.channels, hidden_dim)
+        self.shape = nn.Linear(latent_dim, hidden_dim)
+        self.layers = nn.ModuleList(nn.Linear(hidden_dim, hidden_dim) for _ in range(num_layers - 1))
+        self.skip_shapes = nn.ModuleList(nn.Linear(latent_dim, hidden_dim) for _ in self.skips)
+        self.skip_points = nn.ModuleList(nn.Linear(positions.channels, hidden_dim) for _ in self.skips)
+        self.density = nn.Linear(hidden_dim, 1)
+        self.appearance = nn.Linear(latent_dim, hidden_dim)
+        self.colour = nn.Linear(hidden_dim, hidden_dim)
+        self.view = None if directions is None else nn.Linear(directions.channels, hidden_dim)
+        self.features = nn.Linear(hidden_dim, features)
+
+    def terms(self, shape: Tensor, appearance: Tensor) -> Tensor:
+        """What the codes [..., latent_dim] add to the first layer, to each skip and to the view layer: [..., T, C].
+
+        They are the same for all points of an object.
+        """
+        added = [self.shape(shape), *(layer(shape) for layer in self.skip_shapes), self.appearance(appearance)]
+        return torch.stack(added, dim=-2)
+
+    def forward(self, points: Tensor, directions: Tensor | None, terms: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw density [...] and hidden features [..., hidden_dim], of which ``finish`` makes the features.
+
+        Args:
+            points: in the box, [..., 3].
+            directions: of any length, [..., 3]; None as if the field had no use for them.
+            terms: from ``terms``, [..., T, hidden_dim]; all three are broadcast against each other.
+        """
+        first, *skips, colour = terms.unbind(-2)
+        encoded = self.positions(points)
+        x = (self.first(encoded) + first).relu_()
+        skip = iter(zip(self.skip_points, skips, strict=True))
+        for number, layer in enumerate(self.layers, start=1):
+            x = layer(x).relu_()
+            if number in self.skips:
+                point, added = next(skip)
+                x = x + added + point(encoded)
+        raw = self.density(x)[..., 0]
+        x = self.colour(x) + colour
+        if self.directions is not None and directions is not None:
+            x = (x + self.view(self.directions(normalize(directions, dim=-1)))).relu_()
+        return raw, self.features(x).sigmoid() if self.sigmoid else x
+
+    def finish(self, hidden: Tensor, weight: Tensor) -> Tensor:
+        """Features [..., C] of a weighted sum of hidden features; ``weight`` [..., 1] is the sum of its weights.
+
+        The last layer is linear, so it may come after the sum, once a ray and not once a sample.
+        """
+        return hidden if self.sigmoid else linear(hidden, self.features.weight) + weight * self.features.bias
+
+
+# Scenes of boxes
+
+
+class Boxes(NamedTuple):
+    """Poses of N objects, as in ``Latent``."""
+
+    scale: Tensor
+    place: Tensor
+    rotation: Tensor
+
+
+@dataclass(frozen=True)
+class BoxPrior:
+    """The distribution of the objects' boxes (section 3.1, equation 5, and supplement).
+
+    Args:
+        count: N.
+        scale_min, scale_max: half the sides [world units].
+        place_min, place_max: middles [world units].
+        rotation: first and last turn about the vertical axis [full turns].
+        one_scale: one random number scales all three sides of a box.
+        level: height of all middles, for objects that stand on a plane; None: as high as ``place`` says.
+        margin: objects are placed again until they are free of each other by this much along an axis (turns are
+            ignored) [world units]; None: they may touch.
+        coordinates: npz file with middles [M, count, 3] under ``coordinates``, from which whole scenes are drawn.
+        coordinates_scale: world units of one unit in that file.
+    """
+
+    count: int = 1
+    scale_min: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    scale_max: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    place_min: tuple[float, float, float] = (-0.75, -0.75, 0.0)
+    place_max: tuple[float, float, float] = (0.75, 0.75, 0.0)
+    rotation: tuple[float, float] = (0.0, 1.0)
+    one_scale: bool = True
+    level: float | None = None
+    margin: float | None = None
+    coordinates: Path | None = None
+    coordinates_scale: float = 0.2378777237835723
+
+    def __call__(self, n: int, draws: Draws) -> Boxes:
+        """Boxes of n scenes."""
+        share = draws.uniform("box_scale", (n, self.count, 1 if self.one_scale else 3))
+        scale = between(self.scale_min, self.scale_max, share.float())
+        place = self.places(n, scale, draws)
+        return Boxes(scale, place, turned(between(*self.rotation, draws.uniform("box_rotation", (n, self.count)))))
+
+    def places(self, n: int, scale: Tensor, draws: Draws) -> Tensor:
+        """Middles of the boxes of n scenes, [n, N, 3]."""
+        if self.coordinates is not None:
+            known = self.known_places().to(scale.device)
+            row = (draws.uniform("box_scene", (n,)) * len(known)).long()
+            return known[row] * self.coordinates_scale
+        place = between(self.place_min, self.place_max, draws.uniform("box_place", (n, self.count, 3)))
+        tries = 0
+        while self.margin is not None and not (free := are_free(scale, place, self.margin)).all():
+            tries += 1
+            if tries == 1000:
+                raise ValueError(
+                    f"After 1000 tries {self.count} boxes still overlap: make scale_max or margin smaller, or the "
+                    "range from place_min to place_max larger."
+                )
+            share = draws.uniform(f"box_place_{tries}", place.shape)
+            place = place.where(free[:, None, None], between(self.place_min, self.place_max, share))
+        return self.on_plane(place)
+
+    def on_plane(self, place: Tensor) -> Tensor:
+        """The middles at the height of the plane, if there is one."""
+        if self.level is None:
+            return place
+        return torch.cat([place[..., :2], torch.full_like(place[..., 2:], self.level)], dim=-1)
+
+    def known_places(self) -> Tensor:
+        """The scenes in the file of coordinates, [M, N, 3].
+
+        Raises:
+            ValueError: there is no such file, or its arrays are of another shape.
+        """
+        import numpy as np
+
+        path = Path(self.coordinates)
+        if not path.is_file():
+            raise ValueError(
+                f"There is no file '{path}' with the objects' coordinates: put it there, or set the boxes' coordinates "
+                "to null to draw them between place_min and place_max."
+            )
+        with np.load(path, allow_pickle=False) as arrays:
+            known = arrays["coordinates"] if "coordinates" in arrays else np.zeros(())
+        if known.ndim != 3 or known.shape[1:] != (self.count, 3) or not len(known):
+            raise ValueError(f"'{path}' needs an array 'coordinates' of shape (scenes, {self.count}, 3).")
+        return torch.from_numpy(known).float()
+
+    def at(self, scale: Tensor, place: Tensor, turn: Tensor) -> Boxes:
+        """Boxes at chosen shares of the ranges: 0 for the least, 1 for the greatest, straight on beyond.
+
+        Args:
+            scale, place: [..., N, 3]; with ``one_scale`` the first of a box's three shares of scale counts.
+            turn: [..., N].
+        """
+        share = scale[..., :1] if self.one_scale else scale
+        where = self.on_plane(between(self.place_min, self.place_max, place))
+        return Boxes(between(self.scale_min, self.scale_max, share), where, turned(between(*self.rotation, turn)))
+
+    def bounds(self) -> list[list[float]]:
+        """World box [2, 3] around all objects, in the zoo's axes."""
+        depth, width, height = self.scale_max
+        if self.rotation[0] != self.rotation[1]:
+            depth = width = math.hypot(depth, width)
+        low, high = list(self.place_min), list(self.place_max)
+        if self.level is not None:
+            low[2] = high[2] = self.level
+        reach = [1.1 * half for half in (depth, width, height)]
+        corners = [[a - r for a, r in zip(low, reach, strict=True)], [a + r for a, r in zip(high, reach, strict=True)]]
+        return [[y, z, x] for x, y, z in corners]
+
+
+def are_free(scale: Tensor, place: Tensor, margin: float) -> Tensor:
+    """Whether all boxes of a scene [B, N, 3] are apart along some axis by at least the margin; bool [B]."""
+    gap = (place[:, :, None] - place[:, None]).abs() - (scale[:, :, None] + scale[:, None]).abs()
+    apart = (gap >= margin).any(-1)
+    same = torch.eye(place.shape[1], dtype=torch.bool, device=place.device)
+    return (apart | same).flatten(1).all(1)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many of a scene's boxes hold an object: ``least``, least + 1, ... with these probabilities.
+
+    Args:
+        shares: probabilities; what is missing to 1 belongs to the last.
+        least: smallest number of objects.
+    """
+
+    shares: tuple[float, ...]
+    least: int = 2
+
+    def __call__(self, n: int, boxes: int, draws: Draws) -> Tensor:
+        """Which boxes hold an object, bool [n, boxes]."""
+        greatest = self.least + len(self.shares) - 1
+        if boxes < greatest:
+            raise ValueError(f"Up to {greatest} objects need at least {greatest} boxes, not {boxes}.")
+        u = draws.uniform("object_count", (n, 1))
+        thresholds = u.new_tensor(self.shares).cumsum(0)[:-1]
+        count = self.least + (u >= thresholds).sum(1, keepdim=True)
+        order = draws.uniform("object_choice", (n, boxes)).argsort(1).argsort(1)
+        return order < count
+
+
+# Cameras
+
+
+def single(camera: Camera) -> Camera:
+    """In single precision."""
+    return Camera(camera.pose.float(), camera.intrinsics.float())
+
+
+@dataclass(frozen=True)
+class ScenePoses:
+    """Cameras uniform on a patch of a sphere around the origin, looking at it.
+
+    In training as published, cameras that are drawn together share the length of their axes: those that look more from
+    above, and those nearer than others, see a little less of the scene, by the largest sine of the angle from the
+    vertical in the batch. Here the pose is rigid and the intrinsics do that. Outside training a camera is zoomed as it
+    would be in a batch without end. Cameras that are chosen, not drawn, are not zoomed.
+
+    Args:
+        azimuth: first and last azimuth about the vertical axis, 0 in front [full turns].
+        polar: the angle from the vertical is arccos(1 - 2 v) with v between these; 0.5 looks horizontally.
+        radius: smallest and largest distance from the origin [world units].
+        fov_deg: field of view of the whole image, both ways [degrees].
+        zoom: False: every camera sees the field of view that was asked for.
+    """
+
+    azimuth: tuple[float, float] = (0.0, 0.0)
+    polar: tuple[float, float] = (0.25, 0.25)
+    radius: tuple[float, float] = (2.732, 2.732)
+    fov_deg: float = 49.13
+    zoom: bool = True
+
+    @property
+    def farthest(self) -> float | None:
+        """The largest distance from the origin, where it matters."""
+        return self.radius[1] if self.zoom and self.radius[0] != self.radius[1] else None
+
+    def __call__(self, n: int, draws: Draws | None) -> Camera:
+        if draws is None:
+            return self.at(*(torch.full((n,), 0.5) for _ in range(3)))
+        level = min(max(0.5, min(self.polar)), max(self.polar))  # where cameras are farthest from the vertical axis
+        widest = 2 * math.sqrt(level * (1 - level)) * self.radius[1]
+        return single(self.zoomed(self.draw(n, draws), self.radius[1], widest))
+
+    def together(self, n: int, draws: Draws) -> Camera:
+        """n cameras drawn as the published training draws them, in double precision."""
+        return self.zoomed(self.draw(n, draws))
+
+    def draw(self, n: int, draws: Draws) -> Tensor:
+        return self.origins(*(draws.uniform(name, (n,)) for name in ("azimuth", "polar", "radius")))
+
+    def origins(self, azimuth: Tensor, polar: Tensor, radius: Tensor) -> Tensor:
+        """Positions [B, 3] at shares [B] of the ranges, 0 for the first value and 1 for the last."""
+        theta = 2 * math.pi * between(*self.azimuth, azimuth.double())
+        phi = (1 - 2 * between(*self.polar, polar.double()).clamp(1e-5, 1 - 1e-5)).arccos()
+        unit = torch.stack([phi.sin() * theta.sin(), phi.cos(), phi.sin() * theta.cos()], dim=-1)
+        return between(*self.radius, radius.float())[:, None] * unit.float()
+
+    def zoomed(self, origins: Tensor, farthest: float | None = None, widest: float | None = None) -> Camera:
+        """Cameras that see less of the scene the nearer they are to the origin and to the vertical axis.
+
+        Args:
+            origins: positions, [B, 3].
+            farthest, widest: distances from the origin and from the axis to compare with; None: the batch's largest.
+        """
+        if not self.zoom:
+            return self.camera(origins, 1.0, 1.0)
+        distance, aside = origins.double().norm(dim=-1), origins[:, [0, 2]].double().norm(dim=-1)
+        # The lengths of the published camera's axes, of which the intrinsics only know ratios.
+        reach = distance / (distance.max() if farthest is None else farthest)
+        across = aside / (aside.max() if widest is None else widest)
+        upwards = reach * across
+        upwards = upwards / (upwards.max() if farthest is None else 1)
+        return self.camera(origins, reach / across, reach / upwards)
+
+    def camera(self, origins: Tensor, zoom_x: Tensor | float, zoom_y: Tensor | float) -> Camera:
+        origins = origins.double()
+        intrinsics = torch.eye(3, dtype=torch.float64, device=origins.device).repeat(len(origins), 1, 1)
+        intrinsics[:, :2, 2] = 0.5
+        intrinsics[:, 0, 0], intrinsics[:, 1, 1] = self.focal * zoom_x / 2, self.focal * zoom_y / 2
+        return Camera(look_at(origins), intrinsics)
+
+    @property
+    def focal(self) -> float:
+        """Focal length of a camera without zoom, for an image from -1 to 1, rounded to single precision."""
+        return torch.tensor(1 / math.tan(math.radians(self.fov_deg) / 2)).float().item()
+
+    def at(self, azimuth: Tensor, polar: Tensor, radius: Tensor) -> Camera:
+        """Cameras at chosen shares [B] of the ranges."""
+        return single(self.camera(self.origins(azimuth, polar, radius), 1.0, 1.0))
+
+    def turntable(self, n: int) -> Camera:
+        """From the first azimuth to the last one."""
+        return self.at(torch.linspace(0, 1, n), torch.full((n,), 0.5), torch.full((n,), 0.5))
+
+
+@dataclass(frozen=True)
+class StratifiedDepths:
+    """As ``zoo.render.Stratified``, in the published order of arithmetic.
+
+    The highest octave of the fields makes a thousandth of the rounding of a point's place into a visible difference, so
+    that here and in the generator's rays the order of operations is part of the model.
+    """
+
+    near: float
+    far: float
+    samples: int
+
+    def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
+        line = torch.linspace(0, 1, self.samples, device=rays.origins.device, dtype=rays.origins.dtype)
+        t = (self.near + line * (self.far - self.near)).expand(*rays.origins.shape[:-1], -1)
+        if draws is not None:
+            middles = (t[..., 1:] + t[..., :-1]) / 2
+            low, high = torch.cat([t[..., :1], middles], -1), torch.cat([middles, t[..., -1:]], -1)
+            t = low + (high - low) * draws.uniform("jitter", t.shape)
+        return Samples(rays.origins, rays.directions, t)
+
+
+# Composition: densities [F, B, R, S] of all fields to their common density [B, R, S] and each one's share of the
+# features there [F, B, R, S].
+
+Compose = Callable[[Tensor], Any]
+
+
+def weighted(densities: Tensor) -> tuple[Tensor, Tensor]:
+    """Densities add up, and features are their mean weighted by density (section 3.2, equation 8)."""
+    density = densities.sum(0)
+    return density, densities / torch.where(density == 0, 1e-4, density)
+
+
+def densest(densities: Tensor) -> tuple[Tensor, Tensor]:
+    """The densest field alone counts."""
+    density, index = densities.max(0)
+    return density, one_hot(index, len(densities)).movedim(-1, 0).to(density.dtype)
+
+
+class Placed(NamedTuple):
+    """Samples as the fields see them: points [B, N, R, S, 3] and [B, R, S, 3], directions [B, N, R, 3], [B, R, 3]."""
+
+    points: Tensor
+    directions: Tensor
+    background_points: Tensor
+    background_directions: Tensor
+
+
+class Scene(nn.Module):
+    """Objects in boxes and a background: as a whole a field like any other.
+
+    Args:
+        objects: the field of all objects.
+        background: the field of the background.
+        compose: how fields mix where they meet.
+    """
+
+    margin = 1.1  # in its box an object may reach this far beyond [-1, 1]
+
+    def __init__(self, objects: Field, background: Field, compose: Compose = weighted) -> None:
+        super().__init__()
+        self.objects, self.background, self.compose = objects, background, compose
+
+    def place(self, samples: Samples, latent: Latent) -> Placed:
+        """World points to boxes, R (p - t) / s, and to the turned background (section 3.1, equation 6)."""
+        origins, directions = to_paper(samples.origins), to_paper(samples.directions)
+        ahead = torch.stack([origins, origins + directions], 1)[:, None]  # [B, 1, 2, R, 3]: both are moved as points
+        boxed = rotated(ahead - latent.place[:, :, None, None], latent.rotation[:, :, None, None])
+        boxed = boxed / latent.scale[:, :, None, None]
+        behind = rotated(ahead[:, 0], latent.background_rotation[:, None, None])
+        starts, rays = boxed[:, :, 0], boxed[:, :, 1] - boxed[:, :, 0]
+        start, ray = behind[:, 0], behind[:, 1] - behind[:, 0]
+        t = samples.t[..., None]
+        points = starts[..., None, :] + t[:, None] * rays[..., None, :]
+        return Placed(points, rays, start[..., None, :] + t * ray[..., None, :], ray)
+
+    def inside(self, points: Tensor, latent: Latent) -> Tensor:
+        """Which points [B, N, ..., 3] belong to a box with an object in it, bool [B, N, ...]."""
+        within = (points.abs() <= self.margin).all(-1)
+        there = latent.present[:, :-1]
+        return within & there.view(*there.shape, *[1] * (within.dim() - 2))
+
+    def query(self, placed: Placed, latent: Latent) -> tuple[Tensor, Tensor]:
+        """Raw densities [F, B, R, S] and features [F, B, R, S, C] of all fields at all samples, also outside boxes."""
+        terms = self.objects.terms(latent.shape, latent.appearance)[:, :, None, None]
+        raw, hidden = self.objects(placed.points, placed.directions[..., None, :], terms)
+        features = self.objects.finish(hidden, torch.ones_like(hidden[..., :1]))
+        terms = self.background.terms(latent.background_shape, latent.background_appearance)[:, None, None]
+        behind = placed.background_points, placed.background_directions[..., None, :]
+        raw_behind, hidden = self.background(*behind, terms)
+        features_behind = self.background.finish(hidden, torch.ones_like(hidden[..., :1]))
+        return (
+            torch.cat([raw.transpose(0, 1), raw_behind[None]]),
+            torch.cat([features.transpose(0, 1), features_behind[None]]),
+        )
+
+    def densities(self, raw: Tensor, placed: Placed, latent: Latent, noise: Tensor | None = None) -> Tensor:
+        """Densities [F, B, R, S] from raw ones; the noise [B, F, R, S] is added first."""
+        raw = raw if noise is None else raw + noise.transpose(0, 1)
+        there = self.inside(placed.points, latent).transpose(0, 1)
+        behind = latent.present[:, -1, None, None].expand_as(raw[-1])
+        return raw.relu() * torch.cat([there, behind[None]])
+
+    def forward(self, samples: Samples, latent: Latent) -> tuple[Tensor, Tensor]:
+        """Common density [B, R, S, 1] and features [B, R, S, C], for any renderer of the zoo."""
+        placed = self.place(samples, latent)
+        raw, features = self.query(placed, latent)
+        density, shares = self.compose(self.densities(raw, placed, latent))
+        return density[..., None], (shares[..., None] * features).sum(0)
+
+
+class SceneVolume(nn.Module):
+    """Volume rendering of a scene, with the call signature of ``zoo.render.Volume`` (section 3.2, equations 9 and 10).
+
+    The same numbers as marching through ``Scene`` as one field, for a fraction of the work: an object is only asked for
+    its points inside its box, and features are summed along rays before the fields' last, linear layer.
+
+    Args:
+        depths: depths along a ray.
+        intervals: length of ray that each sample stands for.
+        chunk: points that a field sees at once: small enough for the processor's cache is fastest. None: all.
+        recompute: with gradients, compute each chunk again in the backward pass instead of keeping what it needs: less
+            memory for a fifth more time.
+    """
+
+    def __init__(
+        self, depths: Depths, intervals: Intervals = open_ended, chunk: int | None = 4096, recompute: bool = False
+    ) -> None:
+        super().__init__()
+        self.depths, self.intervals, self.chunk, self.recompute = depths, intervals, chunk, recompute
+
+    def forward(
+        self, field: Scene, rays: Rays, condition: Latent, draws: Draws | None = None, density_noise: float = 0.0
+    ) -> Integrated:
+        """As ``zoo.render.Volume``; ``sampled``, the features of every sample, never exist and are None."""
+        samples, latent = self.depths(rays, draws), condition
+        placed = field.place(samples, latent)
+        batch, count, per_image, per_ray = placed.points.shape[:-1]
+        noise = None
+        if draws is not None and density_noise > 0:
+            noise = density_noise * draws.normal("density_noise", (batch, count + 1, per_image, per_ray))
+
+        inside = field.inside(placed.points, latent).flatten().nonzero()[:, 0]
+        raw, hidden = self.objects(field.objects, placed, latent, inside)
+        if noise is not None:
+            raw = raw + noise[:, :-1].flatten()[inside]
+        objects = raw.new_zeros(batch * count * per_image * per_ray).index_put((inside,), raw.relu())
+        objects = objects.unflatten(0, (batch, count, per_image, per_ray))
+
+        raw_behind, hidden_behind = self.background(field.background, placed, latent)
+        raw_behind = raw_behind if noise is None else raw_behind + noise[:, -1]
+        behind = raw_behind.relu() * latent.present[:, -1, None, None]
+        density, shares = field.compose(torch.cat([objects.transpose(0, 1), behind[None]]))
+        weights = transmission_weights(density, self.intervals(samples.t, samples.directions))
+
+        shares = weights * shares
+        ray = inside // (count * per_image * per_ray) * per_image + inside // per_ray % per_image  # of B R rays
+        share = shares[:-1].transpose(0, 1).flatten()[inside]
+        summed = hidden.new_zeros(batch * per_image, hidden.shape[-1]).index_add(0, ray, share[:, None] * hidden)
+        total = shares[:-1].sum((0, 3))[..., None]
+        features = field.objects.finish(summed.unflatten(0, (batch, per_image)), total)
+        summed = torch.einsum("brs,brsc->brc", shares[-1], hidden_behind)
+        features = features + field.background.finish(summed, shares[-1].sum(-1, keepdim=True))
+
+        depth = (weights * samples.t).sum(-1, keepdim=True)
+        return Integrated(features, depth, weights.sum(-1, keepdim=True), samples.t, weights, density[..., None], None)
+
+    def objects(self, field: Field, placed: Placed, latent: Latent, inside: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw densities and hidden features of the points inside boxes, given by their index into [B N R S]."""
+        terms = field.terms(latent.shape, latent.appearance).flatten(0, 1)
+        points, directions = placed.points.flatten(0, 3), placed.directions.flatten(0, 2)
+        per_ray = placed.points.shape[3]
+        per_box = placed.points.shape[2] * per_ray
+
+        def part(index: Tensor) -> tuple[Tensor, Tensor]:
+            return field(points[index], directions[index // per_ray], terms[index // per_box])
+
+        chunk = max(1, len(inside)) if self.chunk is None else self.chunk
+        return joined([self.run(part, index) for index in inside.split(chunk)], 0)
+
+    def background(self, field: Field, placed: Placed, latent: Latent) -> tuple[Tensor, Tensor]:
+        """Raw densities [B, R, S] and hidden features [B, R, S, C] of the background."""
+        terms = field.terms(latent.background_shape, latent.background_appearance)[:, None, None]
+        batch, per_image, per_ray = placed.background_points.shape[:-1]
+
+        def part(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+            return field(points, directions[:, :, None], terms)
+
+        step = per_image if self.chunk is None else max(1, self.chunk // (batch * per_ray))
+        chunks = zip(placed.background_points.split(step, 1), placed.background_directions.split(step, 1), strict=True)
+        return joined([self.run(part, *chunk) for chunk in chunks], 1)
+
+    def run(self, part: Callable, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        if self.recompute and self.chunk is not None and torch.is_grad_enabled():
+            return checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return part(*inputs)
+
+
+def joined(parts: list[tuple[Tensor, Tensor]], axis: int) -> tuple[Tensor, Tensor]:
+    return tuple(torch.cat(tensors, axis) for tensors in zip(*parts, strict=True))
+
+
+# From features to the picture
+
+
+class SmoothUp(nn.Module):
+    """Twice the size, bilinearly, and then blurred by 1-2-1 both ways; the border is mirrored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kernel", torch.tensor([1.0, 2.0, 1.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blur(interpolate(x, scale_factor=2, mode="bilinear", align_corners=False))
+
+    def blur(self, x: Tensor) -> Tensor:
+        kernel = self.kernel / self.kernel.sum()
+        channels = x.shape[1]
+        x = pad(x, (1, 1, 1, 1), mode="reflect")
+        x = conv2d(x, kernel.view(1, 1, 1, 3).expand(channels, -1, -1, -1), groups=channels)
+        return conv2d(x, kernel.view(1, 1, 3, 1).expand(channels, -1, -1, -1), groups=channels)
+
+
+class NearestUp(nn.Module):
+    """Twice the size, every pixel repeated."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return interpolate(x, scale_factor=2, mode="nearest")
+
+
+class NeuralRenderer(nn.Module):
+    """The 2D network that makes the picture of the feature map (section 3.3, figure 4).
+
+    Args:
+        stages: how often the size doubles.
+        channels_in: C of the feature map.
+        channels: of the first convolution's input; halved at every stage.
+        least: fewest channels.
+        skips: colours are made at every size and added up; else at the end only.
+        norm: normalise features of each image and channel.
+        up: doubles the size of features; by default repeats pixels.
+        colour_up: doubles the size of colours; by default smooth.
+        sigmoid: colours in [0, 1].
+    """
+
+    def __init__(
+        self,
+        stages: int = 2,
+        channels_in: int = 128,
+        channels: int = 128,
+        least: int = 32,
+        skips: bool = True,
+        norm: bool = False,
+        up: nn.Module | None = None,
+        colour_up: nn.Module | None = None,
+        sigmoid: bool = True,
+    ) -> None:
+        super().__init__()
+        if channels // 2 < least:
+            raise ValueError(
+                f"Half of {channels} channels are fewer than {least}: set least to {channels // 2} or less."
+            )
+        self.stages, self.norm, self.sigmoid = stages, norm, sigmoid
+        self.up = NearestUp() if up is None else up
+        self.colour_up = (SmoothUp() if colour_up is None else colour_up) if skips else None
+        self.enter = nn.Identity() if channels == channels_in else nn.Conv2d(channels_in, channels, 1)
+        widths = [channels, *(max(channels // 2 ** (i + 1), least) for i in range(stages))]
+        self.layers = nn.ModuleList(nn.Conv2d(widths[i], widths[i + 1], 3, padding=1) for i in range(stages))
+        if skips:
+            self.colours = nn.ModuleList(nn.Conv2d(c, 3, 3, padding=1) for c in [channels_in, *widths[1:]])
+        else:
+            self.colour = nn.Conv2d(widths[-1], 3, 1)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The picture [B, 3, 2^stages h, 2^stages w] in [0, 1] and the small one [B, 3, h, w] that it starts from."""
+        skips = self.colour_up is not None
+        squash = torch.sigmoid if self.sigmoid else nn.Identity()
+        colours = small = self.colours[0](features) if skips else None
+        x = self.enter(features)
+        for stage, layer in enumerate(self.layers):
+            x = layer(self.up(x))
+            if self.norm:
+                x = torch.nn.functional.instance_norm(x)
+            x = leaky_relu(x, 0.2)
+            if skips:
+                colours = self.colour_up(colours) + self.colours[stage + 1](x)
+        if skips:
+            return squash(colours), squash(small)
+        colours = squash(self.colour(x))
+        return colours, avg_pool2d(colours, 2**self.stages)
+
+
+class Generator(nn.Module):
+    """Scenes and cameras to images.
+
+    Args:
+        objects, background: the two fields.
+        boxes: distribution of the objects' boxes.
+        poses: distribution of cameras.
+        volume: renders the feature map.
+        renderer: makes the picture of it.
+        compose: how fields mix where they meet.
+        volume_resolution: side of the feature map [pixels].
+        background_rotation: first and last turn of the background about the vertical axis [full turns].
+        counts: how many boxes hold an object; None: all.
+        density_noise: standard deviation of the noise on raw densities wherever draws are given.
+    """
+
+    def __init__(
+        self,
+        objects: Field,
+        background: Field,
+        boxes: BoxPrior,
+        poses: ScenePoses,
+        volume: Renderer,
+        renderer: NeuralRenderer,
+        compose: Compose = weighted,
+        volume_resolution: int = 16,
+        background_rotation: tuple[float, float] = (0.0, 0.0),
+        counts: Counts | None = None,
+        density_noise: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.scene = Scene(objects, background, compose)
+        self.boxes, self.poses, self.volume, self.renderer = boxes, poses, volume, renderer
+        self.volume_resolution, self.background_rotation = volume_resolution, background_rotation
+        self.counts, self.density_noise = counts, density_noise
+        self.resolution = volume_resolution * 2**renderer.stages
+        self.register_buffer("bounds", torch.tensor(boxes.bounds()), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.bounds.device
+
+    def latents(self, n: int, draws: Draws) -> Latent:
+        """n scenes."""
+        return self.scenes(n, draws, draws.uniform("background_rotation", (n,)))
+
+    def scenes(self, n: int, draws: Draws, background_turn: Tensor) -> Latent:
+        """n scenes whose background is turned by this share of its range, [n] or one for all."""
+        objects = (n, self.boxes.count, self.scene.objects.latent_dim)
+        behind = (n, self.scene.background.latent_dim)
+        codes = [draws.normal(name, objects) for name in ("shape", "appearance")]
+        codes += [draws.normal(name, behind) for name in ("background_shape", "background_appearance")]
+        boxes = self.boxes(n, draws)
+        rotation = turned(between(*self.background_rotation, background_turn)).expand(n, 3, 3)
+        present = torch.ones(n, self.boxes.count + 1, dtype=torch.bool, device=rotation.device)
+        if self.counts is not None:
+            present[:, :-1] = self.counts(n, self.boxes.count, draws)
+        return Latent(*(x.to(self.device) for x in (*codes, *boxes, rotation, present)))
+
+    def cameras(self, n: int, draws: Draws | None) -> Camera:
+        """n cameras from the prior."""
+        return self.poses(n, draws).to(self.device)
+
+    def map(self, latent: Latent, *, truncation: float = 1.0) -> Latent:
+        """The scene itself; truncation below 1 makes its codes smaller. The paper's videos take 0.65."""
+        codes = (x if truncation == 1 else truncation * x for x in latent[:4])
+        return Latent(*codes, *latent[4:])
+
+    def prepare(self) -> "Generator":
+        """Nothing is stored with finished weights that is not learned."""
+        return self
+
+    def rays(self, camera: Camera, resolution: int, farthest: Tensor | float | None = None) -> Rays:
+        """Rays [B, R, 3] of all pixels of a feature map, row by row; the outermost ones lie on the border of the image.
+
+        Along the optical axis they are as long as the camera's distance from the origin, measured in that of the
+        ``farthest``: by default of the prior, in published training of the batch.
+        """
+        camera = Camera(camera.pose.double(), camera.intrinsics.double())
+        farthest = self.poses.farthest if farthest is None else farthest
+        reach = torch.ones_like(camera.pose[:, 0, 0]) if farthest is None else camera.origins.norm(dim=-1) / farthest
+        inverse = 1 / torch.tensor(self.poses.focal, device=self.device)
+        lengths = torch.stack([*(reach / (2 * camera.intrinsics[:, i, i] * inverse) for i in (0, 1)), reach], -1)
+        axes = (camera.pose[:, :3, :3] * lengths[:, None]).float()  # the published camera's, which are not rigid
+        line = 2 * torch.arange(resolution, device=self.device) / (resolution - 1) - 1
+        y, x = (film.flatten() for film in torch.meshgrid(-line, line, indexing="ij"))
+        x = x - (2 * camera.intrinsics[:, 0, 2, None] - 1).float()
+        y = y + (2 * camera.intrinsics[:, 1, 2, None] - 1).float()
+        right, up, back = (axes[:, None, :, i] for i in range(3))
+        origins = camera.origins.float()[:, None]
+        points = x[..., None] * (right * inverse) + y[..., None] * (up * inverse) - back + origins
+        return Rays(origins.expand_as(points), points - origins)
+
+    def side(self, resolution: int | None) -> int:
+        """Side of the feature map [pixels] for images of this side."""
+        factor = 2**self.renderer.stages
+        side, rest = divmod(resolution or self.resolution, factor)
+        if rest or side < 2:
+            raise ValueError(
+                f"This generator renders images whose side is a multiple of {factor} from {2 * factor} on, such as "
+                f"{self.resolution}, not {resolution}."
+            )
+        return side
+
+    def render(
+        self,
+        styles: Latent,
+        camera: Camera,
+        *,
+        resolution: int | None = None,
+        draws: Draws | None = None,
+        farthest: Tensor | None = None,
+    ) -> Rendered:
+        """Images of B scenes from B cameras.
+
+        Args:
+            styles: from ``map``.
+            camera: B cameras.
+            resolution: side of the image [pixels]; changes the number of rays, the 2D network stays the same.
+            draws: for jitter and density noise, as in the paper's training and scores; None for neither.
+            farthest: as in ``rays``.
+
+        Raises:
+            ValueError: the 2D network cannot make an image of that side.
+        """
+        rays = self.rays(camera, self.side(resolution), farthest)
+        integrated = self.volume(self.scene, rays, styles, draws, self.density_noise)
+        image, raw = self.renderer(to_map(integrated.features))
+        depth = expected_depth(integrated) * rays.directions.norm(dim=-1, keepdim=True)
+        return Rendered(image * 2 - 1, raw * 2 - 1, to_map(depth), to_map(integrated.opacity))
+
+    def forward(self, latent: Latent, camera: Camera, **kwargs) -> Rendered:
+        """``map`` and ``render``."""
+        return self.render(self.map(latent), camera, **kwargs)
+
+    def density(self, points: Tensor, styles: Latent) -> Tensor:
+        """Density per world length [B, N, 1] of the objects, without the background, at points [B, N, 3]."""
+        nowhere = torch.zeros_like(points)
+        alone = styles._replace(present=styles.present.clone())
+        alone.present[:, -1] = False
+        return self.scene(Samples(points, nowhere, nowhere[..., :1]), alone)[0][:, :, 0]
+
+    def masks(
+        self, styles: Latent, camera: Camera, *, resolution: int | None = None, farthest: Tensor | None = None
+    ) -> Tensor:
+        """Opacity of each object as if it were alone, [B, N, h, w]; what lies at the last sample is not counted."""
+        rays = self.rays(camera, self.side(resolution), farthest)
+        samples = self.volume.depths(rays, None)
+        placed = self.scene.place(samples, styles)
+        densities = self.scene.densities(self.scene.query(placed, styles)[0], placed, styles)
+        lengths = closed(samples.t, samples.directions)
+        alone = [to_map(transmission_weights(d, lengths).sum(-1, keepdim=True)) for d in densities[:-1]]
+        return torch.cat(alone, dim=1)
+
+    def together(self, n: int, draws: Draws) -> Tensor:
+        """Images of n random scenes drawn as in the published training: one turn of the background for all of them,
+        cameras zoomed by the steepest and farthest of them."""
+        latent = self.scenes(n, draws, draws.shared("background_rotation", ()))
+        camera = self.poses.together(n, draws).to(self.device)
+        farthest = camera.origins.norm(dim=-1).max() if self.poses.zoom else None
+        return self.render(self.map(latent), camera, draws=draws, farthest=farthest).image
+
+    def turntable(self, latent: Latent, n: int) -> tuple[Latent, Camera]:
+        """Scenes and cameras that show each of B scenes with its objects turned n ways, scene after scene, B n long.
+
+        The boxes turn where they stand, through their whole range; a full circle is left open at its end.
+        """
+        first, last = self.boxes.rotation
+        full = abs(last - first) == 1
+        share = torch.arange(n) / n if full else torch.linspace(0, 1, n)
+        boxes = turned(between(first, last, share)).to(self.device)[None, :, None]
+        rotation = boxes.expand(len(latent.shape), -1, latent.shape.shape[1], 3, 3).flatten(0, 1)
+        repeated = Latent(*(x.repeat_interleave(n, 0) for x in latent))._replace(rotation=rotation)
+        camera = self.poses.turntable(n).to(self.device)
+        return repeated, Camera(*(x.repeat(len(latent.shape), 1, 1) for x in camera))
+
+    @property
+    def edits(self) -> dict[str, Callable]:
+        """What can be done to a scene, by name; each ``(generator, latent, frames, draws) -> latents, cameras``."""
+        from zoo.giraffe_extras import EDITS
+
+        return EDITS
+
+
+# Discriminators
+
+
+class Discriminator(nn.Module):
+    """Scores images; nothing but strided convolutions (supplement, as DC-GAN).
+
+    Args:
+        resolution: side of the images [pixels], a power of two.
+        channels: of the last convolution; each one before has half as many.
+        image_min: what black is for the convolutions; white is 1. The zoo's images, in [-1, 1], are moved there.
+    """
+
+    def __init__(self, resolution: int = 64, channels: int = 512, image_min: float = 0.0) -> None:
+        super().__init__()
+        self.resolution, self.image_min = resolution, image_min
+        count = round(math.log2(resolution)) - 2
+        widths = [3, *(channels // 2 ** (count - 1 - i) for i in range(count))]
+        pairs = itertools.pairwise(widths)
+        self.layers = nn.ModuleList(nn.Conv2d(i, o, 4, 2, padding=1, bias=False) for i, o in pairs)
+        self.score = nn.Conv2d(channels, 1, 4, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores [B, 1] of images [B, 3, H, H] in [-1, 1]; further channels are left out.
+
+        Raises:
+            ValueError: images of another side.
+        """
+        if images.shape[-1] != self.resolution:
+            raise ValueError(f"This discriminator takes images of side {self.resolution}, not {images.shape[-1]}.")
+        x = (images[:, :3] + 1) * ((1 - self.image_min) / 2) + self.image_min
+        for layer in self.layers:
+            x = leaky_relu(layer(x), 0.2)
+        return self.score(x).flatten(1)
+
+
+class Block(nn.Module):
+    """Residual block with a tenth of the residue (Mescheder 2018)."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        hidden = min(channels_in, channels_out)
+        self.first = nn.Conv2d(channels_in, hidden, 3, padding=1)
+        self.second = nn.Conv2d(hidden, channels_out, 3, padding=1)
+        same = channels_in == channels_out
+        self.skip = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.skip(x) + 0.1 * self.second(leaky_relu(self.first(leaky_relu(x, 0.2)), 0.2))
+
+
+class ResidualDiscriminator(nn.Module):
+    """The discriminator of the 2D baseline: residual blocks with average pooling (Mescheder 2018).
+
+    Args:
+        resolution: side of the images [pixels], a power of two.
+        channels: of the first convolution; doubled at every size.
+        most: most channels.
+    """
+
+    def __init__(self, resolution: int = 64, channels: int = 16, most: int = 512) -> None:
+        super().__init__()
+        count = round(math.log2(resolution / 4))
+        widths = [min(channels * 2**i, most) for i in range(count + 1)]
+        self.enter = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.blocks = nn.ModuleList([Block(widths[0], widths[0])])
+        self.blocks.extend(Block(widths[i], widths[i + 1]) for i in range(count))
+        self.score = nn.Linear(16 * widths[-1], 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores [B, 1] of images [B, 3, H, H] in [-1, 1]."""
+        x = self.blocks[0](self.enter(images))
+        for block in self.blocks[1:]:
+            x = block(avg_pool2d(x, 3, 2, padding=1))
+        return self.score(leaky_relu(x.flatten(1), 0.2))
+
+
+# Training
+
+
+class GIRAFFE(GAN):
+    """The training algorithm of GIRAFFE (section 3.4): generator, its average, then discriminator, every iteration.
+
+    Args:
+        generator: a ``Generator``, or another with its ``together``.
+        r1_weight: multiplies the R1 penalty (no half), for images as wide as ``r1_range``.
+        r1_range: distance of black and white that the weight is meant for: the paper trains on [0, 1], the zoo's images
+            are in [-1, 1]. A gradient is half as long on a range twice as wide; the penalty is put right for that.
+        fakes: generated images of each half of an iteration; None: as many as real ones.
+        precision: of the discriminator, but for R1.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        optimizer_g: OptimizerFactory,
+        optimizer_d: OptimizerFactory,
+        averages: dict[str, Average] | None = None,
+        seed: int = 0,
+        r1_weight: float = 10.0,
+        r1_range: float = 1.0,
+        fakes: int | None = None,
+        precision: Precision = "float32",
+    ) -> None:
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision)
+        self.r1_weight, self.r1_range, self.fakes = r1_weight, r1_range, fakes
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        real, draws = batch["image"], self.draws()
+        optimizer_g, optimizer_d = self.optimizers()
+        fakes = self.fakes or len(real)
+
+        with frozen(self.discriminator):
+            self.minimise(optimizer_g, "loss_g", self.loss_g(self.generator.together(fakes, draws)))
+        for average in self.averages.values():
+            average.update(self.generator)
+
+        with torch.no_grad():
+            fake = self.generator.together(fakes, draws)
+        self.minimise(optimizer_d, "loss_d", self.loss_d(real, fake))
+        self.count(len(real))
+
+    def loss_g(self, fake: Tensor) -> dict[str, Tensor]:
+        """What the generator pays, by term."""
+        return {"fake": judged_real(self.discriminator(fake))}
+
+    def loss_d(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """What the discriminator pays, by term."""
+        real = real.detach().requires_grad_()
+        with self.full_precision():  # R1 differentiates these scores
+            scores = self.discriminator(real)
+        return {
+            "real": judged_real(scores),
+            "fake": judged_fake(self.discriminator(fake)),
+            "r1": self.r1_weight * (2 / self.r1_range) ** 2 * r1_penalty(scores, real),
+        }

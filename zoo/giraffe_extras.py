@@ -1,0 +1,291 @@
+"""What was released with GIRAFFE beside the model: edits of scenes, and the plain 2D GAN it is compared with.
+
+An edit shows B scenes in ``frames`` pictures each, scene after scene: ``(generator, latent, frames, draws)`` to latents
+and cameras, both B frames long. It says where boxes are by shares of the ranges of ``BoxPrior``, 0 for the least and 1
+for the greatest. The published videos draw what an edit gives with truncation 0.65.
+
+B batch, N objects, T frames
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate as resize
+from torch.nn.functional import leaky_relu
+
+from zoo.draws import Draws
+from zoo.giraffe import Block, Boxes, Generator, Latent
+from zoo.render import Camera, FixedPoses, Rays, Rendered, pixel_corners, through
+
+Path = tuple[Latent, Camera]
+
+# Edits
+
+
+def repeated(latent: Latent, frames: int) -> Latent:
+    """Each scene so many times."""
+    return Latent(*(x.repeat_interleave(frames, 0) for x in latent))
+
+
+def boxed(latent: Latent, boxes: Boxes) -> Latent:
+    """Scenes [B T] with the boxes of T frames, given without batch or for one scene: [T or 1, N, ...]."""
+    batch, count = latent.scale.shape[:2]
+
+    def everywhere(x: Tensor) -> Tensor:
+        x = x.to(latent.scale.device)
+        return x.expand(-1, count, *x.shape[2:]).repeat(batch // len(x), *[1] * (x.dim() - 1))
+
+    return latent._replace(**{name: everywhere(x) for name, x in boxes._asdict().items()})
+
+
+def chosen(generator: Generator, polar: Tensor, batch: int) -> Camera:
+    """Cameras at these shares [T] of the range of elevations, for each of so many scenes."""
+    middle = torch.full_like(polar, 0.5)
+    camera = generator.poses.at(middle, polar, middle).to(generator.device)
+    return Camera(*(x.repeat(batch, 1, 1) for x in camera))
+
+
+def middle(generator: Generator, latent: Latent, frames: int) -> Path:
+    """Every object as small as they are, in the middle of its ranges, seen by the middle camera."""
+    boxes = generator.boxes.at(torch.zeros(1, 1, 3), torch.full((1, 1, 3), 0.5), torch.full((1, 1), 0.5))
+    camera = chosen(generator, torch.full((frames,), 0.5), len(latent.shape))
+    return boxed(repeated(latent, frames), boxes), camera
+
+
+def rotate(generator: Generator, latent: Latent, frames: int, draws: Draws) -> Path:
+    """Objects turn: a full circle, ends included, or eight tenths of a smaller range."""
+    full = generator.boxes.rotation == (0.0, 1.0)
+    turn = torch.linspace(0.0, 1.0, frames) if full else torch.linspace(0.1, 0.9, frames)
+    boxes = generator.boxes.at(torch.zeros(frames, 1, 3), torch.full((frames, 1, 3), 0.5), turn[:, None])
+    scenes, camera = middle(generator, latent, frames)
+    return boxed(scenes, boxes), camera
+
+
+def move(
+    generator: Generator,
+    latent: Latent,
+    frames: int,
+    draws: Draws,
+    *,
+    path: Callable[[Tensor, bool], list],
+    other: tuple[float, float, float],
+    turn: float,
+    loop: bool = False,
+) -> Path:
+    """The last object moves; one other stands at a fixed place, more than one where they are.
+
+    Args:
+        path: places of the moving object, three shares or tensors [T] of shares, from shares [T] of the way and whether
+            there is another object.
+        other: place of the other object.
+        turn: of both.
+        loop: the way ends where it began.
+    """
+    way = torch.linspace(0, 2 * math.pi if loop else 1, frames)
+    count = latent.scale.shape[1]
+    place = torch.tensor(other).repeat(frames, count, 1)
+    place[:, -1] = torch.stack([torch.as_tensor(x).expand(frames) for x in path(way, count > 1)], dim=-1)
+    boxes = generator.boxes.at(torch.zeros(frames, count, 3), place, torch.full((frames, count), turn))
+    scenes, camera = middle(generator, latent, frames)
+    moved = boxed(scenes, boxes)
+    if count <= 2:
+        return moved, camera
+    still = repeated(latent, frames)
+    kept = {name: torch.cat([getattr(still, name)[:, :-1], getattr(moved, name)[:, -1:]], 1) for name in Boxes._fields}
+    return moved._replace(**kept), camera
+
+
+def elevate(generator: Generator, latent: Latent, frames: int, draws: Draws) -> Path:
+    """The camera sinks from above, through eight tenths of its range."""
+    scenes, _ = middle(generator, latent, frames)
+    return scenes, chosen(generator, torch.linspace(0.1, 0.9, frames), len(latent.shape))
+
+
+def add(
+    generator: Generator,
+    latent: Latent,
+    frames: int,
+    draws: Draws,
+    *,
+    places: list[tuple[float, float]],
+    at_once: int = 1,
+    scale: float = 0.0,
+) -> Path:
+    """New objects appear one after the other, seen from the top of the camera's range.
+
+    Args:
+        places: of the objects, shares of the ranges towards the camera and to the right.
+        at_once: so many appear together.
+        scale: share of the ranges of their sizes.
+    """
+    batch, total = len(latent.shape), len(places)
+    codes = [draws.normal(name, (batch, total, latent.shape.shape[-1])) for name in ("added_shape", "added_appearance")]
+    place = torch.tensor([[(*p, 0.0) for p in places]])
+    boxes = generator.boxes.at(torch.full((1, total, 3), scale), place, torch.full((1, total), 0.5))
+    stage = torch.arange(frames) * (total // at_once) // frames + 1
+    there = torch.arange(total) < at_once * stage[:, None]
+    there = torch.cat([there, torch.ones(frames, 1, dtype=torch.bool)], dim=1)
+    new = [x.to(latent.shape.device).expand(batch, *x.shape[1:]).repeat_interleave(frames, 0) for x in (*codes, *boxes)]
+    named = dict(zip(("shape", "appearance", "scale", "place", "rotation"), new, strict=True))
+    scenes = repeated(latent, frames)._replace(**named, present=there.to(latent.shape.device).repeat(batch, 1))
+    return scenes, chosen(generator, torch.zeros(frames), batch)
+
+
+def between_codes(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    """From codes a to b [..., C] along the arc between their directions, at shares [..., 1] of it (Shoemake 1985)."""
+    cosine = torch.cosine_similarity(a, b, dim=-1)[..., None].clamp(-1, 1)
+    angle = cosine.arccos()
+    straight = angle.sin().abs() < 1e-6  # parallel codes have no arc
+    angle = angle.where(~straight, 1.0)
+    arc = ((1 - share) * angle).sin() / angle.sin() * a + (share * angle).sin() / angle.sin() * b
+    return torch.where(straight, (1 - share) * a + share * b, arc)
+
+
+def wander(generator: Generator, latent: Latent, frames: int, draws: Draws, *, code: str, stations: int = 6) -> Path:
+    """One code goes from one random value to the next, and back to the first; everything else stays.
+
+    Args:
+        code: name in ``Latent``.
+        stations: random values on the way.
+    """
+    own = getattr(latent, code)
+    stops = draws.normal("stations", (len(own), stations, *own.shape[1:])).to(own.device)
+    per_leg = -(-frames // stations)
+    frame = torch.arange(frames)
+    leg, share = frame // per_leg, frame % per_leg / max(1, per_leg - 1)
+    share = share.to(own.device).view(-1, *[1] * (own.dim() - 1))
+    codes = between_codes(stops[:, leg], stops[:, (leg + 1) % stations], share)
+    scenes, camera = middle(generator, latent, frames)
+    return scenes._replace(**{code: codes.flatten(0, 1)}), camera
+
+
+def swap(generator: Generator, latent: Latent, frames: int, draws: Draws, *, codes: tuple[str, ...]) -> Path:
+    """The scene as it is, then with the codes of other scenes in place of its own; boxes stay where they are."""
+    camera = chosen(generator, torch.full((frames,), 0.5), len(latent.shape))
+    new = {}
+    for name in codes:
+        own = getattr(latent, name)[:, None]
+        others = draws.normal(f"other_{name}", (len(own), frames - 1, *own.shape[2:])).to(own.device)
+        new[name] = torch.cat([own, others], dim=1).flatten(0, 1)
+    return repeated(latent, frames)._replace(**new), camera
+
+
+def sideways(way: Tensor, accompanied: bool) -> list:
+    return [1.0 if accompanied else 0.5, way, 0.0]
+
+
+def towards(way: Tensor, accompanied: bool) -> list:
+    return [way, 0.2 if accompanied else 0.5, 0.0]
+
+
+def round_about(way: Tensor, accompanied: bool) -> list:
+    return [0.5 + 0.5 * way.cos(), 0.5 + 0.5 * way.sin(), 0.0]
+
+
+CARS = [(x, y) for x in (-0.7, 1.5) for y in (-0.8, 0.5, 1.8)]
+PAIRS = [(x, y + more) for y in (0.0, 0.8) for x in (0.0, 0.5, 1.0) for more in (0.0, 0.4)]
+SIX = [(x, y) for y in (0.0, 0.5, 1.0) for x in (0.2, 0.8)]
+
+EDITS: dict[str, Callable[[Generator, Latent, int, Draws], Path]] = {
+    "rotate": rotate,
+    "sideways": partial(move, path=sideways, other=(0.5, 0.5, 0.0), turn=0.5),
+    "depth": partial(move, path=towards, other=(0.4, 0.8, 0.0), turn=0.5),
+    "circle": partial(move, path=round_about, other=(0.5, 0.5, 0.0), turn=0.0, loop=True),
+    "elevation": elevate,
+    "add-cars": partial(add, places=CARS, scale=-1.0),
+    "add-clevr6": partial(add, places=SIX),
+    "add-clevr10": partial(add, places=PAIRS, at_once=2),
+    "interpolate-shape": partial(wander, code="shape"),
+    "interpolate-appearance": partial(wander, code="appearance"),
+    "interpolate-background": partial(wander, code="background_appearance"),
+    "interpolate-background-shape": partial(wander, code="background_shape"),
+    "swap-shape": partial(swap, codes=("shape",)),
+    "swap-appearance": partial(swap, codes=("appearance",)),
+    "swap-background": partial(swap, codes=("background_shape", "background_appearance")),
+}
+
+# The 2D baseline
+
+
+class PlainLatent(NamedTuple):
+    """z [B, latent_dim], standard normal."""
+
+    z: Tensor
+
+
+class PlainGenerator(nn.Module):
+    """A residual 2D network (Mescheder 2018), the paper's baseline. It knows no cameras and no depth.
+
+    Args:
+        latent_dim: size of z.
+        resolution: side of the images [pixels], a power of two.
+        channels: of the last block; doubled at every smaller size.
+        most: most channels.
+    """
+
+    def __init__(self, latent_dim: int = 256, resolution: int = 64, channels: int = 16, most: int = 512) -> None:
+        super().__init__()
+        self.latent_dim, self.resolution = latent_dim, resolution
+        count = round(math.log2(resolution / 4))
+        widths = [min(channels * 2**i, most) for i in reversed(range(count + 1))]
+        self.enter = nn.Linear(latent_dim, 16 * widths[0])
+        self.blocks = nn.ModuleList(Block(widths[i], widths[min(i + 1, count)]) for i in range(count + 1))
+        self.colour = nn.Conv2d(widths[-1], 3, 3, padding=1)
+        self.register_buffer("bounds", torch.tensor([[-1.0] * 3, [1.0] * 3]), persistent=False)
+
+    def latents(self, n: int, draws: Draws) -> PlainLatent:
+        """n latents."""
+        return PlainLatent(draws.normal("z", (n, self.latent_dim)).to(self.bounds.device))
+
+    def cameras(self, n: int, draws: Draws | None) -> Camera:
+        """n times the same camera: it has no effect."""
+        return FixedPoses()(n, None).to(self.bounds.device)
+
+    def map(self, latent: PlainLatent, *, truncation: float = 1.0) -> PlainLatent:
+        """The latent itself, made smaller by truncation below 1."""
+        return PlainLatent(truncation * latent.z)
+
+    def prepare(self) -> "PlainGenerator":
+        """Nothing is stored with finished weights that is not learned."""
+        return self
+
+    def rays(self, camera: Camera, resolution: int) -> Rays:
+        """Rays of the camera that has no effect."""
+        return through(camera, pixel_corners(resolution, self.bounds.device))
+
+    def render(
+        self, styles: PlainLatent, camera: Camera, *, resolution: int | None = None, draws: Draws | None = None
+    ) -> Rendered:
+        """Images of B latents; nothing is opaque, nothing has a depth.
+
+        Raises:
+            ValueError: another resolution than the network's own.
+        """
+        if resolution not in (None, self.resolution):
+            raise ValueError(f"This generator makes images of side {self.resolution} only, not {resolution}.")
+        x = self.enter(styles.z).unflatten(1, (-1, 4, 4))
+        for block in self.blocks[:-1]:
+            x = resize(block(x), scale_factor=2, mode="nearest")
+        image = self.colour(leaky_relu(self.blocks[-1](x), 0.2)).tanh()
+        nothing = torch.zeros_like(image[:, :1])
+        return Rendered(image, image, torch.full_like(nothing, torch.nan), nothing)
+
+    def forward(self, latent: PlainLatent, camera: Camera, **kwargs) -> Rendered:
+        """``map`` and ``render``."""
+        return self.render(self.map(latent), camera, **kwargs)
+
+    def density(self, points: Tensor, styles: PlainLatent) -> Tensor:
+        """Zeros [B, N, 1]."""
+        return torch.zeros_like(points[..., :1])
+
+    def together(self, n: int, draws: Draws) -> Tensor:
+        """n random images."""
+        return self.render(self.latents(n, draws), self.cameras(n, draws)).image
+
+    def turntable(self, latent: PlainLatent, n: int) -> tuple[PlainLatent, Camera]:
+        """Each of B latents n times: a 2D network has one side only."""
+        return PlainLatent(latent.z.repeat_interleave(n, 0)), self.cameras(len(latent.z) * n, None)
