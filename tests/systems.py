@@ -248,7 +248,7 @@ def differences(one: Any, two: Any, name: str = "") -> list[str]:
 class Seen(pl.Callback):
     """Writes which pictures each process trained on, a line an iteration."""
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, *_) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, *_) -> None:
         with open(Path(trainer.default_root_dir) / f"seen-{trainer.global_rank}.txt", "a") as file:
             file.write(f"{pl_module.iterations} {tuple(batch['image'].shape)} {batch['index'].tolist()}\n")
 
