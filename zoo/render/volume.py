@@ -32,6 +32,7 @@ class Integrated(NamedTuple):
     weights: Tensor  # with the background's share where it goes into a sample, [B, R, S]
     raw: Tensor  # the field's raw density at the samples, [B, R, S, 1]
     sampled: Tensor  # the field's features at the samples, [B, R, S, C]
+    added: Tensor | None = None  # what the background adds to each of the features, [B, R, 1]; None for nothing
 
 
 # What can stand in for ``Volume``: (field, rays, condition, draws=None, density_noise=0.0) -> Integrated.
@@ -91,7 +92,7 @@ class Volume(nn.Module):
         weights, added = self.background(weights)
         composite = torch.einsum("brs,brsc->brc", weights, features) + added
         depth = (weights * samples.t).sum(-1, keepdim=True)
-        return Integrated(composite, depth, opacity, samples.t, weights, raw, features)
+        return Integrated(composite, depth, opacity, samples.t, weights, raw, features, added)
 
     def weigh(self, samples: Samples, raw: Tensor, draws: Draws | None, density_noise: float, name: str) -> Tensor:
         """Share of the light that each sample gives, [B, R, S], from raw densities [B, R, S, 1]."""
