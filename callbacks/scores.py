@@ -17,8 +17,9 @@ class Scores(pl.Callback):
     """Logs the scores of the model's averaged generator under their full names, such as ``fid-cars-none-1k``.
 
     It only watches: no random number of the training is used up, and the extractor stays out of checkpoints. Every
-    process renders its share, and all log the same value. For checkpoints of the best score, ``ModelCheckpoint`` with
-    ``monitor`` and the same interval.
+    process renders its share, and all log the same value. Callbacks with a method ``on_scores(trainer, model, values)``
+    are told at once, while the weights are those that were scored: ``RegularCheckpoint`` keeps the best ones.
+    (Lightning's ``ModelCheckpoint`` with ``monitor`` stores later weights under an old score when it saves in between.)
 
     Args:
         every: iterations between scores; 0 for none on the way.
@@ -60,6 +61,12 @@ class Scores(pl.Callback):
         self.scored_at: int | None = None
         self.first: dict[str, float] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"scored_at": self.scored_at, "first": self.first}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.scored_at, self.first = state_dict["scored_at"], state_dict["first"]
+
     def measure(self, trainer: pl.Trainer, model: pl.LightningModule) -> dict[str, float]:
         """Scores of the model as it is, on every process."""
         if isinstance(self.extractor, str):
@@ -75,10 +82,17 @@ class Scores(pl.Callback):
         if self.scored_at == model.iterations:
             return
         self.scored_at = model.iterations
-        log_now(trainer, self.measure(trainer, model))
+        values = self.measure(trainer, model)
+        log_now(trainer, values)
+        for callback in trainer.callbacks:
+            if hasattr(callback, "on_scores"):
+                callback.on_scores(trainer, model, values)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.at_start and pl_module.iterations == 0:
+        now = pl_module.iterations
+        # A run that was told to stop right after an iteration whose score was due is scored when it goes on.
+        missed = self.every and now and now % self.every == 0
+        if missed or (self.at_start and now == 0):
             self.score_training(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:

@@ -8,6 +8,8 @@ B batch, H height, W width
 """
 
 import hashlib
+import signal
+import warnings
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
@@ -195,6 +197,8 @@ class ImageData(pl.LightningDataModule):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.restored = state["done"]
+        # Lightning cannot know that these batches go on where they ended.
+        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
 
     def _process(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
@@ -204,7 +208,8 @@ class ImageData(pl.LightningDataModule):
         source = self.train_source()
         batches = EndlessBatches(len(source), self.stages, self.seed, *self._process(), start=self.batches_done)
         pictures = Pictures(source, self.resolution, self.seed if self.flip else None)
-        return DataLoader(pictures, batch_sampler=batches, num_workers=self.num_workers)
+        workers = {"num_workers": self.num_workers, "worker_init_fn": outlive_signals}
+        return DataLoader(pictures, batch_sampler=batches, **workers)
 
     def val_dataloader(self) -> DataLoader:
         """Every real picture once, in order, never mirrored; each process its share, without padding."""
@@ -220,6 +225,13 @@ class ImageData(pl.LightningDataModule):
         """Indices of samples, batches of [B]."""
         rank, world = self._process()
         return DataLoader(dataset=range(rank, self.predict_count, world), batch_size=self.batch_size)
+
+
+def outlive_signals(worker: int) -> None:
+    """In a process that reads pictures: go on when the whole group of processes is told to stop, until the trainer is
+    done with the iteration and has saved."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def to_bytes(image: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import yaml
 
 from zoo.gan import GAN
 from zoo.paths import CONFIGS
+from zoo.resume import flat
 from zoo.weights.bundle import build
 
 FILES = sorted(CONFIGS.rglob("*.yaml"))
@@ -33,3 +34,7 @@ def test_it_parses_with_every_overlay(path, overlay, capsys):
     assert stopped.value.code == 0
     printed = yaml.safe_load(capsys.readouterr().out)
     assert printed["model"]["class_path"].startswith("zoo.")
+    if overlay:  # what it says is what holds
+        says = flat(yaml.safe_load((CONFIGS / "overlays" / f"{overlay}.yaml").read_text()), "")
+        holds = dict(flat(printed, ""))
+        assert all(holds[name] == value for name, value in says if not isinstance(value, list))

@@ -11,7 +11,8 @@ from torch.optim import Adam
 from torch.utils.data import DataLoader
 
 from zoo.draws import SampleDraws, TrainingDraws
-from zoo.gan import GAN, Average, NonFiniteLoss, WarmUp
+from zoo.faults import NonFiniteLoss
+from zoo.gan import GAN, Average, WarmUp
 from zoo.pigan import Discriminator, FilmSiren, Generator, PiGAN, Stage
 from zoo.render import GaussianPoses, Importance, Integrated, Rays, Shifted, Volume
 

@@ -4,11 +4,12 @@
 plain typed function of ``zoo.verbs``. Nothing heavy is imported before it is needed, so that help comes at once.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from inspect import signature
 
-from zoo.errors import OneLineErrors, fail, is_users, near
+from zoo.errors import OneLineErrors, Stopped, disk_problem, fail, is_users, near, reader_failed
 from zoo.memory import keep_freed_memory
 
 TRAINING = {
@@ -42,7 +43,12 @@ usage: zoo {verb} -c CONFIG.yaml [-c OVERLAY.yaml ...] [--KEY VALUE ...]
   --data CLASS                where pictures come from, e.g. datamodules.ImageFolder; then --data.path DIR
   --model.KEY VALUE           any parameter of the model
   --checkpoint.every N        iterations between two checkpoints (default: 1000)
+  --checkpoint.keep_every N   iterations between two checkpoints that stay (default: none stays)
+  --checkpoint.best NAME      score whose best checkpoint stays (default: fid, the first FID; null for none)
   --ckpt_path FILE            go on from this checkpoint; the options given here win over what it was made with
+  --estimate                  time a few iterations of each stage, print parameters, memory and hours, and stop
+  --init_from NAME|FILE       start from the weights of a bundle or .ckpt (finetuning)
+  --init_fresh "[PART,...]"   parts that do not start from them, e.g. [discriminator.final]
   --print_config              print all values and stop; the output is a config
   --model.help [CLASS], --data.help [CLASS]
                               parameters of a class
@@ -53,7 +59,8 @@ usage: zoo {verb} -c CONFIG.yaml [-c OVERLAY.yaml ...] [--KEY VALUE ...]
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code.
 
-    What a user can put right ends in one clear line on stderr and code 2; a bug keeps its traceback.
+    What a user can put right ends in one clear line on stderr and code 2, what goes wrong in training with code 1, a
+    run that was told to stop with 128 and the signal's number; a bug keeps its traceback.
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
@@ -68,16 +75,27 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # what reads our output has seen enough
         return 1
     except Exception as error:
-        if type(error).__name__ == "NonFiniteLoss":
-            return fail(str(error), 1)
-        if type(error).__name__ == "Interrupted":
-            print(error, file=sys.stderr)
-            return 130
+        if isinstance(error, Stopped):
+            if error.silent and started_by_trainer():
+                return 0
+            if not error.silent:
+                print(error if error.code > 128 else f"zoo: error: {error}", file=sys.stderr)
+            return error.code
+        if failure := reader_failed(error):
+            return fail(*failure)
+        if (problem := disk_problem(error)) and error.filename:
+            return fail(f"'{error.filename}': {problem}.", 1)
         if not is_users(error):
             raise
         return fail(" ".join(str(error).split()))
     except KeyboardInterrupt:
         return fail("Interrupted.", 130)
+
+
+def started_by_trainer() -> bool:
+    """Whether the trainer of another process started this one. That one watches it and kills everything, itself too,
+    when it ends with an error; so the exit code of a run that was stopped in good order is the first process's."""
+    return int(os.environ.get("LOCAL_RANK", 0)) > 0 and "TORCHELASTIC_RUN_ID" not in os.environ
 
 
 def overview() -> str:

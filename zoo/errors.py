@@ -1,6 +1,7 @@
 """One clear sentence out of what went wrong, with the near match where there is one."""
 
 import dis
+import errno
 import re
 import sys
 from argparse import ArgumentParser
@@ -16,6 +17,20 @@ ROOTS = [
     Path(__file__).parent.parent / "datamodules",
     Path(__file__).parent.parent / "callbacks",
 ]
+
+
+class Stopped(RuntimeError):
+    """A run that ended early for a known reason; the message says why and what to do.
+
+    Args:
+        message: for the user.
+        code: what the command exits with.
+        silent: another process says it already.
+    """
+
+    def __init__(self, message: str, code: int = 1, silent: bool = False) -> None:
+        super().__init__(message)
+        self.code, self.silent = code, silent
 
 
 def near(word: str, words: list[str]) -> str:
@@ -120,6 +135,36 @@ def is_users(error: BaseException) -> bool:
     code = trace.tb_frame.f_code
     raised = code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
     return raised and any(Path(code.co_filename).is_relative_to(root) for root in ROOTS)
+
+
+def disk_problem(error: BaseException) -> str | None:
+    """What is wrong with the disk and what to do; None for other errors."""
+    number = getattr(error, "errno", None) if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"there is no space left for it ({error.strerror}); make room"
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"it cannot be written there ({error.strerror}); make the folder writable or take another"
+    return None
+
+
+def reader_failed(error: BaseException) -> tuple[str, int] | None:
+    """Sentence and exit code for what a process which reads pictures has sent, or died of; None for other errors."""
+    text = str(error)
+    if found := re.search(r"DataLoader worker \(pid.*?\) (?:is killed by signal: (\w+)|exited unexpectedly)", text):
+        how = f" (killed by signal: {found[1]})" if found[1] else ""
+        return (
+            f"A process that reads pictures died{how}, most often because memory ran out. Take fewer of them "
+            "(--data.num_workers N) or smaller batches, and go on from the last checkpoint (--ckpt_path).",
+            1,
+        )
+    if not text.startswith("Caught ValueError in DataLoader worker process"):
+        return None
+    # The traceback of the other process comes as text: its last frame is the place, its last part the message.
+    frames = list(re.finditer(r'^  File "(.+)", line \d+, in .+\n +(.+)$', text, re.MULTILINE))
+    ours = frames and any(Path(frames[-1][1]).is_relative_to(root) for root in ROOTS)
+    if not ours or not frames[-1][2].startswith("raise "):
+        return None
+    return text[frames[-1].end() :].partition("ValueError: ")[2].strip(), 2
 
 
 def fail(message: str, code: int = 2) -> int:

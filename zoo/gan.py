@@ -5,9 +5,10 @@ is written with: ``draws``, ``minimise`` (or its two halves ``accumulate`` and `
 ``count``. Removing every callback changes nothing that is learned.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any, Literal
 
@@ -16,16 +17,16 @@ import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from zoo import resume
 from zoo.draws import SampleDraws, TrainingDraws
+from zoo.faults import Faults, NonFiniteLoss, parameters
+from zoo.precision import HalfPrecision, Precision
 from zoo.render import Rendered
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
-
-
-class NonFiniteLoss(RuntimeError):
-    """A term of a loss became infinite or not a number; nothing was changed by it."""
 
 
 class WarmUp:
@@ -86,7 +87,11 @@ class GAN(pl.LightningModule):
         optimizer_g, optimizer_d: make an optimizer from parameters.
         averages: averaged generators by name; the first one is what samples, scores and weights are made from.
         seed: of every random number drawn in training.
+        precision: in which ``networks_2d`` compute; all else, and all regularisers, compute in float32.
+        max_skips: steps in a row that are left out because gradients are not finite, before training stops.
     """
+
+    networks_2d = ("discriminator",)  # a system with two-dimensional networks in its generator adds their names
 
     def __init__(
         self,
@@ -96,6 +101,8 @@ class GAN(pl.LightningModule):
         optimizer_d: OptimizerFactory,
         averages: dict[str, Average] | None = None,
         seed: int = 0,
+        precision: Precision = "float32",
+        max_skips: int = 3,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -104,12 +111,19 @@ class GAN(pl.LightningModule):
         self.averages = nn.ModuleDict(averages or {})
         for average in self.averages.values():
             average.follow(generator)
-        self.seed = seed
+        self.seed, self.precision, self.faults = seed, precision, Faults(max_skips)
+        self.half: HalfPrecision | None = None
+        if precision != "float32":  # after the averages were copied: what samples are made from stays float32
+            self.half = HalfPrecision([self.get_submodule(name) for name in self.networks_2d], precision)
+        self.scalers: dict[str, torch.amp.GradScaler] = {}
         self.iterations = 0
         self.images_seen = 0
         self.seconds = 0.0  # of training, over all runs that were resumed
         self.started: float | None = None
-        self.config: dict[str, Any] | None = None
+        self.config: dict[str, Any] | None = None  # of the model and of the data, as yaml would hold them
+        self.data_config: dict[str, Any] | None = None
+        self.settings: list[dict[str, Any]] = []  # of the optimizers, as they were made
+        self.resumed: dict[str, Any] = {}  # what of a checkpoint is needed once the optimizers are there
 
     def configure_optimizers(self) -> list[Optimizer]:
         return [
@@ -133,37 +147,61 @@ class GAN(pl.LightningModule):
             prefix: name of the loss, ``loss_g`` or ``loss_d``; its sum is logged under it.
             terms: the loss, by term.
             last: gradients are synchronised between processes only on the last call before ``step``.
-
-        Raises:
-            NonFiniteLoss: a term is not finite; named.
         """
-        values = torch.stack([term.detach().float() for term in terms.values()])
-        if not values.isfinite().all():
-            bad = ", ".join(f"{prefix}/{name} is {value}" for name, value in zip(terms, values.tolist(), strict=True))
-            raise NonFiniteLoss(
-                f"The loss is not finite at iteration {self.iterations}: {bad}. "
-                "Training stopped before the weights were touched; the last checkpoint is good."
-            )
+        self.faults.note(self, prefix, terms)
         loss = sum(terms.values())
         self.log(prefix, loss.detach(), prog_bar=True)
         self.log_dict({f"{prefix}/{name}": term.detach() for name, term in terms.items()})
         strategy = self.trainer.strategy
         wait = not last and isinstance(strategy, DDPStrategy)
         with strategy.block_backward_sync() if wait else nullcontext():
-            self.manual_backward(loss)
+            self.manual_backward(self.scalers[prefix].scale(loss) if self.scalers else loss)
 
     def step(self, optimizer: LightningOptimizer, clip_norm: float | None = None) -> None:
         """One optimizer step with the accumulated gradients, which are then cleared.
 
+        Gradients that are not finite change nothing, see ``zoo.faults``; with fp16, where a loss that was scaled too
+        much has such, the next loss is scaled less.
+
         Only the generator's optimizer counts: ``trainer.global_step``, and with it ``max_steps``, checkpoint intervals
-        and the loggers' axis, are iterations.
+        and the loggers' axis, are iterations. Steps that are left out count all the same.
+
+        Raises:
+            NonFiniteLoss: the loss is not finite, or gradients of fp16 overflow however little it is scaled.
+            NonFiniteGradients: gradients were not finite too many times in a row.
         """
-        if clip_norm is not None:
-            self.clip_gradients(optimizer, clip_norm, "norm")
         if optimizer is not self.optimizers()[0]:
             optimizer._on_before_step = optimizer._on_after_step = lambda: None
-        optimizer.step()
+        if self.scalers:
+            self.unscale(optimizer)
+        norm = get_total_norm([p.grad for p in parameters(optimizer) if p.grad is not None])
+        if self.faults.are_none(self, norm):
+            if clip_norm is not None:
+                clip_grads_with_norm_(parameters(optimizer), clip_norm, norm)
+            optimizer.step()
+        else:
+            if not self.scalers:
+                self.faults.skip(self, optimizer)
+            optimizer._on_before_step()
+            optimizer._on_after_step()
         optimizer.zero_grad()
+        self.faults.pending.clear()
+
+    def unscale(self, optimizer: LightningOptimizer) -> None:
+        """Divide gradients by the scale of their loss, and choose the next one."""
+        scaler = self.scalers["loss_g" if optimizer is self.optimizers()[0] else "loss_d"]
+        scaler.unscale_(optimizer.optimizer)
+        before = scaler.get_scale()
+        scaler.update()
+        if scaler.get_scale() < min(before, 1):
+            raise NonFiniteLoss(
+                f"Gradients in fp16 are not finite at iteration {self.iterations}, even with a loss scale of {before}. "
+                "The last checkpoint is good; go on from it with --model.precision bf16 or float32."
+            )
+
+    def full_precision(self) -> AbstractContextManager:
+        """Inside, every network computes in float32: for regularisers, which differentiate twice."""
+        return nullcontext() if self.half is None else self.half.paused()
 
     def minimise(
         self, optimizer: LightningOptimizer, prefix: str, terms: dict[str, Tensor], clip_norm: float | None = None
@@ -181,8 +219,32 @@ class GAN(pl.LightningModule):
         self.iterations += 1
         self.images_seen += images * self.trainer.world_size
 
+    def on_fit_start(self) -> None:
+        if self.trainer.precision != "32-true":
+            raise ValueError(
+                f"--trainer.precision {self.trainer.precision} would change the renderer, too: leave it out and give "
+                "--model.precision bf16 or fp16, which keeps the renderer in float32."
+            )
+        if self.precision == "fp16":
+            self.scalers = {name: torch.amp.GradScaler(self.device.type) for name in ("loss_g", "loss_d")}
+            for name, state in self.resumed.get("scalers", {}).items():
+                self.scalers[name].load_state_dict(state)
+        self.settings = resume.settings(self.optimizers(use_pl_optimizer=False))
+        if self.resumed.get("settings"):
+            resume.check_optimizers(self.resumed["settings"], self.settings)
+
     def on_train_start(self) -> None:
+        if self.resumed.get("settings"):  # Lightning has restored the checkpoint's own since on_fit_start
+            optimizers = self.optimizers(use_pl_optimizer=False)
+            changes = resume.apply_changes(self.resumed["settings"], self.settings, optimizers)
+            self.tell(changes if not (self.config and self.resumed["config"]) else [])  # told with the config's
+        self.resumed = {}
         self.started = time.monotonic() - self.seconds
+
+    def tell(self, changes: list[str]) -> None:
+        """Say what is not as it was when the checkpoint was written; once, however many processes there are."""
+        for line in changes if self.global_rank == 0 else []:
+            print(f"resume: {line}", file=sys.stderr)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing is learned or measured here: scores are a callback's."""
@@ -200,13 +262,26 @@ class GAN(pl.LightningModule):
         if self.started is not None:
             self.seconds = time.monotonic() - self.started
         clocks = {"iterations": self.iterations, "images_seen": self.images_seen, "seconds": round(self.seconds, 1)}
-        checkpoint["clocks"] = clocks
-        checkpoint["config"] = self.config
+        checkpoint |= {
+            "clocks": clocks,
+            "config": self.config,
+            "data_config": self.data_config,
+            "processes": self.trainer.world_size,
+            "settings": self.settings,
+            "scalers": {name: scaler.state_dict() for name, scaler in self.scalers.items()},
+            "skipped": dict(self.faults.skipped),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        is_fit = self._trainer is not None and self.trainer.state.fn == "fit"
+        resume.check_fits(checkpoint, self.state_dict(), self.trainer.world_size if is_fit else None)
+        self.tell(resume.config_changes(checkpoint.get("config"), self.config, "model"))
+        self.tell(resume.config_changes(checkpoint.get("data_config"), self.data_config, "data"))
         self.iterations = checkpoint["clocks"]["iterations"]
         self.images_seen = checkpoint["clocks"]["images_seen"]
         self.seconds = checkpoint["clocks"].get("seconds", 0.0)
+        self.faults.skipped = dict(checkpoint.get("skipped", {}))
+        self.resumed = {name: checkpoint[name] for name in ("settings", "scalers", "config") if name in checkpoint}
 
 
 @contextmanager

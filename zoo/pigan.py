@@ -25,6 +25,7 @@ from torch.optim import Optimizer
 from zoo.draws import Draws, SampleDraws
 from zoo.gan import GAN, Average, OptimizerFactory, frozen
 from zoo.losses import best, judged_fake, judged_real, r1_penalty
+from zoo.precision import Precision
 from zoo.render import (
     Camera,
     Poses,
@@ -385,7 +386,7 @@ class Stage:
 
     Args:
         start: its first iteration, from which the fade of a new resolution counts.
-        lr_g, lr_d: learning rates from here on; None for those that the optimizers were made with.
+        lr_g, lr_d: learning rates from here on; None leaves them as they were.
         batch_split: images are generated in so many slices of the batch, to save memory.
     """
 
@@ -409,6 +410,8 @@ class PiGAN(GAN):
         stages: the curriculum, in order.
         slices: the generator's gradient is the sum over the slices of a batch, as published, or their mean.
         mapping_lr: learning rate of the mapping network as a share of the generator's.
+        precision: of the discriminator, but for R1.
+        max_skips: as in ``zoo.gan.GAN``.
     """
 
     def __init__(
@@ -430,8 +433,10 @@ class PiGAN(GAN):
         stages: list[Stage] | None = None,
         slices: Literal["sum", "mean"] = "sum",
         mapping_lr: float = 1.0,
+        precision: Precision = "float32",
+        max_skips: int = 3,
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed)
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision, max_skips)
         self.r1_weight, self.latent_weight, self.angle_weight = r1_weight, latent_weight, angle_weight
         self.top_k_every, self.top_k_least = top_k_every, top_k_least
         self.noise_iterations, self.fade_iterations = noise_iterations, fade_iterations
@@ -488,7 +493,8 @@ class PiGAN(GAN):
     def loss_d(self, real: Tensor, fake: Tensor, z: Tensor, angles: Tensor) -> dict[str, Tensor]:
         """What the discriminator pays, by term."""
         real = real.detach().requires_grad_()
-        judged_reals = self.discriminator(real, self.alpha)
+        with self.full_precision():  # R1 differentiates these scores
+            judged_reals = self.discriminator(real, self.alpha)
         judged_fakes = self.discriminator(fake, self.alpha)
         return {
             "real": judged_real(judged_reals.scores),

@@ -1,5 +1,6 @@
 """``zoo fit``, ``validate``, ``test`` and ``predict``: Lightning's command line with this project's defaults."""
 
+import os
 import shlex
 import sys
 from datetime import timedelta
@@ -8,17 +9,25 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
 
 from callbacks.checkpoint import RegularCheckpoint
 from callbacks.interrupt import GracefulInterrupt
 from callbacks.predictions import PredictionWriter
 from callbacks.progress import Progress
+from zoo.cards import check_cards
+from zoo.checkpoint_io import AtomicCheckpoints
 from zoo.errors import OneLineErrors, missing_file
+from zoo.estimate import estimate
 from zoo.gan import GAN
 from zoo.hush import quieten
 from zoo.paths import CONFIGS, config_path
+from zoo.weights.bundle import open_checkpoint
+from zoo.weights.start import start_from
 
 
 class Parser(OneLineErrors, LightningArgumentParser):
@@ -41,30 +50,55 @@ class ZooCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(Progress, "progress")
         parser.add_lightning_class_args(RegularCheckpoint, "checkpoint")
+        parser.add_argument("--init_from", type=str | None, help="weights to start from: a name, folder or .ckpt")
+        parser.add_argument("--init_fresh", type=list[str], default=[], help="parts that do not start from init_from")
+        parser.add_argument("--estimate", action="store_true", help="measure what training would take, and stop")
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would let a checkpoint's parameters override what the user typed."""
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        if config.ckpt_path and config.ckpt_path not in ("last", "best") and not Path(config.ckpt_path).is_file():
+        check_options(config, self.subcommand)
+        if config.ckpt_path and not Path(config.ckpt_path).is_file():
             raise FileNotFoundError(missing_file(config.ckpt_path))
-        root = config.trainer.default_root_dir or str(Path("runs") / run_name(config))
+        if config.ckpt_path:
+            open_checkpoint(Path(config.ckpt_path))  # refuses what is not ours, or would run code, before it is used
+        root = config.trainer.default_root_dir or str(Path("runs") / run_name(config) / job_name())
         config.trainer.default_root_dir = root
+        if self.subcommand == "fit" and not config.ckpt_path and (found := job_checkpoint(Path(root))):
+            config.ckpt_path = str(found)
         for logger in listed(config.trainer.logger):
             if logger.init_args.get("save_dir") == ".":  # in the run's folder
                 logger.init_args.save_dir = root
 
     def after_instantiate_classes(self) -> None:
-        self.model.config = plain_model_config(self.parser, self.config, self.subcommand)
+        config = plain_config(self.parser, self.config, self.subcommand)
+        self.model.config, self.model.data_config = config["model"], config["data"]
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        return super().instantiate_trainer(strategy=strategy(self.config_init[self.subcommand].trainer), **kwargs)
+        trainer = self.config_init[self.subcommand].trainer
+        plugins = listed(trainer.plugins)
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(AtomicCheckpoints())
+        return super().instantiate_trainer(strategy=strategy(trainer), plugins=plugins, **kwargs)
 
-    def before_fit(self) -> None:
-        keep_old_metrics(Path(self.trainer.default_root_dir))
-
-    def after_fit(self) -> None:
+    def fit(self, model: GAN, **kwargs: Any) -> None:
+        """What Lightning calls for ``zoo fit``."""
+        config = self.config_init.fit
+        if isinstance(self.trainer.accelerator, CUDAAccelerator):
+            check_cards(self.trainer.device_ids)
+        if config.estimate:
+            trainer = {name: config.trainer[name] for name in ("accelerator", "devices", "num_nodes")}
+            estimate(model, self.datamodule, config.trainer.max_steps, lambda: strategy(config.trainer), **trainer)
+            return
+        if config.init_from and not config.ckpt_path:  # a checkpoint holds all weights
+            start_from(model, config.init_from, config.init_fresh, is_first=self.trainer.is_global_zero)
+        # Signals are listened to before the first scores are measured, which may take minutes.
+        self.trainer.callbacks.sort(key=lambda callback: not isinstance(callback, GracefulInterrupt))
+        if self.trainer.is_global_zero:
+            keep_old_metrics(Path(self.trainer.default_root_dir))
+        self.trainer.fit(model, **kwargs)
         if self.trainer.is_global_zero:
             print(f"Everything is in {self.trainer.default_root_dir}", file=sys.stderr)
 
@@ -74,8 +108,7 @@ def run(argv: list[str]) -> None:
 
     Raises:
         ValueError, FileNotFoundError: the user can put it right.
-        zoo.gan.NonFiniteLoss: training diverged.
-        callbacks.interrupt.Interrupted: Ctrl-C, after saving.
+        zoo.errors.Stopped: training diverged, the disk is full, or it was told to stop, after saving.
     """
     quieten()
     argv = [resolved(previous, word) for previous, word in zip(["", *argv], argv, strict=False)]
@@ -135,22 +168,64 @@ def run_name(config: Any) -> str:
     return str(files[0].relative_to(CONFIGS.resolve()).with_suffix("")) if inside else files[0].stem
 
 
+def job_name() -> str:
+    """Subfolder for a job of SLURM, ``job-4711``, which is the same when it is started again; empty elsewhere.
+
+    So jobs that differ only in options do not take each other's checkpoints for their own.
+    """
+    if not SLURMEnvironment.detect() or SLURMEnvironment.job_id() is None:
+        return ""
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"job-{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return f"job-{SLURMEnvironment.job_id()}"
+
+
+def job_checkpoint(root: Path) -> Path | None:
+    """Where a job of SLURM that was started again goes on: at the newest checkpoint of its run; None elsewhere.
+
+    Lightning by itself would take the one it saved when the job was put back into the queue, however old that is.
+    """
+    if not SLURMEnvironment.detect():
+        return None
+    found = list(root.glob("hpc_ckpt_*.ckpt"))
+    last = root / "checkpoints" / "last.ckpt"
+    if last.is_file() and (found or int(os.environ.get("SLURM_RESTART_COUNT", 0))):
+        found.append(last)
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
 def listed(value: Any) -> list:
-    """Loggers, however many there are."""
-    return value if isinstance(value, list) else [] if value in (None, True, False) else [value]
+    """Loggers or plugins, however many there are."""
+    return list(value) if isinstance(value, list) else [] if value in (None, True, False) else [value]
 
 
-def plain_model_config(parser: LightningArgumentParser, config: Any, verb: str) -> dict[str, Any]:
-    """``class_path`` and ``init_args`` of the model in plain values, as yaml would hold them."""
+def plain_config(parser: LightningArgumentParser, config: Any, verb: str) -> dict[str, Any]:
+    """All options in plain values, as yaml would hold them."""
     import yaml
 
-    return yaml.safe_load(parser.dump(config, skip_unset=False))[verb]["model"]
+    return yaml.safe_load(parser.dump(config, skip_unset=False))[verb]
+
+
+def check_options(config: Any, verb: str) -> None:
+    """Refuse options that contradict each other or the verb.
+
+    Raises:
+        ValueError: says which.
+    """
+    if verb != "fit" and (config.init_from or config.init_fresh or config.estimate):
+        raise ValueError(f"--init_from, --init_fresh and --estimate are for 'zoo fit', not for 'zoo {verb}'.")
+    if config.init_fresh and not config.init_from:
+        raise ValueError("--init_fresh names parts that do not start from --init_from: give both.")
+    if config.estimate and config.ckpt_path:
+        raise ValueError("--estimate measures a whole run from its start: leave out --ckpt_path.")
+    if config.estimate and not isinstance(config.trainer.strategy, str):
+        raise ValueError("--estimate starts several short trainings: give --trainer.strategy by name, or leave it out.")
 
 
 def strategy(trainer: Any) -> Any:
     """What the user asked for; where that is nothing and there are several processes, what a GAN needs."""
     several = processes(trainer["devices"], trainer["num_nodes"], trainer["accelerator"]) > 1
-    if trainer["strategy"] != "auto" or not several:
+    if trainer["strategy"] not in ("auto", "ddp") or not several:
         return trainer["strategy"]
     # Each loss trains one of the two networks, so the other's parameters are unused in its backward pass.
     return DDPStrategy(find_unused_parameters=True, timeout=timedelta(minutes=5))

@@ -91,6 +91,10 @@ def score(
     extractor = load_extractor(extractor) if isinstance(extractor, str) else extractor
     extractor.to(device)
     rank, world = rank_and_world()
+    if n_fake < world:
+        raise ValueError(
+            f"{world} processes cannot share {n_fake} generated pictures: score at least {world} pictures."
+        )
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         known = real_features(real, extractor, source.resolution, n_real, batch_size, device)

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zoo.paths import BUNDLED, bundled_names
+from zoo.resume import mismatches
 
 ALLOWED = ["zoo", "datamodules", "callbacks", "torch.optim", "torch.nn"]
 TENSORS, CONFIG, CARD = "model.safetensors", "config.yaml", "README.md"
@@ -144,10 +145,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[s
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str], Path]:
     """Config and tensors of the generator to sample from, in a checkpoint of a run: the first average, if any."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or foreign file fails in many ways, none of which is a bug of ours
-        raise ValueError(f"{path} is damaged or not a checkpoint of a run: {str(error).splitlines()[0]}") from None
+    checkpoint = open_checkpoint(path)
     config = checkpoint.get("config")
     if not config:
         raise ValueError(f"{path} does not say how its model is built; only checkpoints that 'zoo fit' wrote do.")
@@ -158,6 +156,22 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict
     card = {"system": config["class_path"].rsplit(".", 1)[-1]}
     card |= {name: str(value) for name, value in checkpoint["clocks"].items()}
     return config["init_args"]["generator"], tensors, card, path
+
+
+def open_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint of a run holds: tensors and plain values.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or foreign file fails in many ways, none of which is a bug of ours
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} is damaged or not a checkpoint of a run: {reason}") from None
+    if not isinstance(checkpoint, dict) or not {"state_dict", "clocks"} <= checkpoint.keys():
+        raise ValueError(f"{path} is not a checkpoint of a run here: it does not say how long it was trained.")
+    return checkpoint
 
 
 def load_exactly(module: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
@@ -172,14 +186,7 @@ def load_exactly(module: nn.Module, tensors: dict[str, Tensor], source: Path | s
 
 def check_fit(module: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
     """As ``load_exactly``, for a module on any device, without loading."""
-    own = module.state_dict()
-    problems = [f"{name} is missing" for name in own if name not in tensors]
-    problems += [f"{name} is unexpected" for name in tensors if name not in own]
-    problems += [
-        f"{name} is {list(tensors[name].shape)} instead of {list(own[name].shape)}"
-        for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
-    ]
+    problems = mismatches(module.state_dict(), tensors)
     if problems:
         raise ValueError(f"The weights of {source} do not fit its config: {'; '.join(problems)}.")
 

@@ -1,0 +1,298 @@
+"""What every system must stand, as helpers that take a config: exact resume, several processes, 16 bits.
+
+A new system adds its tiny config to ``SYSTEMS``; every test that is parametrised over it then holds for it too.
+"""
+
+import copy
+import csv
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
+
+from datamodules.base import ImageData
+from tests.tiny import CONFIG
+from zoo.cli import main
+from zoo.draws import TrainingDraws, stream_seed
+from zoo.evaluate.features import Extractor
+from zoo.evaluate.protocol import score
+
+
+class NoisePictures:
+    """Pictures of noise, by index."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def item(self, index: int, resolution: int) -> dict[str, Any]:
+        stream = torch.Generator().manual_seed(stream_seed("noise", index))
+        return {"image": torch.randint(256, (3, resolution, resolution), dtype=torch.uint8, generator=stream)}
+
+    def digest(self, resolution: int) -> str:
+        return f"noise-{resolution}-{self.count}"
+
+
+class NoiseData(ImageData):
+    """Endless batches of noise, mirrored or not, in stages.
+
+    Args:
+        count: pictures; few, so that even short runs see all of them more than once.
+        stages, batch_size, num_workers, resolution: as in ``ImageData``.
+    """
+
+    name = "noise"
+
+    def __init__(
+        self,
+        count: int = 22,
+        stages: dict[int, dict[str, int]] | None = None,
+        batch_size: int = 4,
+        num_workers: int = 0,
+        resolution: int = 8,
+    ) -> None:
+        super().__init__(resolution, batch_size, stages, flip=True, num_workers=num_workers)
+        self.count = count
+
+    def train_source(self) -> NoisePictures:
+        return NoisePictures(self.count)
+
+
+DATA = {
+    "class_path": "tests.systems.NoiseData",
+    "init_args": {"stages": {0: {}, 4: {"resolution": 4, "batch_size": 6}, 8: {"resolution": 8, "batch_size": 3}}},
+}
+
+
+def pigan() -> dict[str, Any]:
+    """A tiny pi-GAN with everything that a run remembers: averages, learning rates by stage, R1, a second slice."""
+    model = copy.deepcopy(CONFIG["model"])
+    model["init_args"] |= {
+        "stages": [{"start": 0, "lr_g": 5e-3}, {"start": 4, "lr_d": 2e-3}, {"start": 8, "batch_split": 2}],
+        "fade_iterations": 3,
+        "noise_iterations": 9,
+        "mapping_lr": 0.1,
+        "averages": {
+            "slow": {
+                "class_path": "zoo.gan.Average",
+                "init_args": {"decay": {"class_path": "zoo.gan.WarmUp", "init_args": {"limit": 0.99}}},
+            },
+            "fast": {"class_path": "zoo.gan.Average", "init_args": {"decay": 0.5}},
+        },
+    }
+    return {"model": model, "data": copy.deepcopy(DATA)}
+
+
+def graf() -> dict[str, Any]:
+    """A tiny GRAF: two schedules of the clock, mirrored patches, spectral norm's state."""
+    optimizer = {"class_path": "torch.optim.RMSprop", "init_args": {"lr": 1e-3}}
+    field = {"shape_dim": 3, "appearance_dim": 2, "hidden_dim": 8, "num_layers": 6, "point_octaves": 2}
+    depths = {"class_path": "zoo.graf.AlongAxis", "init_args": {"near": 7.5, "far": 12.5, "samples": 3, "radius": 10.5}}
+    generator = {
+        "field": {"class_path": "zoo.graf.RadianceField", "init_args": field},
+        "volume": {"class_path": "zoo.render.Volume", "init_args": {"depths": depths}},
+        "poses": {"class_path": "zoo.graf.OnSphere", "init_args": {"radius": [9.5, 10.5]}},
+        "resolution": 8,
+    }
+    model = {
+        "generator": {"class_path": "zoo.graf.Generator", "init_args": generator},
+        "discriminator": {"class_path": "zoo.graf.Discriminator", "init_args": {"channels": 2}},
+        "optimizer_g": optimizer,
+        "optimizer_d": copy.deepcopy(optimizer),
+        "patches": {"class_path": "zoo.graf.Patches", "init_args": {"anneal": 90.0}},
+        "noise_iterations": 9,
+        "milestones": [4, 8],
+        "mirror": True,
+        "averages": {"ema": {"class_path": "zoo.gan.Average", "init_args": {"decay": 0.5}}},
+    }
+    return {"model": {"class_path": "zoo.graf.GRAF", "init_args": model}, "data": copy.deepcopy(DATA)}
+
+
+SYSTEMS: dict[str, Callable[[], dict[str, Any]]] = {"graf": graf, "pigan": pigan}
+BOUNDARY = 4  # the first iteration of the second stage of DATA
+
+
+def write(config: dict[str, Any], folder: Path) -> str:
+    """The yaml of a run into ``folder``, in which all pictures that were trained on are noted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer = {
+        "accelerator": "cpu",
+        "log_every_n_steps": 1,
+        "default_root_dir": str(folder),
+        "callbacks": [{"class_path": "tests.systems.Seen"}],
+    }
+    path = folder / "experiment.yaml"
+    path.write_text(yaml.safe_dump(config | {"trainer": trainer}))
+    return str(path)
+
+
+def train(words: Sequence[str]) -> None:
+    """``zoo`` in this process."""
+    assert main([*words]) == 0
+
+
+def check_exact_resume(
+    config: dict[str, Any],
+    folder: Path,
+    words: Sequence[str] = (),
+    steps: int = 12,
+    stop: int = 6,
+) -> None:
+    """Training ``steps`` iterations at once, or only ``stop`` and then the rest, ends in the same state, bit for bit.
+
+    Args:
+        config: ``model`` and ``data``.
+        folder: for both runs.
+        words: more options of both.
+        steps, stop: iterations.
+    """
+    whole, halves = folder / "whole", folder / "halves"
+    train(["fit", "-c", write(config, whole), *words, "--trainer.max_steps", str(steps)])
+    train(["fit", "-c", write(config, halves), *words, "--trainer.max_steps", str(stop)])
+    last = str(halves / "checkpoints" / "last.ckpt")
+    resumed = ["--ckpt_path", last, "--trainer.max_steps", str(steps)]
+    train(["fit", "-c", write(config, halves), *words, *resumed])
+    assert_same_run(whole, halves)
+
+
+def assert_same_run(one: Path, two: Path, interrupted_at: int | None = None) -> None:
+    """Two runs, the second in two parts, saw the same pictures, paid the same losses and ended in the same state.
+
+    Args:
+        interrupted_at: an iteration whose losses were not logged in the second, since a Ctrl-C ended its first part.
+    """
+    for seen in sorted(one.glob("seen-*.txt")):
+        assert seen.read_text() == (two / seen.name).read_text()
+    assert [row for row in losses(one) if row["step"] != str(interrupted_at)] == losses(two)
+    states = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (one, two)]
+    for state in states:
+        state["clocks"].pop("seconds")
+        state.pop("loops")  # Lightning's counts of what happened since the start of the process
+    assert {"state_dict", "optimizer_states", "clocks", "global_step", "scalers", "NoiseData"} <= states[0].keys()
+    assert differences(*states) == []
+
+
+def losses(run: Path) -> list[dict[str, str]]:
+    """Rows of metrics.csv, also of those of earlier parts of the run."""
+    files = [*sorted(run.glob("metrics-*.csv")), run / "metrics.csv"]
+    return [row for file in files for row in csv.DictReader(file.read_text().splitlines())]
+
+
+def differences(one: Any, two: Any, name: str = "") -> list[str]:
+    """Names of the values that are not the same, bit for bit."""
+    if isinstance(one, dict) and isinstance(two, dict) and one.keys() == two.keys():
+        return [found for key in one for found in differences(one[key], two[key], f"{name}.{key}")]
+    if isinstance(one, list | tuple) and isinstance(two, list | tuple) and len(one) == len(two):
+        return [
+            found for i, pair in enumerate(zip(one, two, strict=True)) for found in differences(*pair, f"{name}.{i}")
+        ]
+    if isinstance(one, Tensor) and isinstance(two, Tensor) and one.shape == two.shape:
+        return [] if torch.allclose(one, two, rtol=0, atol=0, equal_nan=True) else [name]
+    return [] if type(one) is type(two) and one == two else [name]
+
+
+# Callbacks for runs in processes of their own
+
+
+class Seen(pl.Callback):
+    """Writes which pictures each process trained on, a line an iteration."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, *_) -> None:
+        with open(Path(trainer.default_root_dir) / f"seen-{trainer.global_rank}.txt", "a") as file:
+            file.write(f"{pl_module.iterations} {tuple(batch['image'].shape)} {batch['index'].tolist()}\n")
+
+
+class Keep(pl.Callback):
+    """Writes, for each process, the state it ended in, and the losses and gradients of every iteration."""
+
+    def __init__(self) -> None:
+        self.gradients: list[dict[str, Tensor]] = []
+        self.losses: list[dict[str, float]] = []
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer) -> None:
+        own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        named = {
+            name: p.grad.clone() for name, p in pl_module.named_parameters() if id(p) in own and p.grad is not None
+        }
+        self.gradients.append(named)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_) -> None:
+        self.losses.append({name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("loss")})
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        kept = {"state": pl_module.state_dict(), "gradients": self.gradients, "losses": self.losses}
+        torch.save(kept, Path(trainer.default_root_dir) / f"kept-{trainer.global_rank}.pt")
+
+
+class Means(nn.Module):
+    """Mean colours of a picture's 16 parts: features [B, 48]."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return avg_pool2d(images.float(), images.shape[-1] // 4).flatten(1)
+
+
+def scores(generator: nn.Module, data: ImageData) -> dict[str, float]:
+    """FID and KID of odd numbers of pictures."""
+    return score(generator, data, Extractor("means", "none", "0", Means()), n_fake=7, n_real=9, batch_size=2).values
+
+
+class ScoreAtEnd(pl.Callback):
+    """Writes the scores that each process arrived at."""
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        values = scores(pl_module.sampler, trainer.datamodule)
+        (Path(trainer.default_root_dir) / f"scores-{trainer.global_rank}.json").write_text(json.dumps(values))
+
+
+class SplitDraws:
+    """One process's rows of what a single process would draw for the batches of all."""
+
+    def __init__(self, draws: TrainingDraws, rank: int, world: int) -> None:
+        self.draws, self.rank, self.world = draws, rank, world
+        self.shared = draws.shared
+
+    def uniform(self, name: str, shape: Sequence[int]) -> Tensor:
+        return self.draws.uniform(name, (shape[0] * self.world, *shape[1:]))[self.rank :: self.world]
+
+    def normal(self, name: str, shape: Sequence[int]) -> Tensor:
+        return self.draws.normal(name, (shape[0] * self.world, *shape[1:]))[self.rank :: self.world]
+
+
+class SameDraws(pl.Callback):
+    """Lets several processes draw together what one with the larger batch would."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        pl_module.draws = lambda: SplitDraws(
+            TrainingDraws(pl_module.seed, pl_module.iterations, 0), trainer.global_rank, trainer.world_size
+        )
+
+
+class Trouble(pl.Callback):
+    """After so many iterations one process gets a Ctrl-C, or raises an error.
+
+    Args:
+        at: iterations.
+        rank: of the process.
+        interrupt: a Ctrl-C instead of an error.
+    """
+
+    def __init__(self, at: int, rank: int, interrupt: bool = False) -> None:
+        self.at, self.rank, self.interrupt = at, rank, interrupt
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_) -> None:
+        if (pl_module.iterations, trainer.global_rank) == (self.at, self.rank):
+            if not self.interrupt:
+                raise RuntimeError(f"trouble on process {self.rank}")
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)  # until the handler has run

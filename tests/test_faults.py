@@ -1,0 +1,183 @@
+"""What goes wrong while training: readers that die, pictures that vanish, gradients that are not finite."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor
+
+from tests.runs import fit, load, wait_for_iteration
+from tests.tiny import write_config
+from zoo.cli import main
+from zoo.pigan import PiGAN
+
+
+def last_line(capsys) -> str:
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+# Reading
+
+
+@pytest.fixture
+def own_pictures(tmp_path) -> list[str]:
+    """Options for a run on six small pictures."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(6):
+        Image.new("RGB", (8, 8), (40 * i, 90, 200)).save(folder / f"{i}.png")
+    words = ["--data", "datamodules.ImageFolder", "--data.path", str(folder), "--data.resolution", "8"]
+    return [*words, "--data.batch_size", "4", "--data.manifests", str(tmp_path / "manifests")]
+
+
+def test_a_reader_that_dies(own_pictures, tmp_path):
+    config = write_config(tmp_path, max_steps=100_000)
+    with fit(config, *own_pictures, "--data.num_workers", "2", "--checkpoint.every", "1") as process:
+        wait_for_iteration(process, 3)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[-1]), signal.SIGKILL)
+        said = process.stderr.read().strip().splitlines()
+        assert process.wait(timeout=60) == 1
+    assert said[-1].startswith("zoo: error: A process that reads pictures died") and "--data.num_workers" in said[-1]
+    assert not any("Traceback" in line for line in said)
+    assert (
+        load(tmp_path / "run" / "checkpoints" / "last.ckpt")["clocks"]["iterations"] >= 2
+    )  # killed before it saved the third
+
+
+class Spoil(pl.Callback):
+    """Spoils a picture after the second iteration."""
+
+    def __init__(self, path: str, how: str) -> None:
+        self.path, self.how = Path(path), how
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args) -> None:
+        if pl_module.iterations == 2 and self.how == "remove":
+            self.path.unlink()
+        elif pl_module.iterations == 2:
+            self.path.write_bytes(self.path.read_bytes()[:40])
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.parametrize("how", ["remove", "cut"])
+def test_a_picture_that_goes_bad_during_training_is_named(how, workers, own_pictures, tmp_path, capsys):
+    config = write_config(tmp_path, max_steps=100)
+    spoil = ["--trainer.callbacks+=tests.test_faults.Spoil", f"--trainer.callbacks.how={how}"]
+    spoil += [f"--trainer.callbacks.path={tmp_path}/pictures/3.png", "--data.num_workers", workers]
+    assert main(["fit", "-c", config, *own_pictures, *spoil, "--checkpoint.every", "1"]) == 2
+    said = last_line(capsys)
+    assert said.startswith("zoo: error: '3.png' of '") and "was a picture at the start, but now" in said
+    assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["clocks"]["iterations"] >= 2
+
+
+# Gradients
+
+
+class Rooted(PiGAN):
+    """Has a term that is zero, but whose gradient is not a number in some iterations on some process.
+
+    Args:
+        bad: those iterations.
+        network: whose loss it is in, ``d`` or ``g``.
+        process: on which it is.
+        lost: iteration in which the term itself is not a number there.
+    """
+
+    def __init__(
+        self, *args, bad: list[int], network: str = "g", process: int = 0, lost: int | None = None, **kwargs
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.bad, self.network, self.process, self.lost = bad, network, process, lost
+
+    def root(self, network: str, judged: Tensor) -> dict[str, Tensor]:
+        if network != self.network:
+            return {}
+        nothing = 0 * judged.sum()
+        if self.global_rank == self.process and self.iterations in self.bad:
+            nothing = (0 * judged).square().sum().sqrt()
+        if self.global_rank == self.process and self.iterations == self.lost:
+            nothing = nothing * torch.nan
+        return {"root": nothing}
+
+    def loss_d(self, real, fake, z, angles) -> dict[str, Tensor]:
+        judged = self.discriminator(fake, self.alpha).scores
+        return super().loss_d(real, fake, z, angles) | self.root("d", judged)
+
+    def loss_g(self, fake, z, angles) -> dict[str, Tensor]:
+        return super().loss_g(fake, z, angles) | self.root("g", self.discriminator(fake, self.alpha).scores)
+
+
+class Digests(pl.Callback):
+    """Writes down the sum of each network's parameters after each iteration, by process."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args) -> None:
+        path = Path(trainer.default_root_dir) / f"sums-{trainer.global_rank}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        networks = (pl_module.generator, pl_module.discriminator)
+        sums = [sum(p.double().sum().item() for p in network.parameters()) for network in networks]
+        with open(path, "a") as file:
+            print(trainer.global_step, *map(repr, sums), file=file)
+
+
+def rooted_config(folder: Path, max_steps: int = 8, **settings) -> str:
+    path = Path(write_config(folder, max_steps=max_steps))
+    config = yaml.safe_load(path.read_text())
+    config["model"]["class_path"] = "tests.test_faults.Rooted"
+    config["model"]["init_args"] |= settings
+    config["trainer"]["callbacks"] = [{"class_path": "tests.test_faults.Digests"}]
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+def sums(folder: Path, process: int = 0) -> tuple[list[str], ...]:
+    """Global steps, and sums of the generator's and of the discriminator's parameters, after each iteration."""
+    lines = (folder / "run" / f"sums-{process}.txt").read_text().splitlines()
+    return tuple(zip(*(line.split() for line in lines), strict=True))
+
+
+@pytest.mark.parametrize(("network", "name"), [("g", "generator"), ("d", "discriminator")])
+def test_steps_whose_gradients_are_not_finite_are_skipped_and_counted(network, name, tmp_path, caplog):
+    assert main(["fit", "-c", rooted_config(tmp_path, bad=[2, 3, 5], network=network)]) == 0
+    steps, *changing = sums(tmp_path)
+    assert steps == tuple(map(str, range(1, 9)))  # a skipped step is an iteration
+    mine, other = changing if network == "g" else changing[::-1]
+    assert mine[1] == mine[2] == mine[3] and mine[4] == mine[5] and len(set(mine)) == 5
+    assert len(set(other)) == 8  # the other network went on
+    state = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert state["skipped"] == {f"loss_{network}": 3} and state["clocks"]["iterations"] == 8
+    warnings = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
+    assert len(warnings) == 3 and all(f"gradients of the {name} are not finite" in text for text in warnings)
+    assert [f"from loss_{network}/root" in text for text in warnings] == [False, True, False]
+    assert [f"number {n} of at most 3" in text for n, text in zip((1, 2, 1), warnings, strict=True)] == [True] * 3
+    metrics = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    place = metrics[0].split(",").index(f"loss_{network}/skipped")
+    assert [line.split(",")[place] for line in metrics[1:] if line.split(",")[place]] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(("max_skips", "done"), [(3, 5), (0, 2)])
+def test_too_many_skips_in_a_row_stop_the_run(max_skips, done, tmp_path, capsys):
+    config = rooted_config(tmp_path, bad=[2, 3, 4, 5, 6, 7], max_skips=max_skips)
+    assert main(["fit", "-c", config, "--checkpoint.every", "1"]) == 1
+    said = last_line(capsys)
+    assert f"gradients of the generator are not finite at iteration {done}" in said and "loss_g/fake is" in said
+    assert ("from loss_g/root" in said) == (max_skips > 0) and "the last checkpoint is good" in said
+    assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["clocks"]["iterations"] == done
+
+
+def test_two_processes_skip_and_stop_alike(tmp_path):
+    config = rooted_config(tmp_path, 30, bad=[2, 3, 5], process=1, lost=8)
+    with fit(config, "--trainer.devices", "2") as process:
+        said = process.stderr.read().strip().splitlines()
+        assert process.wait(timeout=120) == 1, said
+    assert sums(tmp_path, 0) == sums(tmp_path, 1)
+    steps, generator, _ = sums(tmp_path)
+    assert generator[1] == generator[2] == generator[3] and generator[4] == generator[5] and len(steps) == 8
+    assert sum("from loss_g/root" in line and "number 2 of at most 3" in line for line in said) == 1
+    ends = [line for line in said if line.startswith("zoo: error:")]
+    assert len(ends) == 1 and "loss_g/root is nan on process 1" in ends[0] and "on process 0" not in ends[0]
+    assert not any("Traceback" in line for line in said)

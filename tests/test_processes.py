@@ -1,0 +1,156 @@
+"""Several processes: they agree with one, with each other, and end together."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.systems import SYSTEMS, NoiseData, assert_same_run, differences, scores, write
+from tests.test_gan import tiny_generator
+from zoo.cli import main
+from zoo.evaluate import protocol
+from zoo.training import strategy
+from zoo.weights.bundle import load_bundle
+
+ROOT = Path(__file__).parent.parent
+TWO = ["--trainer.devices", "2"]
+SECONDS = 150  # until a run counts as hanging; alone on two cores one takes fifteen
+
+
+pytestmark = pytest.mark.timeout(4 * SECONDS)
+
+
+def start(words: list[str], folder: Path, **environment: str) -> subprocess.Popen:
+    """``python -m ...`` in a process group of its own, which speaks over the loopback interface only."""
+    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
+    with open(folder / f"log-{len(list(folder.glob('log-*')))}.txt", "w") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", *words],
+            cwd=folder,
+            env=os.environ | own | environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def finish(*processes: subprocess.Popen) -> list[int]:
+    """Exit codes; whatever is left of the processes' groups is ended."""
+    try:
+        return [process.wait(timeout=SECONDS) for process in processes]
+    finally:
+        for process in processes:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+def zoo(words: list[str], folder: Path) -> int:
+    """The exit code of the command in processes of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return finish(start(["zoo", *words], folder))[0]
+
+
+def log(folder: Path) -> str:
+    return "".join(path.read_text() for path in sorted(folder.glob("log-*")))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def kept(folder: Path, rank: int = 0) -> dict:
+    return torch.load(folder / f"kept-{rank}.pt", weights_only=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["pigan"])
+def test_two_processes_agree_score_as_one_stop_together_and_resume_exactly(system, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    config = SYSTEMS[system]()
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    words = [*TWO, "--trainer.max_steps", "20"]
+    watchers = ["tests.systems.Keep", "tests.systems.ScoreAtEnd", "callbacks.samples.SampleGrid"]
+    watching = [f"--trainer.callbacks+={name}" for name in watchers]
+    assert zoo(["fit", "-c", write(config, whole), *words, *watching], whole) == 0, log(whole)
+
+    assert differences(kept(whole, 0)["state"], kept(whole, 1)["state"]) == []
+    seen = [(whole / f"seen-{rank}.txt").read_text() for rank in (0, 1)]
+    assert seen[0] != seen[1] and seen[0].count("\n") == seen[1].count("\n") == 20
+    two = [json.loads((whole / f"scores-{rank}.json").read_text()) for rank in (0, 1)]
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "another"))
+    generator, _ = load_bundle(whole / "checkpoints" / "last.ckpt")
+    assert two[0] == two[1] == pytest.approx(scores(generator, NoiseData()), rel=1e-4)
+    assert (whole / "samples" / "iteration-000020.png").is_file()
+
+    last = halves / "checkpoints" / "last.ckpt"
+    trouble = ["--trainer.callbacks+=tests.systems.Trouble", "--trainer.callbacks.at", "5"]
+    trouble += ["--trainer.callbacks.rank", "1", "--trainer.callbacks.interrupt", "true"]
+    assert zoo(["fit", "-c", write(config, halves), *words, *trouble], halves) == 130, log(halves)
+    assert torch.load(last, weights_only=True)["clocks"]["iterations"] == 6
+    assert zoo(["fit", "-c", write(config, halves), *words, "--ckpt_path", str(last)], halves) == 0, log(halves)
+    assert_same_run(whole, halves, interrupted_at=5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["pigan"])
+def test_an_error_on_one_process_ends_all(system, tmp_path) -> None:
+    trouble = ["--trainer.callbacks+=tests.systems.Trouble", "--trainer.callbacks.at", "2", "--trainer.callbacks.rank"]
+    words = ["fit", "-c", write(SYSTEMS[system](), tmp_path), *TWO, "--trainer.max_steps", "99", *trouble, "1"]
+    assert zoo(words, tmp_path) not in (0, 130)
+    assert "trouble on process 1" in log(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", ["pigan"])
+def test_two_machines_learn_as_one_process_with_the_larger_batch(system, tmp_path) -> None:
+    """Losses and gradients that are means over independent samples, under torchrun over the loopback interface."""
+    config = SYSTEMS[system]()
+    for part in ("data", "model"):
+        config[part]["init_args"].pop("stages", None)
+    sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01}}  # Adam would enlarge what is only rounding
+    config["model"]["init_args"] |= {"optimizer_g": sgd, "optimizer_d": sgd}
+    one, two = tmp_path / "one", tmp_path / "two"
+    words = ["--trainer.callbacks+=tests.systems.SameDraws", "--trainer.callbacks+=tests.systems.Keep"]
+    words += ["--trainer.max_steps", "4"]
+    assert main(["fit", "-c", write(config, one), *words, "--data.batch_size", "8"]) == 0
+
+    command = ["zoo", "fit", "-c", write(config, two), *words, "--data.batch_size", "4", "--trainer.devices", "1"]
+    torchrun = ["torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1"]
+    torchrun += ["--master-port", str(free_port())]
+    nodes = [[*torchrun, "--node-rank", str(rank), "-m", *command, "--trainer.num_nodes", "2"] for rank in (0, 1)]
+    assert finish(*(start(words, two) for words in nodes)) == [0, 0], log(two)
+
+    single, ranks = kept(one), [kept(two, rank) for rank in (0, 1)]
+    assert differences(ranks[0]["gradients"], ranks[1]["gradients"]) == []
+    assert len(single["gradients"]) == 8
+    for mine, theirs in zip(single["gradients"], ranks[0]["gradients"], strict=True):
+        assert mine.keys() == theirs.keys() and mine
+        for name in mine:
+            torch.testing.assert_close(
+                theirs[name], mine[name], rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+            )
+    for mine, *theirs in zip(single["losses"], *(rank["losses"] for rank in ranks), strict=True):
+        assert theirs[0] != theirs[1]
+        for name in mine:
+            assert mine[name] == pytest.approx((theirs[0][name] + theirs[1][name]) / 2, rel=1e-5, abs=1e-7)
+
+
+def test_plain_ddp_is_what_a_gan_needs_too() -> None:
+    options = {"devices": 2, "num_nodes": 1, "accelerator": "cpu", "strategy": "ddp"}
+    assert strategy(options)._ddp_kwargs["find_unused_parameters"] is True
+
+
+def test_fewer_pictures_than_processes(monkeypatch) -> None:
+    monkeypatch.setattr(protocol, "rank_and_world", lambda: (2, 3))
+    with pytest.raises(ValueError, match="3 processes cannot share 2 generated pictures"):
+        protocol.score(tiny_generator(), NoiseData(), n_fake=2)

@@ -1,0 +1,130 @@
+"""Going on from a checkpoint: what must agree with it, and what the user may change.
+
+What the user typed wins over what a checkpoint holds. Each difference is told; one that cannot work is refused.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+ANEW = "or start anew from its weights with --init_from"
+HARMLESS = ("data.num_workers", "data.predict_count")  # change nothing that is learned
+
+
+def flat(config: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Dotted names, as they are typed, and values of a config of plain values."""
+    if not isinstance(config, dict) or not config:
+        yield name, config
+        return
+    for key, value in config.items():
+        if key != "init_args":
+            yield from flat(value, f"{name}.{key}")
+        elif value:
+            yield from flat(value, name)
+
+
+def config_changes(before: dict[str, Any] | None, now: dict[str, Any] | None, name: str) -> list[str]:
+    """``name: before -> now`` for each value that differs; nothing where one of the configs is unknown."""
+    if not before or not now:
+        return []
+    old, new = dict(flat(before, name)), dict(flat(now, name))
+    names = [key for key in old | new if old.get(key) != new.get(key) and key not in HARMLESS]
+    return [f"{key}: {old.get(key, 'unset')} -> {new.get(key, 'unset')}" for key in names]
+
+
+def mismatches(own: dict[str, Any], others: dict[str, Any]) -> list[str]:
+    """Each tensor that is missing, left over or of another shape in a state; ``own`` is what it must be."""
+    problems = [f"{name} is missing" for name in own if name not in others]
+    problems += [f"{name} is unexpected" for name in others if name not in own]
+    shapes = [(name, shape(others[name]), shape(own[name])) for name in own if name in others]
+    return problems + [f"{name} is {theirs} instead of {ours}" for name, theirs, ours in shapes if theirs != ours]
+
+
+def shape(value: Any) -> list[int] | None:
+    """Of a tensor; None of what is not one."""
+    return list(value.shape) if isinstance(value, Tensor) else None
+
+
+def shortened(problems: list[str], most: int = 8) -> str:
+    """One sentence, however many there are."""
+    more = f"; and {len(problems) - most} more" if len(problems) > most else ""
+    return "; ".join(problems[:most]) + more
+
+
+def check_fits(checkpoint: dict[str, Any], own: dict[str, Any], processes: int | None) -> None:
+    """Refuse a checkpoint that this model, or this number of processes, cannot go on from.
+
+    Args:
+        checkpoint: as it was read.
+        own: the model's state.
+        processes: of this run; None where it does not matter, as in scoring.
+
+    Raises:
+        ValueError: says what differs and what to do.
+    """
+    problems = mismatches(own, checkpoint["state_dict"])
+    if problems:
+        raise ValueError(
+            f"The checkpoint does not fit the model: {shortened(problems)}. Give the options that it was trained "
+            f"with (they are in its run's config.yaml), {ANEW}."
+        )
+    wrote = checkpoint.get("processes")
+    if processes is not None and wrote is not None and wrote != processes:
+        raise ValueError(
+            f"The checkpoint was written by {count(wrote)}, and this run has {count(processes)}: each draws its own "
+            f"pictures and random numbers, so it could not go on as it was. Give it {count(wrote)} again "
+            f"(--trainer.devices, --trainer.num_nodes), {ANEW}."
+        )
+
+
+def count(processes: int) -> str:
+    return f"{processes} process" if processes == 1 else f"{processes} processes"
+
+
+def settings(optimizers: list[Optimizer]) -> list[dict[str, Any]]:
+    """Class of each optimizer and settings of its parameter groups, in plain values."""
+    return [
+        {
+            "class": type(optimizer).__name__,
+            "groups": [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups],
+        }
+        for optimizer in optimizers
+    ]
+
+
+def check_optimizers(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> None:
+    """Refuse optimizers that the checkpoint's states do not belong to.
+
+    Raises:
+        ValueError: says which.
+    """
+    for old, new, name in zip(before, now, ("optimizer_g", "optimizer_d"), strict=True):
+        if old["class"] != new["class"] or len(old["groups"]) != len(new["groups"]):
+            raise ValueError(
+                f"The checkpoint holds the state of {old['class']} for {name}, which {new['class']} cannot go on "
+                f"from. Keep {old['class']}, {ANEW}."
+            )
+
+
+def apply_changes(before: list[dict[str, Any]], now: list[dict[str, Any]], optimizers: list[Optimizer]) -> list[str]:
+    """Give optimizers, restored from a checkpoint, the settings that are other ones now than when it was written.
+
+    Those that did not change stay as they were restored: a schedule may have moved them.
+
+    Args:
+        before, now: ``settings`` with which the checkpoint's run and this one began.
+        optimizers: changed in place.
+
+    Returns:
+        ``name: before -> now`` for each change.
+    """
+    lines = []
+    for old, new, optimizer, name in zip(before, now, optimizers, ("optimizer_g", "optimizer_d"), strict=True):
+        for was, wanted, group in zip(old["groups"], new["groups"], optimizer.param_groups, strict=True):
+            for key in wanted:
+                if key in was and was[key] != wanted[key]:
+                    group[key] = wanted[key]
+                    lines.append(f"{name}.{key}: {was[key]} -> {wanted[key]}")
+    return lines
