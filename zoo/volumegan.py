@@ -14,6 +14,7 @@ What is unusual:
 B batch, L layers that take w, D width of w, R rays, S samples, N = R S points, C channels, V side of the volume
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -29,6 +30,7 @@ from torch.nn.functional import (
     embedding_bag,
     interpolate,
     leaky_relu,
+    softplus,
 )
 
 from zoo.draws import Draws
@@ -49,18 +51,27 @@ from zoo.layers.stylegan2 import (
 from zoo.losses import judged_fake, judged_real, path_lengths, r1_penalty
 from zoo.precision import Precision
 from zoo.render import (
+    Background,
     Camera,
+    Density,
     Depths,
+    FineDepths,
+    Intervals,
     Poses,
     Rays,
     Rendered,
     Renderer,
     Samples,
+    Volume,
+    black,
     expected_depth,
+    open_ended,
     pixel_corners,
     query,
+    relu,
     through,
     to_map,
+    transmission_weights,
 )
 
 
@@ -104,7 +115,7 @@ class StructuralVolume(nn.Module):
             widths.append(max(widths[-1] // 2, channels))
         self.channels = widths[-1]
         self.constant = nn.Parameter(torch.ones(1, base_channels, start, start, start))
-        self.convs = nn.ModuleList(nn.Conv3d(i, o, 3, padding=1) for i, o in zip(widths, widths[1:], strict=False))
+        self.convs = nn.ModuleList(nn.Conv3d(i, o, 3, padding=1) for i, o in itertools.pairwise(widths))
         self.style = nn.Linear(w_dim, 2 * sum(widths[1:]))
         nn.init.kaiming_normal_(self.style.weight, a=SLOPE, nonlinearity="leaky_relu")
         with torch.no_grad():
@@ -244,7 +255,7 @@ class StyledField(nn.Module):
         self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
         widths = [channels + 3 + 6 * frequencies, *[hidden_dim] * num_layers]
         self.layers = nn.ModuleList(
-            ModulatedConvolution(i, o, w_dim=w_dim) for i, o in zip(widths, widths[1:], strict=False)
+            ModulatedConvolution(i, o, w_dim=w_dim) for i, o in itertools.pairwise(widths)
         )
         self.density = Dense(hidden_dim, 1)
         self.colour = Dense(hidden_dim, colour_dim)
@@ -260,9 +271,7 @@ class StyledField(nn.Module):
         ]
         return styles.volume, layers
 
-    def forward(
-        self, samples: Samples, condition: tuple[Tensor, list[tuple[Tensor, Tensor]]]
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, samples: Samples, condition: tuple[Tensor, list[tuple[Tensor, Tensor]]]) -> tuple[Tensor, Tensor]:
         """Raw density [B, R, S, 1] and hidden features [B, R, S, hidden_dim] of B x R x S samples.
 
         Colours are ``colour`` of the hidden features. It is linear, so what is composited are hidden features, and
@@ -282,9 +291,12 @@ class StyledField(nn.Module):
         return torch.cat([points, torch.stack([angles.sin(), angles.cos()], -2).flatten(-3)], dim=-1)
 
 
+# Ways of rendering that the published program knows, but its experiments do not use
+
+
 @dataclass(frozen=True)
 class Unjittered:
-    """Other depths, the same for every draw."""
+    """Other depths, without their jitter."""
 
     depths: Depths
 
@@ -292,10 +304,59 @@ class Unjittered:
         return self.depths(rays, None)
 
 
+def late_softplus(raw: Tensor, points: Tensor) -> Tensor:
+    """softplus(raw - 1), as in Mip-NeRF: a new field is nearly empty."""
+    return softplus(raw - 1)
+
+
+def equal(t: Tensor, directions: Tensor) -> Tensor:
+    """Every sample stands for one world unit."""
+    return torch.ones_like(t)
+
+
+@dataclass(frozen=True)
+class Until:
+    """From each sample to the next one, and from the last one to a depth."""
+
+    far: float
+
+    def __call__(self, t: Tensor, directions: Tensor) -> Tensor:
+        return t.diff(append=torch.full_like(t[..., :1], self.far)) * directions.norm(dim=-1, keepdim=True)
+
+
+class TwiceWeighed(Volume):
+    """A ``Volume`` that weighs the first samples in a way of their own before it draws finer ones.
+
+    Args:
+        coarse_density, coarse_intervals: of that way.
+        depths, density, background, fine, intervals, chunk: as in ``Volume``.
+    """
+
+    def __init__(
+        self,
+        depths: Depths,
+        coarse_density: Density,
+        coarse_intervals: Intervals = open_ended,
+        density: Density = relu,
+        background: Background = black,
+        fine: FineDepths | None = None,
+        intervals: Intervals = open_ended,
+        chunk: int | None = 4096,
+    ) -> None:
+        super().__init__(depths, density, background, fine, intervals, chunk)
+        self.coarse_density, self.coarse_intervals = coarse_density, coarse_intervals
+
+    def weigh(self, samples: Samples, raw: Tensor, draws: Draws | None, density_noise: float, name: str) -> Tensor:
+        if name == "final":
+            return super().weigh(samples, raw, draws, density_noise, name)
+        density = self.coarse_density(raw, samples.points)[..., 0]
+        return transmission_weights(density, self.coarse_intervals(samples.t, samples.directions))
+
+
 # The 2D neural renderer
 
 
-def width(resolution: int, base: int, most: int = 512) -> int:
+def width(resolution: int, base: int, most: int) -> int:
     """Channels at a resolution: fewer, the finer it is."""
     return min(base // resolution, most)
 
@@ -333,7 +394,7 @@ class Painter(nn.Module):
     Args:
         low: side of the feature map.
         resolution: side of the picture.
-        base_channels: width of a layer times its resolution, but at most 512 channels.
+        base_channels, most_channels: a layer has base_channels / its resolution channels, but at most so many.
         clamp: bound of all activations, which 16 bits need; None for none.
         learned_start: the first picture is a layer of its own instead of the first three features.
         bounded_output: tanh of the picture.
@@ -345,6 +406,7 @@ class Painter(nn.Module):
         low: int = 32,
         resolution: int = 256,
         base_channels: int = 32768,
+        most_channels: int = 512,
         clamp: float | None = 256,
         learned_start: bool = False,
         bounded_output: bool = False,
@@ -356,7 +418,7 @@ class Painter(nn.Module):
             raise ValueError(f"The picture's side must be that of the features, {low}, doubled, not {resolution}.")
         self.low, self.resolution, self.clamp, self.bounded_output = low, resolution, clamp, bounded_output
         sides = [low * 2**i for i in range(int(levels) + 1)]
-        widths = [width(side, base_channels) for side in sides]
+        widths = [width(side, base_channels, most_channels) for side in sides]
         self.start = Convolution(widths[0], 3, 1) if learned_start else None
         self.blocks = nn.ModuleList(
             PainterBlock(widths[i], widths[i + 1], sides[i + 1], w_dim) for i in range(len(sides) - 1)
@@ -577,7 +639,7 @@ class Discriminator(nn.Module):
 
     Args:
         resolution: side of the images.
-        base_channels: width of a layer times its resolution, but at most 512 channels.
+        base_channels, most_channels: a layer has base_channels / its resolution channels, but at most so many.
         clamp: bound of all activations, which 16 bits need; None for none.
         groups: images that are compared by their standard deviation.
         residual: with shortcuts around the blocks.
@@ -588,6 +650,7 @@ class Discriminator(nn.Module):
         self,
         resolution: int = 256,
         base_channels: int = 32768,
+        most_channels: int = 512,
         clamp: float | None = 256,
         groups: int = 4,
         residual: bool = True,
@@ -598,9 +661,9 @@ class Discriminator(nn.Module):
         sides = [resolution]
         while sides[-1] > last:
             sides.append(sides[-1] // 2)
-        widths = [width(side, base_channels) for side in sides]
+        widths = [width(side, base_channels, most_channels) for side in sides]
         self.blocks = nn.ModuleList(
-            DiscriminatorBlock(i, o, residual) for i, o in zip(widths, widths[1:], strict=False)
+            DiscriminatorBlock(i, o, residual) for i, o in itertools.pairwise(widths)
         )
         self.final = Convolution(widths[-1] + 1, widths[-1], 3)
         self.dense = Dense(widths[-1] * last**2, widths[-1])

@@ -1,7 +1,7 @@
 """Blocks of StyleGAN2 (Karras 2020, arXiv:1912.04958) in plain torch: all of them can be differentiated twice.
 
 Equalised learning rates: weights are stored with variance one and scaled when they are used, so that Adam, whose steps
-do not depend on the size of gradients, moves all layers alike. What follows a layer is a leaky relu times sqrt(2), which
+do not depend on the size of gradients, moves all layers alike. After a layer comes a leaky relu times sqrt(2), which
 keeps the variance.
 
 B batch, C channels, H height, W width, D width of w
@@ -133,9 +133,7 @@ class Convolution(nn.Module):
         bias: whether it has one.
     """
 
-    def __init__(
-        self, channels_in: int, channels_out: int, size: int, down: bool = False, bias: bool = True
-    ) -> None:
+    def __init__(self, channels_in: int, channels_out: int, size: int, down: bool = False, bias: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(channels_out, channels_in, size, size))
         self.bias = nn.Parameter(torch.zeros(channels_out)) if bias else None
