@@ -30,6 +30,7 @@ from torch.nn.functional import (
     embedding_bag,
     interpolate,
     leaky_relu,
+    pad,
     softplus,
 )
 
@@ -139,9 +140,10 @@ def doubled_conv3d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     Each output sees eight inputs only, those of them that coincide with the weights that fall on it summed.
     """
-    box = weight.new_ones(1, 1, 2, 2, 2)
-    sums = conv3d(weight.flatten(0, 1)[:, None], box, padding=1).unflatten(0, weight.shape[:2])[:, :, 0]
-    return conv_transpose3d(x, sums.transpose(0, 1).flip(2, 3, 4), bias, stride=2, padding=1)
+    sums = weight.transpose(0, 1).flip(2, 3, 4)
+    for ends in ((0, 0, 0, 0), (0, 0), ()):
+        sums = pad(sums, (*ends, 0, 1)) + pad(sums, (*ends, 1, 0))
+    return conv_transpose3d(x, sums, bias, stride=2, padding=1)
 
 
 class Lookup(torch.autograd.Function):
@@ -213,8 +215,8 @@ def corners(points: Tensor, bounds: Tensor, sides: tuple[int, int, int]) -> tupl
 
 
 def trilinear(volume: Tensor, points: Tensor, bounds: Tensor) -> Tensor:
-    """Features [B, N, C] of volumes [B, C, Z, Y, X] at points [B, N, 3]; see ``corners``."""
-    found = Lookup.apply(volume.flatten(2).mT.flatten(0, 1), *corners(points, bounds, volume.shape[2:]))
+    """Features [B, N, C] of volumes [B, Z, Y, X, C] at points [B, N, 3]; see ``corners``."""
+    found = Lookup.apply(volume.flatten(0, 3), *corners(points, bounds, volume.shape[1:4]))
     return found.unflatten(0, points.shape[:2])
 
 
@@ -254,22 +256,20 @@ class StyledField(nn.Module):
         self.register_buffer("frequencies", 2 ** torch.linspace(0, max_log2, frequencies), persistent=False)
         self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
         widths = [channels + 3 + 6 * frequencies, *[hidden_dim] * num_layers]
-        self.layers = nn.ModuleList(
-            ModulatedConvolution(i, o, w_dim=w_dim) for i, o in itertools.pairwise(widths)
-        )
+        self.layers = nn.ModuleList(ModulatedConvolution(i, o, w_dim=w_dim) for i, o in itertools.pairwise(widths))
         self.density = Dense(hidden_dim, 1)
         self.colour = Dense(hidden_dim, colour_dim)
 
     def modulate(self, styles: Styles) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """What the field is asked with: the volume, and weights [B, C_in, C_out] and biases [C_out] of its layers.
 
-        The gain of the leaky relu is in both already.
+        The volume's features lie side by side, [B, V, V, V, C]; the gain of the leaky relu is in weights and biases.
         """
         layers = [
             (layer.kernels(w, GAIN)[..., 0, 0].mT.contiguous(), layer.bias * GAIN)
             for layer, w in zip(self.layers, styles.w.unbind(1), strict=False)
         ]
-        return styles.volume, layers
+        return styles.volume.movedim(1, -1).contiguous(), layers
 
     def forward(self, samples: Samples, condition: tuple[Tensor, list[tuple[Tensor, Tensor]]]) -> tuple[Tensor, Tensor]:
         """Raw density [B, R, S, 1] and hidden features [B, R, S, hidden_dim] of B x R x S samples.
@@ -662,9 +662,7 @@ class Discriminator(nn.Module):
         while sides[-1] > last:
             sides.append(sides[-1] // 2)
         widths = [width(side, base_channels, most_channels) for side in sides]
-        self.blocks = nn.ModuleList(
-            DiscriminatorBlock(i, o, residual) for i, o in itertools.pairwise(widths)
-        )
+        self.blocks = nn.ModuleList(DiscriminatorBlock(i, o, residual) for i, o in itertools.pairwise(widths))
         self.final = Convolution(widths[-1] + 1, widths[-1], 3)
         self.dense = Dense(widths[-1] * last**2, widths[-1])
         self.score = Dense(widths[-1], 1)
@@ -781,6 +779,8 @@ class VolumeGAN(GAN):
             terms = self.loss_g(len(real), real.shape[-1], draws)
             self.minimise(optimizer_g, "loss_g", terms)
         if self.path_weight and self.iterations % self.path_every == 0:
+            # Lightning counts steps of this optimizer as iterations: the one above was this iteration's.
+            optimizer_g._on_before_step = optimizer_g._on_after_step = lambda: None
             with self.full_precision():
                 n = max(1, len(real) // self.path_shrink)
                 self.minimise(optimizer_g, "loss_g", {"path": self.loss_path(n, real.shape[-1], draws)})

@@ -584,7 +584,8 @@ def sampling(case: Case) -> None:
     for block in case.blocks():
         if block.startswith(("hs_", "render_")):
             composite(case, block)
-    case.compare("interp", trilinear(*(case.inputs[f"interp.{n}"] for n in ("volume", "points", "bounds"))).mT)
+    given = (case.inputs[f"interp.{name}"] for name in ("points", "bounds"))
+    case.compare("interp", trilinear(case.inputs["interp.volume"].movedim(1, -1).contiguous(), *given).mT)
 
 
 def local_rays(n: int, height: int, side: int, fov: float) -> Rays:
