@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, interpolate, leaky_relu, linear, pad
 
+from zoo.layers.winograd import conv3x3
+
 SLOPE, GAIN = 0.2, math.sqrt(2)  # of the leaky relu
 
 
@@ -144,7 +146,7 @@ class Convolution(nn.Module):
         weight = self.weight * (self.scale * gain)
         bias = None if self.bias is None else self.bias * gain
         if not self.down:
-            return conv2d(x, weight, bias, padding=self.size // 2)
+            return conv3x3(x, weight, bias) if self.size == 3 else conv2d(x, weight, bias, padding=self.size // 2)
         if self.size == 1:  # the filter and the kernel commute; this way round there is a quarter to compute
             return conv2d(halved(x), weight, bias)
         around = self.size // 2 + 1
