@@ -31,8 +31,12 @@ def test_it_can_be_differentiated_twice():
 
 @pytest.mark.parametrize(
     ("shape", "channels", "taken"),
-    [((1, 128, 16, 16), 128, True), ((1, 128, 8, 8), 128, False), ((1, 64, 16, 16), 128, False)]
-    + [((1, 128, 18, 16), 128, False)],
+    [
+        ((1, 128, 16, 16), 128, True),
+        ((1, 128, 8, 8), 128, False),
+        ((1, 64, 16, 16), 128, False),
+        ((1, 128, 18, 16), 128, False),
+    ],
 )
 def test_only_large_layers_take_it(shape, channels, taken):
     x, weight = torch.randn(shape), torch.randn(channels, shape[1], 3, 3)
