@@ -2,6 +2,6 @@
 
 from datamodules.cars import Cars
 from datamodules.images import ImageFolder
-from datamodules.published import Carla, Cats, CelebA
+from datamodules.published import FFHQ, Bedrooms, Carla, Cats, CelebA, CompCars
 
-__all__ = ["Carla", "Cars", "Cats", "CelebA", "ImageFolder"]
+__all__ = ["FFHQ", "Bedrooms", "Carla", "Cars", "Cats", "CelebA", "CompCars", "ImageFolder"]

@@ -68,3 +68,42 @@ class Carla(ImageFolder):
     ) -> None:
         super().__init__(path, crop=crop, filter=filter, flip=flip, **kwargs)
         self.name = "carla"
+
+
+class FFHQ(ImageFolder):
+    """70,000 faces from Flickr: ``images1024x1024`` or its thumbnails, from github.com/NVlabs/ffhq-dataset.
+
+    Args:
+        path: folder or zip of the pictures.
+        flip: as in ``ImageFolder``.
+    """
+
+    def __init__(self, path: str = "data/ffhq", flip: bool = True, **kwargs: Any) -> None:
+        super().__init__(path, flip=flip, **kwargs)
+        self.name = "ffhq"
+
+
+class CompCars(ImageFolder):
+    """136,726 pictures of cars from the web: mmlab.ie.cuhk.edu.hk/datasets/comp_cars; for non-commercial research.
+
+    Args:
+        path: folder or zip of the pictures.
+        flip: as in ``ImageFolder``.
+    """
+
+    def __init__(self, path: str = "data/compcars", flip: bool = True, **kwargs: Any) -> None:
+        super().__init__(path, flip=flip, **kwargs)
+        self.name = "compcars"
+
+
+class Bedrooms(ImageFolder):
+    """Bedrooms of LSUN (github.com/fyu/lsun), its LMDB unpacked into pictures.
+
+    Args:
+        path: folder or zip of the pictures.
+        flip: as in ``ImageFolder``.
+    """
+
+    def __init__(self, path: str = "data/lsun/bedroom", flip: bool = True, **kwargs: Any) -> None:
+        super().__init__(path, flip=flip, **kwargs)
+        self.name = "bedroom"

@@ -159,7 +159,46 @@ def graf() -> dict[str, Any]:
     return {"model": {"class_path": "zoo.graf.GRAF", "init_args": model}, "data": copy.deepcopy(DATA)}
 
 
-SYSTEMS: dict[str, Callable[[], dict[str, Any]]] = {"giraffe": giraffe, "graf": graf, "pigan": pigan}
+def volumegan() -> dict[str, Any]:
+    """A tiny VolumeGAN: lazy regularisers with steps of their own, growth, mixing, running means of w and of paths."""
+    optimizer = {"class_path": "torch.optim.Adam", "init_args": {"lr": 2e-3, "betas": [0.0, 0.99]}}
+    depths = {"class_path": "zoo.render.Shifted", "init_args": {"near": 0.8, "far": 1.2, "samples": 4}}
+    fine = {"class_path": "zoo.render.Importance", "init_args": {"samples": 4}}
+    structure = {"resolution": 4, "start": 2, "base_channels": 4, "channels": 4, "w_dim": 8}
+    field = {"channels": 4, "hidden_dim": 8, "num_layers": 2, "colour_dim": 8, "frequencies": 2, "w_dim": 8}
+    generator = {
+        "structure": {"class_path": "zoo.volumegan.StructuralVolume", "init_args": structure},
+        "field": {"class_path": "zoo.volumegan.StyledField", "init_args": field | {"max_log2": 1}},
+        "volume": {"class_path": "zoo.render.Volume", "init_args": {"depths": depths, "fine": fine, "chunk": 256}},
+        "painter": {
+            "class_path": "zoo.volumegan.Painter",
+            "init_args": {"low": 4, "resolution": 8, "base_channels": 32, "w_dim": 8},
+        },
+        "poses": {"class_path": "zoo.render.GaussianPoses", "init_args": {"yaw_spread": 0.3, "pitch_spread": 0.15}},
+        "latent_dim": 4,
+        "mapping_dim": 8,
+        "mapping_layers": 2,
+    }
+    judge = {"resolution": 8, "base_channels": 32, "groups": 1, "last": 2}
+    model = {
+        "generator": {"class_path": "zoo.volumegan.Generator", "init_args": generator},
+        "discriminator": {"class_path": "zoo.volumegan.Discriminator", "init_args": judge},
+        "optimizer_g": optimizer,
+        "optimizer_d": copy.deepcopy(optimizer),
+        "averages": {"ema": {"class_path": "zoo.gan.Average", "init_args": {"decay": 0.5}}},
+        "r1_every": 3,
+        "path_every": 2,
+        "growth": {"class_path": "zoo.volumegan.Growth", "init_args": {"levels": 1, "hold": 4, "fade": 16, "every": 2}},
+    }
+    return {"model": {"class_path": "zoo.volumegan.VolumeGAN", "init_args": model}, "data": copy.deepcopy(DATA)}
+
+
+SYSTEMS: dict[str, Callable[[], dict[str, Any]]] = {
+    "giraffe": giraffe,
+    "graf": graf,
+    "pigan": pigan,
+    "volumegan": volumegan,
+}
 BOUNDARY = 4  # the first iteration of the second stage of DATA
 
 
@@ -214,7 +253,10 @@ def assert_same_run(one: Path, two: Path, interrupted_at: int | None = None) -> 
     """
     for seen in sorted(one.glob("seen-*.txt")):
         assert seen.read_text() == (two / seen.name).read_text()
-    assert [row for row in losses(one) if row["step"] != str(interrupted_at)] == losses(two)
+    rows = [row for row in losses(one) if row["step"] != str(interrupted_at)]
+    for first, second in zip(rows, losses(two), strict=True):
+        # Lightning repeats the last value of a term that is not computed in every iteration; a new process has none.
+        assert {name: value for name, value in first.items() if second[name]} == {n: v for n, v in second.items() if v}
     states = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (one, two)]
     for state in states:
         state["clocks"].pop("seconds")

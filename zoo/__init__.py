@@ -4,7 +4,13 @@ from importlib import import_module
 from typing import Any
 
 # torch is imported only when one of these is asked for
-_HOMES = {"GAN": "zoo.gan", "GIRAFFE": "zoo.giraffe", "GRAF": "zoo.graf", "PiGAN": "zoo.pigan"}
+_HOMES = {
+    "GAN": "zoo.gan",
+    "GIRAFFE": "zoo.giraffe",
+    "GRAF": "zoo.graf",
+    "PiGAN": "zoo.pigan",
+    "VolumeGAN": "zoo.volumegan",
+}
 
 __all__ = list(_HOMES)
 

@@ -36,3 +36,16 @@ def r1_penalty(scores: Tensor, images: Tensor) -> Tensor:
 def best(scores: Tensor, count: int) -> Tensor:
     """The highest scores, [count, 1], of scores [B, 1] (Sinha 2020, top-k training)."""
     return scores.topk(count, dim=0).values
+
+
+def path_lengths(images: Tensor, w: Tensor, noise: Tensor) -> Tensor:
+    """How far a step in w moves a picture, in a random direction: [B] (Karras 2020, section 3.2).
+
+    Args:
+        images: made from w, [B, C, H, W].
+        w: requires a gradient, [B, L, D]: one for each of L layers, of which the root of the mean square is taken.
+        noise: standard normal, of the images' shape.
+    """
+    noise = noise / (images.shape[-1] * images.shape[-2]) ** 0.5
+    (gradient,) = torch.autograd.grad((images * noise).sum(), w, create_graph=True)
+    return gradient.square().sum(2).mean(1).sqrt()

@@ -31,7 +31,14 @@ class Integrated(NamedTuple):
     t: Tensor  # depths of all samples, increasing, [B, R, S]
     weights: Tensor  # with the background's share where it goes into a sample, [B, R, S]
     raw: Tensor  # the field's raw density at the samples, [B, R, S, 1]
-    sampled: Tensor  # the field's features at the samples, [B, R, S, C]
+    asked: Tensor  # the field's features in the order in which it was asked, [B, R, S, C]; a pair where it was twice
+    order: Tensor | None = None  # which of those each sample is, [B, R, S]; None for the same order
+    added: Tensor | None = None  # what the background adds to each of the features, [B, R, 1]; None for nothing
+
+    @property
+    def sampled(self) -> Tensor:
+        """The field's features at the samples, [B, R, S, C]."""
+        return self.asked if self.order is None else _reorder(self.order, *self.asked)
 
 
 # What can stand in for ``Volume``: (field, rays, condition, draws=None, density_noise=0.0) -> Integrated.
@@ -78,6 +85,7 @@ class Volume(nn.Module):
         samples = self.depths(rays, draws)
         hits = (samples.t[..., -1] > samples.t[..., 0]).any(0).nonzero()[:, 0]  # the others have no length anywhere
         raw, features = self.query_hits(field, samples, hits, condition)
+        order = None
         if self.fine is not None:
             with torch.no_grad():
                 weights = self.weigh(samples, raw, draws, density_noise, "coarse")
@@ -85,13 +93,17 @@ class Volume(nn.Module):
             fine_raw, fine_features = self.query_hits(field, fine, hits, condition)
             t, order = torch.cat([fine.t, samples.t], -1).sort(-1)
             samples = Samples(*rays[:2], t)
-            raw, features = _reorder(order, fine_raw, raw), _reorder(order, fine_features, features)
+            raw, features = _reorder(order, fine_raw, raw), (fine_features, features)
         weights = self.weigh(samples, raw, draws, density_noise, "final")
         opacity = weights.sum(-1, keepdim=True)
         weights, added = self.background(weights)
-        composite = torch.einsum("brs,brsc->brc", weights, features) + added
+        if order is None:
+            composite = composited(weights, features) + added
+        else:  # sorting weights back is much cheaper than sorting features
+            asked = torch.zeros_like(weights).scatter(-1, order, weights).split([x.shape[2] for x in features], dim=-1)
+            composite = sum(map(composited, asked, features)) + added
         depth = (weights * samples.t).sum(-1, keepdim=True)
-        return Integrated(composite, depth, opacity, samples.t, weights, raw, features)
+        return Integrated(composite, depth, opacity, samples.t, weights, raw, features, order, added)
 
     def weigh(self, samples: Samples, raw: Tensor, draws: Draws | None, density_noise: float, name: str) -> Tensor:
         """Share of the light that each sample gives, [B, R, S], from raw densities [B, R, S, 1]."""
@@ -106,6 +118,11 @@ class Volume(nn.Module):
             return query(field, samples, condition, self.chunk)
         found = query(field, samples.take(hits), condition, self.chunk)
         return tuple(x.new_zeros(*samples.t.shape, x.shape[-1]).index_copy(1, hits, x) for x in found)
+
+
+def composited(weights: Tensor, features: Tensor) -> Tensor:
+    """Weighted sums along rays, [B, R, C], of features [B, R, S, C] with weights [B, R, S]."""
+    return torch.einsum("brs,brsc->brc", weights, features)
 
 
 def _reorder(order: Tensor, fine: Tensor, coarse: Tensor) -> Tensor:

@@ -1,0 +1,169 @@
+"""StyleGAN2's blocks against formulas written out, and their derivatives."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+from torch.nn.functional import conv2d, leaky_relu, pad
+
+from zoo.layers.stylegan2 import (
+    Convolution,
+    Dense,
+    Mapping,
+    ModulatedConvolution,
+    Noise,
+    activate,
+    doubled,
+    filtered,
+    halved,
+    normalised,
+    with_deviation,
+)
+
+
+def spread_out(x: Tensor) -> Tensor:
+    """Zeros between the pixels."""
+    y = x.new_zeros(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
+    y[:, :, ::2, ::2] = x
+    return y
+
+
+def fir(x: Tensor, gain: float) -> Tensor:
+    """The filter [1, 3, 3, 1] each way, written out as sums of shifted pixels."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=x.dtype)
+    height, width = x.shape[2] - 3, x.shape[3] - 3
+    shifted = [taps[i] * taps[j] * x[:, :, i : i + height, j : j + width] for i in range(4) for j in range(4)]
+    return sum(shifted) * (gain / 64)
+
+
+@pytest.mark.parametrize("needs_gradient", [False, True])
+def test_doubling_is_zeros_between_the_pixels_then_the_filter(needs_gradient):
+    x = torch.randn(2, 3, 4, 6, requires_grad=needs_gradient)
+    expected = fir(pad(spread_out(x), (2, 1, 2, 1)), 4.0)
+    assert torch.allclose(doubled(x), expected, atol=1e-6)
+
+
+def test_halving_is_the_filter_then_every_second_pixel():
+    x = torch.randn(2, 3, 8, 6)
+    assert torch.allclose(halved(x), fir(pad(x, (1, 1, 1, 1)), 1.0)[:, :, ::2, ::2], atol=1e-6)
+    assert torch.allclose(filtered(x, (2, 1, 0, 3)), fir(pad(x, (2, 1, 0, 3)), 1.0), atol=1e-6)
+
+
+def test_equalised_layers_scale_what_they_store():
+    dense = Dense(16, 8, bias=1.0, rate=0.01)
+    assert abs(dense.weight.std() / 100 - 1) < 0.3
+    assert dense.bias[0] == 100
+    x = torch.randn(5, 16)
+    expected = x @ dense.weight.mT * (0.01 / 4) + dense.bias * 0.01
+    assert torch.allclose(dense(x), expected, atol=1e-5)
+    assert torch.allclose(dense(x, 2.0), 2 * expected, atol=1e-5)
+
+    conv = Convolution(4, 6, 3)
+    images = torch.randn(2, 4, 8, 8)
+    assert torch.allclose(conv(images), conv2d(images, conv.weight / 6, conv.bias, padding=1), atol=1e-5)
+
+
+def test_a_convolution_that_halves_filters_first():
+    images = torch.randn(2, 4, 8, 8)
+    for size in (1, 3):
+        conv = Convolution(4, 6, size, down=True, bias=False)
+        full = fir(pad(images, (size // 2 + 1,) * 4), 1.0)
+        expected = conv2d(full, conv.weight * conv.scale, stride=2)
+        assert torch.allclose(conv(images), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("demodulate", [False, True])
+@pytest.mark.parametrize("up", [False, True])
+def test_a_modulated_convolution_is_one_with_kernels_of_each_image(size, demodulate, up):
+    conv = ModulatedConvolution(4, 6, size, w_dim=5, demodulate=demodulate, up=up)
+    x, w = torch.randn(2, 4, 8, 8), torch.randn(2, 5)
+    kernels = conv.weight * conv.style(w)[:, None, :, None, None]
+    if demodulate:
+        kernels = kernels / (kernels.square().sum((2, 3, 4), keepdim=True) + 1e-8).sqrt()
+    else:
+        kernels = kernels / math.sqrt(4 * size**2)
+    assert torch.allclose(conv.kernels(w, 3.0), 3 * kernels, atol=1e-5)
+    images = spread_out(x) if up else x
+    flipped = kernels.flip(3, 4) if up else kernels  # upsampling is a transposed convolution
+    expected = torch.cat([conv2d(i[None], k, padding=size // 2) for i, k in zip(images, flipped, strict=True)])
+    if up:
+        # What the last row and column would spread beyond the picture is cut off before the filter above only.
+        both = torch.cat(
+            [conv2d(pad(i[None], (size // 2,) * 4), k, padding=size // 2) for i, k in zip(images, flipped, strict=True)]
+        )
+        lead = size // 2
+        expected = fir(pad(both, (2 - lead, 1 - lead, 2 - lead, 1 - lead)), 4.0)
+    assert torch.allclose(conv(x, w), expected, atol=1e-5)
+
+
+def test_demodulated_outputs_keep_their_variance():
+    conv = ModulatedConvolution(64, 32, w_dim=8)
+    y = conv(torch.randn(2, 64, 32, 32), 3 * torch.randn(2, 8))
+    assert abs(y.var(dim=(2, 3)).mean() - 1) < 0.1
+
+
+def test_mapping_ignores_the_length_of_z():
+    mapping = Mapping(6, 8, 10, layers=3)
+    z = torch.randn(4, 6)
+    assert mapping(z).shape == (4, 10)
+    assert torch.allclose(mapping(z), mapping(5 * z), atol=1e-5)
+    assert torch.allclose(normalised(z).square().mean(1), torch.ones(4), atol=1e-5)
+    x = normalised(z)
+    for layer in mapping.layers:
+        x = leaky_relu(layer(x), 0.2) * math.sqrt(2)
+    assert torch.allclose(mapping(z), x, atol=1e-5)
+
+
+def test_activation_is_bounded():
+    x = torch.tensor([-100.0, -1.0, 1.0, 100.0])
+    assert torch.allclose(activate(x.clone(), 5.0), torch.tensor([-5.0, -0.2 * math.sqrt(2), math.sqrt(2), 5.0]))
+    assert activate(x.clone(), None)[-1] == 100 * math.sqrt(2)
+
+
+def test_noise_starts_silent_and_uses_what_is_drawn():
+    noise = Noise(4)
+    assert not noise(None).any()
+    with torch.no_grad():
+        noise.strength.fill_(2.0)
+    drawn = torch.randn(3, 1, 4, 4)
+    assert torch.equal(noise(drawn), 2 * drawn)
+    assert torch.equal(noise(None), 2 * noise.stored)
+
+
+def test_deviation_compares_images_a_stride_apart():
+    x = torch.randn(8, 3, 4, 4)
+    y = with_deviation(x, 4)
+    assert y.shape == (8, 4, 4, 4)
+    assert torch.equal(y[:, :3], x)
+    for i in (0, 1):  # images i, i + 2, i + 4, i + 6
+        expected = (x[i::2].var(0, unbiased=False) + 1e-8).sqrt().mean()
+        assert torch.allclose(y[i::2, 3], expected)
+    assert with_deviation(x[:2], 4).shape[0] == 2
+    with pytest.raises(ValueError, match="a batch of 6 must be a multiple"):
+        with_deviation(torch.randn(6, 3, 4, 4), 4)
+
+
+SMALL = {
+    "doubled": lambda x, w: doubled(x),
+    "halved": lambda x, w: halved(x),
+    "deviation": lambda x, w: with_deviation(x, 2),
+    "modulated": lambda x, w: BLOCKS["modulated"](x, w),
+    "modulated3up": lambda x, w: BLOCKS["modulated3up"](x, w),
+    "down": lambda x, w: activate(BLOCKS["down"](x), 1.0),
+}
+BLOCKS = {
+    "modulated": ModulatedConvolution(2, 3, w_dim=4, up=True).double(),
+    "modulated3up": ModulatedConvolution(2, 3, 3, w_dim=4, up=True).double(),
+    "down": Convolution(2, 3, 3, down=True).double(),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_blocks_can_be_differentiated_twice(name):
+    inputs = torch.randn(2, 2, 4, 4, dtype=torch.float64), torch.randn(2, 4, dtype=torch.float64)
+    inputs = [x.requires_grad_() for x in inputs]
+    assert gradcheck(SMALL[name], inputs, fast_mode=True)
+    assert gradgradcheck(SMALL[name], inputs, fast_mode=True)

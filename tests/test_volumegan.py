@@ -1,0 +1,419 @@
+"""VolumeGAN: its volume, lookup, growth, mixing, lazy regularisers, training and interface."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import yaml
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+from torch.nn.functional import avg_pool2d, conv3d, grid_sample, interpolate
+
+import zoo.volumegan
+from tests.parity.harness import Replay
+from tests.systems import NoiseData, volumegan
+from zoo.cli import main
+from zoo.draws import SampleDraws, TrainingDraws
+from zoo.gan import GAN
+from zoo.render import FixedPoses, closed, last_sample, white
+from zoo.volumegan import (
+    Discriminator,
+    Growth,
+    Latent,
+    Lookup,
+    StructuralVolume,
+    Unjittered,
+    VolumeGAN,
+    corners,
+    doubled_conv3d,
+    trilinear,
+)
+from zoo.weights import volumegan as weights
+from zoo.weights.bundle import build, load_bundle
+from zoo.weights.convert import convert
+
+CASES = Path(__file__).parent / "parity" / "cases" / "volumegan"
+
+
+def tiny(**changes) -> VolumeGAN:
+    """A tiny VolumeGAN, without growth."""
+    config = volumegan()["model"]
+    config["init_args"] |= {"growth": None} | changes
+    return build(config, GAN)
+
+
+def sample(gan: VolumeGAN, n: int = 2, **kwargs):
+    generator, draws = gan.generator, SampleDraws(0, range(n))
+    return generator.render(generator.map(generator.latents(n, draws)), generator.cameras(n, draws), **kwargs)
+
+
+# The structural volume
+
+
+def test_doubled_convolution_is_one_of_nearest_neighbours():
+    x, weight, bias = torch.randn(2, 5, 3, 4, 2), torch.randn(6, 5, 3, 3, 3), torch.randn(6)
+    expected = conv3d(interpolate(x, scale_factor=2, mode="nearest"), weight, bias, padding=1)
+    assert torch.allclose(doubled_conv3d(x, weight, bias), expected, atol=1e-4)
+
+
+def test_widths_of_the_volume_halve_down_to_the_last():
+    volume = StructuralVolume(32, 4, 256, 32)
+    assert [conv.out_channels for conv in volume.convs] == [256, 128, 64, 32]
+    assert volume.style.out_features == 960
+    assert sum(p.numel() for p in volume.parameters()) > 3e6
+    assert StructuralVolume(4, 2, 4, 4, w_dim=8)(torch.randn(3, 8)).shape == (3, 4, 4, 4, 4)
+
+
+def test_lookup_interpolates_and_repeats_the_border():
+    volume, points = torch.randn(2, 3, 4, 5, 6), torch.rand(2, 50, 3) * 3 - 1.5
+    bounds = torch.tensor([[-1.0, -0.8, -0.6], [0.9, 1.0, 0.7]])
+    grid = (points - bounds[0]) / (bounds[1] - bounds[0]) * 2 - 1
+    expected = grid_sample(volume, grid[:, None, None], align_corners=True, padding_mode="border")[:, :, 0, 0].mT
+    assert torch.allclose(trilinear(volume.movedim(1, -1).contiguous(), points, bounds), expected, atol=1e-5)
+
+
+def test_lookup_can_be_differentiated_twice():
+    rows = torch.randn(12, 2, dtype=torch.float64, requires_grad=True)
+    weights = torch.rand(5, 8, dtype=torch.float64, requires_grad=True)
+    index = torch.randint(12, (5, 8))
+    assert gradcheck(lambda r, w: Lookup.apply(r, index, w), (rows, weights))
+    assert gradgradcheck(lambda r, w: Lookup.apply(r, index, w), (rows, weights))
+
+
+def test_points_on_the_bounds_are_at_the_outermost_voxels():
+    bounds = torch.tensor([[-1.0, -2.0, -3.0], [1.0, 2.0, 3.0]])
+    index, weights = corners(bounds[None], bounds, (4, 3, 2))
+    heaviest = index.gather(1, weights.argmax(1, keepdim=True))[:, 0]
+    assert heaviest.tolist() == [0, 4 * 3 * 2 - 1]
+    assert torch.allclose(weights.sum(1), torch.ones(2))
+
+
+# Rendering
+
+
+def test_generator_interface():
+    gan = tiny()
+    generator, draws = gan.generator, SampleDraws(3, range(2))
+    latent, camera = generator.latents(2, draws), generator.cameras(2, draws)
+    styles = generator.map(latent)
+    rendered = generator.render(styles, camera, draws=draws)
+    assert rendered.image.shape == (2, 3, 8, 8) and rendered.raw.shape == (2, 3, 4, 4)
+    assert rendered.depth.shape == rendered.opacity.shape == (2, 1, 4, 4)
+    assert torch.equal(generator(latent, camera, draws=draws).image, rendered.image)
+    assert generator.render(styles, camera, resolution=4).image.shape[-1] == 4
+    with pytest.raises(ValueError, match="renders images of side 4, 8, not 16"):
+        generator.render(styles, camera, resolution=16)
+    points = torch.rand(2, 10, 3) * 0.2 - 0.1
+    assert generator.density(points, styles).shape == (2, 10, 1)
+    assert (generator.density(points, styles) >= 0).all()
+    latents, cameras = generator.turntable(latent, 3)
+    assert len(latents.z) == len(cameras.pose) == 6 and torch.equal(latents.z[0], latents.z[2])
+    assert generator.rays(camera, 5).directions.shape == (2, 25, 3)
+    assert generator.prepare() is generator
+
+
+def test_without_draws_nothing_is_random():
+    gan = tiny()
+    with torch.no_grad():
+        for block in gan.generator.painter.blocks:
+            block.up.noise.strength.fill_(1.0)
+    draws = SampleDraws(0, range(2))
+    first, again = sample(gan).image, sample(gan).image
+    assert torch.equal(first, again)
+    assert not torch.equal(sample(gan, draws=draws).image, first)
+
+
+@pytest.mark.parametrize("background", [white, last_sample])
+def test_colours_of_composites_are_composites_of_colours(background):
+    generator = tiny().generator
+    generator.volume.background = background
+    generator.volume.intervals = closed
+    with torch.no_grad():
+        generator.field.colour.bias.normal_()
+    draws = SampleDraws(0, range(2))
+    styles, camera = generator.map(generator.latents(2, draws)), generator.cameras(2, draws)
+    features, _, _ = generator.render_features(styles, camera, None)
+
+    class Coloured(torch.nn.Module):
+        def forward(self, samples, condition):
+            raw, hidden = generator.field(samples, condition)
+            return raw, generator.field.colour(hidden)
+
+    rays = generator.rays(camera, 4)
+    expected = generator.volume(Coloured(), rays, generator.field.modulate(styles))
+    assert expected.opacity.min() < 0.9
+    assert torch.allclose(features.flatten(2).mT, expected.features, atol=1e-5)
+
+
+def test_sampled_features_come_in_the_order_of_depths():
+    generator = tiny().generator
+    draws = SampleDraws(0, range(2))
+    styles, camera = generator.map(generator.latents(2, draws)), generator.cameras(2, draws)
+    found = generator.volume(generator.field, generator.rays(camera, 4), generator.field.modulate(styles), draws)
+    assert (found.t.diff(dim=-1) >= 0).all()
+    composite = torch.einsum("brs,brsc->brc", found.weights, found.sampled)
+    assert torch.allclose(composite, found.features, atol=1e-5)
+
+
+def test_truncation_moves_the_first_layers_only():
+    generator = tiny().generator
+    generator.mean_w.normal_()
+    latent = Latent(torch.randn(2, 4))
+    whole, half = generator.map(latent), generator.map(latent, truncation=0.5, layers=3)
+    assert torch.allclose(half.w[:, :3], (whole.w[:, :3] + generator.mean_w) / 2)
+    assert torch.equal(half.w[:, 3:], whole.w[:, 3:])
+    everything = generator.map(latent, truncation=0.0)  # eight layers, and there are only six
+    assert torch.allclose(everything.w, generator.mean_w.expand_as(everything.w))
+    assert torch.allclose(everything.volume[0], everything.volume[1])
+
+
+def test_gradients_reach_styles_and_camera():
+    generator = tiny().generator
+    draws = SampleDraws(0, range(2))
+    styles, camera = generator.map(generator.latents(2, draws)), generator.cameras(2, draws)
+    pose, w = camera.pose.clone().requires_grad_(), styles.w.detach().requires_grad_()
+    image = generator.render(generator.styles(w), camera._replace(pose=pose)).image
+    of_pose, of_w = torch.autograd.grad(image.square().sum(), (pose, w))
+    assert of_pose.abs().sum() > 0
+    # Layers 0 and 1 make the field and layers 3 to 5 the picture, but the 2D network's first one is read by none.
+    assert (of_w.abs().sum((0, 2)) > 0).tolist() == [True, True, False, True, True, True]
+
+
+# Growth
+
+
+def test_growth_holds_and_fades():
+    growth = Growth(levels=3, hold=750_000, fade=750_000)
+    seen = [0, 750_000, 1_125_000, 1_500_000, 2_250_000, 3_000_000, 4_125_000, 4_500_000, 25_000_000]
+    assert [growth(n) for n in seen] == [3, 3, 2.5, 2, 2, 1, 0.5, 0, 0]
+
+
+def test_levels_that_are_left_out_are_shown_enlarged_and_fade_in():
+    gan = tiny()
+    whole, small = sample(gan).image, sample(gan, resolution=4).image
+    enlarged = interpolate(small, scale_factor=2, mode="nearest")
+    gan.generator.lod.fill_(1.0)
+    assert torch.equal(sample(gan).image, enlarged)
+    gan.generator.lod.fill_(0.3)
+    assert torch.allclose(sample(gan).image, 0.7 * whole + 0.3 * enlarged, atol=1e-6)
+    assert torch.equal(sample(gan, resolution=4).image, small)
+
+
+def test_images_enter_the_discriminator_at_the_level_of_detail():
+    judge, images = Discriminator(16, 64, groups=2), torch.randn(4, 3, 16, 16)
+    judge.lod.fill_(1.0)
+    small = avg_pool2d(images, 2)
+    assert torch.allclose(judge(images).scores, judge(small).scores, atol=1e-6)
+    judge.lod.fill_(0.999)
+    assert not torch.equal(judge(images).scores, judge(small).scores)
+    assert torch.allclose(judge(images).scores, judge(small).scores, atol=1e-2)
+    with pytest.raises(ValueError, match="takes images of side 16, 8, not 4"):
+        judge(images[..., :4, :4])
+
+
+def test_optimizers_forget_when_a_level_comes_or_has_come(tmp_path):
+    gan = tiny(growth=None)
+    gan.growth = Growth(levels=1, hold=8, fade=16, every=1)
+    cleared = []
+    before = gan.grow
+
+    def grow(resolution: int) -> None:
+        sizes = [len(o.optimizer.state) for o in gan.optimizers()]
+        before(resolution)
+        emptied = [len(o.optimizer.state) == 0 for o in gan.optimizers()]
+        cleared.append((gan.generator.lod.item(), all(emptied) and all(sizes)))
+
+    gan.grow = grow
+    fit(gan, tmp_path, 8)
+    # batches of 4: the fade goes from 8 to 24 images, and starts when the level is first below 1
+    assert [lod for lod, _ in cleared] == [1, 1, 1, 0.75, 0.5, 0.25, 0, 0]
+    assert [was for _, was in cleared] == [False, False, False, True, False, False, True, False]
+    assert gan.discriminator.lod == 0
+
+
+def test_smaller_batches_fix_the_level(tmp_path):
+    gan = tiny(growth=None)
+    gan.growth = Growth(levels=1)
+    fit(gan, tmp_path, 1, resolution=4)
+    assert gan.generator.lod == 1 and gan.discriminator.lod == 1
+
+
+# Training
+
+
+def fit(gan: VolumeGAN, folder: Path, steps: int, resolution: int = 8) -> None:
+    """So many iterations on noise."""
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(
+        max_steps=steps, accelerator="cpu", default_root_dir=folder, enable_model_summary=False, **quiet
+    )
+    data = NoiseData(stages={0: {"resolution": resolution}})
+    trainer.fit(gan, data)
+    assert trainer.global_step == gan.iterations == steps
+
+
+def test_regularisers_are_lazy(tmp_path):
+    gan, called = tiny(r1_every=3, path_every=2), []
+    for name in ("loss_g", "loss_path", "loss_r1"):
+        method = getattr(gan, name)
+
+        def watched(*args, name: str = name, method=method) -> Tensor:
+            called.append((gan.iterations, name.removeprefix("loss_")))
+            return method(*args)
+
+        setattr(gan, name, watched)
+    fit(gan, tmp_path, 4)
+    expected = [(0, "g"), (0, "path"), (0, "r1"), (1, "g"), (2, "g"), (2, "path"), (3, "g"), (3, "r1")]
+    assert called == expected
+    assert gan.mean_path > 0 and gan.generator.mean_w.any()
+
+
+def test_a_step_without_a_gradient_still_ages_adam(tmp_path):
+    gan = tiny(r1_every=100, path_every=1)
+    fit(gan, tmp_path, 1)
+    steps = {name: gan.trainer.optimizers[0].state[p]["step"] for name, p in gan.generator.named_parameters()}
+    assert steps["painter.blocks.0.rgb.bias"] == 2  # the path penalty does not depend on it
+
+
+def test_gradients_are_made_finite(tmp_path):
+    gan = tiny(r1_weight=0.0, path_weight=0.0)
+    parameter = gan.generator.field.density.bias
+    parameter.register_hook(lambda gradient: gradient * torch.nan)
+    other = gan.generator.field.colour.bias
+    other.register_hook(lambda gradient: gradient + 1e9)
+    fit(gan, tmp_path, 1)
+    assert parameter.isfinite().all()
+    moments = gan.trainer.optimizers[0].state[other]["exp_avg_sq"]
+    assert torch.allclose(moments, torch.full_like(moments, 0.01 * 1e10))
+
+
+def test_path_lengths_are_those_of_finite_steps():
+    w = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    matrix = torch.randn(12, 3 * 4 * 4, dtype=torch.float64)
+    images = (w.flatten(1) @ matrix).unflatten(1, (3, 4, 4))
+    noise = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    moved = (noise.flatten(1) / 4) @ matrix.mT
+    expected = moved.unflatten(1, (3, 4)).square().sum(2).mean(1).sqrt()
+    assert torch.allclose(zoo.volumegan.path_lengths(images, w, noise), expected)
+
+
+def test_the_path_penalty_follows_its_mean():
+    gan = tiny(path_decay=0.25, path_every=3, path_weight=5.0)
+    gan.mean_path.fill_(0.5)
+    lengths = []
+    before = zoo.volumegan.path_lengths
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zoo.volumegan, "path_lengths", lambda *a: lengths.append(before(*a)) or lengths[-1])
+        loss = gan.loss_path(4, 8, TrainingDraws(0, 0))
+    assert torch.allclose(gan.mean_path, 0.75 * 0.5 + 0.25 * lengths[0].mean())
+    assert torch.allclose(loss, 15 * (lengths[0] - gan.mean_path).square().mean())
+    loss.backward()
+    assert gan.generator.mapping.layers[0].weight.grad.abs().sum() > 0
+
+
+def test_mixing_changes_later_layers_of_the_2d_network_only():
+    gan = tiny(mixing=0.9, mean_decay=0.5)
+    gan.generator.poses = FixedPoses(fov_deg=12.0)
+    z, other = torch.randn(2, 4), torch.randn(2, 4)
+    quiet = {"jitter": torch.rand(2, 16, 4), "importance": torch.rand(2, 16, 4)}
+    for coin, cut, expected in ((0.95, 0.0, 6), (0.85, 0.0, 2), (0.85, 0.3, 3), (0.0, 0.99, 5)):
+        numbers = {"z": z, "mixing": torch.tensor(coin), "cut": torch.tensor(cut), "mixed_z": other, **quiet}
+        numbers |= {f"noise{i}": torch.randn(2, 1, 8, 8) for i in (1, 2)}
+        gan.generator.mean_w.zero_()
+        _, w = gan.generate(2, 8, Replay(list(numbers.items())))
+        first, second = gan.generator.mapping(z), gan.generator.mapping(other)
+        for layer in range(6):
+            assert torch.equal(w[:, layer], first if layer < expected else second)
+        assert torch.allclose(gan.generator.mean_w, 0.5 * first.mean(0))
+
+
+def test_training_is_reproducible_and_changes_everything(tmp_path):
+    one, two = (tiny(seed=1) for _ in range(2))
+    two.load_state_dict(one.state_dict())
+    before = {name: p.clone() for name, p in one.named_parameters()}
+    fit(one, tmp_path, 2)
+    fit(two, tmp_path, 2)
+    for name, p in one.named_parameters():
+        assert torch.equal(p, two.get_parameter(name)), name
+        never_read = name.startswith("discriminator.blocks.1.from_rgb")  # images enter at the block before
+        assert torch.equal(p, before[name]) == never_read, name
+
+
+# Ways of rendering, and published arguments
+
+
+def test_the_coarse_pass_can_have_a_density_of_its_own():
+    config = weights.volume_config({"num_steps": 4}, {"clamp_mode": "softplus"}, {"clamp_mode": "mipnerf"})
+    volume = build(config, torch.nn.Module)
+    raw, samples = torch.randn(2, 3, 4, 1), None
+    rays = tiny().generator.rays(FixedPoses()(2, None), 2)
+    samples = volume.depths(rays, None)
+    raw = torch.randn(*samples.t.shape, 1)
+    same = weights.volume_config({"num_steps": 4}, {"clamp_mode": "softplus"}, {"clamp_mode": "softplus"})["init_args"]
+    softplus = build({"class_path": "zoo.render.Volume", "init_args": same}, torch.nn.Module)
+    assert torch.equal(volume.weigh(samples, raw, None, 0, "coarse"), softplus.weigh(samples, raw, None, 0, "final"))
+    assert not torch.equal(volume.weigh(samples, raw, None, 0, "coarse"), volume.weigh(samples, raw, None, 0, "final"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"label_dim": 3}, "'label_dim' 3 has no counterpart"),
+        ({"bg_cfg": {}}, "'bg_cfg'"),
+        ({"vr_cfg": {"num_per_group": 4}}, "num_per_group"),
+        ({"hs_cfg": {"clamp_mode": "exp"}}, "'exp' has no counterpart here: relu, softplus, mipnerf"),
+        ({"fg_cfg": {"activation_type": "relu"}}, "only lrelu"),
+    ],
+)
+def test_published_arguments_without_counterpart_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        weights.generator_config(given)
+
+
+def test_published_arguments_become_options():
+    config = weights.generator_config(
+        {
+            "resolution": 64,
+            "nerf_res": 16,
+            "fmaps_base": 512,
+            "out_dim": 32,
+            "conv_clamp": None,
+            "final_tanh": True,
+            "ps_cfg": {"perturb_mode": "none", "camera_dist": "uniform", "num_steps": 5},
+            "vr_cfg": {"white_back": True, "max_depth": 2.0},
+        }
+    )
+    generator = build(config, torch.nn.Module)
+    assert generator.painter.start is not None and generator.painter.clamp is None  # the published class's defaults
+    assert isinstance(generator.volume.depths, Unjittered) and generator.volume.background is white
+    assert generator.volume.fine.samples == 5
+    assert type(generator.poses).__name__ == "UniformPoses"
+    draws = SampleDraws(0, [0])
+    image = generator.render(generator.map(generator.latents(1, draws)), generator.cameras(1, draws)).image
+    assert image.shape == (1, 3, 64, 64) and image.abs().max() <= 1
+
+
+def test_a_published_file_becomes_a_bundle(tmp_path, capsys):
+    source = CASES / "checkpoint" / "checkpoint-000002.pth"
+    assert main(["convert", str(source), str(tmp_path / "ema")]) == 0
+    generator, info = load_bundle(tmp_path / "ema")
+    assert info.card["system"] == "VolumeGAN" and info.card["images_seen"] == "8"
+    raw = convert(source, tmp_path / "raw", weights="raw")[0].network
+    assert not torch.equal(raw.mapping.layers[0].weight, generator.mapping.layers[0].weight)
+    with pytest.raises(ValueError, match="no weights 'smooth': ema, raw, discriminator"):
+        convert(source, tmp_path / "none", weights="smooth")
+
+
+def test_published_experiments_have_the_published_size():
+    config = yaml.safe_load((Path(__file__).parent.parent / "configs/volumegan/ffhq256.yaml").read_text())["model"]
+    with torch.device("meta"):
+        gan = build(config, GAN)
+    generator = gan.generator
+    assert sum(p.numel() for p in generator.parameters()) == 8_688_271
+    structure_and_field = sum(p.numel() for part in (generator.structure, generator.field) for p in part.parameters())
+    assert structure_and_field == 4_236_544
+    never_read = 3 * 512 + 512  # the published layer that would take images of 4x4
+    assert sum(p.numel() for p in gan.discriminator.parameters()) == 28_875_393 - never_read
+    assert replace(gan.growth, levels=3) == gan.growth

@@ -1,0 +1,865 @@
+"""VolumeGAN: 3D-Aware Image Synthesis via Learning Structural and Textural Representations.
+
+Xu, Peng, Yang, Shen, Zhou, CVPR 2022, arXiv:2112.10759.
+
+What is unusual:
+
+* a small volume of features, made by 3D convolutions, holds the structure; the radiance field reads it at each point
+  and adds the point's own coordinates, so it need not remember where things are in its weights;
+* what is rendered along the rays is a map of features, not of colours; a 2D network without any spatial kernel but the
+  upsampling filter turns it into the picture, so that views still agree nearly;
+* structure and texture have codes of their own: the first layers of w drive the volume and the field, the others the
+  2D network.
+
+B batch, L layers that take w, D width of w, R rays, S samples, N = R S points, C channels, V side of the volume
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.nn.functional import (
+    avg_pool2d,
+    conv3d,
+    conv_transpose3d,
+    embedding,
+    embedding_bag,
+    interpolate,
+    leaky_relu,
+    pad,
+    softplus,
+)
+
+from zoo.draws import Draws
+from zoo.gan import GAN, Average, OptimizerFactory, frozen
+from zoo.layers.stylegan2 import (
+    GAIN,
+    SLOPE,
+    Convolution,
+    Dense,
+    Mapping,
+    ModulatedConvolution,
+    Noise,
+    activate,
+    bounded,
+    doubled,
+    with_deviation,
+)
+from zoo.losses import judged_fake, judged_real, path_lengths, r1_penalty
+from zoo.precision import Precision
+from zoo.render import (
+    Background,
+    Camera,
+    Density,
+    Depths,
+    FineDepths,
+    Intervals,
+    Poses,
+    Rays,
+    Rendered,
+    Renderer,
+    Samples,
+    Volume,
+    black,
+    expected_depth,
+    open_ended,
+    pixel_corners,
+    query,
+    relu,
+    through,
+    to_map,
+    transmission_weights,
+)
+
+
+class Latent(NamedTuple):
+    """z [B, latent_dim], standard normal."""
+
+    z: Tensor
+
+
+class Styles(NamedTuple):
+    """What does not depend on the camera.
+
+    w: one for each layer that takes it, [B, L, D]: first those of the field, then those of the 2D network.
+    volume: structural features, axes z, y, x: [B, C, V, V, V].
+    """
+
+    w: Tensor
+    volume: Tensor
+
+
+# The structural feature volume
+
+
+class StructuralVolume(nn.Module):
+    """w to a volume of features (section 3.2): a learned constant, 3D convolutions, and AdaIN after each.
+
+    Args:
+        resolution: side of the volume.
+        start: side of the constant.
+        base_channels: of the constant and the first stage; each further stage has half of those before it.
+        channels: what that halving stops at.
+        w_dim: size of w.
+    """
+
+    def __init__(
+        self, resolution: int = 32, start: int = 4, base_channels: int = 256, channels: int = 32, w_dim: int = 512
+    ) -> None:
+        super().__init__()
+        widths = [base_channels, base_channels]
+        for _ in range(round(math.log2(resolution / start))):
+            widths.append(max(widths[-1] // 2, channels))
+        self.channels = widths[-1]
+        self.constant = nn.Parameter(torch.ones(1, base_channels, start, start, start))
+        self.convs = nn.ModuleList(nn.Conv3d(i, o, 3, padding=1) for i, o in itertools.pairwise(widths))
+        self.style = nn.Linear(w_dim, 2 * sum(widths[1:]))
+        nn.init.kaiming_normal_(self.style.weight, a=SLOPE, nonlinearity="leaky_relu")
+        with torch.no_grad():
+            self.style.weight *= 0.25
+
+    def forward(self, w: Tensor) -> Tensor:
+        """[B, D] to [B, C, V, V, V]."""
+        scales, shifts = (x.split([c.out_channels for c in self.convs], 1) for x in self.style(w).chunk(2, dim=1))
+        x = self.constant
+        for i, (conv, scale, shift) in enumerate(zip(self.convs, scales, shifts, strict=True)):
+            # The instance norm takes out the convolution's bias again; it is there because the published one has it.
+            x = conv3d(x, conv.weight, conv.bias, padding=1) if i == 0 else doubled_conv3d(x, conv.weight, conv.bias)
+            x = x - x.mean((2, 3, 4), keepdim=True)
+            scale = scale[..., None, None, None] * (x.square().mean((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
+            x = leaky_relu(torch.addcmul(shift[..., None, None, None], x, scale), SLOPE, inplace=True)
+        return x
+
+
+def doubled_conv3d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A 3x3x3 convolution of nearest neighbours at twice the resolution, with 8/27 of the arithmetic.
+
+    Each output sees eight inputs only, those of them that coincide with the weights that fall on it summed.
+    """
+    sums = weight.transpose(0, 1).flip(2, 3, 4)
+    for ends in ((0, 0, 0, 0), (0, 0), ()):
+        sums = pad(sums, (*ends, 0, 1)) + pad(sums, (*ends, 1, 0))
+    return conv_transpose3d(x, sums, bias, stride=2, padding=1)
+
+
+class Lookup(torch.autograd.Function):
+    """Sums of 8 weighted rows for each point: rows [M, C], index and weights [N, 8] to [N, C].
+
+    As ``embedding_bag``, which is twenty times faster than interpolation on a CPU, but for derivatives of every order.
+    """
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, index, weights)
+        return embedding_bag(index, rows, mode="sum", per_sample_weights=weights)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        rows, index, weights = ctx.saved_tensors
+        of_rows = Spread.apply(gradient, index, weights, len(rows)) if ctx.needs_input_grad[0] else None
+        of_weights = (embedding(index, rows) * gradient[:, None]).sum(-1) if ctx.needs_input_grad[2] else None
+        return of_rows, None, of_weights
+
+
+class Spread(torch.autograd.Function):
+    """The transpose of ``Lookup``: values [N, C] are added, weighted, to 8 of the rows [M, C] each."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor, index: Tensor, weights: Tensor, count: int) -> Tensor:
+        ctx.save_for_backward(values, index, weights)
+        with torch.enable_grad():
+            rows = values.new_zeros(count, values.shape[1]).requires_grad_()
+            found = embedding_bag(index, rows, mode="sum", per_sample_weights=weights.detach())
+            return torch.autograd.grad(found, rows, values.detach())[0]
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
+        values, index, weights = ctx.saved_tensors
+        of_values = Lookup.apply(gradient, index, weights) if ctx.needs_input_grad[0] else None
+        of_weights = (embedding(index, gradient) * values[:, None]).sum(-1) if ctx.needs_input_grad[2] else None
+        return of_values, None, of_weights, None
+
+
+def corners(points: Tensor, bounds: Tensor, sides: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    """Which voxels surround points, and their trilinear weights.
+
+    The outermost voxels' centres lie on the bounds; beyond the bounds is what is on them.
+
+    Args:
+        points: in the world, [B, N, 3].
+        bounds: two corners of the volume's box, [2, 3].
+        sides: voxels along z, y and x.
+
+    Returns:
+        Numbers of voxels, counted through all B volumes, x fastest, and weights; both [B N, 8].
+    """
+    low, high = bounds
+    last = points.new_tensor(sides).flip(0) - 1
+    # These steps and no fewer, as published: frequencies of 2^9 show even rounding.
+    place = (((points - low) / (high - low) * 2 - 1) + 1) / 2 * last
+    first = place.detach().floor()
+    share = place - first
+    index, weights = None, None
+    volume = torch.arange(len(points), device=points.device)[:, None, None] * math.prod(sides)
+    for axis, step in ((2, sides[1] * sides[2]), (1, sides[2]), (0, 1)):
+        both = torch.stack([first[..., axis], first[..., axis] + 1], -1)
+        number = both.clamp(min=0).minimum(last[axis]).long() * step
+        part = torch.stack([1 - share[..., axis], share[..., axis]], -1)
+        index = volume + number if index is None else (index[..., None] + number[..., None, :]).flatten(2)
+        weights = part if weights is None else (weights[..., None] * part[..., None, :]).flatten(2)
+    return index.flatten(0, 1), weights.flatten(0, 1)
+
+
+def trilinear(volume: Tensor, points: Tensor, bounds: Tensor) -> Tensor:
+    """Features [B, N, C] of volumes [B, Z, Y, X, C] at points [B, N, 3]; see ``corners``."""
+    found = Lookup.apply(volume.flatten(0, 3), *corners(points, bounds, volume.shape[1:4]))
+    return found.unflatten(0, points.shape[:2])
+
+
+# The radiance field
+
+
+class StyledField(nn.Module):
+    """Structural features and coordinates of points to density and features (section 3.2).
+
+    Args:
+        channels: of the structural volume.
+        hidden_dim: width.
+        num_layers: style-modulated layers.
+        colour_dim: of the rendered features.
+        frequencies: of the positional encoding: so many from 1 to 2^max_log2.
+        max_log2: see there.
+        bounds: world box that the volume fills, two corners.
+        w_dim: size of w.
+    """
+
+    def __init__(
+        self,
+        channels: int = 32,
+        hidden_dim: int = 256,
+        num_layers: int = 4,
+        colour_dim: int = 512,
+        frequencies: int = 10,
+        max_log2: float = 9,
+        bounds: tuple[tuple[float, float, float], tuple[float, float, float]] = (
+            (-0.1886, -0.1671, -0.1956),
+            (0.1887, 0.1692, 0.1872),
+        ),
+        w_dim: int = 512,
+    ) -> None:
+        super().__init__()
+        self.hidden_dim, self.num_layers = hidden_dim, num_layers
+        self.register_buffer("frequencies", 2 ** torch.linspace(0, max_log2, frequencies), persistent=False)
+        self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
+        widths = [channels + 3 + 6 * frequencies, *[hidden_dim] * num_layers]
+        self.layers = nn.ModuleList(ModulatedConvolution(i, o, w_dim=w_dim) for i, o in itertools.pairwise(widths))
+        self.density = Dense(hidden_dim, 1)
+        self.colour = Dense(hidden_dim, colour_dim)
+
+    def modulate(self, styles: Styles) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """What the field is asked with: the volume, and weights [B, C_in, C_out] and biases [C_out] of its layers.
+
+        The volume's features lie side by side, [B, V, V, V, C]; the gain of the leaky relu is in weights and biases.
+        """
+        layers = [
+            (layer.kernels(w, GAIN)[..., 0, 0].mT.contiguous(), layer.bias * GAIN)
+            for layer, w in zip(self.layers, styles.w.unbind(1), strict=False)
+        ]
+        return styles.volume.movedim(1, -1).contiguous(), layers
+
+    def forward(self, samples: Samples, condition: tuple[Tensor, list[tuple[Tensor, Tensor]]]) -> tuple[Tensor, Tensor]:
+        """Raw density [B, R, S, 1] and hidden features [B, R, S, hidden_dim] of B x R x S samples.
+
+        Colours are ``colour`` of the hidden features. It is linear, so what is composited are hidden features, and
+        their colour is computed once a ray instead of once a sample.
+        """
+        volume, layers = condition
+        points = samples.points.flatten(1, 2)
+        x = torch.cat([trilinear(volume, points, self.bounds), self.encode(points)], dim=-1)
+        for weight, bias in layers:
+            x = leaky_relu(torch.baddbmm(bias, x, weight), SLOPE, inplace=True)
+        shape = samples.t.shape[1:]
+        return self.density(x).unflatten(1, shape), x.unflatten(1, shape)
+
+    def encode(self, points: Tensor) -> Tensor:
+        """Coordinates, and their sines and cosines at each frequency: [B, N, 3] to [B, N, 3 + 6 F]."""
+        angles = points[..., None, :] * self.frequencies[:, None]
+        return torch.cat([points, torch.stack([angles.sin(), angles.cos()], -2).flatten(-3)], dim=-1)
+
+
+# Ways of rendering that the published program knows, but its experiments do not use
+
+
+@dataclass(frozen=True)
+class Unjittered:
+    """Other depths, without their jitter."""
+
+    depths: Depths
+
+    def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
+        return self.depths(rays, None)
+
+
+def late_softplus(raw: Tensor, points: Tensor) -> Tensor:
+    """softplus(raw - 1), as in Mip-NeRF: a new field is nearly empty."""
+    return softplus(raw - 1)
+
+
+def equal(t: Tensor, directions: Tensor) -> Tensor:
+    """Every sample stands for one world unit."""
+    return torch.ones_like(t)
+
+
+@dataclass(frozen=True)
+class Until:
+    """From each sample to the next one, and from the last one to a depth."""
+
+    far: float
+
+    def __call__(self, t: Tensor, directions: Tensor) -> Tensor:
+        return t.diff(append=torch.full_like(t[..., :1], self.far)) * directions.norm(dim=-1, keepdim=True)
+
+
+class TwiceWeighed(Volume):
+    """A ``Volume`` that weighs the first samples in a way of their own before it draws finer ones.
+
+    Args:
+        coarse_density, coarse_intervals: of that way.
+        depths, density, background, fine, intervals, chunk: as in ``Volume``.
+    """
+
+    def __init__(
+        self,
+        depths: Depths,
+        coarse_density: Density,
+        coarse_intervals: Intervals = open_ended,
+        density: Density = relu,
+        background: Background = black,
+        fine: FineDepths | None = None,
+        intervals: Intervals = open_ended,
+        chunk: int | None = 4096,
+    ) -> None:
+        super().__init__(depths, density, background, fine, intervals, chunk)
+        self.coarse_density, self.coarse_intervals = coarse_density, coarse_intervals
+
+    def weigh(self, samples: Samples, raw: Tensor, draws: Draws | None, density_noise: float, name: str) -> Tensor:
+        if name == "final":
+            return super().weigh(samples, raw, draws, density_noise, name)
+        density = self.coarse_density(raw, samples.points)[..., 0]
+        return transmission_weights(density, self.coarse_intervals(samples.t, samples.directions))
+
+
+# The 2D neural renderer
+
+
+def width(resolution: int, base: int, most: int) -> int:
+    """Channels at a resolution: fewer, the finer it is."""
+    return min(base // resolution, most)
+
+
+class StyledLayer(nn.Module):
+    """Modulated 1x1 convolution, image noise, bias, leaky relu."""
+
+    def __init__(self, channels_in: int, channels_out: int, resolution: int, up: bool, w_dim: int) -> None:
+        super().__init__()
+        self.conv = ModulatedConvolution(channels_in, channels_out, w_dim=w_dim, up=up)
+        self.noise = Noise(resolution)
+
+    def forward(self, x: Tensor, w: Tensor, drawn: Tensor | None, clamp: float | None) -> Tensor:
+        """x [B, C_in, H, W] and w [B, D] to [B, C_out, H, W], or twice as large."""
+        y = self.conv(x, w, GAIN)
+        added = self.noise(drawn) * GAIN, (self.conv.bias * GAIN)[:, None, None]
+        y = y + added[0] + added[1] if y.requires_grad else y.add_(added[0]).add_(added[1])
+        return activate(y, clamp, gain=1)
+
+
+class PainterBlock(nn.Module):
+    """Twice the resolution: two styled layers, and what they add to the picture."""
+
+    def __init__(self, channels_in: int, channels_out: int, resolution: int, w_dim: int) -> None:
+        super().__init__()
+        self.resolution = resolution
+        self.up = StyledLayer(channels_in, channels_out, resolution, True, w_dim)
+        self.same = StyledLayer(channels_out, channels_out, resolution, False, w_dim)
+        self.rgb = ModulatedConvolution(channels_out, 3, w_dim=w_dim, demodulate=False)
+
+
+class Painter(nn.Module):
+    """The 2D network from rendered features to pictures (section 3.3), and the blend of resolutions while it grows.
+
+    Args:
+        low: side of the feature map.
+        resolution: side of the picture.
+        base_channels, most_channels: a layer has base_channels / its resolution channels, but at most so many.
+        clamp: bound of all activations, which 16 bits need; None for none.
+        learned_start: the first picture is a layer of its own instead of the first three features.
+        bounded_output: tanh of the picture.
+        w_dim: size of w.
+    """
+
+    def __init__(
+        self,
+        low: int = 32,
+        resolution: int = 256,
+        base_channels: int = 32768,
+        most_channels: int = 512,
+        clamp: float | None = 256,
+        learned_start: bool = False,
+        bounded_output: bool = False,
+        w_dim: int = 512,
+    ) -> None:
+        super().__init__()
+        levels = math.log2(resolution / low)
+        if levels != int(levels) or levels < 0:
+            raise ValueError(f"The picture's side must be that of the features, {low}, doubled, not {resolution}.")
+        self.low, self.resolution, self.clamp, self.bounded_output = low, resolution, clamp, bounded_output
+        sides = [low * 2**i for i in range(int(levels) + 1)]
+        widths = [width(side, base_channels, most_channels) for side in sides]
+        self.start = Convolution(widths[0], 3, 1) if learned_start else None
+        self.blocks = nn.ModuleList(
+            PainterBlock(widths[i], widths[i + 1], sides[i + 1], w_dim) for i in range(len(sides) - 1)
+        )
+        self.channels, self.num_layers = widths[0], 2 * len(sides)
+
+    def forward(self, x: Tensor, w: Tensor, resolution: int, lod: float, draws: Draws | None) -> tuple[Tensor, Tensor]:
+        """Pictures of this resolution, and at that of the features: [B, 3, H, H] and [B, 3, h, h].
+
+        Args:
+            x: features [B, C, h, h].
+            w: [B, num_layers, D]; the first is read by none.
+            resolution: side of the pictures.
+            lod: how many of the finest levels are left out; a fraction is a blend. Levels that are left out are shown
+                enlarged.
+            draws: for image noise; None for the stored one.
+        """
+        levels = round(math.log2(resolution / self.low))
+        raw = x[:, :3] if self.start is None else bounded(self.start(x), self.clamp)
+        rgb = image = raw
+        for i, block in enumerate(self.blocks[:levels]):
+            missing = lod - (levels - 1 - i)  # at least 1: this level is left out; between 0 and 1: it fades in
+            larger = interpolate(image, scale_factor=2, mode="nearest") if missing > 0 else None
+            if missing < 1:
+                for j, layer in enumerate((block.up, block.same)):
+                    shape = (len(x), 1, block.resolution, block.resolution)
+                    drawn = None if draws is None else draws.normal(f"noise{2 * i + j + 1}", shape)
+                    x = layer(x, w[:, 2 * i + j + 1], drawn, self.clamp)
+                bias = block.rgb.bias[:, None, None]
+                rgb = bounded(block.rgb(x, w[:, 2 * i + 3]) + bias, self.clamp) + doubled(rgb)
+            if missing <= 0:
+                image = rgb
+            elif missing < 1:
+                image = torch.lerp(larger, rgb, 1 - missing)
+            else:
+                image = larger
+        return (image.tanh() if self.bounded_output else image), raw
+
+
+# Generator
+
+
+class Generator(nn.Module):
+    """Latents and cameras to images.
+
+    Args:
+        structure: makes the structural volume.
+        field: the radiance field, which reads it.
+        volume: the renderer.
+        painter: the 2D network.
+        poses: distribution of cameras.
+        latent_dim: size of z.
+        mapping_dim: width of the mapping network.
+        mapping_layers: how many it has.
+        truncated_layers: layers, from the first, whose w truncation moves; None for all.
+        bounds: world box of the object, two corners.
+    """
+
+    def __init__(
+        self,
+        structure: StructuralVolume,
+        field: StyledField,
+        volume: Renderer,
+        painter: Painter,
+        poses: Poses,
+        latent_dim: int = 512,
+        mapping_dim: int = 512,
+        mapping_layers: int = 8,
+        truncated_layers: int | None = 8,
+        bounds: tuple[tuple[float, float, float], tuple[float, float, float]] = ((-0.15,) * 3, (0.15,) * 3),
+    ) -> None:
+        super().__init__()
+        if field.colour.weight.shape[0] != painter.channels:
+            raise ValueError(
+                f"The field renders {field.colour.weight.shape[0]} features, but the 2D network takes "
+                f"{painter.channels}: set the field's colour_dim to that."
+            )
+        self.structure, self.field, self.volume = structure, field, volume
+        self.painter, self.poses = painter, poses
+        self.latent_dim, self.resolution, self.truncated_layers = latent_dim, painter.resolution, truncated_layers
+        self.num_layers = field.num_layers + painter.num_layers
+        w_dim = structure.style.in_features
+        self.mapping = Mapping(latent_dim, mapping_dim, w_dim, mapping_layers)
+        self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
+        self.register_buffer("mean_w", torch.zeros(w_dim))
+        self.register_buffer("lod", torch.zeros(()))  # how many of the finest levels are not trained yet
+
+    @property
+    def device(self) -> torch.device:
+        return self.bounds.device
+
+    def latents(self, n: int, draws: Draws) -> Latent:
+        """n latents."""
+        return Latent(draws.normal("z", (n, self.latent_dim)))
+
+    def cameras(self, n: int, draws: Draws | None) -> Camera:
+        """n cameras from the prior."""
+        return self.poses(n, draws).to(self.device)
+
+    def map(self, latent: Latent, *, truncation: float = 1.0, layers: int | None = None) -> Styles:
+        """Styles of latents; truncation below 1 moves w towards its mean, in the first ``layers`` of them.
+
+        Args:
+            latent: B of them.
+            truncation: share of the way from the mean that is kept.
+            layers: by default ``truncated_layers``.
+        """
+        w = self.mapping(latent.z)[:, None].expand(-1, self.num_layers, -1)
+        if truncation != 1:
+            layers = layers or self.truncated_layers or self.num_layers
+            w = torch.cat([torch.lerp(self.mean_w.expand_as(w), w, truncation)[:, :layers], w[:, layers:]], dim=1)
+        return self.styles(w)
+
+    def styles(self, w: Tensor) -> Styles:
+        """Styles from w [B, L, D]; the first one also makes the volume."""
+        return Styles(w, self.structure(w[:, 0]))
+
+    @torch.no_grad()
+    def follow(self, w: Tensor, decay: float) -> None:
+        """Move the mean w towards that of a batch [B, D]."""
+        self.mean_w.lerp_(w.mean(0), 1 - decay)
+
+    def prepare(self) -> "Generator":
+        """Compute what is stored with finished weights but not learned: nothing, training keeps the mean w."""
+        return self
+
+    def rays(self, camera: Camera, resolution: int) -> Rays:
+        """Unit rays [B, R, 3] of all pixels, row by row; the outermost ones lie on the border of the field of view."""
+        return through(camera, pixel_corners(resolution, self.device))
+
+    def render(
+        self, styles: Styles, camera: Camera, *, resolution: int | None = None, draws: Draws | None = None
+    ) -> Rendered:
+        """Images of B styles from B cameras.
+
+        Args:
+            styles: from ``map``.
+            camera: B cameras.
+            resolution: side of the image [pixels]: that of the features, doubled up to the painter's.
+            draws: for jitter, importance samples and image noise; None for none of them, and stored image noise.
+
+        Raises:
+            ValueError: there is no level of this resolution.
+        """
+        resolution = resolution or self.resolution
+        features, depth, opacity = self.render_features(styles, camera, draws)
+        w = styles.w[:, self.field.num_layers :]
+        image, raw = self.painter(features, w, self.level(resolution), missing_levels(self, resolution), draws)
+        return Rendered(image, raw, depth, opacity)
+
+    def level(self, resolution: int) -> int:
+        """The resolution, if there is a level for it."""
+        known = [self.painter.low, *(block.resolution for block in self.painter.blocks)]
+        if resolution not in known:
+            raise ValueError(f"VolumeGAN renders images of side {', '.join(map(str, known))}, not {resolution}.")
+        return resolution
+
+    def render_features(self, styles: Styles, camera: Camera, draws: Draws | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps of features, depth and opacity, [B, C or 1, h, h]."""
+        rays = self.rays(camera, self.painter.low)
+        integrated = self.volume(self.field, rays, self.field.modulate(styles), draws)
+        added = 0 if integrated.added is None else integrated.added
+        total = integrated.weights.sum(-1, keepdim=True)
+        colour = self.field.colour
+        features = colour(integrated.features - added) + colour.bias * (total - 1) + added
+        return to_map(features), to_map(expected_depth(integrated)), to_map(integrated.opacity)
+
+    def forward(self, latent: Latent, camera: Camera, **kwargs) -> Rendered:
+        """``map`` and ``render``."""
+        return self.render(self.map(latent), camera, **kwargs)
+
+    def density(self, points: Tensor, styles: Styles) -> Tensor:
+        """Density per world length [B, N, 1] at points [B, N, 3]."""
+        samples = Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1]))
+        raw, _ = query(self.field, samples, self.field.modulate(styles), chunk=4096)
+        return self.volume.density(raw, points[:, :, None])[:, :, 0]
+
+    def turntable(self, latent: Latent, n: int) -> tuple[Latent, Camera]:
+        """Latents and cameras that show each of B objects from n sides, object after object, both B n long."""
+        camera = self.poses.turntable(n).to(self.device)
+        return Latent(latent.z.repeat_interleave(n, 0)), Camera(*(x.repeat(len(latent.z), 1, 1) for x in camera))
+
+
+def missing_levels(network: nn.Module, resolution: int) -> float:
+    """How many of the finest levels of pictures of this resolution a network's ``lod`` leaves out."""
+    return max(0.0, network.lod.item() - math.log2(network.resolution / resolution))
+
+
+# Discriminator
+
+
+class Judgement(NamedTuple):
+    """Scores [B, 1]."""
+
+    scores: Tensor
+
+
+class DiscriminatorBlock(nn.Module):
+    """Two convolutions, the second of which halves the resolution, and a shortcut around them."""
+
+    def __init__(self, channels_in: int, channels_out: int, residual: bool) -> None:
+        super().__init__()
+        self.from_rgb = Convolution(3, channels_in, 1)
+        self.first = Convolution(channels_in, channels_in, 3)
+        self.second = Convolution(channels_in, channels_out, 3, down=True)
+        self.skip = Convolution(channels_in, channels_out, 1, down=True, bias=False) if residual else None
+
+    def forward(self, x: Tensor, clamp: float | None) -> Tensor:
+        y = activate(self.first(x, GAIN), clamp, gain=1)
+        if self.skip is None:
+            return activate(self.second(y, GAIN), clamp, gain=1)
+        y = activate(self.second(y), clamp and clamp * math.sqrt(0.5), gain=1)
+        return y + self.skip(x, math.sqrt(0.5))
+
+
+class Discriminator(nn.Module):
+    """Scores images; those of several resolutions, blended, while the generator grows (appendix).
+
+    Args:
+        resolution: side of the images.
+        base_channels, most_channels: a layer has base_channels / its resolution channels, but at most so many.
+        clamp: bound of all activations, which 16 bits need; None for none.
+        groups: images that are compared by their standard deviation.
+        residual: with shortcuts around the blocks.
+        last: side at which convolutions end.
+    """
+
+    def __init__(
+        self,
+        resolution: int = 256,
+        base_channels: int = 32768,
+        most_channels: int = 512,
+        clamp: float | None = 256,
+        groups: int = 4,
+        residual: bool = True,
+        last: int = 4,
+    ) -> None:
+        super().__init__()
+        self.resolution, self.clamp, self.groups, self.last = resolution, clamp, groups, last
+        sides = [resolution]
+        while sides[-1] > last:
+            sides.append(sides[-1] // 2)
+        widths = [width(side, base_channels, most_channels) for side in sides]
+        self.blocks = nn.ModuleList(DiscriminatorBlock(i, o, residual) for i, o in itertools.pairwise(widths))
+        self.final = Convolution(widths[-1] + 1, widths[-1], 3)
+        self.dense = Dense(widths[-1] * last**2, widths[-1])
+        self.score = Dense(widths[-1], 1)
+        self.register_buffer("lod", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Judgement:
+        """Judge images [B, 3, H, H]: they enter at the level of their size, or where ``lod`` says, if that is lower.
+
+        Raises:
+            ValueError: no level takes images of this side, or the batch does not suit the groups.
+        """
+        sides = [self.resolution // 2**i for i in range(len(self.blocks))]
+        if images.shape[-1] not in sides:
+            names = ", ".join(map(str, sides))
+            raise ValueError(f"This discriminator takes images of side {names}, not {images.shape[-1]}.")
+        x = self.features(images, missing_levels(self, images.shape[-1]))
+        x = activate(self.final(with_deviation(x, self.groups), GAIN), self.clamp, gain=1)
+        x = activate(self.dense(x.flatten(1), GAIN), gain=1)
+        return Judgement(self.score(x))
+
+    def features(self, images: Tensor, lod: float) -> Tensor:
+        """What is left at the lowest resolution, [B, C, last, last]; the finest ``lod`` levels are left out."""
+        blocks = self.blocks[round(math.log2(self.resolution / images.shape[-1])) :]
+        if lod > len(blocks) - 1:
+            raise ValueError(f"lod is {lod}, but one of the {len(blocks)} levels must be there.")
+        x = None
+        for i, block in enumerate(blocks):
+            if lod < i + 1:
+                if i - 1 < lod:  # images enter here, or fade into what the finer level made of them
+                    entered = activate(block.from_rgb(images, GAIN), self.clamp, gain=1)
+                    x = entered if i <= lod else torch.lerp(x, entered, lod - math.floor(lod))
+                x = block(x, self.clamp)
+            if lod > i:
+                images = avg_pool2d(images, 2)
+        return x
+
+
+# Training
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Progressive growing: after each ``hold`` images the next level fades in over ``fade`` images.
+
+    Args:
+        levels: that are left out at the start.
+        hold, fade: images.
+        every: iterations between changes.
+    """
+
+    levels: int = 3
+    hold: int = 750_000
+    fade: int = 750_000
+    every: int = 4
+
+    def __call__(self, images_seen: int) -> float:
+        """How many of the finest levels are left out after so many images."""
+        done, rest = divmod(images_seen, self.hold + self.fade)
+        return max(0.0, self.levels - done - max(0, rest - self.hold) / self.fade)
+
+
+class VolumeGAN(GAN):
+    """The training algorithm of VolumeGAN, which is StyleGAN2's: generator, then discriminator, every iteration.
+
+    Both have a regulariser of their own, which is computed, with a step of its own, only every so many iterations, and
+    weighs as many times as much.
+
+    Args:
+        r1_weight: gamma; half of it multiplies the R1 penalty.
+        r1_every: iterations.
+        path_weight: of the path length penalty (Karras 2020, section 3.2).
+        path_every: iterations.
+        path_shrink: a batch of it is so many times smaller.
+        path_decay: share of a batch in the mean path length.
+        mixing: share of batches in which the 2D network's later layers get another latent's w.
+        mean_decay: share of the old mean w in the new one.
+        growth: progressive growing; None for all levels from the start. Batches smaller than the generator's resolution
+            fix the level themselves.
+    """
+
+    networks_2d = ("discriminator", "generator.painter")
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        optimizer_g: OptimizerFactory,
+        optimizer_d: OptimizerFactory,
+        averages: dict[str, Average] | None = None,
+        seed: int = 0,
+        precision: Precision = "float32",
+        r1_weight: float = 10.0,
+        r1_every: int = 16,
+        path_weight: float = 2.0,
+        path_every: int = 4,
+        path_shrink: int = 2,
+        path_decay: float = 0.01,
+        mixing: float = 0.9,
+        mean_decay: float = 0.995,
+        growth: Growth | None = None,
+    ) -> None:
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision)
+        self.r1_weight, self.r1_every = r1_weight, r1_every
+        self.path_weight, self.path_every, self.path_shrink = path_weight, path_every, path_shrink
+        self.path_decay, self.mixing, self.mean_decay, self.growth = path_decay, mixing, mean_decay, growth
+        self.register_buffer("mean_path", torch.zeros(()))
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        real, draws = batch["image"], self.draws()
+        optimizer_g, optimizer_d = self.optimizers()
+        self.grow(real.shape[-1])
+
+        with frozen(self.discriminator):
+            terms = self.loss_g(len(real), real.shape[-1], draws)
+            self.minimise(optimizer_g, "loss_g", terms)
+        if self.path_weight and self.iterations % self.path_every == 0:
+            # Lightning counts steps of this optimizer as iterations: the one above was this iteration's.
+            optimizer_g._on_before_step = optimizer_g._on_after_step = lambda: None
+            with self.full_precision():
+                n = max(1, len(real) // self.path_shrink)
+                self.minimise(optimizer_g, "loss_g", {"path": self.loss_path(n, real.shape[-1], draws)})
+
+        with torch.no_grad():
+            fake, _ = self.generate(len(real), real.shape[-1], draws)
+        self.accumulate("loss_d", {"fake": judged_fake(self.discriminator(fake).scores)}, last=False)
+        self.accumulate("loss_d", {"real": judged_real(self.discriminator(real).scores)})
+        self.step(optimizer_d)
+        if self.r1_weight and self.iterations % self.r1_every == 0:
+            with self.full_precision():
+                self.minimise(optimizer_d, "loss_d", {"r1": self.loss_r1(real)})
+
+        for average in self.averages.values():
+            average.update(self.generator)
+        self.count(len(real))
+
+    def generate(self, n: int, resolution: int, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Images [B, 3, H, H] of n new latents from new cameras, and their w [B, L, D].
+
+        The mean w follows the first latents. With style mixing, later layers of the 2D network follow second ones.
+        """
+        w = self.generator.mapping(self.generator.latents(n, draws).z)
+        self.generator.follow(w, self.mean_decay)
+        w = w[:, None].expand(-1, self.generator.num_layers, -1)
+        if draws.shared("mixing", ()) < self.mixing:
+            other = self.generator.mapping(draws.normal("mixed_z", (n, self.generator.latent_dim)))
+            first, end = self.generator.field.num_layers, self.generator.num_layers
+            cut = first + int(draws.shared("cut", ()) * (end - first))
+            w = torch.cat([w[:, :cut], other[:, None].expand(-1, end - cut, -1)], dim=1)
+        camera = self.generator.cameras(n, draws)
+        rendered = self.generator.render(self.generator.styles(w), camera, resolution=resolution, draws=draws)
+        return rendered.image, w
+
+    def loss_g(self, n: int, resolution: int, draws: Draws) -> dict[str, Tensor]:
+        """What the generator pays for n images."""
+        fake, _ = self.generate(n, resolution, draws)
+        return {"fake": judged_real(self.discriminator(fake).scores)}
+
+    def loss_path(self, n: int, resolution: int, draws: Draws) -> Tensor:
+        """What the generator pays for pictures that change faster or slower with w than the mean; moves that mean."""
+        image, w = self.generate(n, resolution, draws)
+        lengths = path_lengths(image, w, draws.normal("path_noise", image.shape))
+        mean = torch.lerp(self.mean_path, lengths.mean(), self.path_decay)
+        self.mean_path.copy_(mean.detach())
+        return self.path_weight * self.path_every * (lengths - mean).square().mean()
+
+    def loss_r1(self, real: Tensor) -> Tensor:
+        """What the discriminator pays for gradients at real images."""
+        real = real.detach().requires_grad_()
+        penalty = r1_penalty(self.discriminator(real).scores, real)
+        return 0.5 * self.r1_weight * self.r1_every * penalty
+
+    def grow(self, resolution: int) -> None:
+        """Set both networks' level of detail; optimizers forget what they know when a level comes or has come."""
+        smaller = math.log2(self.generator.resolution / resolution)
+        if smaller == 0 and self.growth is not None:
+            if self.iterations > 0 and (self.iterations + 1) % self.growth.every:
+                return
+            lod = self.growth(self.images_seen)
+        else:
+            lod = smaller
+        before = self.generator.lod.item()
+        for network in (self.generator, self.discriminator):
+            network.lod.fill_(lod)
+        if (math.ceil(before), math.floor(before)) != (math.ceil(lod), math.floor(lod)):
+            for optimizer in self.optimizers():
+                optimizer.optimizer.state.clear()
+
+    def step(self, optimizer: LightningOptimizer, clip_norm: float | None = None) -> None:
+        """As in the base, with finite gradients up to 1e5.
+
+        A parameter that has had a gradient before but has none from this loss is stepped with zeros, as published: Adam
+        then forgets a little of its past gradients.
+        """
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.nan_to_num_(0.0).clamp_(-1e5, 1e5)
+                elif parameter in optimizer.optimizer.state:
+                    parameter.grad = torch.zeros_like(parameter)
+        super().step(optimizer, clip_norm)
