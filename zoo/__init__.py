@@ -3,7 +3,8 @@
 from importlib import import_module
 from typing import Any
 
-_HOMES = {"GAN": "zoo.gan", "PiGAN": "zoo.pigan"}  # torch is imported only when one of these is asked for
+# torch is imported only when one of these is asked for
+_HOMES = {"CIPS3D": "zoo.cips3d", "GAN": "zoo.gan", "PiGAN": "zoo.pigan"}
 
 __all__ = list(_HOMES)
 
