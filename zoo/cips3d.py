@@ -76,10 +76,15 @@ class FilmLayer(nn.Module):
             self.phase.weight *= 0.25
 
     def modulate(self, style: Tensor) -> tuple[Tensor, Tensor]:
-        """The layer of B styles: weights [B, C_in, C_out] and biases [B, 1, C_out] of the sine's argument."""
-        gain = 15 * self.gain(style) + 30
-        weight = (gain[:, :, None] * self.linear.weight).mT.contiguous()
-        return weight, (gain * self.linear.bias + self.phase(style))[:, None]
+        """Frequencies and phases of B styles, both [B, 1, C]."""
+        return (15 * self.gain(style) + 30)[:, None], self.phase(style)[:, None]
+
+    def forward(self, x: Tensor, frequencies: Tensor, phases: Tensor) -> Tensor:
+        """Not folded into the weights: the rounding of that would be seen in pictures, through importance sampling."""
+        x = self.linear(x)
+        if x.requires_grad or frequencies.requires_grad:
+            return torch.sin(x * frequencies + phases)
+        return x.mul_(frequencies).add_(phases).sin_()  # in place is faster
 
 
 class FilmSiren(nn.Module):
@@ -111,7 +116,7 @@ class FilmSiren(nn.Module):
         nn.init.kaiming_normal_(self.colour.weight, a=0.2, nonlinearity="leaky_relu")
 
     def modulate(self, styles: Styles) -> list[tuple[Tensor, Tensor]]:
-        """All sine layers of B styles, see ``FilmLayer.modulate``."""
+        """Frequencies and phases of all sine layers for B styles, see ``FilmLayer.modulate``."""
         return [*(layer.modulate(styles.shape) for layer in self.layers), self.colour_sine.modulate(styles.colour)]
 
     def forward(self, samples: Samples, sines: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -123,16 +128,10 @@ class FilmSiren(nn.Module):
         """
         x = samples.points.flatten(1, 2) * self.input_scale
         *trunk, last = sines
-        for layer in trunk:
-            x = sine(x, *layer)
-        raw, features = self.density(x), self.colour(sine(x, *last))
+        for layer, own in zip(self.layers, trunk, strict=True):
+            x = layer(x, *own)
+        raw, features = self.density(x), self.colour(self.colour_sine(x, *last))
         return raw.unflatten(1, samples.t.shape[1:]), features.unflatten(1, samples.t.shape[1:])
-
-
-def sine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A sine layer with its own weights for each of B inputs [B, N, C_in]."""
-    x = torch.baddbmm(bias, x, weight)
-    return x.sin() if x.requires_grad else x.sin_()  # in place is faster
 
 
 # Appearance: a deep network that sees one ray at a time (section 3.2; CIPS, Anokhin 2021)
