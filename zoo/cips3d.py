@@ -410,24 +410,32 @@ class Generator(nn.Module):
         own = None if draws is None else RayDraws(draws, total)
         modulated = self.field.modulate(styles), self.inr.modulate(styles.appearance)
 
-        order, kept = torch.arange(total, device=self.device), total if torch.is_grad_enabled() else 0
-        if gradient_rays is not None and gradient_rays < kept:
-            if draws is None:
-                raise ValueError("Which rays keep a gradient is random: gradient_rays needs draws.")
-            order, kept = draws.shared("gradient_rays", (total,)).argsort(), gradient_rays
-        parts = [order[:kept]] if kept else []
-        with_gradient = [self.paint(rays, own, part, modulated, density_noise) for part in parts]
+        chunk, order = max(1, self.chunk // batch), None
+        if not torch.is_grad_enabled():
+            with_gradient, without = [], pieces(total, chunk)
+        elif gradient_rays is None or gradient_rays >= total:
+            with_gradient, without = [slice(None)], []
+        elif draws is None:
+            raise ValueError("Which rays keep a gradient is random: gradient_rays needs draws.")
+        else:
+            order = draws.shared("gradient_rays", (total,)).argsort()
+            with_gradient, without = [order[:gradient_rays]], order[gradient_rays:].split(chunk)
+        parts = [self.paint(rays, own, part, modulated, density_noise) for part in with_gradient]
         with torch.no_grad():
-            parts = order[kept:].split(max(1, self.chunk // batch)) if kept < total else []
-            without = [self.paint(rays, own, part, modulated, density_noise) for part in parts]
-        painted = Painted(*(torch.cat(values, dim=1) for values in zip(*with_gradient, *without, strict=True)))
-        if 0 < kept < total:
+            parts += [self.paint(rays, own, part, modulated, density_noise) for part in without]
+        painted = Painted(*(torch.cat(values, dim=1) for values in zip(*parts, strict=True)))
+        if order is not None:
             place = order.argsort()
             painted = Painted(*(values[:, place] for values in painted))
         return Rendered(*(to_map(values) for values in painted))
 
     def paint(
-        self, rays: Rays, draws: RayDraws | None, index: Tensor, modulated: tuple[Any, Any], density_noise: float
+        self,
+        rays: Rays,
+        draws: RayDraws | None,
+        index: slice | Tensor,
+        modulated: tuple[Any, Any],
+        density_noise: float,
     ) -> Painted:
         """The rays with these indices."""
         some = Rays(*(None if x is None else x[:, index] for x in rays[:3]), rays.pose)
@@ -455,6 +463,11 @@ class Generator(nn.Module):
         return Latent(*(z.repeat_interleave(n, 0) for z in latent)), Camera(*(x.repeat(count, 1, 1) for x in camera))
 
 
+def pieces(total: int, length: int) -> list[slice]:
+    """Slices of at most this length that cover the whole."""
+    return [slice(start, start + length) for start in range(0, total, length)]
+
+
 @torch.no_grad()
 def swap_layers(source: Generator, target: Generator, blocks: list[int], share: float = 0.5) -> Generator:
     """A generator with the shape and styles of one and some appearance layers of another (section 4.4, stylisation).
@@ -477,28 +490,30 @@ def swap_layers(source: Generator, target: Generator, blocks: list[int], share: 
 
 
 class Blur(torch.autograd.Function):
-    """Filters every channel with [1, 3, 3, 1] both ways, with zeros around; differentiable any number of times.
+    """Filters every channel with [1, 3, 3, 1] both ways, with zeros around, and scales; differentiable without end.
 
     The gradient of a convolution with groups, differentiated again, is many times slower than what it computes.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, padding: int, stride: int, transposed: bool) -> Tensor:
-        ctx.how = padding, stride, transposed
+    def forward(ctx: Any, x: Tensor, scale: float, padding: int, stride: int, transposed: bool = False) -> Tensor:
+        ctx.how = scale, padding, stride, transposed
         line = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=x.dtype, device=x.device) / 8
-        kernel = (line[:, None] * line).expand(x.shape[1], 1, 4, 4)
+        kernel = (line[:, None] * line * scale).expand(x.shape[1], 1, 4, 4)
         filtered = conv_transpose2d if transposed else conv2d
         with torch.autocast(x.device.type, enabled=False):
             return filtered(x, kernel, padding=padding, stride=stride, groups=x.shape[1])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        padding, stride, transposed = ctx.how
-        return Blur.apply(gradient, padding, stride, not transposed), None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        *how, transposed = ctx.how
+        return Blur.apply(gradient, *how, not transposed), None, None, None, None
 
 
 class EqualConv(nn.Module):
     """A convolution whose weights are standard normal and scaled when used; a bias only where there is an activation.
+
+    What is scaled is the input, which is smaller than the weights, and need not be kept.
 
     Args:
         kernel: side.
@@ -520,18 +535,17 @@ class EqualConv(nn.Module):
         self.weight = nn.Parameter(torch.randn(channels_out, channels_in, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(channels_out)) if activation else None
         self.kernel, self.shrink, self.gain = kernel, shrink, gain
-        self.scale = 1 / math.sqrt(channels_in * kernel**2)
+        self.scale = gain / math.sqrt(channels_in * kernel**2)  # an activation scales with its input
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight * (self.scale * self.gain)  # the activation scales with its input
+        bias = None if self.bias is None else self.bias * self.gain
         if not self.shrink:
-            x = conv2d(x, weight, None if self.bias is None else self.bias * self.gain, padding=self.kernel // 2)
+            x = conv2d(x * self.scale, self.weight, bias, padding=self.kernel // 2)
         elif self.kernel == 1:  # what the stride leaves out needs no blur either
-            x = conv2d(Blur.apply(x, 1, 2, False), weight, None if self.bias is None else self.bias * self.gain)
+            x = conv2d(Blur.apply(x, self.scale, 1, 2), self.weight, bias)
         else:
-            blurred = Blur.apply(x, 2, 1, False)
-            x = conv2d(blurred, weight, None if self.bias is None else self.bias * self.gain, stride=2)
-        return x if self.bias is None else leaky_relu(x, 0.2, inplace=True)
+            x = conv2d(Blur.apply(x, self.scale, 2, 1), self.weight, bias, stride=2)
+        return x if bias is None else leaky_relu(x, 0.2, inplace=True)
 
 
 class EqualLinear(nn.Module):
@@ -543,7 +557,7 @@ class EqualLinear(nn.Module):
         self.scale = 1 / math.sqrt(dim_in)
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        return linear(x, self.weight * (self.scale * gain), self.bias * gain)
+        return linear(x * (self.scale * gain), self.weight, self.bias * gain)
 
 
 class Block(nn.Module):
