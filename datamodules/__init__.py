@@ -2,6 +2,6 @@
 
 from datamodules.cars import Cars
 from datamodules.images import ImageFolder
-from datamodules.published import Carla, Cats, CelebA
+from datamodules.published import AFHQ, FFHQ, Carla, Cats, CelebA
 
-__all__ = ["Carla", "Cars", "Cats", "CelebA", "ImageFolder"]
+__all__ = ["AFHQ", "FFHQ", "Carla", "Cars", "Cats", "CelebA", "ImageFolder"]
