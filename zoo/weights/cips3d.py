@@ -50,7 +50,7 @@ GENERATORS = {"GeneratorNerfINR", "GeneratorNerfINR_freeze_NeRF"}
 DISCRIMINATORS = {"Discriminator_MultiScale_Aux"}
 AVERAGE, RAW = "G_ema.pth", "generator.pth"
 EXPERIMENTS = ["cips3d/ffhq256", "cips3d/cartoon256", "cips3d/afhq256"]
-EXPERIMENTS_V1 = ["cips3d/afhq256_scratch", "cips3d/ffhq256_v1"]  # their features follow the appearance
+EXPERIMENTS_V1: list[str] = []  # whose features follow the appearance; no such file was released
 
 
 # Names of tensors
