@@ -150,8 +150,29 @@ class ModulatedLinear(nn.Module):
 
     def modulate(self, style: Tensor) -> Tensor:
         """The weights [B, C_in, C_out] of B styles."""
-        weight = self.weight * (self.modulation(style) + 1)[:, :, None]
-        return weight * (weight.square().sum(1, keepdim=True) + 1e-8).rsqrt()
+        scales = self.modulation(style) + 1
+        lengths = scales.square() @ self.weight[0].square() + 1e-8
+        return Scaled.apply(self.weight, scales, lengths.rsqrt())
+
+
+class Scaled(torch.autograd.Function):
+    """weight [1, C_in, C_out] with its rows scaled by [B, C_in] and its columns by [B, C_out].
+
+    Autograd alone would keep one more copy of the weights of every image.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, rows, columns)
+        return (weight * rows[:, :, None]).mul_(columns[:, None])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        weight, rows, columns = ctx.saved_tensors
+        for_weight = torch.einsum("bio,bi,bo->io", gradient, rows, columns)[None]
+        product = gradient * weight
+        for_rows = (product @ columns[:, :, None])[..., 0]
+        return for_weight, for_rows, (rows[:, None] @ product)[:, 0]
 
 
 class InrBlock(nn.Module):
@@ -741,7 +762,10 @@ class CIPS3D(GAN):
 
         with torch.no_grad():
             fake = self.generate(real, draws)
-        self.minimise(optimizer_d, "loss_d", self.loss_d(real, fake, draws), self.clip_norm)
+        on_real = self.loss_real(real, draws)
+        self.accumulate("loss_d", on_real, last=False)  # one after the other: half the memory
+        on_real = {name: term.detach() for name, term in on_real.items()}
+        self.minimise(optimizer_d, "loss_d", on_real | self.loss_fake(fake, draws), self.clip_norm)
 
         with frozen(self.discriminator):
             fake = self.generate(real, draws)
@@ -785,23 +809,20 @@ class CIPS3D(GAN):
         """Scores of both towers, or of the main one."""
         return self.discriminator(images, self.alpha, self.auxiliary, self.stage.augment, draws)
 
-    def loss_d(self, real: Tensor, fake: Tensor, draws: Draws) -> dict[str, Tensor]:
-        """What the discriminators pay, by term; both towers weigh the same."""
-        regularised = self.since_start % self.r1_every == 0
+    def loss_real(self, real: Tensor, draws: Draws) -> dict[str, Tensor]:
+        """What the discriminators pay for real images, by term; both towers weigh the same."""
         real = torch.cat([real, real]) if self.auxiliary else real
-        real = real.detach().requires_grad_(regularised)
-        if not regularised:
-            return {
-                "real": judged_real(self.judge(real, draws)),
-                "fake": judged_fake(self.judge(fake, draws)),
-            }
+        if self.since_start % self.r1_every != 0:
+            return {"real": judged_real(self.judge(real, draws))}
+        real = real.detach().requires_grad_()
         with self.full_precision():  # R1 differentiates these scores
             judged = self.judge(real, draws)
-        return {
-            "real": judged_real(judged),
-            "fake": judged_fake(self.judge(fake, draws)),
-            "r1": 0.5 * self.r1_weight * self.r1_every * r1_penalty(judged, real),
-        }
+        penalty = r1_penalty(judged, real)
+        return {"real": judged_real(judged), "r1": 0.5 * self.r1_weight * self.r1_every * penalty}
+
+    def loss_fake(self, fake: Tensor, draws: Draws) -> dict[str, Tensor]:
+        """What the discriminators pay for generated images."""
+        return {"fake": judged_fake(self.judge(fake, draws))}
 
     def loss_g(self, fake: Tensor, draws: Draws) -> dict[str, Tensor]:
         """What the generator pays."""

@@ -573,7 +573,7 @@ def losses(case: Case) -> None:
             fake = gan.generate(real, draws)
         judge = gan.judge = Watched(gan.judge)
         with patch.object(zoo.cips3d, "r1_penalty", Watched(zoo.cips3d.r1_penalty)) as penalised:
-            terms = gan.loss_d(real, fake, draws)
+            terms = gan.loss_real(real, draws) | gan.loss_fake(fake, draws)
         judged_real, judged_fake = (result for _, result in judge.calls)
         penalties = torch.zeros_like(judged_real)
         if penalised.calls:
@@ -606,18 +606,20 @@ class Replayed(CIPS3D):
 
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
-        self.replays, self.totals, self.norms = [], [], []
+        self.replays, self.losses, self.totals, self.norms = [], {}, [], []
 
     def draws(self) -> Replay:
         return self.replays.pop(0)
 
     def accumulate(self, prefix: str, terms: dict[str, Tensor], **kwargs) -> None:
-        self.totals.append(sum(terms.values()).detach())
+        self.losses[prefix] = sum(terms.values()).detach()
         super().accumulate(prefix, terms, **kwargs)
 
     def step(self, optimizer, clip_norm: float | None = None) -> None:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         self.norms.append(torch.stack([g.norm() for g in gradients]).norm())
+        self.totals += self.losses.values()
+        self.losses = {}
         super().step(optimizer, clip_norm)
 
 
