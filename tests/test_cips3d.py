@@ -215,6 +215,19 @@ def test_layers_are_exchanged() -> None:
         assert torch.allclose(mixed[name], own + 0.25 * is_swapped), name
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("rgb_dim", [3, 5])
+def test_what_hits_nothing_starts_with_the_colour_that_was_asked_for(rgb_dim: int) -> None:
+    of = build_generator(rgb_dim=rgb_dim)
+    generator = Generator(of.field, of.inr, of.mapping, of.volume, of.poses, empty=0.9)
+    nothing = torch.zeros(1, 2, 6)
+    weights = generator.inr.modulate(torch.zeros(1, 7))
+    if rgb_dim > 3:  # what comes before the last layer is summed up with random numbers
+        nn.init.zeros_(generator.inr.final.weight)
+    assert torch.allclose(generator.inr(nothing, weights), torch.tensor(0.9))
+    assert torch.allclose(generator.auxiliary(nothing).tanh(), torch.tensor(0.9))
+
+
 # Discriminator
 
 

@@ -237,6 +237,11 @@ class Inr(nn.Module):
             self.final = nn.Linear(rgb_dim, 3)
             init_readout(self.final, 100)
 
+    def readouts(self) -> list[nn.Linear]:
+        """The layers whose biases sum up to the colour of a ray without any feature."""
+        own = [block.to_rgb for block in self.blocks if block.to_rgb is not None]
+        return own if self.final is None else [self.final]
+
     def modulate(self, style: Tensor) -> list[tuple[Tensor, Tensor]]:
         """All weights of B styles [B, C], once per image."""
         return [block.modulate(style) for block in self.blocks]
@@ -338,6 +343,7 @@ class Generator(nn.Module):
         resolution: of images where none is asked for.
         bounds: world box of the object, two corners.
         chunk: rays of all images together that are worked on at once where no gradient is kept.
+        empty: colour in (-1, 1) that rays which hit nothing have before training; None for about grey, as published.
     """
 
     def __init__(
@@ -350,12 +356,17 @@ class Generator(nn.Module):
         resolution: int = 64,
         bounds: tuple[tuple[float, float, float], tuple[float, float, float]] = ((-0.12,) * 3, (0.12,) * 3),
         chunk: int = 512,
+        empty: float | None = None,
     ) -> None:
         super().__init__()
         self.field, self.inr, self.mapping, self.volume, self.poses = field, inr, mapping, volume, poses
         self.resolution, self.chunk = resolution, chunk
         self.auxiliary = nn.Linear(field.feature_dim, 3)
         init_readout(self.auxiliary, 25)
+        if empty is not None:
+            for layers in ([self.auxiliary], inr.readouts()):
+                for layer in layers:
+                    nn.init.constant_(layer.bias, math.atanh(empty) / len(layers))
         self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
         widths = Styles(mapping.shape.style_dim, mapping.shape.style_dim, mapping.appearance.style_dim)
         for name, width in zip(Styles._fields, widths, strict=True):
