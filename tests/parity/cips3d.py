@@ -401,13 +401,14 @@ def partial_grad(case: Case) -> None:
         generator.volume, generator.poses = build_volume(options), build_poses(options)
         latent = Latent(case.inputs["z_nerf"], case.inputs["z_inr"])
         draws = replay(recorded(case, block), options["img_size"])
+        is_noisy = "final_density_noise" in draws.queues
         yaw, pitch = generator.poses.angles(len(latent.shape), draws)
         rendered = generator(
             latent,
             generator.poses.camera(yaw, pitch),
             resolution=options["img_size"],
             draws=draws,
-            density_noise=options.get("nerf_noise", UNTOLD_NOISE["partial_grad"]),
+            density_noise=options.get("nerf_noise", UNTOLD_NOISE["partial_grad"] * is_noisy),
             gradient_rays=config["grad_points"],
         )
         cotangent = case.inputs[f"{block}.cotangent"]
