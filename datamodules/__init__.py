@@ -2,6 +2,6 @@
 
 from datamodules.cars import Cars
 from datamodules.images import ImageFolder
-from datamodules.published import FFHQ, Bedrooms, Carla, Cats, CelebA, CompCars
+from datamodules.published import AFHQ, FFHQ, Bedrooms, Carla, Cats, CelebA, CompCars
 
-__all__ = ["FFHQ", "Bedrooms", "Carla", "Cars", "Cats", "CelebA", "CompCars", "ImageFolder"]
+__all__ = ["AFHQ", "FFHQ", "Bedrooms", "Carla", "Cars", "Cats", "CelebA", "CompCars", "ImageFolder"]

@@ -1,6 +1,7 @@
 """Data sets of the published experiments. None is downloaded: each says where it comes from and how it must lie.
 
-Their defaults are pi-GAN's: its crops, and its way of resizing, which keeps the first pixel of each cell.
+The defaults of CelebA, Cats and Carla are pi-GAN's: its crops, and its way of resizing, which keeps the first pixel of
+each cell. Those of the others are Pillow's Lanczos filter and no crop, as in most published programs.
 """
 
 from typing import Any
@@ -71,7 +72,9 @@ class Carla(ImageFolder):
 
 
 class FFHQ(ImageFolder):
-    """70,000 faces from Flickr: ``images1024x1024`` or its thumbnails, from github.com/NVlabs/ffhq-dataset.
+    """70,000 faces from Flickr, aligned, 1024x1024 or smaller: github.com/NVlabs/ffhq-dataset.
+
+    For non-commercial use (CC BY-NC-SA 4.0; each picture has a licence of its own).
 
     Args:
         path: folder or zip of the pictures.
@@ -107,3 +110,18 @@ class Bedrooms(ImageFolder):
     def __init__(self, path: str = "data/lsun/bedroom", flip: bool = True, **kwargs: Any) -> None:
         super().__init__(path, flip=flip, **kwargs)
         self.name = "bedroom"
+
+
+class AFHQ(ImageFolder):
+    """About 15,000 faces of cats, dogs and wild animals, 512x512: AFHQv2 of github.com/clovaai/stargan-v2.
+
+    For non-commercial use (CC BY-NC 4.0).
+
+    Args:
+        path: folder or zip of the pictures; ``.../train/cat`` for cats alone.
+        flip: as in ``ImageFolder``.
+    """
+
+    def __init__(self, path: str = "data/afhqv2/train", flip: bool = True, **kwargs: Any) -> None:
+        super().__init__(path, flip=flip, **kwargs)
+        self.name = "afhq"

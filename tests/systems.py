@@ -193,7 +193,65 @@ def volumegan() -> dict[str, Any]:
     return {"model": {"class_path": "zoo.volumegan.VolumeGAN", "init_args": model}, "data": copy.deepcopy(DATA)}
 
 
+def cips3d() -> dict[str, Any]:
+    """A tiny CIPS-3D whose stages differ in all that they can."""
+    adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 1.0e-2, "betas": [0.0, 0.9]}}
+    part = "zoo.cips3d."
+    shape = {"latent_dim": 4, "style_dim": 6, "num_layers": 2}
+    appearance = {"latent_dim": 4, "style_dim": 5, "num_layers": 2, "norm_hidden": True, "norm_out": True}
+    generator = copy.deepcopy(CONFIG["model"]["init_args"]["generator"]["init_args"])
+    generator = {
+        "field": {
+            "class_path": f"{part}FilmSiren",
+            "init_args": {"hidden_dim": 8, "num_layers": 2, "feature_dim": 4, "style_dim": 6},
+        },
+        "inr": {
+            "class_path": f"{part}Inr",
+            "init_args": {"feature_dim": 4, "hidden_dim": 8, "style_dim": 5, "num_blocks": 3, "first_rgb": 1},
+        },
+        "mapping": {
+            "class_path": f"{part}Mapping",
+            "init_args": {
+                "shape": {"class_path": f"{part}MappingNetwork", "init_args": shape},
+                "appearance": {"class_path": f"{part}MappingNetwork", "init_args": appearance},
+            },
+        },
+        "volume": generator["volume"],
+        "poses": generator["poses"],
+        "resolution": 8,
+    }
+    towers = {
+        "main": {"class_path": f"{part}Tower", "init_args": {"channels": [8, 6]}},
+        "auxiliary": {"class_path": f"{part}Tower", "init_args": {"channels": [6, 4], "shrink_first": True}},
+    }
+    model = {
+        "class_path": f"{part}CIPS3D",
+        "init_args": {
+            "generator": {"class_path": f"{part}Generator", "init_args": generator},
+            "discriminator": {"class_path": f"{part}Discriminator", "init_args": towers},
+            "optimizer_g": adam,
+            "optimizer_d": copy.deepcopy(adam),
+            "averages": {"ema": {"class_path": "zoo.gan.Average", "init_args": {"decay": 0.9}}},
+            "r1_every": 2,
+            "stages": [
+                {"start": 0, "average_start": 1, "noise_iterations": 9, "gradient_rays": 40},
+                {"start": 4, "lr_g": 5e-3, "auxiliary_every": 2, "fade_iterations": 3, "average_start": 2},
+                {
+                    "start": 8,
+                    "lr_d": 2e-3,
+                    "auxiliary_every": 0,
+                    "augment": "zoo.layers.diffaugment.diffaugment",
+                    "frozen": ["field", "mapping.shape", "auxiliary"],
+                    "average_start": 0,
+                },
+            ],
+        },
+    }
+    return {"model": model, "data": copy.deepcopy(DATA)}
+
+
 SYSTEMS: dict[str, Callable[[], dict[str, Any]]] = {
+    "cips3d": cips3d,
     "giraffe": giraffe,
     "graf": graf,
     "pigan": pigan,

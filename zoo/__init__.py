@@ -5,6 +5,7 @@ from typing import Any
 
 # torch is imported only when one of these is asked for
 _HOMES = {
+    "CIPS3D": "zoo.cips3d",
     "GAN": "zoo.gan",
     "GIRAFFE": "zoo.giraffe",
     "GRAF": "zoo.graf",

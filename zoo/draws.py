@@ -90,3 +90,40 @@ class SampleDraws:
     def shared(self, name: str, shape: Sequence[int]) -> Tensor:
         stream = torch.Generator().manual_seed(stream_seed(self.seed, "shared", name))
         return torch.rand(tuple(shape), generator=stream).to(self.device)
+
+
+class RayDraws:
+    """The draws of some rays of an image: numbers are made for all of its rays at once, and these get theirs.
+
+    So a ray has the same numbers in whatever part of the image it is rendered. Axis 1 of every shape is the ray.
+
+    Args:
+        draws: where the numbers come from.
+        rays: of the whole image.
+    """
+
+    def __init__(self, draws: Draws, rays: int) -> None:
+        self.draws, self.rays, self.index = draws, rays, slice(None)
+        self.made: dict[str, Tensor] = {}
+
+    def take(self, index: slice | Tensor) -> "RayDraws":
+        """Those of the rays with these indices."""
+        part = RayDraws(self.draws, self.rays)
+        part.index, part.made = index, self.made
+        return part
+
+    def uniform(self, name: str, shape: Sequence[int]) -> Tensor:
+        return self._some(self.draws.uniform, name, shape)
+
+    def normal(self, name: str, shape: Sequence[int]) -> Tensor:
+        return self._some(self.draws.normal, name, shape)
+
+    def shared(self, name: str, shape: Sequence[int]) -> Tensor:
+        if name not in self.made:
+            self.made[name] = self.draws.shared(name, shape)
+        return self.made[name]
+
+    def _some(self, make, name: str, shape: Sequence[int]) -> Tensor:
+        if name not in self.made:
+            self.made[name] = make(name, (shape[0], self.rays, *shape[2:]))
+        return self.made[name][:, self.index]

@@ -5,7 +5,8 @@ Each module ``zoo.weights.<system>`` that can convert has the same functions:
 * ``part(contents)``: what a file is of its system: "generator", another word, or None for nothing of it;
 * ``experiments(contents)``: names of the published experiments that the file may come from, one of which gives what it
   does not hold; None where it holds everything;
-* ``convert(place, contents, experiment, weights)``: the network, as ``Converted``.
+* ``convert(place, contents, experiment, weights)``: the network, as ``Converted``;
+* optionally ``choose(places)``: which one of several generators in a folder is meant, or None.
 """
 
 import hashlib
@@ -122,6 +123,9 @@ def recognised(path: Path | str, known: dict[str, ModuleType]) -> tuple[str, Pla
     found = [
         (name, place, contents) for name, place, contents, part in parts if part and (alone or part == "generator")
     ]
+    if len(found) > 1 and len({name for name, _, _ in found}) == 1 and hasattr(known[found[0][0]], "choose"):
+        meant = known[found[0][0]].choose([place for _, place, _ in found])
+        found = [entry for entry in found if meant in (None, entry[1])]
     if len(found) == 1:
         return found[0]
     if not found and alone:

@@ -1,0 +1,779 @@
+"""How the published CIPS-3D's arguments, names and draws translate into ours."""
+
+import math
+import re
+from fnmatch import fnmatch
+from functools import partial
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+import zoo.cips3d
+from tests.parity.harness import FLOOR, Case, Replay
+from zoo.cips3d import (
+    CIPS3D,
+    Discriminator,
+    FilmSiren,
+    Generator,
+    Inr,
+    Latent,
+    Mapping,
+    MappingNetwork,
+    Stage,
+    Styles,
+    Tower,
+    swap_layers,
+)
+from zoo.gan import Average
+from zoo.layers.diffaugment import cutout_places, diffaugment, largest_shift
+from zoo.render import (
+    Camera,
+    FixedPoses,
+    GaussianPoses,
+    Importance,
+    Orbit,
+    Rays,
+    Rendered,
+    Samples,
+    Shifted,
+    SpherePoses,
+    TruncatedGaussianPoses,
+    UniformPoses,
+    Volume,
+    black,
+    inverse_cdf,
+    last_sample,
+    look_at,
+    off_the_poles,
+    pixel_corners,
+    relu,
+    softplus,
+    through,
+    white,
+)
+from zoo.weights import cips3d
+from zoo.weights.cips3d import DISCRIMINATOR, GENERATOR, UNUSED, from_published, published_name, to_published
+from zoo.weights.read import Place, read
+
+POSES = {
+    "uniform": UniformPoses,
+    "gaussian": GaussianPoses,
+    "normal": GaussianPoses,
+    "truncated_gaussian": TruncatedGaussianPoses,
+    "spherical_uniform": SpherePoses,
+    "mean": FixedPoses,
+}
+
+
+# Networks
+
+
+def build_mapping(of: dict) -> MappingNetwork:
+    assert not of.get("head_layers"), "no published generator has layers of one style alone"
+    norms = of.get("add_norm", False), of.get("norm_out", False)
+    return MappingNetwork(of["z_dim"], of["hidden_dim"], of["base_layers"], *norms)
+
+
+def build_generator(of: dict, kind: str) -> Generator:
+    """Our generator for the published constructor's arguments."""
+    field, inr = of["nerf_cfg"], of["inr_cfg"]
+    return Generator(
+        FilmSiren(field["hidden_dim"], field["hidden_layers"], field["rgb_dim"], field["style_dim"]),
+        Inr(inr["input_dim"], inr["hidden_dim"], inr["style_dim"], rgb_dim=inr.get("pre_rgb_dim", 3)),
+        Mapping(
+            build_mapping(of["mapping_nerf_cfg"]),
+            build_mapping(of["mapping_inr_cfg"]),
+            "appearance" if "v1" in kind else "shape",
+        ),
+        Volume(Shifted(0.88, 1.12, 4)),
+        Orbit(),
+    )
+
+
+def load_generator(case: Case, of: dict, kind: str, prefix: str = "generator.") -> Generator:
+    generator = build_generator(of, kind)
+    names = [n for n in generator.state_dict() if not n.startswith("mean_")]
+    state = from_published(case.weights(prefix), names, GENERATOR)
+    assert all(re.search(r"\.norm\.|to_rgbs\.(4|8|16)\.", n) for n in state if n.startswith(UNUSED))
+    missing, unexpected = generator.load_state_dict(
+        {n: t for n, t in state.items() if not n.startswith(UNUSED)}, strict=False
+    )
+    assert not unexpected and all(n.startswith("mean_") for n in missing)
+    return generator
+
+
+def load_discriminator(case: Case, of: dict, prefix: str, group: int | None = None) -> Discriminator:
+    group = of["stddev_group"] if group is None else group
+    widths = [[w for _, w in sorted((int(k), w) for k, w in of[n].items())] for n in ("main_channels", "aux_channels")]
+    judge = Discriminator(Tower(widths[0], of["first_downsample"], group), Tower(widths[1], True, group))
+    state = from_published(case.weights(prefix), list(judge.state_dict()), DISCRIMINATOR)
+    assert all(n.endswith(".down_blur.kernel") for n in state if n.startswith(UNUSED))
+    judge.load_state_dict({n: t for n, t in state.items() if not n.startswith(UNUSED)})
+    return judge
+
+
+def build_volume(options: dict) -> Volume:
+    """Our renderer for the published forward call's arguments."""
+    samples = options["num_steps"]
+
+    def background(weights: Tensor) -> tuple[Tensor, Tensor]:
+        added = white(weights)[1] if options.get("white_back") else black(weights)[1]
+        return (last_sample(weights)[0] if options.get("last_back") else weights), added
+
+    return Volume(
+        Shifted(options["ray_start"], options["ray_end"], samples),
+        density=softplus if options.get("clamp_mode") == "softplus" else relu,
+        background=background,
+        fine=Importance(samples, floor=2e-5) if options.get("hierarchical_sample") else None,
+        chunk=None,
+    )
+
+
+def build_poses(of: dict) -> Orbit:
+    """Our distribution of cameras for the published forward call's arguments."""
+    means = of.get("h_mean", math.pi / 2), of.get("v_mean", math.pi / 2)
+    kind = POSES[of["sample_dist"]]
+    return kind(means[0], of["h_stddev"], means[1], of["v_stddev"], radius=of.get("r", 1.0), fov_deg=of.get("fov", 12))
+
+
+# Draws
+
+# A published draw's name without number -> ours.
+DRAWS = {
+    "z_nerf": "z_shape",
+    "z_inr": "z_appearance",
+    "perturb_u": "jitter",
+    "yaw_draw": "yaw",
+    "pitch_draw": "pitch",
+    "yaw_truncnormal": "yaw",
+    "pitch_truncnormal": "pitch",
+    "ray_permutation": "gradient_rays",
+    "coarse_noise": "coarse_density_noise",
+    "fine_u": "importance",
+    "final_noise": "final_density_noise",
+    "brightness_u": "brightness",
+    "saturation_u": "saturation",
+    "contrast_u": "contrast",
+    "shift_rows": "shift_rows",
+    "shift_cols": "shift_columns",
+    "cutout_row": "cutout_row",
+    "cutout_col": "cutout_column",
+}
+BY_RAY = ("coarse_density_noise", "importance", "final_density_noise")
+Recorded = list[tuple[str, Tensor]]
+
+
+def recorded(case: Case, block: str) -> Recorded:
+    """The random numbers of a block under our names, in the published order."""
+    start = f"{block}.draw."
+    names = sorted((n for n in case.inputs if n.startswith(start)), key=lambda n: int(n[len(start) :].split(".")[0]))
+    return [(DRAWS[name.rsplit(".", 1)[1]], case.inputs[name]) for name in names]
+
+
+def replay(draws: Recorded, size: int, one_by_one: bool = False) -> Replay:
+    """Draws as ours ask for them.
+
+    The published program draws for parts of an image as it renders them, and with ``forward_points`` image by image;
+    we draw for whole images. Its whole pixels become the numbers in [0, 1) that give them.
+    """
+    ours, calls = [], []
+    for name, numbers in draws:
+        if name == "jitter":
+            calls.append({"jitter": [numbers]})
+        elif calls and name in (*BY_RAY, "gradient_rays", "yaw", "pitch"):
+            calls[-1].setdefault(name, []).append(numbers)
+        else:
+            ours.append((name, as_uniform(name, numbers, size)))
+    whole = [whole_image(call) for call in calls]
+    if one_by_one:
+        whole = [{name: torch.cat([call[name] for call in whole]) for name in whole[0]}]
+    return Replay([*ours, *(pair for call in whole for pair in call.items())])
+
+
+def whole_image(call: dict[str, list[Tensor]]) -> dict[str, Tensor]:
+    """The draws of one published rendering: its parts are put together, in the order of the rays."""
+    batch, rays = call["jitter"][0].shape[:2]
+    order = call["gradient_rays"][0] if "gradient_rays" in call else torch.arange(rays)
+    made = {}
+    for name, parts in call.items():
+        if name in BY_RAY:
+            parts = [part.reshape(batch, -1, part.shape[-2] if part.dim() == 4 else part.shape[-1]) for part in parts]
+            made[name] = torch.cat(parts, dim=1)[:, order.argsort()]
+        else:
+            made[name] = order.argsort() / rays if name == "gradient_rays" else parts[0]
+    return made
+
+
+def as_uniform(name: str, numbers: Tensor, size: int) -> Tensor:
+    """A whole number of pixels as the number in [0, 1) that gives it."""
+    if name.startswith("shift"):
+        most = largest_shift(size)
+        return (numbers + most + 0.5) / (2 * most + 1)
+    return (numbers + 0.5) / cutout_places(size) if name.startswith("cutout") else numbers
+
+
+# Where draws of noise are recorded, but not their standard deviation, it was found by comparing.
+UNTOLD_NOISE = {"partial_grad": 0.2, "sampling": 0.4}
+
+
+# Comparisons
+
+
+def compare_relative(case: Case, name: str, ours: Tensor, share: float, each: bool) -> None:
+    """Compare relative to the size of each of the numbers, or to the largest one."""
+    theirs = case.outputs[name].double()
+    assert ours.shape == theirs.shape, f"{name}: shape {tuple(ours.shape)}, not {tuple(theirs.shape)}"
+    scale = theirs.abs() if each else theirs.abs().max()
+    difference = (ours.detach().double() - theirs).abs()
+    excess = (difference - FLOOR).clamp(min=0) / scale.clamp(min=1e-12)
+    case.compared[name] = (excess.nan_to_num(torch.inf).max().item(), share)
+
+
+def compare_field(case: Case, name: str, ours: Tensor) -> None:
+    """Compare features and, in the last channel, raw densities, which have a tolerance of their own."""
+    theirs = case.outputs[name]
+    assert ours.shape == theirs.shape, f"{name}: shape {tuple(ours.shape)}, not {tuple(theirs.shape)}"
+    off = (ours - theirs).abs().flatten(0, -2).amax(0).nan_to_num(torch.inf)
+    limits = torch.full_like(off, 1e-4)
+    limits[-1] = 1e-3 * theirs[..., -1].abs().max()
+    case.compared[name] = ((off / limits).max().item(), 1.0)
+
+
+def by_published_name(network: nn.Module, table: list) -> dict[str, nn.Parameter]:
+    return {published_name(name, table): parameter for name, parameter in network.named_parameters()}
+
+
+def compare_gradients(case: Case, block: str, network: nn.Module, table: list, order: list[str]) -> None:
+    """Norms of all gradients in the published order, and the full ones that were recorded."""
+    found = {name: p.grad for name, p in by_published_name(network, table).items() if p.grad is not None}
+    norms = [found[name].norm() if name in found else torch.tensor(0.0) for name in order]
+    compare_relative(case, f"{block}.grad_norms", torch.stack(norms), 1e-3, each=True)
+    for name in case.outputs:
+        if name.startswith(f"{block}.grad."):
+            compare_relative(case, name, found[name.removeprefix(f"{block}.grad.")], 1e-3, each=False)
+
+
+class Watched:
+    """A callable that remembers arguments and results of its calls."""
+
+    def __init__(self, function) -> None:
+        self.function, self.calls = function, []
+
+    def __call__(self, *args):
+        result = self.function(*args)
+        self.calls.append((args, result))
+        return result
+
+
+class Heard:
+    """Remembers what modules were given and returned."""
+
+    def __init__(self, **modules: nn.Module) -> None:
+        self.calls = {name: [] for name in modules}
+        self.hooks = [m.register_forward_hook(partial(self.keep, name)) for name, m in modules.items()]
+
+    def keep(self, name: str, module: nn.Module, inputs: tuple, output) -> None:
+        self.calls[name].append((inputs, output.clone() if isinstance(output, Tensor) else output))
+
+    def __getitem__(self, name: str) -> list:
+        return self.calls[name]
+
+    def stop(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+
+# Kinds of case
+
+
+def pictures(rendered: Rendered, options: dict) -> Tensor:
+    """As the published generator returns them."""
+    return torch.cat([rendered.image, rendered.raw]) if options.get("return_aux_img") else rendered.image
+
+
+@torch.no_grad()
+def render(case: Case) -> None:
+    generator = load_generator(case, case.config["generator"], case.config["generator_class"])
+    for block, scenario in case.config["scenarios"].items():
+        options = scenario["kwargs"]
+        generator.volume, generator.poses = build_volume(options), build_poses(options)
+        generator.volume.fine = fine = Watched(generator.volume.fine) if generator.volume.fine else None
+        generator.chunk = 10**9
+        latent = Latent(case.inputs[f"{block}.z_nerf"], case.inputs[f"{block}.z_inr"])
+        size, count, staged = options["img_size"], len(latent.shape), bool(options.get("forward_points"))
+        draws = replay(recorded(case, block), size, one_by_one=staged)
+        if scenario["call"] == "forward":
+            yaw, pitch = generator.poses.angles(count, draws)
+            camera = generator.poses.camera(yaw, pitch)
+            angles = torch.cat([off_the_poles(pitch), yaw], dim=-1)
+        else:
+            camera = given_camera(case, block, options)
+            yaw, pitch, angles = None, None, torch.zeros(count, 2)  # the published program gives none for these
+        inr = {f"block{i}": b for i, b in enumerate(generator.inr.blocks)}
+        rgb = {f"rgb{i}": b.to_rgb for i, b in enumerate(generator.inr.blocks) if b.to_rgb is not None}
+        modules = {"field": generator.field, "volume": generator.volume, "inr": generator.inr}
+        heard = Heard(**modules, aux=generator.auxiliary, **inr, **rgb)
+        styles = generator.map(latent, truncation=min(options.get("psi", 1), 1))
+        noise = options.get("nerf_noise", 0)
+        rendered = generator.render(styles, camera, resolution=size, draws=draws, density_noise=noise)
+        heard.stop()
+        assert draws.used_up() or noise == 0
+
+        ((coarse, _), (coarse_raw, coarse_features)), integrated = heard["field"][0], heard["volume"][0][1]
+        rays = generator.rays(camera, size)
+        ours = {
+            "w_nerf": styles.shape,
+            "w_inr": styles.appearance,
+            "pitch": pitch,
+            "yaw": yaw,
+            "pitch_yaw": angles.repeat(2 if options.get("return_aux_img") else 1, 1),
+            "cam2world": camera.pose,
+            "ray_origins": rays.origins[:, :1],
+            "ray_directions": rays.directions,
+            "coarse_z": coarse.t[..., None],
+            "points": coarse.points.flatten(1, 2),
+            "siren_out": torch.cat([coarse_features, coarse_raw], -1).flatten(1, 2),
+        }
+        if fine is not None:
+            ((_, weights, _), fine_t) = fine.calls[0]
+            _, (fine_raw, fine_features) = heard["field"][1]
+            ours |= {
+                "coarse_weights": weights[..., None],
+                "fine_z": fine_t[..., None],
+                "siren_out.2": torch.cat([fine_features, fine_raw], -1).flatten(1, 2),
+            }
+        ours |= {
+            "final_sorted_rgb_sigma": torch.cat([integrated.sampled, integrated.raw], -1),
+            "final_sorted_z": integrated.t[..., None],
+            "final_weights": integrated.weights[..., None],
+            "feature_map": integrated.features,
+            "depth": integrated.depth,
+        }
+        total = 0
+        for i in range(len(generator.inr.blocks)):
+            ours[f"inr_block.{4 * 2**i}"] = heard[f"block{i}"][0][1]
+            if f"rgb{i}" in rgb:
+                total = total + heard[f"rgb{i}"][0][1]
+                ours[f"inr_rgb_sum.{4 * 2**i}"] = total
+        ours |= {
+            "inr_out": heard["inr"][0][1],
+            "aux_out": heard["aux"][0][1].tanh(),
+            "img": pictures(rendered, options),
+        }
+        for name, value in ours.items():
+            if f"{block}.{name}" in case.outputs:
+                is_field = name.startswith(("siren_out", "final_sorted_rgb"))
+                compare_field(case, f"{block}.{name}", value) if is_field else case.compare(f"{block}.{name}", value)
+
+        generator.chunk = 7  # parts of an image give the same picture
+        if scenario["call"] == "forward":
+            again = replay(recorded(case, block), size, one_by_one=staged)
+            camera = generator.cameras(count, again)
+            in_parts = generator.render(styles, camera, resolution=size, draws=again, density_noise=noise)
+            assert torch.allclose(in_parts.image, rendered.image, atol=1e-5)
+
+
+def given_camera(case: Case, block: str, options: dict) -> Camera:
+    """Cameras at given places, looking in given directions."""
+    places, ahead = case.inputs[f"{block}.camera_pos"], case.inputs[f"{block}.camera_lookup"]
+    ups = case.inputs.get(f"{block}.up_vector") if options.get("forward_points") else None
+    intrinsics = FixedPoses(fov_deg=options["fov"])(len(places), None).intrinsics
+    return Camera(looking(places, ahead, ups), intrinsics)
+
+
+def looking(places: Tensor, ahead: Tensor, ups: Tensor | None = None) -> Tensor:
+    """Poses with a direction and, if given, an "up" each."""
+    if ups is None:
+        return look_at(places, places + ahead)
+    return torch.cat(
+        [look_at(p[None], (p + a)[None], tuple(u.tolist())) for p, a, u in zip(places, ahead, ups, strict=True)]
+    )
+
+
+def partial_grad(case: Case) -> None:
+    config, options = case.config, case.config["kwargs"]
+    for block in dict.fromkeys(name.split(".")[0] for name in case.outputs):
+        generator = load_generator(case, config["generator"], config["generator_class"])
+        generator.volume, generator.poses = build_volume(options), build_poses(options)
+        latent = Latent(case.inputs["z_nerf"], case.inputs["z_inr"])
+        draws = replay(recorded(case, block), options["img_size"])
+        is_noisy = "final_density_noise" in draws.queues
+        yaw, pitch = generator.poses.angles(len(latent.shape), draws)
+        rendered = generator(
+            latent,
+            generator.poses.camera(yaw, pitch),
+            resolution=options["img_size"],
+            draws=draws,
+            density_noise=options.get("nerf_noise", UNTOLD_NOISE["partial_grad"] * is_noisy),
+            gradient_rays=config["grad_points"],
+        )
+        cotangent = case.inputs[f"{block}.cotangent"]
+        times = len(cotangent) // len(latent.shape)
+        image = pictures(rendered, {"return_aux_img": times == 2})
+        (image * cotangent).sum().backward()
+        case.compare(f"{block}.img", image.detach())
+        case.compare(f"{block}.pitch_yaw", torch.cat([off_the_poles(pitch), yaw], dim=-1).repeat(times, 1))
+        compare_gradients(case, block, generator, GENERATOR, config["param_names"])
+
+
+@torch.no_grad()
+def sampling(case: Case) -> None:
+    of = case.config
+    for mode in of["camera"]["modes"]:
+        block = f"camera_{mode}"
+        poses = build_poses(of["camera"] | {"sample_dist": mode})
+        yaw, pitch = poses.angles(len(case.outputs[f"{block}.yaw"]), Replay(recorded(case, block)))
+        case.compare(f"{block}.yaw", yaw)
+        case.compare(f"{block}.pitch", off_the_poles(pitch))
+        case.compare(f"{block}.position", poses.camera(yaw, pitch).origins)
+    for name, ups in (("cam2world", None), ("cam2world_up", case.inputs["up_vector"])):
+        places = case.outputs[name][:, :3, 3]
+        case.compare(name, looking(places, -places, ups))
+
+    of = case.config["rays"]
+    depths = Shifted(of["ray_start"], of["ray_end"], of["num_steps"])
+    still = Camera(torch.eye(4)[None], FixedPoses(fov_deg=of["fov"])(1, None).intrinsics)
+    rays = through(still, pixel_corners(of["resolution"]))
+    for block, draws in (("rays", None), ("perturb", Replay(recorded(case, "perturb")))):
+        samples = depths(rays, draws)
+        case.compare(f"{block}.points", samples.points)
+        case.compare(f"{block}.z", samples.t[..., None])
+    case.compare("rays.dirs_cam", rays.directions)
+
+    edges, weights = case.inputs["pdf.bins"], case.inputs["pdf.weights"] + 1e-5
+    ((_, u),) = recorded(case, "pdf")
+    case.compare("pdf.samples", inverse_cdf(edges, weights, u))
+    case.compare("pdf_det.samples", inverse_cdf(edges, weights, torch.linspace(0, 1, u.shape[1]).expand_as(u)))
+
+    for block in case.blocks():
+        if block.startswith("int_"):
+            integrate(case, block)
+
+
+UNUSED_DEPTHS = {"ray_start": 0.0, "ray_end": 1.0, "num_steps": 2}
+
+
+def integrate(case: Case, block: str) -> None:
+    """Compositing of given features and densities: a field that knows them already."""
+    features, raw = case.inputs["int.feat_sigma"].split([case.config["integrate"]["dim_rgb"], 1], dim=-1)
+    t = case.inputs["int.z"][..., 0]
+    flags = {"clamp_mode": "softplus" if "softplus" in block else "relu"}
+    flags |= {name: name in block for name in ("last_back", "white_back")}
+    volume = build_volume(UNUSED_DEPTHS | flags)
+    volume.depths = lambda rays, draws: Samples(*rays[:2], t)
+    rays = Rays(torch.zeros(*t.shape[:2], 3), torch.tensor([0.0, 0.0, -1.0]).expand(*t.shape[:2], 3))
+    draws = Replay(recorded(case, block))
+    noise = case.config["integrate"].get("nerf_noise", UNTOLD_NOISE["sampling"]) if draws.queues else 0.0
+    result = volume(lambda samples, _: (raw, features), rays, None, draws, noise)
+    painted = result.features
+    if "fill_weight" in block:  # a view of the published program, with the weights' sum for a colour
+        painted = result.weights.sum(-1, keepdim=True).expand_as(painted)
+    case.compare(f"{block}.features", painted)
+    case.compare(f"{block}.depth", result.depth)
+    case.compare(f"{block}.weights", result.weights[..., None])
+
+
+@torch.no_grad()
+def discriminator(case: Case) -> None:
+    of = case.config["discriminator"]
+    draws = recorded(case, "augment")
+    augmented_size = case.outputs["augment.img"].shape[-1]
+    image = case.inputs[f"img{augmented_size}"]
+    case.compare("augment.img", diffaugment(image, replay(draws, augmented_size)))
+    for group in case.config["stddev_groups"]:
+        judge = load_discriminator(case, of, f"discriminator_sg{group}.", group)
+        for name in case.outputs:
+            if found := re.fullmatch(rf"sg{group}\.r(\d+)\.alpha([\d.]+)\.(main|main_aux)", name):
+                size, alpha, towers = found.groups()
+                image = case.inputs[f"img{size}"]
+                both = towers == "main_aux"
+                case.compare(name, judge(torch.cat([image, image.flip(-1)]) if both else image, float(alpha), both))
+        image = case.inputs[f"img{augmented_size}"]
+        draws = replay(recorded(case, f"diffaug_sg{group}"), augmented_size)
+        both = torch.cat([image, image.flip(-1)])
+        if f"diffaug_sg{group}.main_aux" in case.outputs:
+            case.compare(f"diffaug_sg{group}.main_aux", judge(both, 1.0, True, diffaugment, draws))
+            assert draws.used_up()
+        tower_features(case, f"sg{group}.feat", judge.main)
+
+
+def tower_features(case: Case, block: str, tower: Tower) -> None:
+    """What the parts of the main tower return, at a blend of 0.3."""
+    names = [name for name in case.outputs if name.startswith(f"{block}.")]
+    if not names:
+        return
+    size = max(int(found[1]) for name in names if (found := re.search(r"\.convs\.(\d+)$", name)))
+    modules = {f"conv_in.{4 * 2**i}": m for i, m in enumerate(tower.from_rgb)}
+    modules |= {f"convs.{8 * 2**i}": m for i, m in enumerate(tower.blocks)}
+    modules |= {"final_conv": tower.final, "space_linear": tower.dense, "out_linear": tower.score}
+    heard = Heard(**modules)
+    tower(case.inputs[f"img{size}"], 0.3)
+    heard.stop()
+    ours = {name: calls[0][1] for name, calls in heard.calls.items() if calls}
+    # The published program activates, and scales by sqrt(2), in a step of its own after the convolution.
+    final, act = ours["final_conv"], nn.functional.leaky_relu
+    ours["final_conv.flrelu"] = final
+    before = torch.where(final < 0, final / 0.2, final) / math.sqrt(2)
+    ours["final_conv.equal_conv"] = before - tower.final.bias[:, None, None]
+    ours["space_linear"] = act(ours["space_linear"], 0.2)
+    for name in names:
+        case.compare(name, ours[name.removeprefix(f"{block}.")])
+
+
+FROZEN = ("field", "mapping.shape", "auxiliary")
+FROZEN_V1 = ("field", "mapping", "auxiliary")
+
+
+def build_gan(case: Case, block: str, scenario: dict, cls: type[CIPS3D], **more) -> CIPS3D:
+    """Our training for a published scenario."""
+    cfg, kind = scenario["cfg"], scenario["gen"]
+    assert cfg.get("batch_split", 1) == 1, "slices of a batch are judged wrongly in the published program"
+    generator = load_generator(case, case.config["generator"], kind)
+    generator.volume, generator.poses = build_volume(cfg["G_kwargs"]), build_poses(cfg["G_kwargs"])
+    stage = Stage(
+        lr_g=cfg["gen_lr"],
+        lr_d=cfg["disc_lr"],
+        auxiliary_every=cfg["update_aux_every"] if cfg["train_aux_img"] else 0,
+        fade_iterations=cfg["fade_steps"] if cfg["warmup_D"] else 0,
+        noise_iterations=0 if cfg["nerf_noise_disable"] else 5000,
+        augment=diffaugment if scenario["diffaug"] else None,
+        frozen=() if "freeze" not in kind else FROZEN_V1 if "v1" in kind else FROZEN,
+        gradient_rays=cfg["grad_points"] ** 2,  # a number of pixels along a side
+        average_start=scenario.get("ema_start_itr", 1000),
+    )
+    gan = cls(
+        generator=generator,
+        discriminator=load_discriminator(case, case.config["discriminator"], "discriminator."),
+        optimizer_g=partial(torch.optim.Adam, betas=tuple(map(float, cfg["betas"]))),
+        optimizer_d=partial(torch.optim.Adam, betas=tuple(map(float, cfg["betas"]))),
+        r1_weight=cfg["r1_lambda"],
+        r1_every=cfg["d_reg_every"],
+        clip_norm=cfg["grad_clip"],
+        stages=[stage],
+        **more,
+    )
+    gan.iterations = scenario["step"]
+    return gan
+
+
+def losses(case: Case) -> None:
+    names = {"G": case.config["param_names_G"], "D": case.config["param_names_D"]}
+    real = case.inputs["real_u8"] / 127.5 - 1
+    for block, scenario in case.config["scenarios"].items():
+        gan = build_gan(case, block, scenario, CIPS3D)
+        gan.freeze(gan.stage)
+        draws = replay(recorded(case, block), real.shape[-1])
+        case.compare(f"{block}.alpha", gan.alpha)
+        case.compare(f"{block}.nerf_noise", gan.density_noise)
+
+        with torch.no_grad():
+            fake = gan.generate(real, draws)
+        judge = gan.judge = Watched(gan.judge)
+        with patch.object(zoo.cips3d, "r1_penalty", Watched(zoo.cips3d.r1_penalty)) as penalised:
+            terms = gan.loss_real(real, draws) | gan.loss_fake(fake, draws)
+        judged_real, judged_fake = (result for _, result in judge.calls)
+        penalties = torch.zeros_like(judged_real)
+        if penalised.calls:
+            ((scores, images), _) = penalised.calls[0]
+            (gradient,) = torch.autograd.grad(scores.sum(), images, retain_graph=True)
+            weight = 0.5 * gan.r1_weight * gan.r1_every
+            penalties = weight * gradient.square().flatten(1).sum(1, keepdim=True)
+            assert torch.allclose(terms["r1"], penalties.mean())
+        sum(terms.values()).backward()
+        case.compare(f"{block}.D.fake_images", fake)
+        case.compare(f"{block}.D.r_preds", judged_real.detach())
+        case.compare(f"{block}.D.g_preds", judged_fake.detach())
+        compare_relative(case, f"{block}.D.grad_penalty", penalties, 1e-3, each=True)
+        compare_relative(case, f"{block}.D.d_loss", sum(terms.values()), 1e-4, each=True)
+        compare_gradients(case, f"{block}.D", gan.discriminator, DISCRIMINATOR, names["D"])
+
+        judge.calls.clear()
+        gan.discriminator.requires_grad_(False)
+        fake = gan.generate(real, draws)
+        terms = gan.loss_g(fake, draws)
+        sum(terms.values()).backward()
+        case.compare(f"{block}.G.fake_images", fake.detach())
+        case.compare(f"{block}.G.g_preds", judge.calls[0][1].detach())
+        compare_relative(case, f"{block}.G.g_loss", sum(terms.values()), 1e-4, each=True)
+        compare_gradients(case, f"{block}.G", gan.generator, GENERATOR, names["G"])
+
+
+class Replayed(CIPS3D):
+    """Training on recorded numbers, with a record of losses and of gradient norms before clipping."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.replays, self.losses, self.totals, self.norms = [], {}, [], []
+
+    def draws(self) -> Replay:
+        return self.replays.pop(0)
+
+    def accumulate(self, prefix: str, terms: dict[str, Tensor], **kwargs) -> None:
+        self.losses[prefix] = sum(terms.values()).detach()
+        super().accumulate(prefix, terms, **kwargs)
+
+    def step(self, optimizer, clip_norm: float | None = None) -> None:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        self.norms.append(torch.stack([g.norm() for g in gradients]).norm())
+        self.totals += self.losses.values()
+        self.losses = {}
+        super().step(optimizer, clip_norm)
+
+
+def step(case: Case) -> None:
+    real = case.inputs["real_u8"] / 127.5 - 1
+    for block, scenario in case.config["scenarios"].items():
+        average, iterations = Average(scenario["ema_decay"]), scenario["iters"]
+        gan = build_gan(case, block, scenario, Replayed, averages={"ema": average})
+        gan.replays = [replay(recorded(case, f"{block}.it{i}"), real.shape[-1]) for i in range(iterations)]
+        averaged = load_generator(case, case.config["generator"], scenario["gen"], "G_ema.")
+        average.module.load_state_dict(averaged.state_dict())
+        networks = {
+            "G": by_published_name(gan.generator, GENERATOR),
+            "D": by_published_name(gan.discriminator, DISCRIMINATOR),
+            "E": by_published_name(average.module, GENERATOR),
+        }
+        before = {player: {n: p.detach().clone() for n, p in ps.items()} for player, ps in networks.items()}
+        with TemporaryDirectory() as folder:
+            quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+            trainer = pl.Trainer(
+                max_steps=iterations,
+                accelerator="cpu",
+                default_root_dir=folder,
+                enable_model_summary=False,
+                **quiet,
+            )
+            trainer.fit(gan, DataLoader([{"image": image} for _ in range(iterations) for image in real], len(real)))
+
+        for i in range(iterations):
+            for k, player in enumerate("DG"):
+                name = f"{block}.it{i}.{player}_total_norm"
+                compare_relative(case, name, gan.norms[2 * i + k], 1e-3, each=True)
+                compare_relative(case, f"{block}.it{i}.{player.lower()}_loss", gan.totals[2 * i + k], 1e-4, each=True)
+        for player, parameters in networks.items():
+            order = case.config[f"param_names_{'D' if player == 'D' else 'G'}"]
+            changes = {n: (p.detach() - before[player][n]).norm() for n, p in parameters.items()}
+            # What our network does not have, since nothing reads it, doesn't change.
+            norms = torch.stack([changes.get(n, torch.tensor(0.0)) for n in order])
+            if player == "E":  # but its average does, where it started from other numbers
+                unused = torch.tensor([n not in changes for n in order])
+                norms = torch.where(unused, case.outputs[f"{block}.E.change_norms"], norms)
+            compare_relative(case, f"{block}.{player}.change_norms", norms, 1e-2, each=True)
+            for name in case.outputs:
+                if name.startswith(f"{block}.{player}.after."):
+                    case.compare(name, parameters[name.removeprefix(f"{block}.{player}.after.")].detach())
+
+
+@torch.no_grad()
+def truncation(case: Case) -> None:
+    config, options = case.config, case.config["kwargs"]
+    generator = load_generator(case, config["generator"], config["generator_class"])
+    latent = Latent(case.inputs["z_nerf"], case.inputs["z_inr"])
+    for block in case.blocks():
+        draws = recorded(case, block)
+        used = generator
+        if block in config["swap"]:
+            of = config["swap"][block]
+            target = load_generator(case, config["generator"], config["generator_class"], "target.")
+            used = swap_layers(generator, target, [int(math.log2(n)) - 2 for n in of["layers"]], of["gamma_target"])
+        psi = 1.0
+        if found := re.fullmatch(r"psi(\d)(\d*)", block):
+            psi = float(f"{found[1]}.{found[2] or 0}")
+        if psi < 1:
+            (_, shape), (_, appearance), *draws = draws
+            means = Styles(*(style.mean(0, keepdim=True) for style in used.mapping(Latent(shape, appearance))))
+            used.mean_shape, used.mean_colour, used.mean_appearance = means
+            case.compare(f"{block}.avg_w_nerf", used.mean_shape)
+            case.compare(f"{block}.avg_w_inr", used.mean_appearance)
+        used.volume, used.poses = build_volume(options), build_poses(options)
+        numbers = replay(draws, options["img_size"])
+        camera = used.cameras(len(latent.shape), numbers)
+        styles = used.map(latent, truncation=min(psi, 1.0))
+        rendered = used.render(styles, camera, resolution=options["img_size"], draws=numbers)
+        both = len(case.outputs[f"{block}.img"]) == 2 * len(latent.shape)
+        case.compare(f"{block}.img", pictures(rendered, {"return_aux_img": both}))
+
+
+@torch.no_grad()
+def checkpoint(case: Case) -> None:
+    """Files of a training run: every tensor, and what is drawn with them once they are bundles."""
+    options, block = case.config["render_kwargs"], "det"
+    latent = Latent(case.inputs[f"{block}.z_nerf"], case.inputs[f"{block}.z_inr"])
+    experiment = {
+        "class_path": "zoo.cips3d.Generator",
+        "init_args": {
+            "field": {"class_path": "zoo.cips3d.FilmSiren"},
+            "inr": {"class_path": "zoo.cips3d.Inr"},
+            "mapping": {"class_path": "zoo.cips3d.Mapping"},
+            "volume": {
+                "class_path": "zoo.render.Volume",
+                "init_args": {
+                    "depths": {
+                        "class_path": "zoo.render.Shifted",
+                        "init_args": {"near": options["ray_start"], "far": options["ray_end"], "samples": 2},
+                    }
+                },
+            },
+            "poses": {"class_path": "zoo.render.Orbit", "init_args": {"fov_deg": options["fov"]}},
+        },
+    }
+    (folder,) = {path.parent for path in case.folder.rglob("generator.pth")}
+    found = {}
+    for name, weights in (("generator", "raw"), ("G_ema", "ema")):
+        place = Place(folder / f"{name}.pth")
+        expected = torch.load(place.path, weights_only=True)
+        for source in (f"{name}.pth", f"{name}_model.pth", "generator.pth"):
+            other = Place(folder / source)
+            converted = cips3d.convert(other, read(other), experiment, weights)
+            used, unused = converted.network, converted.unused
+            learned = {n: t for n, t in used.state_dict().items() if not n.startswith("mean_")}
+            back = to_published(learned | unused, GENERATOR)
+            assert set(back) == set(expected) and all(torch.equal(back[n], expected[n]) for n in expected)
+        used.volume, used.poses = build_volume(options), build_poses(options)
+        numbers = replay(recorded(case, block), options["img_size"])
+        camera = used.cameras(len(latent.shape), numbers)
+        rendered = used(latent, camera, resolution=options["img_size"], draws=numbers)
+        found[name] = pictures(rendered, options)
+        case.compare(f"{name}.img", found[name])
+        assert converted.card["iterations"] == torch.load(folder / "state_dict.pth", weights_only=False)["step"]
+    assert not torch.allclose(*found.values(), atol=1e-3)
+
+    place = Place(folder / "discriminator.pth")
+    expected = torch.load(place.path, weights_only=True)
+    for source in ("discriminator.pth", "discriminator_model.pth"):
+        other = Place(folder / source)
+        converted = cips3d.convert(other, read(other), None)
+        back = to_published(converted.network.state_dict() | converted.unused, DISCRIMINATOR)
+        assert set(back) == set(expected) and all(torch.equal(back[n], expected[n]) for n in expected)
+    image = case.inputs["img"]
+    case.compare("discriminator.main_aux", converted.network(torch.cat([image, image]), auxiliary=True))
+
+
+KINDS = {
+    "render": render,
+    "render_v1": render,
+    "partial_grad": partial_grad,
+    "sampling": sampling,
+    "discriminator": discriminator,
+    "losses": losses,
+    "step": step,
+    "truncation": truncation,
+    "checkpoint": checkpoint,
+}
+
+
+class ByPattern(dict):
+    """Reasons by patterns of names."""
+
+    def __contains__(self, name: object) -> bool:
+        return any(fnmatch(str(name), pattern) for pattern in self)
+
+
+# Outputs that our formulation does not have, by case, with the reason.
+ABSENT: dict[str, dict[str, str]] = {
+    "sampling": ByPattern({"path_*": "cameras of the published web demo; ours follow an orbit of their own"}),
+}

@@ -1,0 +1,391 @@
+"""CIPS-3D: which rays learn and what that costs, stages, augmentation, exchange of layers, the interface."""
+
+import copy
+import math
+import shutil
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from tests.tiny import Pictures
+from zoo.cips3d import (
+    CIPS3D,
+    Blur,
+    Discriminator,
+    FilmSiren,
+    Generator,
+    Inr,
+    Mapping,
+    MappingNetwork,
+    Scaled,
+    Stage,
+    Tower,
+    swap_layers,
+)
+from zoo.cli import main
+from zoo.draws import RayDraws, SampleDraws, TrainingDraws
+from zoo.gan import Average
+from zoo.layers.diffaugment import cutout, diffaugment, translation
+from zoo.render import GaussianPoses, Importance, Shifted, Volume
+from zoo.weights.bundle import load_bundle
+from zoo.weights.cips3d import UNUSED
+
+RUN = Path(__file__).parent / "parity" / "cases" / "cips3d" / "checkpoint" / "ckptdir" / "best_fid"
+
+
+def build_generator(features_from: str = "shape", resolution: int = 8, **inr) -> Generator:
+    torch.manual_seed(0)
+    return Generator(
+        FilmSiren(hidden_dim=8, num_layers=2, feature_dim=6, style_dim=5),
+        Inr(feature_dim=6, style_dim=7, **({"hidden_dim": 8, "num_blocks": 5} | inr)),
+        Mapping(MappingNetwork(3, 5, 2), MappingNetwork(4, 7, 2, norm_hidden=True, norm_out=True), features_from),
+        Volume(Shifted(0.88, 1.12, 4), fine=Importance(4)),
+        GaussianPoses(yaw_spread=0.3, pitch_spread=0.15),
+        resolution=resolution,
+    )
+
+
+def build_gan(cls: type[CIPS3D] = CIPS3D, **kwargs) -> CIPS3D:
+    adam = partial(torch.optim.Adam, lr=1e-2, betas=(0.0, 0.99))
+    towers = Tower([8, 6, 4]), Tower([6, 4, 4], shrink_first=True)
+    kwargs = {"averages": {"slow": Average(0.5)}} | kwargs
+    return cls(build_generator(), Discriminator(*towers), adam, adam, **kwargs)
+
+
+def train(gan: CIPS3D, steps: int, folder: Path) -> CIPS3D:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    where = {"accelerator": "cpu", "default_root_dir": folder, "enable_model_summary": False}
+    pl.Trainer(max_steps=steps, **where, **quiet).fit(gan, DataLoader(Pictures(8, 40, None), 4))
+    return gan
+
+
+def state(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.named_parameters()}
+
+
+# Rays that learn
+
+
+def rendered_image(generator: Generator, gradient_rays: int | None, seed: int = 0) -> Tensor:
+    draws = TrainingDraws(seed, 0)
+    latent, camera = generator.latents(2, draws), generator.cameras(2, draws)
+    return generator(latent, camera, draws=draws, gradient_rays=gradient_rays, density_noise=0.1).image
+
+
+def test_gradients_pass_through_the_chosen_rays_only() -> None:
+    generator = build_generator()
+    image = rendered_image(generator, 10)
+    with torch.no_grad():
+        assert torch.allclose(image, rendered_image(generator, None), atol=1e-5)  # what is seen is the same
+    touched = torch.zeros(64, dtype=torch.bool)
+    for pixel in range(64):
+        gradient = torch.autograd.grad(
+            image.flatten(2)[:, :, pixel].sum(), generator.inr.blocks[3].to_rgb.bias, retain_graph=True
+        )[0]
+        touched[pixel] = bool(gradient.any())
+    draws = TrainingDraws(0, 0)
+    generator.latents(2, draws), generator.cameras(2, draws)
+    chosen = draws.shared("gradient_rays", (64,)).argsort()[:10]
+    assert touched.nonzero()[:, 0].tolist() == sorted(chosen.tolist())
+
+
+def test_the_gradient_is_that_of_these_rays() -> None:
+    generator = build_generator()
+    whole, some = rendered_image(generator, None), rendered_image(generator, 10)
+    chosen = torch.zeros(64, dtype=torch.bool)
+    draws = TrainingDraws(0, 0)
+    chosen[draws.shared("gradient_rays", (64,)).argsort()[:10]] = True
+    parameters = [p for n, p in generator.named_parameters() if "auxiliary" not in n]
+    weight = torch.randn(whole.shape, generator=torch.Generator().manual_seed(1))
+    expected = torch.autograd.grad((whole * weight * chosen.view(8, 8)).sum(), parameters)
+    found = torch.autograd.grad((some * weight).sum(), parameters)
+    assert all(torch.allclose(a, b, atol=1e-5, rtol=1e-3) for a, b in zip(expected, found, strict=True))
+
+
+def saved_bytes(function) -> int:
+    """What autograd keeps for the backward pass."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = function()
+    del result
+    return sum(kept.values())
+
+
+def test_memory_falls_with_the_rays_that_learn() -> None:
+    generator = build_generator(resolution=32, hidden_dim=64)
+    whole = saved_bytes(lambda: rendered_image(generator, None))
+    some = saved_bytes(lambda: rendered_image(generator, 64))  # of 1,024
+    assert some < whole / 5
+
+
+def test_chosen_rays_need_draws() -> None:
+    generator = build_generator()
+    draws = TrainingDraws(0, 0)
+    with pytest.raises(ValueError, match="gradient_rays needs draws"):
+        generator(generator.latents(1, draws), generator.cameras(1, None), gradient_rays=3)
+
+
+def test_rays_keep_their_numbers_in_any_part() -> None:
+    draws = SampleDraws(0, [3, 5])
+    whole = draws.uniform("jitter", (2, 9, 4))
+    index = torch.tensor([7, 2])
+    by_ray = RayDraws(draws, 9)
+    assert torch.equal(by_ray.take(index).uniform("jitter", (2, 2, 4)), whole[:, index])
+    assert torch.equal(by_ray.take(slice(4, 6)).uniform("jitter", (2, 2, 4)), whole[:, 4:6])
+
+
+@torch.no_grad()
+def test_parts_of_an_image_are_the_image() -> None:
+    generator = build_generator()
+    image = rendered_image(generator, None)
+    generator.chunk = 13
+    assert torch.allclose(rendered_image(generator, None), image, atol=1e-5)
+
+
+# Interface
+
+
+@pytest.mark.parametrize("features_from", ["shape", "appearance"])
+def test_the_interface(features_from: str) -> None:
+    generator = build_generator(features_from)
+    draws = SampleDraws(0, range(3))
+    latent, camera = generator.latents(3, draws), generator.cameras(3, draws)
+    styles = generator.map(latent, truncation=0.7)
+    rendered = generator.render(styles, camera, resolution=5)
+    assert rendered.image.shape == rendered.raw.shape == (3, 3, 5, 5) and rendered.depth.shape == (3, 1, 5, 5)
+    assert rendered.image.abs().max() <= 1 and rendered.image.requires_grad
+    assert torch.equal(rendered.image, generator.render(styles, camera, resolution=5).image)
+    points = torch.zeros(3, 11, 3)
+    assert generator.density(points, styles).shape == (3, 11, 1) and generator.density(points, styles).min() >= 0
+    turned, cameras = generator.turntable(latent, 4)
+    assert turned.shape.shape == (12, 3) and torch.equal(turned.appearance[4], latent.appearance[1])
+    assert cameras.pose.shape == (12, 4, 4)
+
+
+def test_features_follow_what_they_should() -> None:
+    """The other latent does not reach the field's own colours; in the other variant it does."""
+    for features_from in ("shape", "appearance"):
+        generator = build_generator(features_from)
+        draws = TrainingDraws(0, 0)
+        latent, camera = generator.latents(1, draws), generator.cameras(1, None)
+        other = latent._replace(appearance=latent.appearance + 1)
+        a, b = generator(latent, camera), generator(other, camera)
+        assert torch.equal(a.opacity, b.opacity) and not torch.equal(a.image, b.image)
+        assert torch.equal(a.raw, b.raw) == (features_from == "shape")
+
+
+@torch.no_grad()
+def test_truncation_goes_to_stored_means() -> None:
+    generator = build_generator()
+    draws = TrainingDraws(0, 0)
+    latent = generator.latents(2, draws)
+    assert generator.mean_shape.isnan().all()
+    before = generator.map(latent, truncation=0.0)
+    generator.prepare()
+    assert not generator.mean_shape.isnan().any()
+    means = generator.mean_styles()
+    for a, b, mean in zip(before, generator.map(latent, truncation=0.0), means, strict=True):
+        assert torch.equal(a, b) and torch.allclose(b, mean.expand_as(b))
+    half, whole = generator.map(latent, truncation=0.5), generator.map(latent)
+    assert torch.allclose(half.appearance, (whole.appearance + means.appearance) / 2, atol=1e-6)
+
+
+@torch.no_grad()
+def test_layers_are_exchanged() -> None:
+    source, target = build_generator(), build_generator()
+    for parameter in target.parameters():
+        parameter.add_(1)
+    before = state(source)
+    mixed = state(swap_layers(source, target, [1, 4], 0.25))
+    for name, own in state(source).items():
+        assert torch.equal(own, before[name])
+        is_swapped = name.startswith(("inr.blocks.1.", "inr.blocks.4."))
+        assert torch.allclose(mixed[name], own + 0.25 * is_swapped), name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rgb_dim", [3, 5])
+def test_what_hits_nothing_starts_with_the_colour_that_was_asked_for(rgb_dim: int) -> None:
+    of = build_generator(rgb_dim=rgb_dim)
+    generator = Generator(of.field, of.inr, of.mapping, of.volume, of.poses, empty=0.9)
+    nothing = torch.zeros(1, 2, 6)
+    weights = generator.inr.modulate(torch.zeros(1, 7))
+    if rgb_dim > 3:  # what comes before the last layer is summed up with random numbers
+        nn.init.zeros_(generator.inr.final.weight)
+    assert torch.allclose(generator.inr(nothing, weights), torch.tensor(0.9))
+    assert torch.allclose(generator.auxiliary(nothing).tanh(), torch.tensor(0.9))
+
+
+# Discriminator
+
+
+def test_blur_is_the_filter_and_its_gradients_are_right() -> None:
+    x = torch.randn(1, 3, 4, 4, dtype=torch.double, requires_grad=True)
+    line = torch.tensor([1.0, 3, 3, 1], dtype=torch.double) / 8
+    kernel = (line[:, None] * line * 0.5).expand(3, 1, 4, 4)
+    for padding, stride in ((2, 1), (1, 2)):
+        expected = nn.functional.conv2d(x, kernel, padding=padding, stride=stride, groups=3)
+        assert torch.allclose(Blur.apply(x, 0.5, padding, stride), expected)
+        how = x, 0.5, padding, stride
+        assert torch.autograd.gradcheck(Blur.apply, how) and torch.autograd.gradgradcheck(Blur.apply, how)
+
+
+def test_gradients_of_scaled_weights_are_right() -> None:
+    shapes = (1, 3, 4), (2, 3), (2, 4)
+    inputs = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in shapes]
+    assert torch.autograd.gradcheck(Scaled.apply, inputs) and torch.autograd.gradgradcheck(Scaled.apply, inputs)
+
+
+def test_a_size_that_no_level_takes_is_named() -> None:
+    tower = Tower([4, 4, 4])
+    with pytest.raises(ValueError, match="side 4, 8, 16, not 12"):
+        tower(torch.zeros(1, 3, 12, 12))
+    with pytest.raises(ValueError, match="group of 2 or more"):
+        Tower([4, 4], group=1)
+
+
+def test_augmentation_is_not_clamped_and_can_be_differentiated_twice() -> None:
+    images = (torch.rand(2, 3, 8, 8, dtype=torch.double) * 2 - 1).requires_grad_()
+    function = lambda x: diffaugment(x, SampleDraws(0, [1, 2]))  # noqa: E731
+    assert function(3 * images).abs().max() > 1
+    assert torch.autograd.gradcheck(function, images) and torch.autograd.gradgradcheck(
+        lambda x: function(x) ** 2, images
+    )
+
+
+def test_augmentation_moves_and_cuts_as_told() -> None:
+    images = torch.arange(1.0, 65.0).view(1, 1, 8, 8)
+    moved = translation(images, torch.tensor([1]), torch.tensor([-2]))
+    assert torch.equal(moved[0, 0, :7, 2:], images[0, 0, 1:, :6])
+    assert not moved[0, 0, 7].any() and not moved[0, 0, :, :2].any()
+    cut = cutout(images, torch.tensor([8]), torch.tensor([0]), 4)  # over a corner: a quarter remains in the picture
+    assert not cut[0, 0, 6:, :2].any() and int((cut == 0).sum()) == 4
+
+
+# Training
+
+
+class Recorded(CIPS3D):
+    """Remembers what each iteration was like."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.seen: list[dict] = []
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        before = state(self.generator)
+        averaged = state(self.sampler)
+        optimizer = self.optimizers()[0].optimizer
+        super().training_step(batch, batch_idx)
+        moved = {
+            name.split(".")[0] for name, p in self.generator.named_parameters() if not torch.equal(p, before[name])
+        }
+        follows = any(not torch.equal(p, averaged[name]) for name, p in self.sampler.named_parameters())
+        steps = {int(entry["step"]) for entry in optimizer.state.values()}
+        learning_rate = optimizer.param_groups[0]["lr"]
+        self.seen.append({"moved": moved, "follows": follows, "steps": max(steps), "lr": learning_rate})
+
+
+STAGES = [
+    Stage(start=0, lr_g=1e-2, average_start=1, noise_iterations=4),
+    Stage(
+        start=2,
+        lr_g=1e-3,
+        auxiliary_every=0,
+        fade_iterations=4,
+        noise_iterations=0,
+        augment=diffaugment,
+        frozen=("field", "mapping.shape", "auxiliary"),
+        average_start=2,
+    ),
+]
+
+
+def test_stages(tmp_path) -> None:
+    gan = train(build_gan(Recorded, stages=STAGES), 2, tmp_path)
+    first = copy.deepcopy(gan.sampler)
+    assert (gan.alpha, gan.density_noise, gan.auxiliary) == (0.0, 0.0, False)  # of iteration 2
+    assert [seen["follows"] for seen in gan.seen] == [False, True] and [seen["steps"] for seen in gan.seen] == [1, 2]
+    assert gan.seen[0]["moved"] == {"field", "mapping", "inr", "auxiliary"}
+
+    torch.manual_seed(0)
+    gan = train(build_gan(Recorded, stages=STAGES), 5, tmp_path)
+    assert [seen["steps"] for seen in gan.seen] == [1, 2, 1, 2, 3]  # optimizers start anew
+    assert [seen["lr"] for seen in gan.seen] == [1e-2, 1e-2, 1e-3, 1e-3, 1e-3]
+    assert [seen["follows"] for seen in gan.seen] == [False, True, False, False, True]
+    assert gan.seen[3]["moved"] == {"inr", "mapping"}
+    for part in ("field", "mapping.shape", "auxiliary"):  # they froze as the average had them
+        frozen, averaged = gan.generator.get_submodule(part), first.get_submodule(part)
+        assert all(torch.equal(a, b) for a, b in zip(frozen.parameters(), averaged.parameters(), strict=True)), part
+    assert gan.alpha == 0.75
+
+
+def test_what_the_schedules_say() -> None:
+    gan = build_gan(stages=[Stage(noise_iterations=10, auxiliary_every=2)])
+    gan.iterations = 5
+    assert math.isclose(gan.density_noise, 0.5) and not gan.auxiliary and gan.alpha == 1
+    gan.iterations = 12
+    assert gan.density_noise == 0 and gan.auxiliary
+
+
+def test_r1_is_paid_when_it_is_due() -> None:
+    gan = build_gan(r1_every=3)
+    real = torch.rand(2, 3, 8, 8)
+    draws = TrainingDraws(0, 0)
+    assert set(gan.loss_real(real, draws)) == {"real", "r1"}
+    once = gan.loss_real(real, draws)["r1"]
+    gan.r1_every = 1
+    assert torch.allclose(once, 3 * gan.loss_real(real, draws)["r1"])
+    gan.r1_every, gan.iterations = 3, 1
+    assert set(gan.loss_real(real, draws)) == {"real"}
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [([Stage(start=3)], "must start at 0"), ([Stage(frozen=("feild",))], "no parts to freeze named feild")],
+)
+def test_bad_stages(stages, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_gan(stages=stages)
+
+
+# Published files
+
+
+@pytest.fixture
+def experiment() -> str:
+    return "cips3d/ffhq256"
+
+
+@pytest.mark.parametrize("weights", [None, "raw"])
+def test_a_published_zip_becomes_a_bundle(tmp_path, experiment, weights, capsys) -> None:
+    with zipfile.ZipFile(tmp_path / "download.zip", "w") as archive:
+        for file in RUN.iterdir():
+            archive.write(file, f"run/resume_iter_4500/{file.name}")
+    words = ["--experiment", experiment, "--license", "unknown", *(["--weights", weights] if weights else [])]
+    assert main(["convert", str(tmp_path / "download.zip"), str(tmp_path / "out"), *words]) == 0
+    used = "generator.pth" if weights else "G_ema.pth"
+    generator, info = load_bundle(tmp_path / "out")
+    assert info.card["converted_from"] == used and info.card["iterations"] == "4500"
+    theirs = torch.load(RUN / used, weights_only=True)
+    assert torch.equal(generator.field.layers[1].gain.weight, theirs["siren.network.1.gain_fc.weight"])
+    assert UNUSED + "inr_net.to_rgbs.4.linear.weight" in load_file(tmp_path / "out" / "model.safetensors")
+
+
+def test_weights_that_are_not_there(tmp_path, experiment, capsys) -> None:
+    shutil.copy(RUN / "generator.pth", tmp_path)
+    words = ["convert", str(tmp_path / "generator.pth"), str(tmp_path / "out"), "--experiment", experiment]
+    assert main([*words, "--license", "unknown", "--weights", "ema"]) == 2
+    assert "There is no G_ema.pth beside" in capsys.readouterr().err
