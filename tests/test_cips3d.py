@@ -32,7 +32,7 @@ from zoo.cips3d import (
 from zoo.cli import main
 from zoo.draws import RayDraws, SampleDraws, TrainingDraws
 from zoo.gan import Average
-from zoo.layers.diffaugment import cutout, diffaugment, translation
+from zoo.layers.diffaugment import cutout, cutout_side, diffaugment, largest_shift, translation
 from zoo.render import GaussianPoses, Importance, Shifted, Volume
 from zoo.weights.bundle import load_bundle
 from zoo.weights.cips3d import UNUSED
@@ -270,6 +270,7 @@ def test_augmentation_moves_and_cuts_as_told() -> None:
     moved = translation(images, torch.tensor([1]), torch.tensor([-2]))
     assert torch.equal(moved[0, 0, :7, 2:], images[0, 0, 1:, :6])
     assert not moved[0, 0, 7].any() and not moved[0, 0, :, :2].any()
+    assert (largest_shift(20), cutout_side(64)) == (3, 13)  # rounded, not cut off
     cut = cutout(images, torch.tensor([8]), torch.tensor([0]), 4)  # over a corner: a quarter remains in the picture
     assert not cut[0, 0, 6:, :2].any() and int((cut == 0).sum()) == 4
 
