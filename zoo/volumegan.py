@@ -787,13 +787,17 @@ class VolumeGAN(GAN):
 
         with torch.no_grad():
             fake, _ = self.generate(len(real), real.shape[-1], draws)
-        self.accumulate("loss_d", {"fake": judged_fake(self.discriminator(fake).scores)}, last=False)
-        self.accumulate("loss_d", {"real": judged_real(self.discriminator(real).scores)})
+        paid_fake = judged_fake(self.discriminator(fake).scores)
+        self.accumulate("loss_d", {"fake": paid_fake}, last=False)
+        paid_real = judged_real(self.discriminator(real).scores)
+        self.accumulate("loss_d", {"real": paid_real})
         self.step(optimizer_d)
         if self.r1_weight and self.iterations % self.r1_every == 0:
             with self.full_precision():
                 self.minimise(optimizer_d, "loss_d", {"r1": self.loss_r1(real)})
 
+        # Without the regularisers, which would make the curves jump.
+        self.log_dict({"loss_g": terms["fake"].detach(), "loss_d": (paid_fake + paid_real).detach()}, prog_bar=True)
         for average in self.averages.values():
             average.update(self.generator)
         self.count(len(real))
