@@ -184,6 +184,9 @@ class ImageData(pl.LightningDataModule):
         """The pictures that scores compare with."""
         return self.train_source()
 
+    def prepare_validation(self) -> None:
+        """What ``prepare_data`` does, for scores only: nothing, since sources open their files at first use."""
+
     def digest(self) -> str:
         """sha256 over all that determines the pictures of ``val_dataloader``."""
         return hashlib.sha256(self.val_source().digest(self.resolution).encode()).hexdigest()

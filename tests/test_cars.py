@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from PIL import Image
 
 from datamodules import Cars
 from datamodules.car_renderer import (
@@ -238,3 +239,15 @@ def test_ellipsoids_have_the_size_and_colour_of_their_cars() -> None:
     assert shares.min() > 0.6 and shares.max() < 1.1  # an ellipsoid fills less than the box around a car
     for blob, inside, colour in zip(blobs, covered > 0.99, colours, strict=True):
         torch.testing.assert_close(blob[:, inside].mean(1), colour, atol=1e-3, rtol=0)
+
+
+def test_scores_render_no_training_cars(tmp_path) -> None:
+    from zoo.evaluate.protocol import evaluate
+
+    cars = Cars(train_count=100, test_count=100, root=str(tmp_path / "cars"))
+    (tmp_path / "pictures").mkdir()
+    for index in range(4):
+        Image.new("RGB", (32, 32), (60 * index, 90, 200)).save(tmp_path / "pictures" / f"{index}.png")
+    evaluate(tmp_path / "pictures", cars, results=tmp_path / "results.csv")
+    names = [path.name for path in (tmp_path / "cars").rglob("*.safetensors")]
+    assert names and all(name.startswith("test-") for name in names)

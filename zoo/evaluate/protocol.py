@@ -177,7 +177,7 @@ def evaluate(
     source = PictureFolder(source) if isinstance(source, str | Path) else source
     real = PictureFolder(real) if isinstance(real, str | Path) else real
     if hasattr(real, "setup"):
-        real.prepare_data()
+        getattr(real, "prepare_validation", real.prepare_data)()  # ours need not make training pictures for a score
         real.setup("validate")
     if isinstance(extractor, str):
         extractor = load_extractor(extractor, inception_weights)
