@@ -23,10 +23,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, leaky_relu, linear
-from torch.optim import Optimizer
 
 from zoo.draws import Draws, RayDraws, SampleDraws
-from zoo.gan import GAN, Average, OptimizerFactory, frozen
+from zoo.gan import GAN, Average, OptimizerFactory, frozen, set_learning_rate
 from zoo.losses import judged_fake, judged_real, r1_penalty
 from zoo.precision import Precision
 from zoo.render import (
@@ -866,10 +865,3 @@ class CIPS3D(GAN):
         """Standard deviation of the noise on raw densities."""
         noise = self.stage.noise_iterations
         return max(0.0, 1 - self.since_start / noise) if noise else 0.0
-
-
-def set_learning_rate(optimizer: Optimizer, learning_rate: float | None) -> None:
-    """Give all of an optimizer this learning rate; None leaves it."""
-    if learning_rate is not None:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate

@@ -284,6 +284,13 @@ class GAN(pl.LightningModule):
         self.resumed = {name: checkpoint[name] for name in ("settings", "scalers", "config") if name in checkpoint}
 
 
+def set_learning_rate(optimizer: Optimizer, learning_rate: float | None) -> None:
+    """Give all of an optimizer this learning rate, or each group its ``share`` of it; None leaves them."""
+    if learning_rate is not None:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * group.get("share", 1.0)
+
+
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """Gradients pass through the network but none are kept for its parameters."""

@@ -23,7 +23,7 @@ from torch.nn.functional import avg_pool2d, grid_sample, leaky_relu, mse_loss
 from torch.optim import Optimizer
 
 from zoo.draws import Draws, SampleDraws
-from zoo.gan import GAN, Average, OptimizerFactory, frozen
+from zoo.gan import GAN, Average, OptimizerFactory, frozen, set_learning_rate
 from zoo.losses import best, judged_fake, judged_real, r1_penalty
 from zoo.precision import Precision
 from zoo.render import (
@@ -534,10 +534,3 @@ class PiGAN(GAN):
     def density_noise(self) -> float:
         """Standard deviation of the noise on raw densities."""
         return max(0.0, 1 - self.iterations / self.noise_iterations) if self.noise_iterations else 0.0
-
-
-def set_learning_rate(optimizer: Optimizer, learning_rate: float | None) -> None:
-    """Give all of an optimizer this learning rate, or each group its share of it; None leaves them."""
-    if learning_rate is not None:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * group.get("share", 1.0)
