@@ -241,9 +241,10 @@ def test_ellipsoids_have_the_size_and_colour_of_their_cars() -> None:
         torch.testing.assert_close(blob[:, inside].mean(1), colour, atol=1e-3, rtol=0)
 
 
-def test_scores_render_no_training_cars(tmp_path) -> None:
+def test_scores_render_no_training_cars(tmp_path, monkeypatch) -> None:
     from zoo.evaluate.protocol import evaluate
 
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     cars = Cars(train_count=100, test_count=100, root=str(tmp_path / "cars"))
     (tmp_path / "pictures").mkdir()
     for index in range(4):
