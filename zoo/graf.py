@@ -520,6 +520,7 @@ class GRAF(GAN):
         mirror: half of all patches, real and generated, are mirrored before they are judged.
         milestones: both learning rates are multiplied by ``decay`` at each of these iterations.
         precision: of the discriminator, but for R1.
+        max_skips: as in ``zoo.gan.GAN``.
     """
 
     def __init__(
@@ -538,8 +539,9 @@ class GRAF(GAN):
         milestones: Sequence[int] = (50_000, 100_000, 200_000),
         decay: float = 0.5,
         precision: Precision = "float32",
+        max_skips: int = 3,
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision)
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision, max_skips)
         self.patches, self.r1_weight, self.mirror = patches, r1_weight, mirror
         self.density_noise, self.noise_iterations = density_noise, noise_iterations
         self.milestones, self.decay = milestones, decay
