@@ -890,12 +890,16 @@ class Generator(nn.Module):
         """``map`` and ``render``."""
         return self.render(self.map(latent), camera, **kwargs)
 
+    def foreground(self, styles: Latent) -> Latent:
+        """The scenes without their backgrounds: then depth and opacity are those of the objects alone."""
+        there = styles.present.clone()
+        there[:, -1] = False
+        return styles._replace(present=there)
+
     def density(self, points: Tensor, styles: Latent) -> Tensor:
         """Density per world length [B, N, 1] of the objects, without the background, at points [B, N, 3]."""
         nowhere = torch.zeros_like(points)
-        alone = styles._replace(present=styles.present.clone())
-        alone.present[:, -1] = False
-        return self.scene(Samples(points, nowhere, nowhere[..., :1]), alone)[0][:, :, 0]
+        return self.scene(Samples(points, nowhere, nowhere[..., :1]), self.foreground(styles))[0][:, :, 0]
 
     def masks(
         self, styles: Latent, camera: Camera, *, resolution: int | None = None, farthest: Tensor | None = None
@@ -918,18 +922,27 @@ class Generator(nn.Module):
         return self.render(self.map(latent), camera, draws=draws, farthest=farthest).image
 
     def turntable(self, latent: Latent, n: int) -> tuple[Latent, Camera]:
-        """Scenes and cameras that show each of B scenes with its objects turned n ways, scene after scene, B n long.
+        """Scenes and cameras that show each of B scenes from n sides, scene after scene, B n long.
 
-        The boxes turn where they stand, through their whole range; a full circle is left open at its end.
+        The pictures are those of boxes that turn through their whole range before a camera that stays, but here the
+        camera goes round boxes that stay, and takes the background with it. The middle of the objects is moved into
+        the axis of the turn. A full circle is left open at its end.
         """
         first, last = self.boxes.rotation
         full = abs(last - first) == 1
-        share = torch.arange(n) / n if full else torch.linspace(0, 1, n)
-        boxes = turned(between(first, last, share)).to(self.device)[None, :, None]
-        rotation = boxes.expand(len(latent.shape), -1, latent.shape.shape[1], 3, 3).flatten(0, 1)
-        repeated = Latent(*(x.repeat_interleave(n, 0) for x in latent))._replace(rotation=rotation)
-        camera = self.poses.turntable(n).to(self.device)
-        return repeated, Camera(*(x.repeat(len(latent.shape), 1, 1) for x in camera))
+        turn = turned((last - first) * (torch.arange(n) / n if full else torch.linspace(0, 1, n))).to(self.device)
+        camera, batch = self.poses.turntable(n).to(self.device), len(latent.shape)
+        round_it = turn.roll((-1, -1), (1, 2)) @ camera.pose[:, :3]  # the matrix in the zoo's axes
+        camera = camera._replace(pose=torch.cat([round_it, camera.pose[:, 3:]], dim=1))
+
+        there = latent.present[:, :-1, None].to(latent.place.dtype)
+        aside = (there * latent.place).sum(1, keepdim=True) / there.sum(1, keepdim=True).clamp(min=1)
+        aside[..., 2] = 0
+        rotation = turned(torch.tensor(first)).to(latent.rotation).expand_as(latent.rotation)
+        scenes = latent._replace(place=latent.place - aside, rotation=rotation)
+        scenes = Latent(*(x.repeat_interleave(n, 0) for x in scenes))
+        behind = scenes.background_rotation @ turn.mT.repeat(batch, 1, 1)
+        return scenes._replace(background_rotation=behind), Camera(*(x.repeat(batch, 1, 1) for x in camera))
 
     @property
     def edits(self) -> dict[str, Callable]:
