@@ -20,25 +20,19 @@ from zoo.export.views import edit_named, turntable_views
 from zoo.gan import GAN, Average
 from zoo.giraffe import (
     GIRAFFE,
-    BoxPrior,
-    Counts,
     Discriminator,
     Field,
     Generator,
     Latent,
     NeuralRenderer,
     Octaves,
-    ScenePoses,
     SceneVolume,
     StratifiedDepths,
-    are_free,
     densest,
-    to_paper,
-    to_zoo,
-    turned,
     weighted,
 )
-from zoo.giraffe_extras import EDITS
+from zoo.giraffe_extras import EDITS, object_masks
+from zoo.giraffe_scenes import BoxPrior, Counts, ScenePoses, are_free, to_paper, to_zoo, turned
 from zoo.paths import CONFIGS
 from zoo.render import Camera, Volume
 from zoo.weights.bundle import build, save_bundle
@@ -233,7 +227,7 @@ def test_where_objects_are_seen() -> None:
 
     def seen(*place: float) -> Tensor:
         with torch.no_grad():
-            return generator.masks(at(place), camera, resolution=32)[0, 0] > 0.5
+            return object_masks(generator, at(place), camera, resolution=32)[0, 0] > 0.5
 
     rows, columns = seen(0.0, 0.8, 0.0).nonzero().T  # to the right
     assert columns.min() > 8 and (rows.float().mean() - 7.5).abs() < 1
