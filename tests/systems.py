@@ -110,8 +110,8 @@ def giraffe() -> dict[str, Any]:
     generator = {
         "objects": field(6),
         "background": field(6, skips=[]),
-        "boxes": {"class_path": "zoo.giraffe.BoxPrior", "init_args": {"count": 2}},
-        "poses": {"class_path": "zoo.giraffe.ScenePoses", "init_args": {"polar": [0.3, 0.5]}},
+        "boxes": {"class_path": "zoo.giraffe_scenes.BoxPrior", "init_args": {"count": 2}},
+        "poses": {"class_path": "zoo.giraffe_scenes.ScenePoses", "init_args": {"polar": [0.3, 0.5]}},
         "volume": {"class_path": "zoo.giraffe.SceneVolume", "init_args": {"depths": depths, "chunk": 200}},
         "renderer": {
             "class_path": "zoo.giraffe.NeuralRenderer",

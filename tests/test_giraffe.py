@@ -15,31 +15,26 @@ from torch.utils.data import DataLoader
 from tests.tiny import CONFIG
 from zoo.cli import main
 from zoo.draws import SampleDraws, TrainingDraws
+from zoo.evaluate.consistency import consistency
 from zoo.export.views import edit_named, turntable_views
 from zoo.gan import GAN, Average
 from zoo.giraffe import (
     GIRAFFE,
-    BoxPrior,
-    Counts,
     Discriminator,
     Field,
     Generator,
     Latent,
     NeuralRenderer,
     Octaves,
-    ScenePoses,
     SceneVolume,
     StratifiedDepths,
-    are_free,
     densest,
-    to_paper,
-    to_zoo,
-    turned,
     weighted,
 )
-from zoo.giraffe_extras import EDITS
+from zoo.giraffe_extras import EDITS, object_masks
+from zoo.giraffe_scenes import BoxPrior, Counts, ScenePoses, are_free, to_paper, to_zoo, turned
 from zoo.paths import CONFIGS
-from zoo.render import Volume
+from zoo.render import Camera, Volume
 from zoo.weights.bundle import build, save_bundle
 
 DEPTHS = StratifiedDepths(1.0, 4.5, 24)
@@ -232,7 +227,7 @@ def test_where_objects_are_seen() -> None:
 
     def seen(*place: float) -> Tensor:
         with torch.no_grad():
-            return generator.masks(at(place), camera, resolution=32)[0, 0] > 0.5
+            return object_masks(generator, at(place), camera, resolution=32)[0, 0] > 0.5
 
     rows, columns = seen(0.0, 0.8, 0.0).nonzero().T  # to the right
     assert columns.min() > 8 and (rows.float().mean() - 7.5).abs() < 1
@@ -275,20 +270,43 @@ def test_near_cameras_have_shorter_rays_in_the_limit_of_large_batches() -> None:
     torch.testing.assert_close(along, torch.tensor([[0.5], [1.0]]).expand(2, 25))
 
 
-def test_a_turntable_turns_the_boxes_and_not_the_camera() -> None:
+@pytest.mark.parametrize("rotation", [(0.0, 1.0), (0.4, 0.6)])
+def test_a_camera_round_still_boxes_sees_what_a_still_one_sees_of_turning_boxes(rotation) -> None:
+    generator = tiny_generator(boxes=BoxPrior(1, rotation=rotation), background_rotation=(0.0, 0.5))
+    latent = generator.latents(2, TrainingDraws(0, 0))
+    scenes, cameras = generator.turntable(latent, 4)
+    assert (scenes.rotation == scenes.rotation[0]).all() and cameras.origins.unique(dim=0).shape == (4, 3)
+    turns = torch.arange(4) / 4 if rotation == (0.0, 1.0) else torch.linspace(0.4, 0.6, 4)
+    still = Latent(*(x.repeat_interleave(4, 0) for x in latent))
+    still = still._replace(rotation=turned(turns)[:, None].repeat(2, 1, 1, 1), place=scenes.place)
+    middle = generator.cameras(1, None)
+    with torch.no_grad():
+        expected = generator.render(still, Camera(*(x.expand(8, -1, -1) for x in middle)))
+        rendered = generator.render(scenes, cameras)
+    assert (expected.image[0] - expected.image[1]).abs().max() > 1e-4
+    for ours, theirs in zip(rendered, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4, equal_nan=True)
+
+
+def test_several_objects_go_round_together() -> None:
     generator = tiny_generator()
     latent = generator.latents(2, TrainingDraws(0, 0))
-    scenes, camera = generator.turntable(latent, 4)
-    assert torch.equal(camera.pose, camera.pose[:1].expand(8, -1, -1))
-    quarters = turned(torch.tensor([0.0, 0.25, 0.5, 0.75]))
-    torch.testing.assert_close(scenes.rotation, quarters[:, None].expand(4, 2, 3, 3).repeat(2, 1, 1, 1))
-    assert torch.equal(scenes.place[:4], latent.place[:1].expand(4, -1, -1))
-    face = tiny_generator(boxes=BoxPrior(1, rotation=(0.4, 0.6)))
-    scenes, _ = face.turntable(face.latents(1, TrainingDraws(0, 0)), 3)
-    torch.testing.assert_close(scenes.rotation[:, 0], turned(torch.tensor([0.4, 0.5, 0.6])))
-    with torch.no_grad():
-        image = generator.render(*generator.turntable(latent, 2)).image
-    assert (image[0] - image[1]).abs().max() > 1e-4
+    latent.present[1, 1] = False
+    scenes, _ = generator.turntable(latent, 3)
+    place = scenes.place[::3]
+    torch.testing.assert_close(place[0].diff(dim=0), latent.place[0].diff(dim=0))
+    torch.testing.assert_close(place[0, :, :2].mean(0), torch.zeros(2))
+    torch.testing.assert_close(place[1, 0, :2], torch.zeros(2))
+    assert torch.equal(place[..., 2], latent.place[..., 2])
+
+
+def test_a_solid_box_holds_together_in_3d() -> None:
+    boxes = BoxPrior(1, (0.6, 0.35, 0.3), (0.6, 0.35, 0.3), (-0.2, -0.2, 0.0), (0.2, 0.2, 0.0))
+    volume, poses = SceneVolume(StratifiedDepths(1, 4, 60)), ScenePoses(polar=(0.3, 0.4))
+    generator = solid(tiny_generator(boxes=boxes, poses=poses, volume=volume, volume_resolution=24))
+    numbers = consistency(generator, 1)
+    assert numbers["silhouettes"] > 0.9 and numbers["surface"] > 0.98
+    assert numbers["outside"] == numbers["nonfinite"] == 0 and 0.05 < numbers["opacity"] < 0.5
 
 
 # Edits

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -70,6 +71,32 @@ def free_port() -> int:
 
 def kept(folder: Path, rank: int = 0) -> dict:
     return torch.load(folder / f"kept-{rank}.pt", weights_only=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_two_processes_stay_alike_and_resume_exactly(system, tmp_path) -> None:
+    """Three trainings in one pair of processes: all at once, the first part of it, and the rest."""
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    last = str(halves / "checkpoints" / "last.ckpt")
+    commands = [
+        ["fit", "-c", write(SYSTEMS[system](), folder), *TWO, "--trainer.callbacks+=tests.systems.Keep", *words]
+        for folder, *words in [
+            (whole, "--trainer.max_steps", "7"),
+            (halves, "--trainer.max_steps", "5"),
+            (halves, "--trainer.max_steps", "7", "--ckpt_path", last),
+        ]
+    ]
+    words = ["tests.commands", *(shlex.join(command) for command in commands)]
+    port = str(free_port())
+    pair = [start(words, tmp_path, LOCAL_RANK=rank, MASTER_PORT=port) for rank in "01"]
+    assert finish(*pair) == [0, 0], log(tmp_path)
+
+    seen = [(whole / f"seen-{rank}.txt").read_text() for rank in (0, 1)]
+    assert seen[0] != seen[1] and seen[0].count("\n") == seen[1].count("\n") == 7
+    assert kept(whole, 0)["losses"] != kept(whole, 1)["losses"]
+    assert differences(kept(whole, 0)["state"], kept(whole, 1)["state"]) == []
+    assert_same_run(whole, halves)
 
 
 @pytest.mark.slow

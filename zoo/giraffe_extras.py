@@ -1,4 +1,4 @@
-"""What was released with GIRAFFE beside the model: edits of scenes, and the plain 2D GAN it is compared with.
+"""What was released with GIRAFFE beside the model: edits of scenes, other features, the 2D GAN it is compared with.
 
 An edit shows B scenes in ``frames`` pictures each, scene after scene: ``(generator, latent, frames, draws)`` to latents
 and cameras, both B frames long. It says where boxes are by shares of the ranges of ``BoxPrior``, 0 for the least and 1
@@ -14,12 +14,23 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, leaky_relu, linear
 from torch.nn.functional import interpolate as resize
-from torch.nn.functional import leaky_relu
 
 from zoo.draws import Draws
-from zoo.giraffe import Block, Boxes, Generator, Latent
-from zoo.render import Camera, FixedPoses, Rays, Rendered, pixel_corners, through
+from zoo.giraffe import Generator, Latent
+from zoo.giraffe_scenes import Boxes
+from zoo.render import (
+    Camera,
+    FixedPoses,
+    Rays,
+    Rendered,
+    closed,
+    pixel_corners,
+    through,
+    to_map,
+    transmission_weights,
+)
 
 Path = tuple[Latent, Camera]
 
@@ -208,7 +219,95 @@ EDITS: dict[str, Callable[[Generator, Latent, int, Draws], Path]] = {
     "swap-background": partial(swap, codes=("background_shape", "background_appearance")),
 }
 
+# What else a field and a scene can do
+
+
+class GaussianFeatures(nn.Module):
+    """sin and cos of x / downscale times pi along fixed random directions (Tancik 2020).
+
+    Args:
+        features: how many directions, a multiple of 3.
+        downscale: what x is divided by.
+        after: numbers of the random stream that other features took before: the published field draws its directions
+            for points first and those for views after them, from one stream.
+        std: of the directions' entries.
+    """
+
+    def __init__(self, features: int = 30, downscale: float = 2.0, after: int = 0, std: float = 4.0) -> None:
+        import numpy as np
+
+        super().__init__()
+        self.downscale, self.channels = downscale, 2 * features
+        numbers = np.random.RandomState(42).randn(after + 3 * features)[after:]
+        directions = torch.from_numpy(std * numbers).float().reshape(features, 3)
+        self.register_buffer("directions", directions, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., 3] to [..., channels]: all sines, then all cosines."""
+        angles = linear(x / self.downscale * math.pi, self.directions)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def object_masks(
+    generator: Generator,
+    styles: Latent,
+    camera: Camera,
+    *,
+    resolution: int | None = None,
+    farthest: Tensor | None = None,
+) -> Tensor:
+    """Opacity of each object as if it were alone, [B, N, h, w]; what lies at the last sample is not counted."""
+    rays = generator.rays(camera, generator.side(resolution), farthest)
+    samples, scene = generator.volume.depths(rays, None), generator.scene
+    placed = scene.place(samples, styles)
+    densities = scene.densities(scene.query(placed, styles)[0], placed, styles)
+    lengths = closed(samples.t, samples.directions)
+    alone = [to_map(transmission_weights(d, lengths).sum(-1, keepdim=True)) for d in densities[:-1]]
+    return torch.cat(alone, dim=1)
+
+
 # The 2D baseline
+
+
+class Block(nn.Module):
+    """Residual block with a tenth of the residue (Mescheder 2018)."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        hidden = min(channels_in, channels_out)
+        self.first = nn.Conv2d(channels_in, hidden, 3, padding=1)
+        self.second = nn.Conv2d(hidden, channels_out, 3, padding=1)
+        same = channels_in == channels_out
+        self.skip = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.skip(x) + 0.1 * self.second(leaky_relu(self.first(leaky_relu(x, 0.2)), 0.2))
+
+
+class ResidualDiscriminator(nn.Module):
+    """Residual blocks with average pooling (Mescheder 2018).
+
+    Args:
+        resolution: side of the images [pixels], a power of two.
+        channels: of the first convolution; doubled at every size.
+        most: most channels.
+    """
+
+    def __init__(self, resolution: int = 64, channels: int = 16, most: int = 512) -> None:
+        super().__init__()
+        count = round(math.log2(resolution / 4))
+        widths = [min(channels * 2**i, most) for i in range(count + 1)]
+        self.enter = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.blocks = nn.ModuleList([Block(widths[0], widths[0])])
+        self.blocks.extend(Block(widths[i], widths[i + 1]) for i in range(count))
+        self.score = nn.Linear(16 * widths[-1], 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores [B, 1] of images [B, 3, H, H] in [-1, 1]."""
+        x = self.blocks[0](self.enter(images))
+        for block in self.blocks[1:]:
+            x = block(avg_pool2d(x, 3, 2, padding=1))
+        return self.score(leaky_relu(x.flatten(1), 0.2))
 
 
 class PlainLatent(NamedTuple):

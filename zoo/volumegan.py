@@ -798,6 +798,8 @@ class VolumeGAN(GAN):
 
         # Without the regularisers, which would make the curves jump.
         self.log_dict({"loss_g": terms["fake"].detach(), "loss_d": (paid_fake + paid_real).detach()}, prog_bar=True)
+        for mean in (self.generator.mean_w, self.mean_path):  # over the batches of all processes
+            mean.copy_(self.trainer.strategy.reduce(mean.clone(), reduce_op="mean"))
         for average in self.averages.values():
             average.update(self.generator)
         self.count(len(real))

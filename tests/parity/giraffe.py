@@ -17,29 +17,31 @@ from tests.parity.harness import Case, Replay
 from zoo.gan import Average
 from zoo.giraffe import (
     GIRAFFE,
-    Block,
-    BoxPrior,
-    Counts,
     Discriminator,
     Field,
-    GaussianFeatures,
     Generator,
     Latent,
     NearestUp,
     NeuralRenderer,
     Octaves,
-    ResidualDiscriminator,
-    ScenePoses,
     SceneVolume,
     SmoothUp,
     StratifiedDepths,
-    are_free,
     densest,
-    to_zoo,
-    turned,
     weighted,
 )
-from zoo.giraffe_extras import EDITS, PlainGenerator, PlainLatent, between_codes, wander
+from zoo.giraffe_extras import (
+    EDITS,
+    Block,
+    GaussianFeatures,
+    PlainGenerator,
+    PlainLatent,
+    ResidualDiscriminator,
+    between_codes,
+    object_masks,
+    wander,
+)
+from zoo.giraffe_scenes import BoxPrior, Counts, ScenePoses, are_free, to_zoo, turned
 from zoo.render import Camera, Samples, closed, open_ended, pixel_corners, to_map, transmission_weights
 from zoo.weights import giraffe
 from zoo.weights.giraffe import (
@@ -246,7 +248,7 @@ def render(case: Case) -> None:
     generator.scene.compose = weighted
     march(case, "no_background", generator, latent._replace(present=no_background), camera, farthest)
     march(case, "only_background", generator, latent._replace(present=only_background), camera, farthest)
-    case.compare("alpha_map", generator.masks(latent, camera, farthest=farthest))
+    case.compare("alpha_map", object_masks(generator, latent, camera, farthest=farthest))
     march(case, "ema", averaged, latent, camera, farthest)
     bigger = case.config["extra_resolution_vol"] * 2**generator.renderer.stages
     march(case, "bigger", generator, latent, camera, farthest, resolution=bigger)
@@ -882,10 +884,10 @@ def as_config(config: dict) -> dict:
             "objects": field(config["decoder_kwargs"]),
             "background": field(config["background_generator_kwargs"]),
             "boxes": {
-                "class_path": "zoo.giraffe.BoxPrior",
+                "class_path": "zoo.giraffe_scenes.BoxPrior",
                 "init_args": asdict(build_boxes(config["bounding_box_generator_kwargs"])),
             },
-            "poses": {"class_path": "zoo.giraffe.ScenePoses", "init_args": asdict(poses)},
+            "poses": {"class_path": "zoo.giraffe_scenes.ScenePoses", "init_args": asdict(poses)},
             "volume": {
                 "class_path": "zoo.giraffe.SceneVolume",
                 "init_args": {"depths": {"class_path": "zoo.giraffe.StratifiedDepths", "init_args": depths}},

@@ -1,7 +1,8 @@
 """Numbers that say whether a generator makes solid objects in its box, or clouds, billboards and pictures that differ.
 
 Everything is asked of the generator's interface: samples, turntable views, depths, opacities, densities. The camera is
-taken to move round an object that stands still.
+taken to move round an object that stands still. Generators whose background is rendered like their objects, so that
+pictures are opaque everywhere, have a ``foreground(styles)``: the same styles without it.
 
 * ``outside``: share of the occupied volume outside the object's bounds, in a cube twice their size. 0 is ideal.
 * ``silhouettes``: each view's silhouette (opacity above 1/2) against that of the visual hull made of the other views'
@@ -109,15 +110,17 @@ def longest_side(generator: nn.Module) -> float:
 def turntable_views(
     generator: nn.Module, index: int, views: int, resolution: int | None, seed: int, truncation: float
 ) -> tuple[Views, Any]:
-    """Sample ``index`` from all sides, without jitter, and its styles."""
+    """Sample ``index`` from all sides, without jitter, and the styles that it is shown with."""
     resolution = resolution or generator.resolution
     with evaluating(generator):
         latent = generator.latents(1, SampleDraws(seed, [index], generator.bounds.device))
         latents, camera = generator.turntable(latent, views)
-        rendered = generator.render(
-            generator.map(latents, truncation=truncation), camera, resolution=resolution, draws=None
-        )
-        styles = generator.map(latent, truncation=truncation)
+        styles = generator.map(latents, truncation=truncation)
+        rendered = generator.render(styles, camera, resolution=resolution)
+        if hasattr(generator, "foreground"):
+            alone = generator.render(generator.foreground(styles), camera, resolution=resolution)
+            rendered = rendered._replace(depth=alone.depth, opacity=alone.opacity)
+        styles = generator.map(type(latents)(*(x[:1] for x in latents)), truncation=truncation)
         # Some systems render opacity and depth smaller than the picture.
         rays = generator.rays(camera, rendered.opacity.shape[-1])
     rays = Rays(rays.origins, torch.nn.functional.normalize(rays.directions, dim=-1))
