@@ -278,6 +278,16 @@ def test_every_size_of_patches_is_judged(size, convolutions):
         judge(torch.rand(2, 3, 16, 16))
 
 
+def test_instance_norm_hides_contrast():
+    patches = torch.rand(2, 3, 32, 32) - 0.5
+    torch.manual_seed(0)
+    blind = Discriminator(32, 2).eval()
+    seeing = Discriminator(32, 2, norm=False).eval()
+    seeing.load_state_dict(blind.state_dict())
+    assert torch.allclose(blind(patches), blind(10 * patches), rtol=1e-2)
+    assert torch.allclose(10 * seeing(patches), seeing(10 * patches), rtol=1e-4)
+
+
 def test_other_sizes_of_patches_are_refused():
     with pytest.raises(ValueError, match="take a size of 32, 64 or 128"):
         Discriminator(48)

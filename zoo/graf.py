@@ -438,16 +438,18 @@ class Discriminator(nn.Module):
     Args:
         size: side of the patches [points]: 32, 64 or 128.
         channels: unit of width; the last convolution but one has eight times as many.
+        norm: instance norm, which hides from it how bright a patch is and how much of it is covered; always there in
+            published experiments.
 
     Raises:
         ValueError: patches of this size were not published.
     """
 
-    def __init__(self, size: int = 32, channels: int = 64) -> None:
+    def __init__(self, size: int = 32, channels: int = 64, norm: bool = True) -> None:
         super().__init__()
         if size not in (32, 64, 128):
             raise ValueError(f"Patches of {size}x{size} points cannot be judged; take a size of 32, 64 or 128.")
-        self.size = size
+        self.size, self.norm = size, norm
         smaller = {32: [], 64: [channels], 128: [channels // 2, channels]}[size]
         widths = [3, *smaller, 2 * channels, 4 * channels, 8 * channels]
         strided = [nn.Conv2d(i, o, 4, stride=2, padding=1, bias=False) for i, o in itertools.pairwise(widths)]
@@ -467,7 +469,7 @@ class Discriminator(nn.Module):
         *strided, final = self.convolutions
         for i, convolution in enumerate(strided):
             x = convolution(x)
-            if i >= self.first_norm:
+            if self.norm and i >= self.first_norm:
                 x = instance_norm(x)
             x = leaky_relu(x, 0.2)
         return final(x).flatten(1)
