@@ -93,6 +93,20 @@ class Styles(NamedTuple):
     volume: Tensor
 
 
+def doublings(start: int, end: int, what: str) -> list[int]:
+    """Twice the start, twice that, and so on, up to the end.
+
+    Raises:
+        ValueError: they miss the end.
+    """
+    sides = [start]
+    while sides[-1] < end:
+        sides.append(2 * sides[-1])
+    if sides[-1] != end:
+        raise ValueError(f"{what} must be {start}, doubled any number of times, not {end}.")
+    return sides[1:]
+
+
 # The structural feature volume
 
 
@@ -112,7 +126,7 @@ class StructuralVolume(nn.Module):
     ) -> None:
         super().__init__()
         widths = [base_channels, base_channels]
-        for _ in range(round(math.log2(resolution / start))):
+        for _ in doublings(start, resolution, "The volume's side"):
             widths.append(max(widths[-1] // 2, channels))
         self.channels = widths[-1]
         self.constant = nn.Parameter(torch.ones(1, base_channels, start, start, start))
@@ -356,6 +370,9 @@ class TwiceWeighed(Volume):
 # The 2D neural renderer
 
 
+IN_CACHE = 2**18  # numbers that a processor's cache holds
+
+
 def width(resolution: int, base: int, most: int) -> int:
     """Channels at a resolution: fewer, the finer it is."""
     return min(base // resolution, most)
@@ -372,9 +389,13 @@ class StyledLayer(nn.Module):
     def forward(self, x: Tensor, w: Tensor, drawn: Tensor | None, clamp: float | None) -> Tensor:
         """x [B, C_in, H, W] and w [B, D] to [B, C_out, H, W], or twice as large."""
         y = self.conv(x, w, GAIN)
-        added = self.noise(drawn) * GAIN, (self.conv.bias * GAIN)[:, None, None]
-        y = y + added[0] + added[1] if y.requires_grad else y.add_(added[0]).add_(added[1])
-        return activate(y, clamp, gain=1)
+        noise, bias = self.noise(drawn) * GAIN, (self.conv.bias * GAIN)[:, None, None]
+        if y.requires_grad:
+            return activate(y + noise + bias, clamp, gain=1)
+        few = max(1, IN_CACHE // y[:, 0].numel())
+        for part, of_part in zip(y.split(few, 1), bias.split(few), strict=True):
+            activate(part.add_(noise).add_(of_part), clamp, gain=1)
+        return y
 
 
 class PainterBlock(nn.Module):
@@ -413,11 +434,8 @@ class Painter(nn.Module):
         w_dim: int = 512,
     ) -> None:
         super().__init__()
-        levels = math.log2(resolution / low)
-        if levels != int(levels) or levels < 0:
-            raise ValueError(f"The picture's side must be that of the features, {low}, doubled, not {resolution}.")
         self.low, self.resolution, self.clamp, self.bounded_output = low, resolution, clamp, bounded_output
-        sides = [low * 2**i for i in range(int(levels) + 1)]
+        sides = [low, *doublings(low, resolution, "The picture's side")]
         widths = [width(side, base_channels, most_channels) for side in sides]
         self.start = Convolution(widths[0], 3, 1) if learned_start else None
         self.blocks = nn.ModuleList(
@@ -473,6 +491,7 @@ class Generator(nn.Module):
         latent_dim: size of z.
         mapping_dim: width of the mapping network.
         mapping_layers: how many it has.
+        mapping_rate: its learning rate, as a share of the others'.
         truncated_layers: layers, from the first, whose w truncation moves; None for all.
         bounds: world box of the object, two corners.
     """
@@ -487,6 +506,7 @@ class Generator(nn.Module):
         latent_dim: int = 512,
         mapping_dim: int = 512,
         mapping_layers: int = 8,
+        mapping_rate: float = 0.01,
         truncated_layers: int | None = 8,
         bounds: tuple[tuple[float, float, float], tuple[float, float, float]] = ((-0.15,) * 3, (0.15,) * 3),
     ) -> None:
@@ -501,7 +521,7 @@ class Generator(nn.Module):
         self.latent_dim, self.resolution, self.truncated_layers = latent_dim, painter.resolution, truncated_layers
         self.num_layers = field.num_layers + painter.num_layers
         w_dim = structure.style.in_features
-        self.mapping = Mapping(latent_dim, mapping_dim, w_dim, mapping_layers)
+        self.mapping = Mapping(latent_dim, mapping_dim, w_dim, mapping_layers, mapping_rate)
         self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
         self.register_buffer("mean_w", torch.zeros(w_dim))
         self.register_buffer("lod", torch.zeros(()))  # how many of the finest levels are not trained yet
@@ -527,8 +547,9 @@ class Generator(nn.Module):
             layers: by default ``truncated_layers``.
         """
         w = self.mapping(latent.z)[:, None].expand(-1, self.num_layers, -1)
-        if truncation != 1:
-            layers = layers or self.truncated_layers or self.num_layers
+        if truncation < 1:
+            layers = self.truncated_layers if layers is None else layers
+            layers = self.num_layers if layers is None else layers
             w = torch.cat([torch.lerp(self.mean_w.expand_as(w), w, truncation)[:, :layers], w[:, layers:]], dim=1)
         return self.styles(w)
 
@@ -621,7 +642,6 @@ class DiscriminatorBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, residual: bool) -> None:
         super().__init__()
-        self.from_rgb = Convolution(3, channels_in, 1)
         self.first = Convolution(channels_in, channels_in, 3)
         self.second = Convolution(channels_in, channels_out, 3, down=True)
         self.skip = Convolution(channels_in, channels_out, 1, down=True, bias=False) if residual else None
@@ -641,7 +661,7 @@ class Discriminator(nn.Module):
         resolution: side of the images.
         base_channels, most_channels: a layer has base_channels / its resolution channels, but at most so many.
         clamp: bound of all activations, which 16 bits need; None for none.
-        groups: images that are compared by their standard deviation.
+        groups: images that are compared by their standard deviation; 0 for no comparison.
         residual: with shortcuts around the blocks.
         last: side at which convolutions end.
     """
@@ -658,12 +678,11 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.resolution, self.clamp, self.groups, self.last = resolution, clamp, groups, last
-        sides = [resolution]
-        while sides[-1] > last:
-            sides.append(sides[-1] // 2)
-        widths = [width(side, base_channels, most_channels) for side in sides]
+        self.sides = [last, *doublings(last, resolution, "The discriminator's resolution")][::-1]
+        widths = [width(side, base_channels, most_channels) for side in self.sides]
+        self.from_rgb = nn.ModuleList(Convolution(3, w, 1) for w in widths)
         self.blocks = nn.ModuleList(DiscriminatorBlock(i, o, residual) for i, o in itertools.pairwise(widths))
-        self.final = Convolution(widths[-1] + 1, widths[-1], 3)
+        self.final = Convolution(widths[-1] + (groups > 0), widths[-1], 3)
         self.dense = Dense(widths[-1] * last**2, widths[-1])
         self.score = Dense(widths[-1], 1)
         self.register_buffer("lod", torch.zeros(()))
@@ -674,27 +693,29 @@ class Discriminator(nn.Module):
         Raises:
             ValueError: no level takes images of this side, or the batch does not suit the groups.
         """
-        sides = [self.resolution // 2**i for i in range(len(self.blocks))]
-        if images.shape[-1] not in sides:
-            names = ", ".join(map(str, sides))
+        if images.shape[-1] not in self.sides:
+            names = ", ".join(map(str, self.sides))
             raise ValueError(f"This discriminator takes images of side {names}, not {images.shape[-1]}.")
         x = self.features(images, missing_levels(self, images.shape[-1]))
-        x = activate(self.final(with_deviation(x, self.groups), GAIN), self.clamp, gain=1)
+        if self.groups:
+            x = with_deviation(x, self.groups)
+        x = activate(self.final(x, GAIN), self.clamp, gain=1)
         x = activate(self.dense(x.flatten(1), GAIN), gain=1)
         return Judgement(self.score(x))
 
     def features(self, images: Tensor, lod: float) -> Tensor:
         """What is left at the lowest resolution, [B, C, last, last]; the finest ``lod`` levels are left out."""
-        blocks = self.blocks[round(math.log2(self.resolution / images.shape[-1])) :]
-        if lod > len(blocks) - 1:
-            raise ValueError(f"lod is {lod}, but one of the {len(blocks)} levels must be there.")
+        finest = self.sides.index(images.shape[-1])
+        if lod >= len(self.sides) - finest:
+            raise ValueError(f"lod is {lod}, but one of the {len(self.sides) - finest} levels must be there.")
         x = None
-        for i, block in enumerate(blocks):
+        for i, from_rgb in enumerate(self.from_rgb[finest:]):
             if lod < i + 1:
                 if i - 1 < lod:  # images enter here, or fade into what the finer level made of them
-                    entered = activate(block.from_rgb(images, GAIN), self.clamp, gain=1)
+                    entered = activate(from_rgb(images, GAIN), self.clamp, gain=1)
                     x = entered if i <= lod else torch.lerp(x, entered, lod - math.floor(lod))
-                x = block(x, self.clamp)
+                for block in self.blocks[finest + i : finest + i + 1]:  # after the last level there is none
+                    x = block(x, self.clamp)
             if lod > i:
                 images = avg_pool2d(images, 2)
         return x
