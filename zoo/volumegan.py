@@ -49,6 +49,7 @@ from zoo.layers.stylegan2 import (
     doubled,
     with_deviation,
 )
+from zoo.layers.winograd import directly
 from zoo.losses import judged_fake, judged_real, path_lengths, r1_penalty
 from zoo.precision import Precision
 from zoo.render import (
@@ -856,7 +857,9 @@ class VolumeGAN(GAN):
     def loss_r1(self, real: Tensor) -> Tensor:
         """What the discriminator pays for gradients at real images."""
         real = real.detach().requires_grad_()
-        penalty = r1_penalty(self.discriminator(real).scores, real)
+        with directly():
+            scores = self.discriminator(real).scores
+        penalty = r1_penalty(scores, real)
         return 0.5 * self.r1_weight * self.r1_every * penalty
 
     def grow(self, resolution: int) -> None:
