@@ -10,10 +10,12 @@ from torch.autograd import gradcheck
 from zoo.draws import SampleDraws, TrainingDraws
 from zoo.render import (
     BoundedRelu,
+    BoxedRelu,
     ByMode,
     GaussianPoses,
     HybridPoses,
     Importance,
+    InsideBox,
     InsideSphere,
     Rays,
     Samples,
@@ -160,6 +162,41 @@ def test_depths_inside_a_sphere() -> None:
     assert (samples.t[0, 2] == 2.0).all()  # a ray that misses: all at its nearest point
 
 
+def test_depths_inside_a_box() -> None:
+    rays = axis_rays([0.0, 0.4, 0.6])  # the last one misses; all run along one axis, parallel to four of the faces
+    inward = rays.directions[0, 0]
+    half = torch.where(inward == 0, 0.5, 0.25)
+    samples = InsideBox(tuple(half.tolist()), 8)(rays, TrainingDraws(0, 0))
+    assert (samples.points[0, :2].abs() <= half).all()
+    assert samples.t[0, 0].min() < 1.8125 and samples.t[0, 0].max() > 2.1875  # the first and last eighth of the half
+    assert (samples.t[0, 2] == 2.0).all()
+
+
+def test_depths_inside_a_box_along_slanted_rays() -> None:
+    rays = Rays(
+        torch.tensor([[[-3.0, -3.0, 0.0], [-3.0, 0.0, 0.0]]]), torch.tensor([[[1.0, 1.0, 0.0], [2.0, 1.0, 0.0]]])
+    )
+    t = InsideBox((1.0, 2.0, 1.0), 2)(rays, None).t[0]
+    torch.testing.assert_close(t, torch.tensor([[2.5, 3.5], [1.25, 1.75]]))  # from 2 to 4, and from 1 to 2
+
+
+def test_each_image_has_its_own_rays_without_length() -> None:
+    asked = []
+
+    def field(samples: Samples, condition: None) -> tuple[Tensor, Tensor]:
+        asked.append(samples.t.shape[1])
+        return ball(0.8, 1.7)(samples, condition)
+
+    one, two, three = ([0.0, 3.0, 3.0, 0.5], [1.2, 0.1, 3.0, 3.0], [3.0] * 4)
+    apart = [axis_rays(places) for places in (one, two, three)]
+    together = Rays(*(torch.cat(x) for x in list(zip(*apart, strict=True))[:2]))
+    volume = Volume(InsideSphere(1.0, 8), background=white, intervals=closed, fine=Importance(4))
+    result = volume(field, together, None)
+    assert asked == [2, 2]
+    for i, rays in enumerate(apart):
+        torch.testing.assert_close(result.features[i : i + 1], volume(field, rays, None).features)
+
+
 def test_rays_without_length_are_not_asked_of_the_field() -> None:
     asked = []
 
@@ -179,6 +216,13 @@ def test_bounded_density_is_nothing_outside() -> None:
     points = torch.tensor([[[[0.0, 0.0, 0.2], [0.0, 0.75, 0.0], [1.1, 0.0, 0.0]]]])
     raw = torch.full((1, 1, 3, 1), 1.0)
     assert density(raw, points).flatten().tolist() == pytest.approx([14.0, 7.0, 0.0])
+
+
+def test_boxed_density_is_nothing_outside() -> None:
+    density = BoxedRelu(scale=15.0, shift=-1.0, half=(1.0, 0.5, 2.0), margin=0.25)
+    points = torch.tensor([[[[0.0, 0.0, 1.7], [0.0, -0.375, 0.0], [1.1, 0.0, 0.0], [0.0, 0.6, 0.0]]]])
+    raw = torch.full((1, 1, 4, 1), 1.0)
+    assert density(raw, points).flatten().tolist() == pytest.approx([14.0, 7.0, 0.0, 0.0])
 
 
 def test_rays_do_not_see_each_other() -> None:

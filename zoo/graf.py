@@ -29,6 +29,7 @@ from torch.optim import Optimizer
 
 from zoo.draws import Draws
 from zoo.gan import GAN, Average, OptimizerFactory, frozen
+from zoo.generator import BaseGenerator, density_at
 from zoo.layers.encoding import positional_encoding
 from zoo.losses import judged_fake, judged_real, r1_penalty
 from zoo.precision import Precision
@@ -44,7 +45,6 @@ from zoo.render import (
     Volume,
     expected_depth,
     orbit_cameras,
-    query,
     to_map,
 )
 
@@ -350,7 +350,7 @@ class TwoNetworks(nn.Module):
         return self.volume.density(raw, points)
 
 
-class Generator(nn.Module):
+class Generator(BaseGenerator):
     """Latents and cameras to images.
 
     Args:
@@ -373,31 +373,17 @@ class Generator(nn.Module):
         prior: Callable[[int, int, Draws], Any] = gaussian,
         lens: Lens = perspective,
     ) -> None:
-        super().__init__()
-        self.field, self.volume, self.poses = field, volume, poses
-        self.resolution, self.prior, self.lens = resolution, prior, lens
-        self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
-
-    @property
-    def device(self) -> torch.device:
-        return self.bounds.device
+        super().__init__(poses, resolution, bounds)
+        self.field, self.volume, self.prior, self.lens = field, volume, prior, lens
 
     def latents(self, n: int, draws: Draws) -> Latent:
         """n latents."""
         sizes = [self.field.shape_dim, self.field.appearance_dim]
         return Latent(*self.prior(n, sum(sizes), draws).split(sizes, dim=1))
 
-    def cameras(self, n: int, draws: Draws | None) -> Camera:
-        """n cameras from the prior."""
-        return self.poses(n, draws).to(self.device)
-
     def map(self, latent: Latent, *, truncation: float = 1.0) -> Latent:
         """The codes themselves; truncation below 1 moves them towards zero."""
         return latent if truncation == 1 else Latent(*(truncation * code for code in latent))
-
-    def prepare(self) -> "Generator":
-        """Nothing is stored with finished weights that was not learned."""
-        return self
 
     def rays(self, camera: Camera, resolution: int) -> Rays:
         """Rays [B, R, 3] of all pixels, row by row, through the pixels' top left corners."""
@@ -435,21 +421,9 @@ class Generator(nn.Module):
         distance = expected_depth(integrated) * rays.directions.norm(dim=-1, keepdim=True)
         return Rendered(image, image, to_map(distance), to_map(integrated.opacity))
 
-    def forward(self, latent: Latent, camera: Camera, **kwargs) -> Rendered:
-        """``map`` and ``render``."""
-        return self.render(self.map(latent), camera, **kwargs)
-
     def density(self, points: Tensor, styles: Latent) -> Tensor:
-        """Density per world length [B, N, 1] at points [B, N, 3]."""
-        samples = Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1]))
-        raw, _ = query(getattr(self.volume, "field", self.field), samples, styles, chunk=4096)
-        return self.volume.density(raw, points[:, :, None])[:, :, 0]
-
-    def turntable(self, latent: Latent, n: int) -> tuple[Latent, Camera]:
-        """Latents and cameras that show each of B objects from n sides, object after object, both B n long."""
-        camera = self.poses.turntable(n).to(self.device)
-        codes = (code.repeat_interleave(n, 0) for code in latent)
-        return Latent(*codes), Camera(*(x.repeat(len(latent.shape), 1, 1) for x in camera))
+        """Density per world length [B, N, 1] at points [B, N, 3]; of the second network where there are two."""
+        return density_at(points, getattr(self.volume, "field", self.field), styles, self.volume)
 
 
 # Discriminator
@@ -520,6 +494,7 @@ class GRAF(GAN):
         mirror: half of all patches, real and generated, are mirrored before they are judged.
         milestones: both learning rates are multiplied by ``decay`` at each of these iterations.
         precision: of the discriminator, but for R1.
+        max_skips: as in ``zoo.gan.GAN``.
     """
 
     def __init__(
@@ -538,8 +513,9 @@ class GRAF(GAN):
         milestones: Sequence[int] = (50_000, 100_000, 200_000),
         decay: float = 0.5,
         precision: Precision = "float32",
+        max_skips: int = 3,
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision)
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision, max_skips)
         self.patches, self.r1_weight, self.mirror = patches, r1_weight, mirror
         self.density_noise, self.noise_iterations = density_noise, noise_iterations
         self.milestones, self.decay = milestones, decay

@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 from zoo.draws import Draws, SampleDraws
 from zoo.gan import GAN, Average, OptimizerFactory, frozen, set_learning_rate
+from zoo.generator import BaseGenerator
 from zoo.losses import best, judged_fake, judged_real, r1_penalty
 from zoo.precision import Precision
 from zoo.render import (
@@ -36,7 +37,6 @@ from zoo.render import (
     expected_depth,
     off_the_poles,
     pixel_corners,
-    query,
     through,
     to_map,
 )
@@ -162,7 +162,7 @@ def sine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return x.sin() if x.requires_grad else x.sin_()  # in place is faster
 
 
-class Generator(nn.Module):
+class Generator(BaseGenerator):
     """Latents and cameras to images.
 
     Args:
@@ -185,26 +185,16 @@ class Generator(nn.Module):
         resolution: int = 64,
         bounds: tuple[tuple[float, float, float], tuple[float, float, float]] = ((-0.12,) * 3, (0.12,) * 3),
     ) -> None:
-        super().__init__()
-        self.field, self.volume, self.poses = field, volume, poses
-        self.latent_dim, self.resolution = latent_dim, resolution
+        super().__init__(poses, resolution, bounds)
+        self.field, self.volume, self.latent_dim = field, volume, latent_dim
         self.mapping = MappingNetwork(latent_dim, mapping_dim, field.num_layers + 1, field.hidden_dim)
-        self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
         shape = (1, field.num_layers + 1, field.hidden_dim)
         self.register_buffer("mean_frequencies", torch.full(shape, torch.nan))
         self.register_buffer("mean_phases", torch.full(shape, torch.nan))
 
-    @property
-    def device(self) -> torch.device:
-        return self.bounds.device
-
     def latents(self, n: int, draws: Draws) -> Latent:
         """n latents."""
         return Latent(draws.normal("z", (n, self.latent_dim)))
-
-    def cameras(self, n: int, draws: Draws | None) -> Camera:
-        """n cameras from the prior."""
-        return self.poses(n, draws).to(self.device)
 
     def map(self, latent: Latent, *, truncation: float = 1.0) -> Styles:
         """Frequencies and phases of latents; truncation below 1 moves them towards their means (section 4.4)."""
@@ -256,25 +246,13 @@ class Generator(nn.Module):
         """
         rays = self.rays(camera, resolution or self.resolution)
         field = partial(self.field, lock_view=True) if lock_view else self.field
-        integrated = self.volume(field, rays, self.field.modulate(styles), draws, density_noise)
+        integrated = self.volume(field, rays, self.condition(styles), draws, density_noise)
         image = to_map(integrated.features) * 2 - 1
         return Rendered(image, image, to_map(expected_depth(integrated)), to_map(integrated.opacity))
 
-    def forward(self, latent: Latent, camera: Camera, **kwargs) -> Rendered:
-        """``map`` and ``render``."""
-        return self.render(self.map(latent), camera, **kwargs)
-
-    def density(self, points: Tensor, styles: Styles) -> Tensor:
-        """Density per world length [B, N, 1] at points [B, N, 3]."""
-        directions = torch.zeros_like(points)
-        samples = Samples(points, directions, torch.zeros_like(points[..., :1]))
-        raw, _ = query(self.field, samples, self.field.modulate(styles), chunk=4096)
-        return self.volume.density(raw, points[:, :, None])[:, :, 0]
-
-    def turntable(self, latent: Latent, n: int) -> tuple[Latent, Camera]:
-        """Latents and cameras that show each of B objects from n sides, object after object, both B n long."""
-        camera = self.poses.turntable(n).to(self.device)
-        return Latent(latent.z.repeat_interleave(n, 0)), Camera(*(x.repeat(len(latent.z), 1, 1) for x in camera))
+    def condition(self, styles: Styles) -> list[tuple[Tensor, Tensor]]:
+        """Weights and biases of the sine layers."""
+        return self.field.modulate(styles)
 
 
 # Discriminator

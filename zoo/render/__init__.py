@@ -17,6 +17,7 @@ from zoo.render.cameras import (
 from zoo.render.composite import (
     Background,
     BoundedRelu,
+    BoxedRelu,
     ByMode,
     Density,
     Intervals,
@@ -29,7 +30,17 @@ from zoo.render.composite import (
     transmission_weights,
     white,
 )
-from zoo.render.depths import Depths, FineDepths, Importance, InsideSphere, Samples, Shifted, Stratified, inverse_cdf
+from zoo.render.depths import (
+    Depths,
+    FineDepths,
+    Importance,
+    InsideBox,
+    InsideSphere,
+    Samples,
+    Shifted,
+    Stratified,
+    inverse_cdf,
+)
 from zoo.render.query import Field, query
 from zoo.render.rays import Rays, pixel_centres, pixel_corners, through
 from zoo.render.volume import Integrated, Rendered, Renderer, Volume, expected_depth, to_map

@@ -71,6 +71,26 @@ class BoundedRelu:
         return (self.scale * raw + self.shift).relu() * fade
 
 
+@dataclass(frozen=True)
+class BoxedRelu:
+    """As ``BoundedRelu``, but within a box around the origin: tighter around most objects than a sphere.
+
+    Args:
+        scale, shift: with a negative shift a new field starts almost empty.
+        half: half the lengths of the box along x, y and z [world units].
+        margin: width of the fade inside its faces [world units].
+    """
+
+    scale: float = 1.0
+    shift: float = 0.0
+    half: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    margin: float = 0.1
+
+    def __call__(self, raw: Tensor, points: Tensor) -> Tensor:
+        inside = (points.new_tensor(self.half) - points.abs()).amin(-1, keepdim=True)
+        return (self.scale * raw + self.shift).relu() * (inside / self.margin).clamp(0, 1)
+
+
 # Intervals
 
 

@@ -42,8 +42,11 @@ class Samples(NamedTuple):
         return self.origins[..., None, :] + self.t[..., None] * self.directions[..., None, :]
 
     def take(self, rays: slice | Tensor) -> "Samples":
-        """The samples of some of the rays."""
-        return Samples(*(None if x is None else x[:, rays] for x in self))
+        """The samples of some of the rays: the same ones of every image, or those with these indices [B, K]."""
+        at = (slice(None), rays)
+        if isinstance(rays, Tensor):
+            at = (torch.arange(len(rays), device=rays.device)[:, None], rays)
+        return Samples(*(None if x is None else x[at] for x in self))
 
     def single(self, index: Tensor) -> "Samples":
         """Some samples as rays of one sample each; index [B, K] runs through ray after ray."""
@@ -120,11 +123,42 @@ class InsideSphere:
         a = rays.directions.square().sum(-1, keepdim=True)
         b = (rays.origins * rays.directions).sum(-1, keepdim=True)
         c = rays.origins.square().sum(-1, keepdim=True) - self.radius**2
-        nearest, half = -b / a, (b * b - a * c).clamp(min=0).sqrt() / a
-        shape = (*a.shape[:-1], self.samples)
-        place = 0.5 if draws is None else draws.uniform("jitter", shape)
-        cells = (torch.arange(self.samples, device=a.device, dtype=a.dtype).expand(shape) + place) / self.samples
-        return Samples(rays.origins, rays.directions, nearest + half * (2 * cells - 1))
+        return _in_cells(rays, -b / a, (b * b - a * c).clamp(min=0).sqrt() / a, self.samples, draws)
+
+
+@dataclass(frozen=True)
+class InsideBox:
+    """Depths only where a ray is inside a box around the origin, one drawn from each of equal cells.
+
+    A ray that misses the box gets all its depths where it is nearest to the origin: intervals of no length.
+
+    Args:
+        half: half the lengths of the box along x, y and z [world units].
+        samples: of each ray.
+    """
+
+    half: tuple[float, float, float]
+    samples: int
+
+    def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
+        half = rays.origins.new_tensor(self.half)
+        # A direction along a face never crosses it; at a depth of infinity the other faces decide.
+        steps = 1 / torch.where(rays.directions == 0, 1e-12, rays.directions)
+        middles, reach = -rays.origins * steps, half * steps.abs()
+        near, far = ((middles + side * reach) for side in (-1, 1))
+        near, far = near.amax(-1, keepdim=True), far.amin(-1, keepdim=True)
+        nearest = -(rays.origins * rays.directions).sum(-1, keepdim=True) / rays.directions.square().sum(
+            -1, keepdim=True
+        )
+        middle = torch.where(near < far, (near + far) / 2, nearest)
+        return _in_cells(rays, middle, ((far - near) / 2).clamp(min=0), self.samples, draws)
+
+
+def _in_cells(rays: Rays, middle: Tensor, half: Tensor, samples: int, draws: Draws | None) -> Samples:
+    shape = (*middle.shape[:-1], samples)
+    place = 0.5 if draws is None else draws.uniform("jitter", shape)
+    cells = (torch.arange(samples, device=middle.device, dtype=middle.dtype).expand(shape) + place) / samples
+    return Samples(rays.origins, rays.directions, middle + half * (2 * cells - 1))
 
 
 @dataclass(frozen=True)

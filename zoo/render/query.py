@@ -50,6 +50,11 @@ def in_chunks(field: Field, samples: Samples, condition: Any, chunk: int) -> tup
     return torch.cat(raw, dim=1), torch.cat(features, dim=1)
 
 
+def chosen_first(chosen: Tensor) -> Tensor:
+    """Indices [B, K] of what is chosen [B, N] in each row; K is the most of any row, and others fill up the rest."""
+    return chosen.byte().argsort(dim=1, descending=True, stable=True)[:, : int(chosen.sum(1).max())]
+
+
 class AskedAgain(torch.autograd.Function):
     """A query whose backward pass recomputes what it needs, where it needs it."""
 
@@ -86,8 +91,7 @@ class AskedAgain(torch.autograd.Function):
                 inputs[i] = inputs[i].detach().requires_grad_()
         samples, condition = tree_unflatten(inputs[: ctx.count], ctx.structure)
         reached = torch.stack([(gradient != 0).any(-1) for gradient in gradients]).any(0).flatten(1)
-        most = int(reached.sum(1).max())  # as many samples of every image: some that are not reached fill up
-        index = reached.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
+        index = chosen_first(reached)
         gradients = [gradient.flatten(1, 2) for gradient in gradients]
         with torch.enable_grad(), torch.autocast(**ctx.precision):
             for some in index.split(max(1, ctx.chunk // len(index)), dim=1):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from zoo.draws import Draws
 from zoo.render.composite import Background, Density, Intervals, black, open_ended, relu, transmission_weights
 from zoo.render.depths import Depths, FineDepths, Samples
-from zoo.render.query import Field, query
+from zoo.render.query import Field, chosen_first, query
 from zoo.render.rays import Rays
 
 
@@ -83,7 +83,7 @@ class Volume(nn.Module):
             density_noise: standard deviation of the noise on raw densities; no effect without draws.
         """
         samples = self.depths(rays, draws)
-        hits = (samples.t[..., -1] > samples.t[..., 0]).any(0).nonzero()[:, 0]  # the others have no length anywhere
+        hits = chosen_first(samples.t[..., -1] > samples.t[..., 0])  # the other rays have no length
         raw, features = self.query_hits(field, samples, hits, condition)
         order = None
         if self.fine is not None:
@@ -113,11 +113,12 @@ class Volume(nn.Module):
         return transmission_weights(density, self.intervals(samples.t, samples.directions))
 
     def query_hits(self, field: Field, samples: Samples, hits: Tensor, condition: Any) -> tuple[Tensor, Tensor]:
-        """As ``query``, but only on the rays with these indices; zeros on the others."""
-        if len(hits) in (0, samples.t.shape[1]):
+        """As ``query``, but only on the rays with these indices [B, K]; zeros on the others."""
+        if hits.shape[1] in (0, samples.t.shape[1]):
             return query(field, samples, condition, self.chunk)
         found = query(field, samples.take(hits), condition, self.chunk)
-        return tuple(x.new_zeros(*samples.t.shape, x.shape[-1]).index_copy(1, hits, x) for x in found)
+        at = (torch.arange(len(hits), device=hits.device)[:, None], hits)
+        return tuple(x.new_zeros(*samples.t.shape, x.shape[-1]).index_put(at, x) for x in found)
 
 
 def composited(weights: Tensor, features: Tensor) -> Tensor:

@@ -1,0 +1,74 @@
+"""What all generators have in common: cameras, views from all sides, densities.
+
+B batch, N points
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.draws import Draws
+from zoo.render import Camera, Poses, Rendered, Samples, Volume, query
+
+
+class BaseGenerator(nn.Module):
+    """Base of all generators: latents and cameras to images.
+
+    A system's own generator adds
+
+    * ``latents(n, draws)``: n latents, a named tuple of tensors [n, ...];
+    * ``map(latent, truncation=1.0)``: styles, all that does not depend on the camera;
+    * ``rays(camera, resolution)``: the rays of an image's pixels, row by row;
+    * ``render(styles, camera, resolution=None, draws=None)``: ``zoo.render.Rendered``.
+
+    Args:
+        poses: distribution of cameras.
+        resolution: of images where none is asked for.
+        bounds: world box of the object, two corners.
+    """
+
+    field: nn.Module
+    volume: Volume
+
+    def __init__(self, poses: Poses, resolution: int, bounds: Any) -> None:
+        super().__init__()
+        self.poses, self.resolution = poses, resolution
+        self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.bounds.device
+
+    def cameras(self, n: int, draws: Draws | None) -> Camera:
+        """n cameras from the prior."""
+        return self.poses(n, draws).to(self.device)
+
+    def prepare(self) -> "BaseGenerator":
+        """Compute what is stored with finished weights but not learned: nothing, or a mean style."""
+        return self
+
+    def forward(self, latent: Any, camera: Camera, **kwargs: Any) -> Rendered:
+        """``map`` and ``render``."""
+        return self.render(self.map(latent), camera, **kwargs)
+
+    def turntable(self, latent: Any, n: int) -> tuple[Any, Camera]:
+        """Latents and cameras that show each of B objects from n sides, object after object, both B n long."""
+        camera = self.poses.turntable(n).to(self.device)
+        latents = type(latent)(*(x.repeat_interleave(n, 0) for x in latent))
+        return latents, Camera(*(x.repeat(len(latent[0]), 1, 1) for x in camera))
+
+    def condition(self, styles: Any) -> Any:
+        """What the field is handed with its samples."""
+        return styles
+
+    def density(self, points: Tensor, styles: Any) -> Tensor:
+        """Density per world length [B, N, 1] at points [B, N, 3]."""
+        return density_at(points, self.field, self.condition(styles), self.volume)
+
+
+def density_at(points: Tensor, field: nn.Module, condition: Any, volume: Volume) -> Tensor:
+    """Density per world length [B, N, 1] that a renderer makes of a field at points [B, N, 3]."""
+    samples = Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1]))
+    raw, _ = query(field, samples, condition, chunk=4096)
+    return volume.density(raw, points[:, :, None])[:, :, 0]
