@@ -17,7 +17,7 @@ B batch, L layers that take w, D width of w, R rays, S samples, N = R S points, 
 import itertools
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
@@ -36,6 +36,7 @@ from torch.nn.functional import (
 
 from zoo.draws import Draws
 from zoo.gan import GAN, Average, OptimizerFactory, frozen
+from zoo.generator import BaseGenerator
 from zoo.layers.stylegan2 import (
     GAIN,
     SLOPE,
@@ -69,7 +70,6 @@ from zoo.render import (
     expected_depth,
     open_ended,
     pixel_corners,
-    query,
     relu,
     through,
     to_map,
@@ -480,7 +480,7 @@ class Painter(nn.Module):
 # Generator
 
 
-class Generator(nn.Module):
+class Generator(BaseGenerator):
     """Latents and cameras to images.
 
     Args:
@@ -511,33 +511,23 @@ class Generator(nn.Module):
         truncated_layers: int | None = 8,
         bounds: tuple[tuple[float, float, float], tuple[float, float, float]] = ((-0.15,) * 3, (0.15,) * 3),
     ) -> None:
-        super().__init__()
+        super().__init__(poses, painter.resolution, bounds)
         if field.colour.weight.shape[0] != painter.channels:
             raise ValueError(
                 f"The field renders {field.colour.weight.shape[0]} features, but the 2D network takes "
                 f"{painter.channels}: set the field's colour_dim to that."
             )
-        self.structure, self.field, self.volume = structure, field, volume
-        self.painter, self.poses = painter, poses
-        self.latent_dim, self.resolution, self.truncated_layers = latent_dim, painter.resolution, truncated_layers
+        self.structure, self.field, self.volume, self.painter = structure, field, volume, painter
+        self.latent_dim, self.truncated_layers = latent_dim, truncated_layers
         self.num_layers = field.num_layers + painter.num_layers
         w_dim = structure.style.in_features
         self.mapping = Mapping(latent_dim, mapping_dim, w_dim, mapping_layers, mapping_rate)
-        self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
         self.register_buffer("mean_w", torch.zeros(w_dim))
         self.register_buffer("lod", torch.zeros(()))  # how many of the finest levels are not trained yet
-
-    @property
-    def device(self) -> torch.device:
-        return self.bounds.device
 
     def latents(self, n: int, draws: Draws) -> Latent:
         """n latents."""
         return Latent(draws.normal("z", (n, self.latent_dim)))
-
-    def cameras(self, n: int, draws: Draws | None) -> Camera:
-        """n cameras from the prior."""
-        return self.poses(n, draws).to(self.device)
 
     def map(self, latent: Latent, *, truncation: float = 1.0, layers: int | None = None) -> Styles:
         """Styles of latents; truncation below 1 moves w towards its mean, in the first ``layers`` of them.
@@ -562,10 +552,6 @@ class Generator(nn.Module):
     def follow(self, w: Tensor, decay: float) -> None:
         """Move the mean w towards that of a batch [B, D]."""
         self.mean_w.lerp_(w.mean(0), 1 - decay)
-
-    def prepare(self) -> "Generator":
-        """Compute what is stored with finished weights but not learned: nothing, training keeps the mean w."""
-        return self
 
     def rays(self, camera: Camera, resolution: int) -> Rays:
         """Unit rays [B, R, 3] of all pixels, row by row; the outermost ones lie on the border of the field of view."""
@@ -608,20 +594,9 @@ class Generator(nn.Module):
         features = colour(integrated.features - added) + colour.bias * (total - 1) + added
         return to_map(features), to_map(expected_depth(integrated)), to_map(integrated.opacity)
 
-    def forward(self, latent: Latent, camera: Camera, **kwargs) -> Rendered:
-        """``map`` and ``render``."""
-        return self.render(self.map(latent), camera, **kwargs)
-
-    def density(self, points: Tensor, styles: Styles) -> Tensor:
-        """Density per world length [B, N, 1] at points [B, N, 3]."""
-        samples = Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1]))
-        raw, _ = query(self.field, samples, self.field.modulate(styles), chunk=4096)
-        return self.volume.density(raw, points[:, :, None])[:, :, 0]
-
-    def turntable(self, latent: Latent, n: int) -> tuple[Latent, Camera]:
-        """Latents and cameras that show each of B objects from n sides, object after object, both B n long."""
-        camera = self.poses.turntable(n).to(self.device)
-        return Latent(latent.z.repeat_interleave(n, 0)), Camera(*(x.repeat(len(latent.z), 1, 1) for x in camera))
+    def condition(self, styles: Styles) -> Any:
+        """See ``StyledField.modulate``."""
+        return self.field.modulate(styles)
 
 
 def missing_levels(network: nn.Module, resolution: int) -> float:
