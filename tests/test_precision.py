@@ -9,12 +9,14 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from tests.systems import SYSTEMS, train, write
+from tests.systems import SYSTEMS, NoiseData, train, write
 from tests.test_gan import fit, tiny_gan, tiny_generator
 from zoo.cards import unserved
 from zoo.faults import NonFiniteLoss
+from zoo.gan import GAN
 from zoo.pigan import Discriminator, PiGAN
 from zoo.precision import HalfPrecision, in_float32
+from zoo.weights.bundle import build
 
 
 def dtypes(network: nn.Module, seen: set) -> None:
@@ -63,7 +65,7 @@ def test_only_16_bit_floats_are_widened() -> None:
     assert kinds == [torch.float32, torch.float64, torch.int32, None]
 
 
-# VolumeGAN's generator has a 16-bit part of its own, and its regularisers follow steps that 16 bits have changed.
+# VolumeGAN's generator has a 16-bit part of its own, and its regularisers follow steps that 16 bits changed; see below.
 @pytest.mark.parametrize("system", [name for name in SYSTEMS if name != "volumegan"])
 def test_rendering_and_regularisers_stay_in_float32(system, tmp_path) -> None:
     """In the first iteration all that does not come from a 16-bit judgement of fakes is the same bit for bit."""
@@ -82,6 +84,37 @@ def test_rendering_and_regularisers_stay_in_float32(system, tmp_path) -> None:
     assert exact["loss_d/fake"] != half["loss_d/fake"]
     for name in exact:
         assert float(half[name]) == pytest.approx(float(exact[name]), rel=0.05, abs=0.01)
+
+
+def test_only_volumegans_2d_networks_compute_in_16_bits(tmp_path) -> None:
+    """With steps of no length, its regularisers are the same bit for bit, and what 16 bits judged is not."""
+    parts = ("mapping", "structure", "field", "painter")
+    terms, seen = {}, {}
+    for precision in ("float32", "bf16"):
+        config = SYSTEMS["volumegan"]()["model"]
+        for optimizer in ("optimizer_g", "optimizer_d"):
+            config["init_args"][optimizer]["init_args"]["lr"] = 0.0
+        torch.manual_seed(0)
+        gan = build(config | {"init_args": config["init_args"] | {"precision": precision, "growth": None}}, GAN)
+        watched = {name: gan.generator.get_submodule(name) for name in parts}
+        watched |= {"judge": gan.discriminator, "averages": gan.averages}
+        seen[precision] = {name: set() for name in watched}
+        for name, network in watched.items():
+            dtypes(nn.ModuleList([network]), seen[precision][name])
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        trainer = pl.Trainer(
+            max_steps=1, accelerator="cpu", default_root_dir=tmp_path, enable_model_summary=False, **quiet
+        )
+        trainer.fit(gan, NoiseData())
+        gan.predict_step(torch.arange(2))
+        terms[precision] = {name: float(v) for name, v in trainer.callback_metrics.items() if "/" in name}
+    wide, both = {torch.float32}, {torch.float32, torch.bfloat16}
+    assert seen["float32"] == dict.fromkeys(seen["float32"], wide)
+    assert seen["bf16"] == dict.fromkeys(seen["bf16"], wide) | {"painter": both, "judge": both}
+    exact, half = terms["float32"], terms["bf16"]
+    assert {name for name in exact if exact[name] == half[name]} == {"loss_g/path", "loss_d/r1"}
+    assert {name for name in exact if exact[name] != half[name]} == {"loss_g/fake", "loss_d/fake", "loss_d/real"}
+    assert half == pytest.approx(exact, rel=0.05)
 
 
 class Types(pl.Callback):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import pytorch_lightning as pl
@@ -17,17 +18,21 @@ from tests.systems import NoiseData, volumegan
 from zoo.cli import main
 from zoo.draws import SampleDraws, TrainingDraws
 from zoo.gan import GAN
-from zoo.render import FixedPoses, closed, last_sample, white
+from zoo.layers import winograd
+from zoo.layers.stylegan2 import activate
+from zoo.render import FixedPoses, closed, last_sample, open_ended, white
 from zoo.volumegan import (
     Discriminator,
     Growth,
     Latent,
     Lookup,
+    Painter,
     StructuralVolume,
     Unjittered,
     VolumeGAN,
     corners,
     doubled_conv3d,
+    equal,
     trilinear,
 )
 from zoo.weights import volumegan as weights
@@ -125,6 +130,20 @@ def test_without_draws_nothing_is_random():
     assert not torch.equal(sample(gan, draws=draws).image, first)
 
 
+def test_evaluation_paints_as_training_does(monkeypatch):
+    monkeypatch.setattr(zoo.volumegan, "IN_CACHE", 150)  # two images of one channel at a time
+    painter = tiny().generator.painter
+    with torch.no_grad():
+        for block in painter.blocks:
+            for layer in (block.up, block.same):
+                layer.noise.strength.fill_(0.5)
+                layer.conv.bias.normal_()
+    x, w, draws = torch.randn(2, 8, 4, 4), torch.randn(2, 4, 8), SampleDraws(0, range(2))
+    found, _ = painter(x, w.clone().requires_grad_(), 8, 0.0, draws)
+    with torch.no_grad():
+        assert torch.allclose(painter(x, w, 8, 0.0, draws)[0], found, atol=1e-5)
+
+
 @pytest.mark.parametrize("background", [white, last_sample])
 def test_colours_of_composites_are_composites_of_colours(background):
     generator = tiny().generator
@@ -169,6 +188,14 @@ def test_truncation_moves_the_first_layers_only():
     assert torch.allclose(everything.volume[0], everything.volume[1])
 
 
+@pytest.mark.parametrize(("truncation", "layers"), [(0.5, 0), (1.5, None)])
+def test_truncation_of_no_layers_or_above_one_does_nothing(truncation, layers):
+    generator = tiny().generator
+    generator.mean_w.normal_()
+    latent = Latent(torch.randn(2, 4))
+    assert torch.equal(generator.map(latent, truncation=truncation, layers=layers).w, generator.map(latent).w)
+
+
 def test_gradients_reach_styles_and_camera():
     generator = tiny().generator
     draws = SampleDraws(0, range(2))
@@ -209,8 +236,62 @@ def test_images_enter_the_discriminator_at_the_level_of_detail():
     judge.lod.fill_(0.999)
     assert not torch.equal(judge(images).scores, judge(small).scores)
     assert torch.allclose(judge(images).scores, judge(small).scores, atol=1e-2)
-    with pytest.raises(ValueError, match="takes images of side 16, 8, not 4"):
-        judge(images[..., :4, :4])
+    with pytest.raises(ValueError, match="takes images of side 16, 8, 4, not 2"):
+        judge(images[..., :2, :2])
+
+
+def test_images_may_fade_in_at_the_last_level():
+    judge, images = Discriminator(8, 64, groups=0, last=4), torch.randn(3, 3, 8, 8)
+    small = avg_pool2d(images, 2)
+    entered = activate(judge.from_rgb[1](small))
+    finer = judge.features(images, 0.0)
+    assert torch.allclose(judge.features(images, 0.25), 0.75 * finer + 0.25 * entered, atol=1e-5)
+    judge.lod.fill_(1.0)
+    assert torch.allclose(judge.features(images, 1.0), entered, atol=1e-6)
+    assert torch.allclose(judge(images).scores, judge(small).scores, atol=1e-6)
+    with pytest.raises(ValueError, match="lod is 2"):
+        judge.features(images, 2.0)
+
+
+def test_a_discriminator_without_groups_judges_each_image_alone():
+    judge, images = Discriminator(8, 64, groups=0), torch.randn(3, 3, 8, 8)
+    alone = torch.cat([judge(image[None]).scores for image in images])
+    assert torch.allclose(judge(images).scores, alone, atol=1e-5)
+    compared = Discriminator(8, 64, groups=4)
+    assert not torch.allclose(compared(images).scores[:1], compared(images[:1]).scores, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("part", "sizes"), [(StructuralVolume, (24, 4)), (Painter, (8, 24)), (Discriminator, (24,)), (Painter, (8, 4))]
+)
+def test_sizes_that_doubling_misses_are_refused(part, sizes):
+    with pytest.raises(ValueError, match="doubled any number of times, not"):
+        part(*sizes)
+
+
+def gradients(loss: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    return [x for x in torch.autograd.grad(loss, inputs, allow_unused=True) if x is not None]
+
+
+def test_wide_discriminators_agree_with_direct_convolutions():
+    """Scores, losses, and all gradients, also those of R1's penalty, which differentiates twice."""
+    gan = tiny()
+    gan.discriminator = judge = Discriminator(32, 4096, 128, last=8)
+    images, learned = torch.randn(2, 3, 32, 32, requires_grad=True), list(judge.parameters())
+
+    def everything() -> list[Tensor]:
+        scores, penalty = judge(images).scores, gan.loss_r1(images)
+        both = gradients(zoo.volumegan.judged_real(scores), [images, *learned]), gradients(penalty, learned)
+        return [scores, penalty, *both[0], *both[1]]
+
+    with patch.object(winograd, "winograd", wraps=winograd.winograd) as called:
+        found = everything()
+    assert called.call_count == 2  # of the scores, at 32x32 and 16x16
+    with patch.object(winograd, "LEAST", 10**9):
+        direct = everything()
+    assert len(found) == len(direct) > 30
+    for ours, expected in zip(found, direct, strict=True):
+        assert (ours - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
 def test_optimizers_forget_when_a_level_comes_or_has_come(tmp_path):
@@ -337,7 +418,7 @@ def test_training_is_reproducible_and_changes_everything(tmp_path):
     fit(two, tmp_path, 2)
     for name, p in one.named_parameters():
         assert torch.equal(p, two.get_parameter(name)), name
-        never_read = name.startswith("discriminator.blocks.1.from_rgb")  # images enter at the block before
+        never_read = name.startswith(("discriminator.from_rgb.1", "discriminator.from_rgb.2"))  # images enter before
         assert torch.equal(p, before[name]) == never_read, name
 
 
@@ -365,6 +446,11 @@ def test_the_coarse_pass_can_have_a_density_of_its_own():
         ({"vr_cfg": {"num_per_group": 4}}, "num_per_group"),
         ({"hs_cfg": {"clamp_mode": "exp"}}, "'exp' has no counterpart here: relu, softplus, mipnerf"),
         ({"fg_cfg": {"activation_type": "relu"}}, "only lrelu"),
+        ({"vr_cfg": {"fill_mode": "weight"}}, "fill_mode"),
+        ({"hs_cfg": {"render_mode": "sum"}}, "render_mode 'sum' has no counterpart here, only no_dist"),
+        ({"normalize_z": False}, "'normalize_z' False"),
+        ({"filter_kernel": [1, 2, 1]}, "'filter_kernel'"),
+        ({"lr_mul": 0.5}, "'lr_mul' 0.5"),
     ],
 )
 def test_published_arguments_without_counterpart_are_refused(given, message):
@@ -381,18 +467,28 @@ def test_published_arguments_become_options():
             "out_dim": 32,
             "conv_clamp": None,
             "final_tanh": True,
+            "mapping_lr_mul": 0.1,
+            "filter_kernel": [1, 3, 3, 1],
             "ps_cfg": {"perturb_mode": "none", "camera_dist": "uniform", "num_steps": 5},
-            "vr_cfg": {"white_back": True, "max_depth": 2.0},
+            "vr_cfg": {"white_back": True, "render_mode": "no_dist"},
         }
     )
     generator = build(config, torch.nn.Module)
     assert generator.painter.start is not None and generator.painter.clamp is None  # the published class's defaults
     assert isinstance(generator.volume.depths, Unjittered) and generator.volume.background is white
-    assert generator.volume.fine.samples == 5
+    assert generator.volume.fine.samples == 5 and generator.mapping.layers[0].rate == 0.1
+    assert generator.volume.intervals is equal and generator.volume.coarse_intervals is open_ended
     assert type(generator.poses).__name__ == "UniformPoses"
     draws = SampleDraws(0, [0])
     image = generator.render(generator.map(generator.latents(1, draws)), generator.cameras(1, draws)).image
     assert image.shape == (1, 3, 64, 64) and image.abs().max() <= 1
+
+
+def test_published_discriminators_become_options():
+    given = {"resolution": 32, "init_res": 8, "fmaps_base": 256, "mbstd_groups": 0, "architecture": "origin"}
+    judge = build(weights.discriminator_config(given, {}), torch.nn.Module)
+    assert judge.sides == [32, 16, 8] and judge.clamp is None  # the published class's default
+    assert judge.blocks[0].skip is None and judge(torch.randn(3, 3, 32, 32)).scores.shape == (3, 1)
 
 
 def test_a_published_file_becomes_a_bundle(tmp_path, capsys):
@@ -414,6 +510,5 @@ def test_published_experiments_have_the_published_size():
     assert sum(p.numel() for p in generator.parameters()) == 8_688_271
     structure_and_field = sum(p.numel() for part in (generator.structure, generator.field) for p in part.parameters())
     assert structure_and_field == 4_236_544
-    never_read = 3 * 512 + 512  # the published layer that would take images of 4x4
-    assert sum(p.numel() for p in gan.discriminator.parameters()) == 28_875_393 - never_read
+    assert sum(p.numel() for p in gan.discriminator.parameters()) == 28_875_393
     assert replace(gan.growth, levels=3) == gan.growth

@@ -8,7 +8,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.functional import conv2d
 
 from zoo.layers import winograd as module
-from zoo.layers.winograd import conv3x3, winograd
+from zoo.layers.winograd import conv3x3, directly, winograd
 
 
 @pytest.mark.parametrize("size", [(8, 12), (4, 4), (16, 16)])
@@ -44,3 +44,13 @@ def test_only_large_layers_take_it(shape, channels, taken):
         y = conv3x3(x, weight)
     assert called.called == taken
     assert torch.allclose(y, conv2d(x, weight, padding=1), atol=1e-2)
+
+
+def test_penalties_can_ask_for_the_direct_way():
+    x, weight = torch.randn(1, 128, 16, 16), torch.randn(128, 128, 3, 3)
+    with patch.object(module, "winograd", wraps=winograd) as called:
+        with directly():
+            conv3x3(x, weight)
+        assert not called.called
+        conv3x3(x, weight)
+        assert called.called

@@ -17,7 +17,7 @@ B batch, L layers that take w, D width of w, R rays, S samples, N = R S points, 
 import itertools
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
@@ -36,6 +36,7 @@ from torch.nn.functional import (
 
 from zoo.draws import Draws
 from zoo.gan import GAN, Average, OptimizerFactory, frozen
+from zoo.generator import BaseGenerator
 from zoo.layers.stylegan2 import (
     GAIN,
     SLOPE,
@@ -49,6 +50,7 @@ from zoo.layers.stylegan2 import (
     doubled,
     with_deviation,
 )
+from zoo.layers.winograd import directly
 from zoo.losses import judged_fake, judged_real, path_lengths, r1_penalty
 from zoo.precision import Precision
 from zoo.render import (
@@ -68,7 +70,6 @@ from zoo.render import (
     expected_depth,
     open_ended,
     pixel_corners,
-    query,
     relu,
     through,
     to_map,
@@ -93,6 +94,20 @@ class Styles(NamedTuple):
     volume: Tensor
 
 
+def doublings(start: int, end: int, what: str) -> list[int]:
+    """Twice the start, twice that, and so on, up to the end.
+
+    Raises:
+        ValueError: they miss the end.
+    """
+    sides = [start]
+    while sides[-1] < end:
+        sides.append(2 * sides[-1])
+    if sides[-1] != end:
+        raise ValueError(f"{what} must be {start}, doubled any number of times, not {end}.")
+    return sides[1:]
+
+
 # The structural feature volume
 
 
@@ -112,7 +127,7 @@ class StructuralVolume(nn.Module):
     ) -> None:
         super().__init__()
         widths = [base_channels, base_channels]
-        for _ in range(round(math.log2(resolution / start))):
+        for _ in doublings(start, resolution, "The volume's side"):
             widths.append(max(widths[-1] // 2, channels))
         self.channels = widths[-1]
         self.constant = nn.Parameter(torch.ones(1, base_channels, start, start, start))
@@ -356,6 +371,9 @@ class TwiceWeighed(Volume):
 # The 2D neural renderer
 
 
+IN_CACHE = 2**18  # numbers that a processor's cache holds
+
+
 def width(resolution: int, base: int, most: int) -> int:
     """Channels at a resolution: fewer, the finer it is."""
     return min(base // resolution, most)
@@ -372,9 +390,13 @@ class StyledLayer(nn.Module):
     def forward(self, x: Tensor, w: Tensor, drawn: Tensor | None, clamp: float | None) -> Tensor:
         """x [B, C_in, H, W] and w [B, D] to [B, C_out, H, W], or twice as large."""
         y = self.conv(x, w, GAIN)
-        added = self.noise(drawn) * GAIN, (self.conv.bias * GAIN)[:, None, None]
-        y = y + added[0] + added[1] if y.requires_grad else y.add_(added[0]).add_(added[1])
-        return activate(y, clamp, gain=1)
+        noise, bias = self.noise(drawn) * GAIN, (self.conv.bias * GAIN)[:, None, None]
+        if y.requires_grad:
+            return activate(y + noise + bias, clamp, gain=1)
+        few = max(1, IN_CACHE // y[:, 0].numel())
+        for part, of_part in zip(y.split(few, 1), bias.split(few), strict=True):
+            activate(part.add_(noise).add_(of_part), clamp, gain=1)
+        return y
 
 
 class PainterBlock(nn.Module):
@@ -413,11 +435,8 @@ class Painter(nn.Module):
         w_dim: int = 512,
     ) -> None:
         super().__init__()
-        levels = math.log2(resolution / low)
-        if levels != int(levels) or levels < 0:
-            raise ValueError(f"The picture's side must be that of the features, {low}, doubled, not {resolution}.")
         self.low, self.resolution, self.clamp, self.bounded_output = low, resolution, clamp, bounded_output
-        sides = [low * 2**i for i in range(int(levels) + 1)]
+        sides = [low, *doublings(low, resolution, "The picture's side")]
         widths = [width(side, base_channels, most_channels) for side in sides]
         self.start = Convolution(widths[0], 3, 1) if learned_start else None
         self.blocks = nn.ModuleList(
@@ -461,7 +480,7 @@ class Painter(nn.Module):
 # Generator
 
 
-class Generator(nn.Module):
+class Generator(BaseGenerator):
     """Latents and cameras to images.
 
     Args:
@@ -473,6 +492,7 @@ class Generator(nn.Module):
         latent_dim: size of z.
         mapping_dim: width of the mapping network.
         mapping_layers: how many it has.
+        mapping_rate: its learning rate, as a share of the others'.
         truncated_layers: layers, from the first, whose w truncation moves; None for all.
         bounds: world box of the object, two corners.
     """
@@ -487,36 +507,27 @@ class Generator(nn.Module):
         latent_dim: int = 512,
         mapping_dim: int = 512,
         mapping_layers: int = 8,
+        mapping_rate: float = 0.01,
         truncated_layers: int | None = 8,
         bounds: tuple[tuple[float, float, float], tuple[float, float, float]] = ((-0.15,) * 3, (0.15,) * 3),
     ) -> None:
-        super().__init__()
+        super().__init__(poses, painter.resolution, bounds)
         if field.colour.weight.shape[0] != painter.channels:
             raise ValueError(
                 f"The field renders {field.colour.weight.shape[0]} features, but the 2D network takes "
                 f"{painter.channels}: set the field's colour_dim to that."
             )
-        self.structure, self.field, self.volume = structure, field, volume
-        self.painter, self.poses = painter, poses
-        self.latent_dim, self.resolution, self.truncated_layers = latent_dim, painter.resolution, truncated_layers
+        self.structure, self.field, self.volume, self.painter = structure, field, volume, painter
+        self.latent_dim, self.truncated_layers = latent_dim, truncated_layers
         self.num_layers = field.num_layers + painter.num_layers
         w_dim = structure.style.in_features
-        self.mapping = Mapping(latent_dim, mapping_dim, w_dim, mapping_layers)
-        self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
+        self.mapping = Mapping(latent_dim, mapping_dim, w_dim, mapping_layers, mapping_rate)
         self.register_buffer("mean_w", torch.zeros(w_dim))
         self.register_buffer("lod", torch.zeros(()))  # how many of the finest levels are not trained yet
-
-    @property
-    def device(self) -> torch.device:
-        return self.bounds.device
 
     def latents(self, n: int, draws: Draws) -> Latent:
         """n latents."""
         return Latent(draws.normal("z", (n, self.latent_dim)))
-
-    def cameras(self, n: int, draws: Draws | None) -> Camera:
-        """n cameras from the prior."""
-        return self.poses(n, draws).to(self.device)
 
     def map(self, latent: Latent, *, truncation: float = 1.0, layers: int | None = None) -> Styles:
         """Styles of latents; truncation below 1 moves w towards its mean, in the first ``layers`` of them.
@@ -527,8 +538,9 @@ class Generator(nn.Module):
             layers: by default ``truncated_layers``.
         """
         w = self.mapping(latent.z)[:, None].expand(-1, self.num_layers, -1)
-        if truncation != 1:
-            layers = layers or self.truncated_layers or self.num_layers
+        if truncation < 1:
+            layers = self.truncated_layers if layers is None else layers
+            layers = self.num_layers if layers is None else layers
             w = torch.cat([torch.lerp(self.mean_w.expand_as(w), w, truncation)[:, :layers], w[:, layers:]], dim=1)
         return self.styles(w)
 
@@ -540,10 +552,6 @@ class Generator(nn.Module):
     def follow(self, w: Tensor, decay: float) -> None:
         """Move the mean w towards that of a batch [B, D]."""
         self.mean_w.lerp_(w.mean(0), 1 - decay)
-
-    def prepare(self) -> "Generator":
-        """Compute what is stored with finished weights but not learned: nothing, training keeps the mean w."""
-        return self
 
     def rays(self, camera: Camera, resolution: int) -> Rays:
         """Unit rays [B, R, 3] of all pixels, row by row; the outermost ones lie on the border of the field of view."""
@@ -586,20 +594,9 @@ class Generator(nn.Module):
         features = colour(integrated.features - added) + colour.bias * (total - 1) + added
         return to_map(features), to_map(expected_depth(integrated)), to_map(integrated.opacity)
 
-    def forward(self, latent: Latent, camera: Camera, **kwargs) -> Rendered:
-        """``map`` and ``render``."""
-        return self.render(self.map(latent), camera, **kwargs)
-
-    def density(self, points: Tensor, styles: Styles) -> Tensor:
-        """Density per world length [B, N, 1] at points [B, N, 3]."""
-        samples = Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1]))
-        raw, _ = query(self.field, samples, self.field.modulate(styles), chunk=4096)
-        return self.volume.density(raw, points[:, :, None])[:, :, 0]
-
-    def turntable(self, latent: Latent, n: int) -> tuple[Latent, Camera]:
-        """Latents and cameras that show each of B objects from n sides, object after object, both B n long."""
-        camera = self.poses.turntable(n).to(self.device)
-        return Latent(latent.z.repeat_interleave(n, 0)), Camera(*(x.repeat(len(latent.z), 1, 1) for x in camera))
+    def condition(self, styles: Styles) -> Any:
+        """See ``StyledField.modulate``."""
+        return self.field.modulate(styles)
 
 
 def missing_levels(network: nn.Module, resolution: int) -> float:
@@ -621,7 +618,6 @@ class DiscriminatorBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, residual: bool) -> None:
         super().__init__()
-        self.from_rgb = Convolution(3, channels_in, 1)
         self.first = Convolution(channels_in, channels_in, 3)
         self.second = Convolution(channels_in, channels_out, 3, down=True)
         self.skip = Convolution(channels_in, channels_out, 1, down=True, bias=False) if residual else None
@@ -641,7 +637,7 @@ class Discriminator(nn.Module):
         resolution: side of the images.
         base_channels, most_channels: a layer has base_channels / its resolution channels, but at most so many.
         clamp: bound of all activations, which 16 bits need; None for none.
-        groups: images that are compared by their standard deviation.
+        groups: images that are compared by their standard deviation; 0 for no comparison.
         residual: with shortcuts around the blocks.
         last: side at which convolutions end.
     """
@@ -658,12 +654,11 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.resolution, self.clamp, self.groups, self.last = resolution, clamp, groups, last
-        sides = [resolution]
-        while sides[-1] > last:
-            sides.append(sides[-1] // 2)
-        widths = [width(side, base_channels, most_channels) for side in sides]
+        self.sides = [last, *doublings(last, resolution, "The discriminator's resolution")][::-1]
+        widths = [width(side, base_channels, most_channels) for side in self.sides]
+        self.from_rgb = nn.ModuleList(Convolution(3, w, 1) for w in widths)
         self.blocks = nn.ModuleList(DiscriminatorBlock(i, o, residual) for i, o in itertools.pairwise(widths))
-        self.final = Convolution(widths[-1] + 1, widths[-1], 3)
+        self.final = Convolution(widths[-1] + (groups > 0), widths[-1], 3)
         self.dense = Dense(widths[-1] * last**2, widths[-1])
         self.score = Dense(widths[-1], 1)
         self.register_buffer("lod", torch.zeros(()))
@@ -674,27 +669,29 @@ class Discriminator(nn.Module):
         Raises:
             ValueError: no level takes images of this side, or the batch does not suit the groups.
         """
-        sides = [self.resolution // 2**i for i in range(len(self.blocks))]
-        if images.shape[-1] not in sides:
-            names = ", ".join(map(str, sides))
+        if images.shape[-1] not in self.sides:
+            names = ", ".join(map(str, self.sides))
             raise ValueError(f"This discriminator takes images of side {names}, not {images.shape[-1]}.")
         x = self.features(images, missing_levels(self, images.shape[-1]))
-        x = activate(self.final(with_deviation(x, self.groups), GAIN), self.clamp, gain=1)
+        if self.groups:
+            x = with_deviation(x, self.groups)
+        x = activate(self.final(x, GAIN), self.clamp, gain=1)
         x = activate(self.dense(x.flatten(1), GAIN), gain=1)
         return Judgement(self.score(x))
 
     def features(self, images: Tensor, lod: float) -> Tensor:
         """What is left at the lowest resolution, [B, C, last, last]; the finest ``lod`` levels are left out."""
-        blocks = self.blocks[round(math.log2(self.resolution / images.shape[-1])) :]
-        if lod > len(blocks) - 1:
-            raise ValueError(f"lod is {lod}, but one of the {len(blocks)} levels must be there.")
+        finest = self.sides.index(images.shape[-1])
+        if lod >= len(self.sides) - finest:
+            raise ValueError(f"lod is {lod}, but one of the {len(self.sides) - finest} levels must be there.")
         x = None
-        for i, block in enumerate(blocks):
+        for i, from_rgb in enumerate(self.from_rgb[finest:]):
             if lod < i + 1:
                 if i - 1 < lod:  # images enter here, or fade into what the finer level made of them
-                    entered = activate(block.from_rgb(images, GAIN), self.clamp, gain=1)
+                    entered = activate(from_rgb(images, GAIN), self.clamp, gain=1)
                     x = entered if i <= lod else torch.lerp(x, entered, lod - math.floor(lod))
-                x = block(x, self.clamp)
+                for block in self.blocks[finest + i : finest + i + 1]:  # after the last level there is none
+                    x = block(x, self.clamp)
             if lod > i:
                 images = avg_pool2d(images, 2)
         return x
@@ -837,7 +834,9 @@ class VolumeGAN(GAN):
     def loss_r1(self, real: Tensor) -> Tensor:
         """What the discriminator pays for gradients at real images."""
         real = real.detach().requires_grad_()
-        penalty = r1_penalty(self.discriminator(real).scores, real)
+        with directly():
+            scores = self.discriminator(real).scores
+        penalty = r1_penalty(scores, real)
         return 0.5 * self.r1_weight * self.r1_every * penalty
 
     def grow(self, resolution: int) -> None:

@@ -45,7 +45,7 @@ def discriminator_table(blocks: int) -> list:
     """As ``GENERATOR``, for a discriminator of so many blocks."""
     return [
         (r"lod", "lod"),
-        (r"blocks\.(\d+)\.from_rgb\.", r"input\1."),
+        (r"from_rgb\.(\d+)\.", r"input\1."),
         (r"blocks\.(\d+)\.first\.", lambda m: f"layer{2 * int(m[1])}."),
         (r"blocks\.(\d+)\.second\.", lambda m: f"layer{2 * int(m[1]) + 1}."),
         (r"blocks\.(\d+)\.skip\.", r"residual\1."),
@@ -71,9 +71,19 @@ FIXED = {
     "label_dim": (0, None),
     "label_size": (0, None),
     "bg_cfg": (None,),
-    "noise_type": ("spatial", None),
-    "image_channels": (3, None),
-    "init_res": (4, None),
+    "noise_type": ("spatial",),
+    "image_channels": (3,),
+    "normalize_z": (True,),
+    "repeat_w": (True,),
+    "demodulate": (True,),
+    "use_wscale": (True,),
+    "mapping_use_wscale": (True,),
+    "wscale_gain": (1,),
+    "mapping_wscale_gain": (1,),
+    "lr_mul": (1,),
+    "filter_kernel": ((1, 3, 3, 1), [1, 3, 3, 1]),
+    "eps": (1e-8,),
+    "mbstd_channels": (1,),
 }
 
 
@@ -162,7 +172,7 @@ def generator_config(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: one of them has no counterpart here.
     """
-    check_fixed(given, [name for name in FIXED if name != "init_res"])
+    check_fixed(given)
     fg, embed, volume = (dict(given.get(name) or {}) for name in ("fg_cfg", "embed_cfg", "fv_cfg"))
     if fg.get("activation_type", "lrelu") != "lrelu":
         raise ValueError(f"The published activation '{fg['activation_type']}' has no counterpart here, only lrelu.")
@@ -212,6 +222,7 @@ def generator_config(given: Mapping[str, Any]) -> dict[str, Any]:
             "latent_dim": given.get("z_dim", 512),
             "mapping_dim": given.get("mapping_fmaps", 512),
             "mapping_layers": given.get("mapping_layers", 8),
+            "mapping_rate": given.get("mapping_lr_mul", 0.01),
         },
     }
 
@@ -237,8 +248,9 @@ def volume_config(cameras: Mapping[str, Any], coarse: Mapping[str, Any], final: 
     Raises:
         ValueError: one of them has no counterpart here.
     """
-    if final.get("num_per_group") not in (None, 0):
-        raise ValueError("The published 'num_per_group' has no counterpart here.")
+    for name in ("num_per_group", "fill_mode"):
+        if final.get(name) is not None:
+            raise ValueError(f"The published '{name}' has no counterpart here.")
     samples = cameras.get("num_steps", 12)
     line = {
         "near": float(cameras.get("ray_start", 0.8)),
@@ -251,7 +263,7 @@ def volume_config(cameras: Mapping[str, Any], coarse: Mapping[str, Any], final: 
     if mode == "none":
         depths = {"class_path": "zoo.volumegan.Unjittered", "init_args": {"depths": depths}}
     intervals: Any = "zoo.render.open_ended"
-    if final.get("no_dist"):
+    if without_distance(final):
         intervals = "zoo.volumegan.equal"
     elif final.get("max_depth") is not None:
         intervals = {"class_path": "zoo.volumegan.Until", "init_args": {"far": float(final["max_depth"])}}
@@ -272,13 +284,20 @@ def volume_config(cameras: Mapping[str, Any], coarse: Mapping[str, Any], final: 
             "intervals": intervals,
         },
     }
-    if density_name(coarse) != density_name(final) or bool(coarse.get("no_dist")) != bool(final.get("no_dist")):
+    if density_name(coarse) != density_name(final) or without_distance(coarse) != without_distance(final):
         config["class_path"] = "zoo.volumegan.TwiceWeighed"
         config["init_args"] |= {
             "coarse_density": density_name(coarse),
-            "coarse_intervals": "zoo.volumegan.equal" if coarse.get("no_dist") else "zoo.render.open_ended",
+            "coarse_intervals": "zoo.volumegan.equal" if without_distance(coarse) else "zoo.render.open_ended",
         }
     return config
+
+
+def without_distance(given: Mapping[str, Any]) -> bool:
+    """Whether every sample stands for one world unit, in published words ``render_mode``."""
+    if given.get("render_mode") not in (None, "no_dist"):
+        raise ValueError(f"The published render_mode '{given['render_mode']}' has no counterpart here, only no_dist.")
+    return given.get("render_mode") == "no_dist"
 
 
 def density_name(given: Mapping[str, Any]) -> str:
@@ -295,25 +314,27 @@ def discriminator_config(given: Mapping[str, Any], state: Mapping[str, Tensor]) 
     Raises:
         ValueError: one of them has no counterpart here.
     """
-    check_fixed(given, list(FIXED))
+    check_fixed(given)
     architecture = given.get("architecture", "resnet" if "residual0.weight" in state else "origin")
     if architecture not in ("resnet", "origin"):
         raise ValueError(f"The published architecture '{architecture}' never worked; only resnet and origin did.")
+    last = given.get("init_res", 4)
     sizes = {
-        "resolution": given.get("resolution", 4 * 2 ** blocks_in(state)),
+        "resolution": given.get("resolution", last * 2 ** blocks_in(state)),
         "base_channels": given.get("fmaps_base", 32768),
         "most_channels": given.get("fmaps_max", 512),
-        "clamp": given.get("conv_clamp", 256),
+        "clamp": given.get("conv_clamp") if given else 256,  # None is the published class's default
         "groups": given.get("mbstd_groups", 4),
         "residual": architecture == "resnet",
+        "last": last,
     }
     return {"class_path": "zoo.volumegan.Discriminator", "init_args": sizes}
 
 
-def check_fixed(given: Mapping[str, Any], names: list[str]) -> None:
+def check_fixed(given: Mapping[str, Any]) -> None:
     """Fail where an argument has another than the one value that can be translated."""
-    for name in names:
-        if name in given and given[name] not in FIXED[name]:
+    for name, values in FIXED.items():
+        if name in given and given[name] not in values:
             raise ValueError(f"The published '{name}' {given[name]!r} has no counterpart here.")
 
 
