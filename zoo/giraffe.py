@@ -28,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.draws import Draws
 from zoo.gan import GAN, Average, OptimizerFactory, frozen
+from zoo.generator import BaseGenerator
 from zoo.giraffe_scenes import BoxPrior, Counts, ScenePoses, between, rotated, to_paper, turned
 from zoo.layers.encoding import positional_encoding
 from zoo.losses import judged_fake, judged_real, r1_penalty
@@ -458,7 +459,7 @@ class NeuralRenderer(nn.Module):
         return colours, avg_pool2d(colours, 2**self.stages)
 
 
-class Generator(nn.Module):
+class Generator(BaseGenerator):
     """Scenes and cameras to images.
 
     Args:
@@ -488,17 +489,11 @@ class Generator(nn.Module):
         counts: Counts | None = None,
         density_noise: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(poses, volume_resolution * 2**renderer.stages, boxes.bounds())
         self.scene = Scene(objects, background, compose)
-        self.boxes, self.poses, self.volume, self.renderer = boxes, poses, volume, renderer
+        self.boxes, self.volume, self.renderer = boxes, volume, renderer
         self.volume_resolution, self.background_rotation = volume_resolution, background_rotation
         self.counts, self.density_noise = counts, density_noise
-        self.resolution = volume_resolution * 2**renderer.stages
-        self.register_buffer("bounds", torch.tensor(boxes.bounds()), persistent=False)
-
-    @property
-    def device(self) -> torch.device:
-        return self.bounds.device
 
     def latents(self, n: int, draws: Draws) -> Latent:
         """n scenes."""
@@ -517,18 +512,10 @@ class Generator(nn.Module):
             present[:, :-1] = self.counts(n, self.boxes.count, draws)
         return Latent(*(x.to(self.device) for x in (*codes, *boxes, rotation, present)))
 
-    def cameras(self, n: int, draws: Draws | None) -> Camera:
-        """n cameras from the prior."""
-        return self.poses(n, draws).to(self.device)
-
     def map(self, latent: Latent, *, truncation: float = 1.0) -> Latent:
         """The scene itself; truncation below 1 makes its codes smaller. The paper's videos take 0.65."""
         codes = (x if truncation == 1 else truncation * x for x in latent[:4])
         return Latent(*codes, *latent[4:])
-
-    def prepare(self) -> "Generator":
-        """Nothing is stored with finished weights that is not learned."""
-        return self
 
     def rays(self, camera: Camera, resolution: int, farthest: Tensor | float | None = None) -> Rays:
         """Rays [B, R, 3] of all pixels of a feature map, row by row; the outermost ones lie on the border of the image.
@@ -588,10 +575,6 @@ class Generator(nn.Module):
         image, raw = self.renderer(to_map(integrated.features))
         depth = expected_depth(integrated) * rays.directions.norm(dim=-1, keepdim=True)
         return Rendered(image * 2 - 1, raw * 2 - 1, to_map(depth), to_map(integrated.opacity))
-
-    def forward(self, latent: Latent, camera: Camera, **kwargs) -> Rendered:
-        """``map`` and ``render``."""
-        return self.render(self.map(latent), camera, **kwargs)
 
     def foreground(self, styles: Latent) -> Latent:
         """The scenes without their backgrounds: then depth and opacity are those of the objects alone."""
@@ -691,6 +674,7 @@ class GIRAFFE(GAN):
             are in [-1, 1]. A gradient is half as long on a range twice as wide; the penalty is put right for that.
         fakes: generated images of each half of an iteration; None: as many as real ones.
         precision: of the discriminator, but for R1.
+        max_skips: as in ``zoo.gan.GAN``.
     """
 
     def __init__(
@@ -705,8 +689,9 @@ class GIRAFFE(GAN):
         r1_range: float = 1.0,
         fakes: int | None = None,
         precision: Precision = "float32",
+        max_skips: int = 3,
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision)
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision, max_skips)
         self.r1_weight, self.r1_range, self.fakes = r1_weight, r1_range, fakes
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:

@@ -18,6 +18,7 @@ from torch.nn.functional import avg_pool2d, leaky_relu, linear
 from torch.nn.functional import interpolate as resize
 
 from zoo.draws import Draws
+from zoo.generator import BaseGenerator
 from zoo.giraffe import Generator, Latent
 from zoo.giraffe_scenes import Boxes
 from zoo.render import (
@@ -316,7 +317,7 @@ class PlainLatent(NamedTuple):
     z: Tensor
 
 
-class PlainGenerator(nn.Module):
+class PlainGenerator(BaseGenerator):
     """A residual 2D network (Mescheder 2018), the paper's baseline. It knows no cameras and no depth.
 
     Args:
@@ -327,34 +328,25 @@ class PlainGenerator(nn.Module):
     """
 
     def __init__(self, latent_dim: int = 256, resolution: int = 64, channels: int = 16, most: int = 512) -> None:
-        super().__init__()
-        self.latent_dim, self.resolution = latent_dim, resolution
+        super().__init__(FixedPoses(), resolution, [[-1.0] * 3, [1.0] * 3])
+        self.latent_dim = latent_dim
         count = round(math.log2(resolution / 4))
         widths = [min(channels * 2**i, most) for i in reversed(range(count + 1))]
         self.enter = nn.Linear(latent_dim, 16 * widths[0])
         self.blocks = nn.ModuleList(Block(widths[i], widths[min(i + 1, count)]) for i in range(count + 1))
         self.colour = nn.Conv2d(widths[-1], 3, 3, padding=1)
-        self.register_buffer("bounds", torch.tensor([[-1.0] * 3, [1.0] * 3]), persistent=False)
 
     def latents(self, n: int, draws: Draws) -> PlainLatent:
         """n latents."""
-        return PlainLatent(draws.normal("z", (n, self.latent_dim)).to(self.bounds.device))
-
-    def cameras(self, n: int, draws: Draws | None) -> Camera:
-        """n times the same camera: it has no effect."""
-        return FixedPoses()(n, None).to(self.bounds.device)
+        return PlainLatent(draws.normal("z", (n, self.latent_dim)).to(self.device))
 
     def map(self, latent: PlainLatent, *, truncation: float = 1.0) -> PlainLatent:
         """The latent itself, made smaller by truncation below 1."""
         return PlainLatent(truncation * latent.z)
 
-    def prepare(self) -> "PlainGenerator":
-        """Nothing is stored with finished weights that is not learned."""
-        return self
-
     def rays(self, camera: Camera, resolution: int) -> Rays:
         """Rays of the camera that has no effect."""
-        return through(camera, pixel_corners(resolution, self.bounds.device))
+        return through(camera, pixel_corners(resolution, self.device))
 
     def render(
         self, styles: PlainLatent, camera: Camera, *, resolution: int | None = None, draws: Draws | None = None
@@ -372,10 +364,6 @@ class PlainGenerator(nn.Module):
         image = self.colour(leaky_relu(self.blocks[-1](x), 0.2)).tanh()
         nothing = torch.zeros_like(image[:, :1])
         return Rendered(image, image, torch.full_like(nothing, torch.nan), nothing)
-
-    def forward(self, latent: PlainLatent, camera: Camera, **kwargs) -> Rendered:
-        """``map`` and ``render``."""
-        return self.render(self.map(latent), camera, **kwargs)
 
     def density(self, points: Tensor, styles: PlainLatent) -> Tensor:
         """Zeros [B, N, 1]."""

@@ -738,6 +738,7 @@ class VolumeGAN(GAN):
         mean_decay: share of the old mean w in the new one.
         growth: progressive growing; None for all levels from the start. Batches smaller than the generator's resolution
             fix the level themselves.
+        max_skips: as in ``zoo.gan.GAN``.
     """
 
     networks_2d = ("discriminator", "generator.painter")
@@ -760,8 +761,9 @@ class VolumeGAN(GAN):
         mixing: float = 0.9,
         mean_decay: float = 0.995,
         growth: Growth | None = None,
+        max_skips: int = 3,
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision)
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision, max_skips)
         self.r1_weight, self.r1_every = r1_weight, r1_every
         self.path_weight, self.path_every, self.path_shrink = path_weight, path_every, path_shrink
         self.path_decay, self.mixing, self.mean_decay, self.growth = path_decay, mixing, mean_decay, growth
