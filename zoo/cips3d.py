@@ -168,10 +168,9 @@ class Scaled(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         weight, rows, columns = ctx.saved_tensors
-        for_weight = torch.einsum("bio,bi,bo->io", gradient, rows, columns)[None]
         product = gradient * weight
-        for_rows = (product @ columns[:, :, None])[..., 0]
-        return for_weight, for_rows, (rows[:, None] @ product)[:, 0]
+        for_rows, for_columns = (product @ columns[:, :, None])[..., 0], (rows[:, None] @ product)[:, 0]
+        return (gradient * rows[:, :, None] * columns[:, None]).sum(0, keepdim=True), for_rows, for_columns
 
 
 class InrBlock(nn.Module):
