@@ -33,6 +33,7 @@ from zoo.cli import main
 from zoo.draws import RayDraws, SampleDraws, TrainingDraws
 from zoo.gan import Average
 from zoo.layers.diffaugment import cutout, cutout_side, diffaugment, largest_shift, translation
+from zoo.losses import judged_real, r1_penalty
 from zoo.render import GaussianPoses, Importance, Shifted, Volume
 from zoo.weights.bundle import load_bundle
 from zoo.weights.cips3d import UNUSED
@@ -351,6 +352,41 @@ def test_r1_is_paid_when_it_is_due() -> None:
     assert torch.allclose(once, 3 * gan.loss_real(real, draws)["r1"])
     gan.r1_every, gan.iterations = 3, 1
     assert set(gan.loss_real(real, draws)) == {"real"}
+
+
+class Doubles(TrainingDraws):
+    """Numbers of twice the precision."""
+
+    def uniform(self, name: str, shape) -> Tensor:
+        return super().uniform(name, shape).double()
+
+
+@pytest.mark.parametrize(("auxiliary", "augment"), [(1, None), (1, diffaugment), (0, diffaugment)])
+def test_r1_without_second_derivatives_is_r1(auxiliary: int, augment) -> None:
+    gan = build_gan(stages=[Stage(auxiliary_every=auxiliary, augment=augment, fade_iterations=10)])
+    gan.iterations = 3
+    gan.discriminator.double()
+    for parameter in gan.discriminator.parameters():
+        nn.init.normal_(parameter)
+    real = torch.rand(2, 3, 8, 8, dtype=torch.double) * 2 - 1
+    terms = gan.loss_real(real, Doubles(0, 0))
+    images = (torch.cat([real, real]) if auxiliary else real).requires_grad_()
+    scores = gan.judge(images, Doubles(0, 0))
+    expected = {"real": judged_real(scores), "r1": 5 * r1_penalty(scores, images)}
+    for name in expected:
+        assert torch.allclose(terms[name], expected[name])
+    parameters = list(gan.discriminator.parameters())
+    found, wanted = (torch.autograd.grad(sum(of.values()), parameters, allow_unused=True) for of in (terms, expected))
+    for a, b in zip(found, wanted, strict=True):
+        assert (a is None) == (b is None) and (a is None or torch.allclose(a, b))
+
+
+def test_r1_where_images_are_compared() -> None:
+    gan = build_gan()
+    gan.discriminator = Discriminator(Tower([8, 6, 4], group=2), Tower([6, 4, 4], shrink_first=True))
+    terms = gan.loss_real(torch.rand(2, 3, 8, 8), TrainingDraws(0, 0))
+    sum(terms.values()).backward()
+    assert terms["r1"].requires_grad and all(p.grad is not None for p in gan.discriminator.main.final.parameters())
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """How long an experiment's rendering and training take."""
 
+import gc
 import resource
 import statistics
 import sys
@@ -43,6 +44,8 @@ def measure(
     resolution = resolution or gan.generator.resolution
     with Work(gan.generator) as done:
         (render_times if work == "render" else train_times)(gan, resolution, batch, 0)
+    gan.trainer = None
+    gc.collect()  # the first trainer with its optimizers, which would count as memory of the second
     if work == "render":
         name, seconds = "seconds_per_image", statistics.median(render_times(gan, resolution, batch, steps)) / batch
     else:

@@ -168,10 +168,9 @@ class Scaled(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         weight, rows, columns = ctx.saved_tensors
-        for_weight = torch.einsum("bio,bi,bo->io", gradient, rows, columns)[None]
         product = gradient * weight
-        for_rows = (product @ columns[:, :, None])[..., 0]
-        return for_weight, for_rows, (rows[:, None] @ product)[:, 0]
+        for_rows, for_columns = (product @ columns[:, :, None])[..., 0], (rows[:, None] @ product)[:, 0]
+        return (gradient * rows[:, :, None] * columns[:, None]).sum(0, keepdim=True), for_rows, for_columns
 
 
 class InrBlock(nn.Module):
@@ -541,6 +540,51 @@ class Blur(torch.autograd.Function):
         return Blur.apply(gradient, *how, not transposed), None, None, None, None
 
 
+class Passing:
+    """How biases and activations act on what passes through a tower."""
+
+    def shift(self, x: Tensor, bias: Tensor) -> Tensor:
+        """Add a bias [C] to features [B, C, ...]. May overwrite x."""
+        return x.add_(bias.view(-1, *[1] * (x.dim() - 2)))
+
+    def bend(self, x: Tensor) -> Tensor:
+        """Leaky ReLU. May overwrite x."""
+        return leaky_relu(x, 0.2, inplace=True)
+
+
+class Remembering(Passing):
+    """Remembers on which side of each leaky ReLU everything passed."""
+
+    def __init__(self) -> None:
+        self.sides: list[Tensor] = []
+
+    def bend(self, x: Tensor) -> Tensor:
+        y = super().bend(x)
+        self.sides.append(y.detach() > 0)
+        return y
+
+
+class PassingAgain(Passing):
+    """Passes every leaky ReLU on the side where other images did: a tower is then a linear function and a constant.
+
+    Args:
+        sides: as they were remembered, in order.
+        weights: of the constants, one for each image [B].
+    """
+
+    def __init__(self, sides: list[Tensor], weights: Tensor) -> None:
+        self.sides, self.weights = iter(sides), weights
+
+    def shift(self, x: Tensor, bias: Tensor) -> Tensor:
+        return x + torch.outer(self.weights, bias).view(*x.shape[:2], *[1] * (x.dim() - 2))
+
+    def bend(self, x: Tensor) -> Tensor:
+        return torch.where(next(self.sides), x, 0.2 * x)
+
+
+PASSING = Passing()
+
+
 class EqualConv(nn.Module):
     """A convolution whose weights are standard normal and scaled when used; a bias only where there is an activation.
 
@@ -568,15 +612,14 @@ class EqualConv(nn.Module):
         self.kernel, self.shrink, self.gain = kernel, shrink, gain
         self.scale = gain / math.sqrt(channels_in * kernel**2)  # an activation scales with its input
 
-    def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias * self.gain
+    def forward(self, x: Tensor, passing: Passing = PASSING) -> Tensor:
         if not self.shrink:
-            x = conv2d(x * self.scale, self.weight, bias, padding=self.kernel // 2)
+            x = conv2d(x * self.scale, self.weight, padding=self.kernel // 2)
         elif self.kernel == 1:  # what the stride leaves out needs no blur either
-            x = conv2d(Blur.apply(x, self.scale, 1, 2), self.weight, bias)
+            x = conv2d(Blur.apply(x, self.scale, 1, 2), self.weight)
         else:
-            x = conv2d(Blur.apply(x, self.scale, 2, 1), self.weight, bias, stride=2)
-        return x if bias is None else leaky_relu(x, 0.2, inplace=True)
+            x = conv2d(Blur.apply(x, self.scale, 2, 1), self.weight, stride=2)
+        return x if self.bias is None else passing.bend(passing.shift(x, self.bias * self.gain))
 
 
 class EqualLinear(nn.Module):
@@ -587,8 +630,8 @@ class EqualLinear(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.randn(dim_out, dim_in)), nn.Parameter(torch.zeros(dim_out))
         self.scale = 1 / math.sqrt(dim_in)
 
-    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        return linear(x * (self.scale * gain), self.weight, self.bias * gain)
+    def forward(self, x: Tensor, passing: Passing = PASSING, gain: float = 1.0) -> Tensor:
+        return passing.shift(linear(x * (self.scale * gain), self.weight), self.bias * gain)
 
 
 class Block(nn.Module):
@@ -601,8 +644,8 @@ class Block(nn.Module):
         self.second = EqualConv(channels_in, channels_out, 3, shrink=not shrink_first, gain=1.0)
         self.skip = EqualConv(channels_in, channels_out, 1, shrink=True, activation=False, gain=math.sqrt(0.5))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(self.first(x)) + self.skip(x)
+    def forward(self, x: Tensor, passing: Passing = PASSING) -> Tensor:
+        return self.second(self.first(x, passing), passing) + self.skip(x)
 
 
 class Tower(nn.Module):
@@ -625,7 +668,7 @@ class Tower(nn.Module):
         self.dense = EqualLinear(16 * channels[0], channels[0])
         self.score = EqualLinear(channels[0], 1)
 
-    def forward(self, images: Tensor, alpha: float = 1.0) -> Tensor:
+    def forward(self, images: Tensor, alpha: float = 1.0, passing: Passing = PASSING) -> Tensor:
         """Scores [B, 1] of images [B, 3, H, H]; below 1, alpha is the share of the first block in a blend.
 
         Raises:
@@ -637,15 +680,15 @@ class Tower(nn.Module):
                 f"This discriminator takes images of side {', '.join(map(str, sides))}, not {images.shape[-1]}."
             )
         level = sides.index(images.shape[-1])
-        x = self.from_rgb[level](images)
+        x = self.from_rgb[level](images, passing)
         for i in reversed(range(level)):
-            x = self.blocks[i](x)
+            x = self.blocks[i](x, passing)
             if i == level - 1 and alpha < 1:
-                x = alpha * x + (1 - alpha) * self.from_rgb[i](avg_pool2d(images, 2))
+                x = alpha * x + (1 - alpha) * self.from_rgb[i](avg_pool2d(images, 2), passing)
         if self.group:
             x = torch.cat([x, spread(x, self.group)], dim=1)
-        x = self.dense(self.final(x).flatten(1), gain=math.sqrt(2))
-        return self.score(leaky_relu(x, 0.2, inplace=True))
+        x = self.dense(self.final(x, passing).flatten(1), passing, gain=math.sqrt(2))
+        return self.score(passing.bend(x), passing)
 
 
 def spread(x: Tensor, group: int) -> Tensor:
@@ -671,6 +714,11 @@ class Discriminator(nn.Module):
         super().__init__()
         self.main, self.auxiliary = main, auxiliary
 
+    @property
+    def compares(self) -> bool:
+        """Whether images of a batch are compared with each other."""
+        return self.main.group > 0 or self.auxiliary.group > 0
+
     def forward(
         self,
         images: Tensor,
@@ -688,11 +736,57 @@ class Discriminator(nn.Module):
             augment: changes images at random before a tower sees them.
             draws: for ``augment``.
         """
+        shares = self.shares(images, auxiliary, augment, draws)
+        return torch.cat([tower(part, alpha) for tower, part in shares])
+
+    def shares(
+        self, images: Tensor, auxiliary: bool, augment: Augment | None, draws: Draws | None
+    ) -> list[tuple[Tower, Tensor]]:
+        """What each tower sees."""
         towers = [self.main, self.auxiliary] if auxiliary else [self.main]
         parts = images.chunk(len(towers))
         if augment is not None:
             parts = [augment(part, draws) for part in parts]
-        return torch.cat([tower(part, alpha) for tower, part in zip(towers, parts, strict=True)])
+        return list(zip(towers, parts, strict=True))
+
+
+def real_and_r1(
+    images: Tensor, shares: list[tuple[Tower, Tensor]], alpha: float, r1_weight: float
+) -> tuple[Tensor, Tensor]:
+    """What discriminators pay for real images, and R1 times a weight: the first with the gradient of the sum of both.
+
+    Between two bends of its leaky ReLUs a tower T is linear but for a constant, and so must the augmentation be. The
+    gradient of R1 = |g|^2, g = T'(x), is that of T' times the fixed vector 2 g; that of a loss L is that of T(x) times
+    the fixed number L'. The sum of both is one linear pass of L' x + 2 g, with the constant weighted by L', past the
+    same bends: no second derivatives, and half the memory.
+
+    Args:
+        images: requires a gradient, [B, 3, H, H].
+        shares: what each tower sees of them.
+        alpha: see ``Tower``.
+        r1_weight: of the mean squared length of a score's gradient.
+    """
+    passes, scores, slopes = [Remembering() for _ in shares], [], []
+    for (tower, part), passing in zip(shares, passes, strict=True):
+        part = part.detach().requires_grad_()
+        with frozen(tower):
+            scores.append(tower(part, alpha, passing))
+        slopes += torch.autograd.grad(scores[-1].sum(), part)
+    scores = torch.cat(scores).detach().requires_grad_()
+    real = judged_real(scores)
+    (for_scores,) = torch.autograd.grad(real, scores)
+
+    slopes = [slope.requires_grad_() for slope in slopes]
+    (gradient,) = torch.autograd.grad([part for _, part in shares], images, slopes, create_graph=True)
+    r1 = r1_weight * gradient.square().flatten(1).sum(1).mean()
+    for_slopes = torch.autograd.grad(r1, slopes)
+
+    combined = 0
+    split = for_scores.split([len(part) for _, part in shares])
+    for (tower, part), passing, own, added in zip(shares, passes, split, for_slopes, strict=True):
+        linear_in = part.detach() * own[..., None, None] + added
+        combined = combined + tower(linear_in, alpha, PassingAgain(passing.sides, own[:, 0])).sum()
+    return real.detach() + combined - combined.detach(), r1.detach()
 
 
 # Training
@@ -824,11 +918,14 @@ class CIPS3D(GAN):
         real = torch.cat([real, real]) if self.auxiliary else real
         if self.since_start % self.r1_every != 0:
             return {"real": judged_real(self.judge(real, draws))}
-        real = real.detach().requires_grad_()
-        with self.full_precision():  # R1 differentiates these scores
-            judged = self.judge(real, draws)
-        penalty = r1_penalty(judged, real)
-        return {"real": judged_real(judged), "r1": 0.5 * self.r1_weight * self.r1_every * penalty}
+        real, weight = real.detach().requires_grad_(), 0.5 * self.r1_weight * self.r1_every
+        with self.full_precision():
+            if self.discriminator.compares:  # images with each other: R1 must be differentiated
+                judged = self.judge(real, draws)
+                return {"real": judged_real(judged), "r1": weight * r1_penalty(judged, real)}
+            shares = self.discriminator.shares(real, self.auxiliary, self.stage.augment, draws)
+            paid, r1 = real_and_r1(real, shares, self.alpha, weight)
+        return {"real": paid, "r1": r1}
 
     def loss_fake(self, fake: Tensor, draws: Draws) -> dict[str, Tensor]:
         """What the discriminators pay for generated images."""

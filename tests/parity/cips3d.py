@@ -573,16 +573,18 @@ def losses(case: Case) -> None:
         with torch.no_grad():
             fake = gan.generate(real, draws)
         judge = gan.judge = Watched(gan.judge)
-        with patch.object(zoo.cips3d, "r1_penalty", Watched(zoo.cips3d.r1_penalty)) as penalised:
+        with patch.object(zoo.cips3d, "real_and_r1", Watched(zoo.cips3d.real_and_r1)) as penalised:
             terms = gan.loss_real(real, draws) | gan.loss_fake(fake, draws)
-        judged_real, judged_fake = (result for _, result in judge.calls)
-        penalties = torch.zeros_like(judged_real)
+        *judged_real, judged_fake = (result for _, result in judge.calls)
         if penalised.calls:
-            ((scores, images), _) = penalised.calls[0]
-            (gradient,) = torch.autograd.grad(scores.sum(), images, retain_graph=True)
-            weight = 0.5 * gan.r1_weight * gan.r1_every
+            ((images, shares, alpha, weight), _) = penalised.calls[0]
+            judged_real = torch.cat([tower(part, alpha) for tower, part in shares])
+            (gradient,) = torch.autograd.grad(judged_real.sum(), images, retain_graph=True)
             penalties = weight * gradient.square().flatten(1).sum(1, keepdim=True)
             assert torch.allclose(terms["r1"], penalties.mean())
+        else:
+            (judged_real,) = judged_real
+            penalties = torch.zeros_like(judged_real)
         sum(terms.values()).backward()
         case.compare(f"{block}.D.fake_images", fake)
         case.compare(f"{block}.D.r_preds", judged_real.detach())
