@@ -638,14 +638,14 @@ class Discriminator(nn.Module):
         image_min: what black is for the convolutions; white is 1. The zoo's images, in [-1, 1], are moved there.
     """
 
-    def __init__(self, resolution: int = 64, channels: int = 512, image_min: float = 0.0) -> None:
+    def __init__(self, resolution: int = 64, channels: int = 512, image_min: float = 0.0, bias: bool = False) -> None:
         super().__init__()
         self.resolution, self.image_min = resolution, image_min
         count = round(math.log2(resolution)) - 2
         widths = [3, *(channels // 2 ** (count - 1 - i) for i in range(count))]
         pairs = itertools.pairwise(widths)
-        self.layers = nn.ModuleList(nn.Conv2d(i, o, 4, 2, padding=1, bias=False) for i, o in pairs)
-        self.score = nn.Conv2d(channels, 1, 4, bias=False)
+        self.layers = nn.ModuleList(nn.Conv2d(i, o, 4, 2, padding=1, bias=bias) for i, o in pairs)
+        self.score = nn.Conv2d(channels, 1, 4, bias=bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores [B, 1] of images [B, 3, H, H] in [-1, 1]; further channels are left out.

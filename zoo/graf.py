@@ -438,8 +438,8 @@ class Discriminator(nn.Module):
     Args:
         size: side of the patches [points]: 32, 64 or 128.
         channels: unit of width; the last convolution but one has eight times as many.
-        norm: instance norm, which hides from it how bright a patch is and how much of it is covered; always there in
-            published experiments.
+        norm: instance norm, always there in published experiments. It hides from the discriminator how bright a patch
+            is and how much of it is covered. Without it convolutions have biases.
 
     Raises:
         ValueError: patches of this size were not published.
@@ -452,8 +452,8 @@ class Discriminator(nn.Module):
         self.size, self.norm = size, norm
         smaller = {32: [], 64: [channels], 128: [channels // 2, channels]}[size]
         widths = [3, *smaller, 2 * channels, 4 * channels, 8 * channels]
-        strided = [nn.Conv2d(i, o, 4, stride=2, padding=1, bias=False) for i, o in itertools.pairwise(widths)]
-        final = nn.Conv2d(widths[-1], 1, 4, bias=False)
+        strided = [nn.Conv2d(i, o, 4, stride=2, padding=1, bias=not norm) for i, o in itertools.pairwise(widths)]
+        final = nn.Conv2d(widths[-1], 1, 4, bias=not norm)
         self.convolutions = nn.ModuleList(spectral_norm(conv) for conv in [*strided, final])
         self.first_norm = 0 if size == 32 else 1  # the convolution from which on instance norm follows
 
