@@ -39,11 +39,6 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def cache_folder() -> Path:
-    """Where things that can be made again are kept: $ZOO_CACHE, or ~/.cache/gan3d-zoo."""
-    return Path(os.environ.get("ZOO_CACHE") or Path.home() / ".cache" / "gan3d-zoo")
-
-
 @dataclass
 class Extractor:
     """A network from uint8 images [B, 3, H, W] to features [B, F].
