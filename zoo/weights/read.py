@@ -8,7 +8,7 @@ import io
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from torch import Tensor
 
 from zoo.errors import missing_file, near
+from zoo.weights.heads import foreign
 from zoo.weights.pickles import Reading, Record, Storage, as_numbers, interpret, read_legacy, storage_identity, viewed
 
 MAX_DEPTH = 64  # of modules in modules
@@ -120,9 +121,8 @@ def read(source: Place | Path | str) -> Contents:
         head = file.read(512)
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
-        for matches, what in FOREIGN:
-            if matches(head):
-                raise ValueError(f"it is {what}")
+        if what := foreign(head):
+            raise ValueError(f"it is {what}")
         reading = Reading(size)
         if head.startswith(b"PK"):
             value, container = read_zip(file, reading), "zip file of torch"
@@ -143,28 +143,6 @@ def damage_explained(source: Place | Path) -> Iterator[None]:
     except (ValueError, OverflowError, NotImplementedError) as error:
         reason = "".join(c for c in " ".join(str(error).split())[:300] if c.isprintable())
         raise ValueError(f"{source} cannot be read: {reason}.") from None
-
-
-def _starts(*beginnings: bytes) -> Callable[[bytes], bool]:
-    return lambda head: head.lstrip().lower().startswith(beginnings)
-
-
-FOREIGN: list[tuple[Callable[[bytes], Any], str]] = [
-    (lambda head: not head, "empty; download it again"),
-    (_starts(b"version https://git-lfs"), "a pointer of Git LFS, not the file itself; fetch it with 'git lfs pull'"),
-    (
-        _starts(b"<!doctype", b"<html", b"<?xml", b"<head"),
-        "a web page, not a checkpoint; a site answers so when a file is gone, needs a log-in or is asked for too "
-        "often; download it again",
-    ),
-    (lambda head: head[:2] == b"\x1f\x8b", "a gzip archive; unpack it first"),
-    (lambda head: head[:4] in (b"Rar!", b"7z\xbc\xaf"), "an archive; unpack it first"),
-    (lambda head: head[257:262] == b"ustar", "a tar archive; unpack it first"),
-    (
-        lambda head: re.match(rb".{8}\{\s*\"", head, re.S),
-        "a safetensors file, which holds tensors only and needs no conversion",
-    ),
-]
 
 
 # Zip files

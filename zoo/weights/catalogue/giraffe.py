@@ -1,6 +1,7 @@
 """The published GIRAFFE's checkpoints, from its ``*_pretrained`` experiments.
 
-The ends of the files' names are the beginnings of their sha256. The repository states no FID; those here are the paper's.
+The ends of the files' names are the beginnings of their sha256. The repository states no FID; those here are the
+paper's.
 """
 
 from zoo.weights.catalogue import Address, Released, Score

@@ -1,7 +1,7 @@
 """The published StyleNeRF's checkpoints: pickles with the source text of their classes, none of which is run.
 
-They hold the arguments that they were built with, which are not those of its current experiments. ``ffhq-512-cc`` is not
-in the repository's README.
+They hold the arguments that they were built with, which are not those of its current experiments. ``ffhq-512-cc`` is
+not in the repository's README.
 """
 
 from zoo.weights.catalogue import Address, Released, Score
