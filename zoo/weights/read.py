@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 from torch import Tensor
 
 from zoo.errors import missing_file, near
@@ -302,3 +303,79 @@ def check_names(values: dict) -> None:
     """Fail where a key is no name."""
     if not all(isinstance(key, str) and len(key) < 500 for key in values):
         raise ValueError("The file's modules or tensors have names that are none.")
+
+
+# Networks and settings, of whatever system
+
+
+def networks(value: Any) -> dict[str, tuple[dict[str, Tensor], dict[str, Any]]]:
+    """The networks in a file by name: state dict, and the arguments that they were built with, where it says so.
+
+    A file is a network itself ("model"), or a dict of networks and other things.
+
+    Raises:
+        ValueError: a network is damaged.
+    """
+    entries = {"model": value} if is_module(value) or not isinstance(value, dict) else value
+    found = {}
+    for name, held in entries.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[\w-]{1,100}", name):
+            continue
+        if is_module(held):
+            found[name] = (module_state(held), settings(held))
+        elif isinstance(held, dict) and held and all(isinstance(tensor, Tensor) for tensor in held.values()):
+            found[name] = (tensors_in("", held), {})
+    return found
+
+
+def settings(module: Record) -> dict[str, Any]:
+    """The arguments of a module's constructor that were stored with it, as plain values, and its other attributes.
+
+    StyleGAN's programs store them as ``_init_kwargs``; EG3D's ``rendering_kwargs`` are an attribute.
+    """
+    own = attributes(module)
+    given = plain(own.get("_init_kwargs")) or {}
+    rest = {name: plain(value) for name, value in own.items() if not name.startswith("_") and name != "training"}
+    return {"arguments": given, "attributes": {name: value for name, value in rest.items() if value is not None}}
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """Settings as plain values: numbers, text, lists and dicts; None for what is none.
+
+    Nodes of OmegaConf become what they hold, and ``${a.b}`` in one the value at that place of the whole config.
+
+    Raises:
+        ValueError: they lie impossibly deep.
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError("The file's settings lie too deep in others.")
+    if isinstance(value, Record) and value.name.startswith("omegaconf."):
+        return plain(resolved(value), depth + 1)
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {str(plain(key, depth + 1)): plain(inner, depth + 1) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner, depth + 1) for inner in value]
+    return value if isinstance(value, (bool, int, float, str, type(None))) else None
+
+
+def resolved(node: Record) -> Any:
+    """What a node of OmegaConf stands for: its value, or that of the place which it names."""
+    for _ in range(MAX_DEPTH):
+        state = node.state if isinstance(node.state, dict) else {}
+        value = state.get("_content", state.get("_val"))
+        place = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
+        if place is None:
+            return value
+        for _ in range(MAX_DEPTH):
+            above = node.state.get("_parent") if isinstance(node.state, dict) else None
+            if not isinstance(above, Record):
+                break
+            node = above
+        for key in place[1].split("."):
+            held = node.state.get("_content") if isinstance(node, Record) and isinstance(node.state, dict) else None
+            node = held.get(key) if isinstance(held, dict) else None
+        if not isinstance(node, Record):
+            return value if node is None else node
+    return None
