@@ -202,7 +202,8 @@ def recognised(path: Path | str, known: dict[str, ModuleType], inside: str = "")
         return found[0]
     if not found and alone:
         raise ValueError(
-            f"{here[0]} is of no system with a converter ({', '.join(known)}). {described(read_here[0][1])}"
+            f"{here[0]} is of no system with a converter ({', '.join(known)}). {described(read_here[0][1])} "
+            "--system tensors writes tensors and settings alone."
         )
     if not found:
         names = ", ".join(str(place) for place in here[:8]) or "no checkpoint"

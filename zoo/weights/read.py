@@ -19,10 +19,21 @@ from torch import Tensor
 
 from zoo.errors import missing_file, near
 from zoo.weights.heads import foreign
-from zoo.weights.pickles import Reading, Record, Storage, as_numbers, interpret, read_legacy, storage_identity, viewed
+from zoo.weights.pickles import (
+    Reading,
+    Record,
+    Storage,
+    as_numbers,
+    interpret,
+    is_tool,
+    read_legacy,
+    storage_identity,
+    viewed,
+)
 
 MAX_DEPTH = 64  # of modules in modules
 MAX_MODULES = 100_000  # a module that is found under several names counts several times
+MAX_SETTINGS = 100_000
 MAX_EXPANSION = 10  # unpacked size of a zip over its own size: weights hardly shrink, so more than this is a trap
 TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 
@@ -131,6 +142,8 @@ def read(source: Place | Path | str) -> Contents:
             value, container = read_legacy(io.BytesIO(file.read()), reading), "older file of torch"
         else:
             value, container = interpret(io.BytesIO(file.read()), reading), "pickle"
+        if wanted := [name for name in sorted(reading.names) if is_tool(name)]:
+            raise ValueError(f"it asks for {', '.join(wanted[:3])}, which no checkpoint needs; nothing was run")
     return Contents(value, sorted(reading.names), container)
 
 
@@ -153,7 +166,8 @@ def members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     """The members of a zip file of so many bytes, by name.
 
     Raises:
-        ValueError: two have the same name, one is encrypted, or together they are far larger than the file.
+        ValueError: two have the same name, one is encrypted or has a name that leads elsewhere, or together they are
+            far larger than the file.
     """
     infos = archive.infolist()
     by_name = {info.filename: info for info in infos}
@@ -161,6 +175,9 @@ def members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
         raise ValueError("two members of the zip have the same name")
     if any(info.flag_bits & 1 for info in infos) or not all(name.isprintable() for name in by_name):
         raise ValueError("it is encrypted, or names of its members are not text")
+    for name in by_name:  # nothing is unpacked here; but nobody should unpack it elsewhere either
+        if name.startswith(("/", "\\")) or re.match(r"\w:", name) or ".." in re.split(r"[/\\]", name):
+            raise ValueError(f"its member '{name[:80]}' would be unpacked outside of its folder")
     if not all(0 <= info.header_offset < size for info in infos):
         raise ValueError("a member of the zip lies outside of it")
     unpacked = sum(info.file_size for info in infos)
@@ -339,24 +356,26 @@ def settings(module: Record) -> dict[str, Any]:
     return {"arguments": given, "attributes": {name: value for name, value in rest.items() if value is not None}}
 
 
-def plain(value: Any, depth: int = 0) -> Any:
+def plain(value: Any, depth: int = 0, budget: list[int] | None = None) -> Any:
     """Settings as plain values: numbers, text, lists and dicts; None for what is none.
 
     Nodes of OmegaConf become what they hold, and ``${a.b}`` in one the value at that place of the whole config.
 
     Raises:
-        ValueError: they lie impossibly deep.
+        ValueError: they are impossibly deep, or many.
     """
-    if depth > MAX_DEPTH:
-        raise ValueError("The file's settings lie too deep in others.")
+    budget = [MAX_SETTINGS] if budget is None else budget  # values that occur several times count each time
+    budget[0] -= value.size if isinstance(value, np.ndarray) else 1
+    if depth > MAX_DEPTH or budget[0] < 0:
+        raise ValueError("The file's settings lie too deep in others, or are too many.")
     if isinstance(value, Record) and value.name.startswith("omegaconf."):
-        return plain(resolved(value), depth + 1)
+        return plain(resolved(value), depth + 1, budget)
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     if isinstance(value, dict):
-        return {str(plain(key, depth + 1)): plain(inner, depth + 1) for key, inner in value.items()}
+        return {str(plain(key, depth + 1)): plain(inner, depth + 1, budget) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(inner, depth + 1) for inner in value]
+        return [plain(inner, depth + 1, budget) for inner in value]
     return value if isinstance(value, (bool, int, float, str, type(None))) else None
 
 
