@@ -312,6 +312,10 @@ WRONG = {
         (lambda d: d[:4] + d[40:])(packed({"a/data.pkl": b"N.", "a/byteorder": b"little"})),
         "lies out",
     ),
+    "zip in a truncated zip": (
+        packed({"x/a.pth": zipped(torch.ones(9)), "b": b""})[:-90],
+        "begins later than the file",
+    ),
     "slip": (packed({"a/data.pkl": b"N.", "a/../../x": b""}), "unpacked outside of its folder"),
     "absolute": (packed({"a/data.pkl": b"N.", "/etc/x": b""}), "'/etc/x' would be unpacked outside"),
     "drive": (packed({"a/data.pkl": b"N.", "C:x": b""}), "unpacked outside"),

@@ -349,6 +349,33 @@ def bundle(
     print(out)
 
 
+def download(name: str, from_file: Path | None = None, rest: bool = True) -> None:
+    """Fetch published weights, check and convert them; afterwards their name stands for them everywhere.
+
+    Args:
+        name: a published checkpoint that 'zoo list' shows, or hf:user/repository for a bundle on the Hub.
+        from_file: the file, fetched by hand; --from does, too.
+        rest: also keep raw weights, other averages and the discriminator, where they are there.
+    """
+    from zoo.weights.download import download as fetch_weights
+
+    print(fetch_weights(name, from_file, rest))
+
+
+def push(source: str, repository: str, private: bool = False, redistribute: bool = False) -> None:
+    """Copy a bundle to the Hugging Face Hub; 'zoo download hf:user/name' fetches it from there.
+
+    Args:
+        source: name or folder of a bundle.
+        repository: user/name; made where there is none.
+        private: a new repository is seen by its owner only.
+        redistribute: also weights that were converted from somebody else's, who have permitted it.
+    """
+    from zoo.weights.hub import push as push_bundle
+
+    print(push_bundle(source, repository, private, redistribute))
+
+
 def convert(
     file: str,
     out: Path,

@@ -180,6 +180,8 @@ def members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
             raise ValueError(f"its member '{name[:80]}' would be unpacked outside of its folder")
     if not all(0 <= info.header_offset < size for info in infos):
         raise ValueError("a member of the zip lies outside of it")
+    if infos and min(info.header_offset for info in infos):  # such as a whole zip inside a truncated one
+        raise ValueError("the zip begins later than the file; it is damaged or truncated: download it again")
     unpacked = sum(info.file_size for info in infos)
     if unpacked > MAX_EXPANSION * size + 2**20:
         raise ValueError(f"its {size:,} bytes would unpack to {unpacked:,}")
