@@ -9,12 +9,14 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 from zoo.weights.bundle import CARD, CONFIG, TENSORS, downloads, find, folder_name, load_bundle, record_of
 from zoo.weights.fetch import HUB, NotFetched, is_offline, lock, sha256_of
@@ -46,10 +48,10 @@ def push(source: str, repository: str, private: bool = False, allowed: bool = Fa
     if "source_sha256" in card and not allowed:
         terms = card.get("license", "not known here")
         raise ValueError(
-            f"{source} was converted from a published checkpoint, whose licence is: {terms}. Ask its authors; with their "
-            "permission give --redistribute true."
+            f"{source} was converted from a published checkpoint, whose licence is: {terms}. Ask its authors; with "
+            "their permission give --redistribute true."
         )
-    try:
+    with explained(f"{repository} was not written", ValueError, " 'hf auth login' stores who you are."):
         api().create_repo(repository, private=private, exist_ok=True)
         files = [file.name for file in folder.iterdir() if WANTED.fullmatch(file.name)]
         made = api().upload_folder(
@@ -58,8 +60,6 @@ def push(source: str, repository: str, private: bool = False, allowed: bool = Fa
             allow_patterns=files,
             commit_message=f"Add {folder.resolve().name}",
         )
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        raise ValueError(f"{repository} was not written: {said(error)}. 'hf auth login' stores who you are.") from None
     return str(made.repo_url)
 
 
@@ -100,37 +100,39 @@ def pull(name: str) -> Path:
 
 def copy(repository: str, revision: str | None, made: Path) -> str:
     """Fetch the files of a bundle into a folder, each checked; returns the commit that they are of."""
-    try:
+    failed = f"{repository} could not be fetched"
+    with explained(failed, NotFetched):
         about = api().model_info(repository, revision=revision, files_metadata=True)
-        wanted = [file for file in about.siblings if WANTED.fullmatch(file.rfilename)]
-        missing = {TENSORS, CONFIG} - {file.rfilename for file in wanted}
-        if missing:
-            raise ValueError(f"{repository} is no weights bundle: it has no {' and no '.join(sorted(missing))}.")
-        for file in wanted:
-            options = {"revision": about.sha, "local_dir": made, "endpoint": api().endpoint}
+    wanted = [file for file in about.siblings if WANTED.fullmatch(file.rfilename)]
+    missing = {TENSORS, CONFIG} - {file.rfilename for file in wanted}
+    if missing:
+        raise ValueError(f"{repository} is no weights bundle: it has no {' and no '.join(sorted(missing))}.")
+    for file in wanted:
+        options = {"revision": about.sha, "local_dir": made, "endpoint": api().endpoint}
+        with explained(failed, NotFetched):
             path = Path(hf_hub_download(repository, file.rfilename, **options))
-            stated = file.lfs.sha256 if file.lfs else file.blob_id
-            if stated != (sha256_of(path) if file.lfs else git_hash(path)):
-                raise NotFetched(f"{file.rfilename} of {repository} did not come as the Hub states it: try again.")
-    except (RepositoryNotFoundError, RevisionNotFoundError):
-        raise ValueError(
-            f"There is no '{repository}' of this name and revision on the Hub, or it is private."
-        ) from None
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        raise NotFetched(f"{repository} could not be fetched: {said(error)}.") from None
+        stated = file.lfs.sha256 if file.lfs else file.blob_id
+        if stated != (sha256_of(path) if file.lfs else git_hash(path)):
+            raise NotFetched(f"{file.rfilename} of {repository} did not come as the Hub states it: try again.")
     shutil.rmtree(made / ".cache", ignore_errors=True)
     if not (made / CARD).is_file():
         (made / CARD).write_text(f"# {repository}\n")
     return str(about.sha)
 
 
+@contextmanager
+def explained(failed: str, kind: type[Exception], hint: str = "") -> Iterator[None]:
+    """Inside, whatever the Hub's library raises becomes one sentence; its transport's errors depend on its release."""
+    try:
+        yield
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise ValueError(f"{failed}: the Hub has no such name and revision, or it is private.{hint}") from error
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise kind(f"{failed}: {(lines or [type(error).__name__])[0].rstrip('.')}.{hint}") from error
+
+
 def git_hash(path: Path) -> str:
     """What git calls a file."""
     data = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-
-
-def said(error: Exception) -> str:
-    """The first line of what the Hub's library says."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".")
