@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MAX_STEPS = 5_000_000  # opcodes and copied items of a file; those of published checkpoints have some 100,000
+MAX_STEPS = 2_000_000  # opcodes and copied items of a file; those of published checkpoints have some 100,000
 MAX_OVERLAP = 2**24  # numbers of a tensor that shows the same memory several times
 
 
