@@ -60,7 +60,8 @@ GENERATOR_2D = [*RESIDUAL[:-1], (r"enter\.", "fc."), (r"colour\.", "conv_img.")]
 DISCRIMINATOR_2D = [*RESIDUAL, (r"score\.", "fc.")]
 
 # weights -> prefix of their tensors; pictures and scores come from the average
-WEIGHTS = {"ema": "generator_test.", "raw": "generator.", "discriminator": "discriminator."}
+WEIGHTS = {"ema": "generator_test.", "raw": "generator."}
+NETWORKS = WEIGHTS | {"discriminator": "discriminator."}
 # number of times that the size doubles -> experiments
 EXPERIMENTS = {
     2: [f"giraffe/{name}64" for name in ("cats", "celeba", "chairs", "church", "compcars")],
@@ -98,10 +99,10 @@ def convert(
     Raises:
         ValueError: there are no such weights, or they do not fit the experiment.
     """
-    if weights not in (None, *WEIGHTS):
-        raise ValueError(f"A GIRAFFE has no weights '{weights}': {', '.join(WEIGHTS)}.")
+    if weights not in (None, *NETWORKS):
+        raise ValueError(f"A GIRAFFE has no weights '{weights}': {', '.join(NETWORKS)}.")
     weights = weights or "ema"
-    state = under(WEIGHTS[weights], contents)
+    state = under(NETWORKS[weights], contents)
     if not state:
         raise ValueError(f"{place} has no {'average' if weights == 'ema' else weights}; --weights takes another.")
     if weights == "discriminator":
@@ -124,7 +125,7 @@ def convert(
 
 def all_weights(place: Place, contents: Contents) -> dict[str, tuple[Place, Contents, str]]:
     """Everything that ``convert`` makes of a file, by name, and what it takes."""
-    return {name: (place, contents, name) for name, prefix in WEIGHTS.items() if under(prefix, contents)}
+    return {name: (place, contents, name) for name, prefix in NETWORKS.items() if under(prefix, contents)}
 
 
 def official(parts: dict[str, Part]) -> dict[str, Any]:
@@ -132,7 +133,7 @@ def official(parts: dict[str, Part]) -> dict[str, Any]:
     model, iterations = {}, 0
     for name, (_, tensors, card) in parts.items():
         state = to_published(tensors, DISCRIMINATOR if name == "discriminator" else GENERATOR)
-        model |= {WEIGHTS[name] + key: tensor for key, tensor in state.items()}
+        model |= {NETWORKS[name] + key: tensor for key, tensor in state.items()}
         iterations = int(card.get("iterations", 0))
     return {"model.pt": {"model": model, "it": iterations}}
 
