@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 
 import zoo
 from tests.servers import serving
+from tests.test_official import SYSTEMS
 from tests.tiny import CONFIG
 from zoo.cli import main
-from zoo.paths import CONFIGS
+from zoo.paths import CONFIGS, read_experiment
 from zoo.weights import catalogue, download, fetch
 from zoo.weights.bundle import load_bundle
 from zoo.weights.catalogue import Address, released
@@ -49,11 +50,11 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def publish(monkeypatch, cache: Path, *urls: str, kind: str = "web", **changes) -> None:
+def publish(monkeypatch, cache: Path, *urls: str, kind: str = "web", system: str = "pigan", **changes) -> None:
     """Let the catalogue's first pi-GAN lie at these addresses."""
     addresses = tuple(Address(kind, url) for url in urls)
     changed = replace(released()[NAME], addresses=addresses, config=str(cache.parent / "experiment.yaml"), **changes)
-    monkeypatch.setattr(type(changed), "system", "pigan")
+    monkeypatch.setattr(type(changed), "system", system)
     monkeypatch.setattr(catalogue, "released", lambda: {NAME: changed})
     monkeypatch.setattr(download, "released", lambda: {NAME: changed})
 
@@ -230,8 +231,33 @@ def test_two_processes_may_want_the_same(cache, monkeypatch):
     zoo.load(NAME)
 
 
+def a_zip(folder: Path) -> bytes:
+    """As the published CIPS-3D's releases are, with a second run in it."""
+    with zipfile.ZipFile(file := io.BytesIO(), "w") as opened:
+        for run in ("resume_iter_645500", "other"):
+            for name in ("G_ema.pth", "generator.pth", "G_ema_model.pth", "state_dict.pth"):
+                opened.write(folder / name, f"train_ffhq_high/{run}/{name}")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if name != "pigan"])
+def test_every_system(cache, monkeypatch, name):
+    file, experiment, _, _ = SYSTEMS[name]
+    data = a_zip(file.parent) if name == "cips3d" else file.read_bytes()
+    (cache.parent / "experiment.yaml").write_text(yaml.safe_dump(experiment() or read_experiment("volumegan/ffhq256")))
+    with serving(lambda request: request.give(data)) as server:
+        sha256 = hashlib.sha256(data).hexdigest()[:8]
+        inside = released()["cips3d-ffhq-256.official"].inside if name == "cips3d" else ""
+        publish(monkeypatch, cache, f"{server.address}/x", system=name, sha256=sha256, inside=inside)
+        folder = download.download(NAME, rest=False)
+    assert [file.name for file in sorted(folder.iterdir())] == ["README.md", "config.yaml", "model.safetensors"]
+    generator = zoo.load(NAME)
+    assert type(generator).__module__ == f"zoo.{name}" and load_bundle(NAME)[1].card["weights"] == "ema"
+
+
 def test_what_comes_with_the_package_needs_no_network(cache, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("ZOO_OFFLINE", "1")
     assert main(["download", "pigan-cars32"]) == 0 and "bundled/pigan-cars32" in capsys.readouterr().out
+    assert main(["download", "pigan-cars32", "--from", "x.zip"]) == 2 and "is a bundle" in capsys.readouterr().err
     assert main(["sample", "pigan-cars32", "--out", str(tmp_path / "x.png"), "--seeds", "0", "--views", "1"]) == 0
     assert torch.is_tensor(next(zoo.load("pigan-cars32").parameters()))

@@ -1,8 +1,10 @@
 """Files come whole and checked or not at all, whatever the server does."""
 
 import hashlib
+import io
 import json
 import multiprocessing
+import sys
 import threading
 import time
 from pathlib import Path
@@ -173,6 +175,25 @@ def test_no_space_left(tmp_path, monkeypatch):
     with serving(lambda r: r.give(BODY)) as server, pytest.raises(OSError, match="No space left") as error:
         get(tmp_path, server.address)
     assert error.value.filename.endswith("file.pth.part") and not leftovers(tmp_path)
+
+
+def test_a_disk_that_runs_full_is_named(tmp_path, monkeypatch):
+    def full(*args) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "copy", full)
+    with serving(lambda r: r.give(BODY)) as server, pytest.raises(OSError, match="No space left") as error:
+        get(tmp_path, server.address)
+    assert error.value.filename == str(tmp_path / "file.pth")
+
+
+def test_a_bar_shows_on_terminals_how_far_it_is(tmp_path, monkeypatch):
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", screen)
+    with serving(in_turn(lambda r: r.give(BODY, stop=2**20), lambda r: r.give(BODY))) as server:
+        get(tmp_path, server.address)
+    assert "file.pth:" in screen.getvalue() and "3.15M/3.15M" in screen.getvalue()
 
 
 def fetched(folder: str, url: str, results) -> None:

@@ -6,9 +6,9 @@ Each module ``zoo.weights.<system>`` that can convert has the same functions:
 * ``experiments(contents)``: names of the published experiments that the file may come from, one of which gives what it
   does not hold; None where it holds everything;
 * ``convert(place, contents, experiment, weights)``: the network, as ``Converted``;
-* ``all_weights(place, contents)``: everything that this makes of a generator's file and those beside it: by name, what
-  it takes;
-* ``official(parts)``: the way back: files of the published program, by name, for the parts of a bundle;
+* optionally ``all_weights(place, contents)``: everything that this makes of a generator's file and those beside it: by
+  name, what it takes;
+* optionally ``official(parts)``: the way back: files of the published program, by name, for the parts of a bundle;
 * optionally ``choose(places)``: which one of several generators in a folder is meant, or None.
 """
 
@@ -104,16 +104,17 @@ def convert(
     generator = generator_of(experiment) if experiment else None
     converted = module.convert(place, contents, generator, weights)
     others = {}
-    if rest and module.part(contents) == "generator":
+    if rest and module.part(contents) == "generator" and hasattr(module, "all_weights"):
         found = module.all_weights(place, contents)
         others = {
             key: module.convert(where, held, generator, which)
             for key, (where, held, which) in found.items()
-            if key != converted.card["weights"]
+            if key != converted.card.get("weights")
         }
     with place.open() as file:
         source = hashlib.file_digest(file, "sha256").hexdigest()
-    facts = {"experiment": experiment, "source_sha256": source} | card
+    made_with = f"zoo convert {place.name} OUT" + (f" --experiment {experiment}" if experiment else "")
+    facts = {"experiment": experiment, "source_sha256": source, "made_with": made_with} | card
     with new_folder(Path(out)) as folder:
         save_bundle(
             folder,
@@ -151,10 +152,11 @@ def to_official(source: Path | str, out: Path | str) -> list[Path]:
         raise ValueError(f"{folder} is a checkpoint; 'zoo bundle' makes a bundle of it.")
     parts, known = read_parts(folder), systems()
     name = next(iter(parts.values()))[0]["class_path"].split(".")[1:2]
-    if not name or name[0] not in known:
-        raise ValueError(f"{source} is of no system with a published program: {', '.join(known)}.")
+    back = {system: module for system, module in known.items() if hasattr(module, "official")}
+    if not name or name[0] not in back:
+        raise ValueError(f"{source} is of no system that has a way back: {', '.join(back)}.")
     try:
-        files = known[name[0]].official(parts)
+        files = back[name[0]].official(parts)
     except KeyError as error:
         raise ValueError(f"{source} has no published counterpart: {error.args[0]}") from None
     Path(out).mkdir(parents=True, exist_ok=True)

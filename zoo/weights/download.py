@@ -36,6 +36,8 @@ def download(name: str, given: Path | None = None, rest: bool = True) -> Path:
         NotFetched: no address gave the file.
         ValueError: there is no such name, or the file is another one or damaged; says what to do.
     """
+    if given and (name.startswith("hf:") or name in bundled_names()):
+        raise ValueError(f"--from is for files of published checkpoints, and {name} is a bundle: use its folder.")
     if name.startswith("hf:"):
         return pull(name)
     if name in bundled_names():

@@ -113,11 +113,23 @@ def fetch(addresses: Sequence[Address], path: Path, sha256: str = "", patience: 
             )
         with held(path.with_name(path.name + ".part")) as part:
             if not path.exists():  # another process may have fetched it meanwhile
-                fetch_into(part, addresses, path, sha256, patience or Patience())
+                with named(path):
+                    fetch_into(part, addresses, path, sha256, patience or Patience())
     found = sha256_of(path)
     if not found.startswith(sha256):
         raise ValueError(f"{path} has sha256 {found}, but the published one begins with {sha256}: delete it.")
     return found
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Inside, what the disk says comes with the name of the file that it is about."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 @contextmanager
