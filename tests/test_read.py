@@ -18,7 +18,16 @@ import torch
 from torch import nn
 
 from zoo.weights.pickles import Name, Record
-from zoo.weights.read import TORCH_MAGIC, attributes, class_name, module_parameters, module_state, places, read
+from zoo.weights.read import (
+    TORCH_MAGIC,
+    attributes,
+    class_name,
+    module_parameters,
+    module_state,
+    places,
+    plain,
+    read,
+)
 
 OLD = Path(__file__).parent / "parity" / "cases" / "pigan" / "checkpoint"  # written by torch 1.8.1
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16]
@@ -303,6 +312,15 @@ WRONG = {
         (lambda d: d[:4] + d[40:])(packed({"a/data.pkl": b"N.", "a/byteorder": b"little"})),
         "lies out",
     ),
+    "zip in a truncated zip": (
+        packed({"x/a.pth": zipped(torch.ones(9)), "b": b""})[:-90],
+        "begins later than the file",
+    ),
+    "slip": (packed({"a/data.pkl": b"N.", "a/../../x": b""}), "unpacked outside of its folder"),
+    "absolute": (packed({"a/data.pkl": b"N.", "/etc/x": b""}), "'/etc/x' would be unpacked outside"),
+    "drive": (packed({"a/data.pkl": b"N.", "C:x": b""}), "unpacked outside"),
+    "tool of torch": (b"ctorch.hub\nload\n(S'x'\ntR.", "asks for torch.hub.load, which no checkpoint needs; nothing"),
+    "tool beside tensors": (zipped({"x": torch.ones(2), "y": Call(os.getenv, "x")}), "asks for os.getenv"),
     "two pickles": (packed({"a/data.pkl": b"N.", "b/data.pkl": b"N."}), "has 2"),
     "big-endian": (packed({"a/data.pkl": b"N.", "a/byteorder": b"big"}), "highest byte first"),
     "huge bytes": (b"\x80\x04\x8e" + struct.pack("<Q", 2**60) + b"abc.", "expected"),
@@ -380,6 +398,39 @@ def test_damaged_files_never_end_otherwise(tmp_path, reads):
         except ValueError as error:
             ended += "cannot be read" in str(error) or "The file" in str(error)
     assert ended > 60
+
+
+def node(value, parent=None, leaf: bool = False) -> Record:
+    """A recorded node of OmegaConf."""
+    name = "omegaconf.nodes.AnyNode" if leaf else "omegaconf.dictconfig.DictConfig"
+    return Record(name, state={"_val" if leaf else "_content": value, "_parent": parent, "_metadata": Record("x.Y")})
+
+
+def test_settings_are_plain_values():
+    whole = node({})
+    model, layers = node({}, whole), node({}, whole)
+    whole.state["_content"] = {"model": model, "layers": layers, "size": node(8, whole, True)}
+    layers.state["_content"] = {"count": node("${size}", layers, True)}
+    model.state["_content"] |= {"a": node("${layers.count}", model, True), "b": node("${layers}", model, True)}
+    model.state["_content"]["gone"] = node("${layers.none}", model, True)
+    model.state["_content"]["self"] = node("${model.self}", model, True)
+    assert plain(model) == {"a": 8, "b": {"count": 8}, "gone": "${layers.none}", "self": None}
+    assert plain({"x": np.float64(0.5), "y": (np.arange(2), Record("app.Net")), 1: None}) == {
+        "x": 0.5,
+        "y": [[0, 1], None],
+        "1": None,
+    }
+
+
+def test_settings_do_not_multiply():
+    value: dict = {}
+    for _ in range(50):
+        value = {"a": value, "b": value}
+    circle: list = []
+    circle.append(circle)
+    for endless in (value, circle):
+        with pytest.raises(ValueError, match="too deep in others, or are too many"):
+            plain(endless)
 
 
 def test_files_of_an_old_torch():

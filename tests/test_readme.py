@@ -19,7 +19,7 @@ BLOCKS = [block for page in PAGES for block in re.findall(r"```\n(.*?)```", page
 LINES = dict.fromkeys(line for block in BLOCKS for line in block.splitlines() if line[:4] == "zoo ")
 COMMANDS = [shlex.split(line, comments=True)[1:] for line in LINES]
 NAMES = [" ".join(words) for words in COMMANDS]
-TOO_LONG = ("evaluate", "benchmark", "convert")  # parsed, but not run: they take minutes, or files of yours
+TOO_LONG = ("evaluate", "benchmark", "convert", "download", "push")  # parsed, not run: minutes, files, or network
 
 
 def test_there_are_commands() -> None:

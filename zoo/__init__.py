@@ -11,6 +11,7 @@ _HOMES = {
     "GRAF": "zoo.graf",
     "PiGAN": "zoo.pigan",
     "VolumeGAN": "zoo.volumegan",
+    "load": "zoo.weights.bundle",
 }
 
 __all__ = list(_HOMES)

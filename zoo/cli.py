@@ -26,7 +26,9 @@ VERBS = {
     "leaderboard": "print the table of scores",
     "benchmark": "time rendering or training of an experiment",
     "bundle": "write the weights of a checkpoint for others to use",
+    "download": "fetch published weights by name, check and convert them",
     "convert": "turn a published checkpoint into a weights bundle, running nothing in it",
+    "push": "copy a weights bundle to the Hugging Face Hub",
 }
 TRAINING_HELP = """\
 usage: zoo {verb} -c CONFIG.yaml [-c OVERLAY.yaml ...] [--KEY VALUE ...]
@@ -133,6 +135,7 @@ def call(verb: str, rest: list[str]) -> int:
     first = next(iter(parameters))
     if rest and not rest[0].startswith("-") and first.default is not first.empty:
         rest = [f"--{first.name}", *rest]  # 'zoo list pigan*': the first value needs no name
+    rest = ["--from_file" if word == "--from" else word for word in rest]  # Python has a word of its own for it
     switches = {f"--{p.name}" for p in parameters if p.annotation is bool}
     function(**parser.parse_args(switched_on(rest, switches)).as_dict())
     return 0

@@ -1,5 +1,6 @@
 """Where the files that come with the package lie, from a checkout as well as from an installed wheel."""
 
+import os
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,16 @@ def config_names() -> list[str]:
 def bundled_names() -> list[str]:
     """Names of the weights that come with the package."""
     return sorted(f.parent.name for f in BUNDLED.glob("*/model.safetensors"))
+
+
+def cache_folder() -> Path:
+    """Where things that can be made or fetched again are kept: $ZOO_CACHE, or ~/.cache/gan3d-zoo."""
+    return Path(os.environ.get("ZOO_CACHE") or Path.home() / ".cache" / "gan3d-zoo")
+
+
+def downloaded_names() -> list[str]:
+    """Names of the weights that ``zoo download`` has fetched and converted."""
+    return sorted(f.parent.name for f in (cache_folder() / "weights").glob("*/model.safetensors"))
 
 
 def config_path(name: str) -> Path | None:

@@ -10,25 +10,48 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from zoo.errors import missing_file
-from zoo.paths import bundled_names, config_names, read_experiment
+from zoo.errors import missing_file, near
+from zoo.paths import bundled_names, config_names, downloaded_names, read_experiment
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule
     from torch import nn
 
     from zoo.weights.bundle import BundleInfo
+    from zoo.weights.catalogue import Released
 
 
-def list_(pattern: str = "*") -> None:
-    """Print the names of weights that come with the package, and of experiments.
+def list_(pattern: str = "*", json: bool = False) -> None:
+    """Print the names of weights that are here, of published checkpoints, and of experiments.
 
     Args:
-        pattern: only names that match, such as 'pigan*'.
+        pattern: only names that match, such as 'giraffe*'.
+        json: print everything that is known of them, as JSON.
     """
-    for title, names in (("weights", bundled_names()), ("experiments", config_names())):
-        found = [name for name in names if fnmatch(name, pattern)]
-        print(f"{title}:" + "".join(f"\n  {name}" for name in found or ["(none)"]))
+    from zoo.weights.catalogue import released
+
+    here = [*bundled_names(), *downloaded_names()]
+    names = {"weights": here, "published": list(released()), "experiments": config_names()}
+    found = {title: [name for name in of if fnmatch(name, pattern)] for title, of in names.items()}
+    if not any(found.values()):
+        systems = [f"{entry.system}*" for entry in released().values()]
+        hint = near(pattern, [*systems, *(name for of in names.values() for name in of)])
+        raise ValueError(f"Nothing is named '{pattern}'.{hint or ' zoo list shows all names.'}")
+    if json:
+        published = [released()[name].as_dict() | {"downloaded": name in here} for name in found["published"]]
+        print(jsonlib.dumps(found | {"published": published}, indent=1))
+        return
+    found["published"] = [published_line(released()[name], name in here) for name in found["published"]]
+    titles = {"published": "published checkpoints ('zoo download NAME'; those with * are here)"}
+    for title, lines in found.items():
+        print(f"{titles.get(title, title)}:" + "".join(f"\n  {line}" for line in lines or ["(none)"]))
+
+
+def published_line(entry: "Released", is_here: bool) -> str:
+    """A published checkpoint in one line."""
+    fid = f"FID {entry.fid.fid:g} ({entry.fid.certainty})" if entry.fid else "FID not stated"
+    licence = (entry.weights_licence or "no licence stated").split(";")[0].split(" (")[0]
+    return f"{entry.name + ' *' * is_here:<34} {licence:<18} {fid}"
 
 
 def sample(
@@ -326,31 +349,73 @@ def bundle(
     print(out)
 
 
+def download(name: str, from_file: Path | None = None, rest: bool = True) -> None:
+    """Fetch published weights, check and convert them; afterwards their name stands for them everywhere.
+
+    Args:
+        name: a published checkpoint that 'zoo list' shows, or hf:user/repository for a bundle on the Hub.
+        from_file: the file, fetched by hand; --from does, too.
+        rest: also keep raw weights, other averages and the discriminator, where they are there.
+    """
+    from zoo.weights.download import download as fetch_weights
+
+    print(fetch_weights(name, from_file, rest))
+
+
+def push(source: str, repository: str, private: bool = False, redistribute: bool = False) -> None:
+    """Copy a bundle to the Hugging Face Hub; 'zoo download hf:user/name' fetches it from there.
+
+    Args:
+        source: name or folder of a bundle.
+        repository: user/name; made where there is none.
+        private: a new repository is seen by its owner only.
+        redistribute: also weights that were converted from somebody else's, who have permitted it.
+    """
+    from zoo.weights.hub import push as push_bundle
+
+    print(push_bundle(source, repository, private, redistribute))
+
+
 def convert(
-    file: Path,
+    file: str,
     out: Path,
     system: str | None = None,
     experiment: str | None = None,
     weights: str | None = None,
+    rest: bool = True,
+    to: Literal["zoo", "official"] = "zoo",
     license: str | None = None,
     data: str | None = None,
 ) -> None:
-    """Turn a published checkpoint into a weights bundle; nothing in the file is imported or run.
+    """Turn a published checkpoint into a weights bundle, or back; nothing in the file is imported or run.
 
     Args:
-        file: of the checkpoint; or a folder or zip with one generator in it, or download.zip/folder/file.pth.
+        file: of the checkpoint; or a folder or zip with one generator in it, or download.zip/folder/file.pth. On the
+            way back a bundle, its name or folder.
         out: the bundle's folder.
-        system: such as pigan; by default the one that knows the file.
+        system: such as pigan, or 'tensors' to write tensors and settings alone, of whatever networks the file holds; by
+            default the one that knows the file.
         experiment: gives cameras, depths and numbers of samples where the file does not hold them: a file or a name
             that 'zoo list' shows; by default the published one, if there is only one.
         weights: which of the file's weights, such as raw or ema; by default those that the paper's pictures come from.
+        rest: also write the others and the discriminator, where they are there.
+        to: zoo for a bundle; official for state dicts as the published program saves them.
         license: of the weights, for the card.
         data: what they were trained on, for the card.
     """
     from zoo.weights.convert import convert as convert_file
+    from zoo.weights.convert import save_tensors, to_official
 
-    converted, contents = convert_file(file, out, system, experiment, weights, license=license, data=data)
-    print(f"Used {converted.used}.")
+    if to == "official":
+        print(*to_official(file, out), sep="\n")
+        return
+    if system == "tensors":
+        contents = save_tensors(file, out)
+        print("Wrote tensors and settings alone: nothing can be drawn with them here.")
+    else:
+        options = {"rest": rest, "license": license, "data": data}
+        converted, contents = convert_file(file, out, system, experiment, weights, **options)
+        print(f"Used {converted.used}.")
     print(f"The file ({contents.container}) asked for these, none of which was imported or run:")
     print("".join(f"  {name}\n" for name in contents.names or ["(nothing)"]), end="")
     print(out)

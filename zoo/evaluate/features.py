@@ -10,15 +10,15 @@ One never stands in for the other. An extractor of your own is an ``Extractor`` 
 B batch, H height, W width, F features
 """
 
-import hashlib
 import io
-import os
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from zoo.weights.catalogue import Address
+from zoo.weights.fetch import NotFetched, fetch, sha256_of
 
 QUANTISATION = "round-1"  # version of ``quantise``
 CARS_WEIGHTS = Path(__file__).with_name("cars_features.safetensors")
@@ -31,17 +31,6 @@ INCEPTION_SHA256 = "6726825d"  # its beginning, as the published file name state
 def quantise(images: Tensor) -> Tensor:
     """Images in [-1, 1] to uint8, rounded; done once to every picture that is scored or written."""
     return ((images + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
-
-
-def sha256_of(path: Path) -> str:
-    """sha256 of a file, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def cache_folder() -> Path:
-    """Where things that can be made again are kept: $ZOO_CACHE, or ~/.cache/gan3d-zoo."""
-    return Path(os.environ.get("ZOO_CACHE") or Path.home() / ".cache" / "gan3d-zoo")
 
 
 @dataclass
@@ -139,8 +128,8 @@ def inception_weights(given: Path | str | None = None) -> Path:
         if given:
             raise FileNotFoundError(f"There is no file {path}; it should hold the weights {INCEPTION_URL}.")
         try:
-            download(INCEPTION_URL, path, INCEPTION_SHA256)
-        except OSError as error:
+            fetch([Address("github", INCEPTION_URL)], path, INCEPTION_SHA256)
+        except NotFetched as error:
             raise FileNotFoundError(
                 f"The extractor inception2015 needs {INCEPTION_FILE}, and its download failed ({error}). "
                 f"Fetch {INCEPTION_URL} (its sha256 begins with {INCEPTION_SHA256}) and put it at {path}, "
@@ -153,24 +142,3 @@ def inception_weights(given: Path | str | None = None) -> Path:
             f"but that of {INCEPTION_URL} begins with {INCEPTION_SHA256}."
         )
     return path
-
-
-def download(url: str, path: Path, sha256: str) -> None:
-    """Fetch a file whose sha256 begins as given; until it is complete and checked it is called ``.part``.
-
-    Raises:
-        OSError: no connection, or other contents.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    digest = hashlib.sha256()
-    try:
-        with urllib.request.urlopen(url, timeout=30) as answer, open(part, "wb") as file:
-            while chunk := answer.read(1 << 20):
-                digest.update(chunk)
-                file.write(chunk)
-        if not digest.hexdigest().startswith(sha256):
-            raise OSError(f"what came has sha256 {digest.hexdigest()}, which does not begin with {sha256}")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from zoo.evaluate.features import QUANTISATION, Extractor, cache_folder, quantise
+from zoo.evaluate.features import QUANTISATION, Extractor, quantise
 from zoo.evaluate.fid import Moments, moments
 from zoo.evaluate.processes import from_first, gather_rows, rank_and_world
+from zoo.paths import cache_folder
 
 
 class Reals(Protocol):

@@ -1,11 +1,14 @@
 """Weights bundles: a folder with ``model.safetensors``, ``config.yaml`` (how to build the generator) and ``README.md``.
 
-A generator is found by the name of a bundle that comes with the package, by the folder of a bundle, or by a Lightning
-checkpoint of one of our own runs. Nothing in these files can run code: tensors are read as tensors, and a config may
-only name classes of the packages in ``ALLOWED``.
+What else was published with a generator lies beside it: ``raw.safetensors`` for the weights behind an average, other
+averages, ``discriminator.safetensors`` with its own ``discriminator.yaml``.
+
+A generator is found by the name of a bundle that comes with the package or was downloaded, by the folder of a bundle,
+or by a Lightning checkpoint of one of our own runs. Nothing in these files can run code: tensors are read as tensors,
+and a config may only name classes of the packages in ``ALLOWED``.
 """
 
-import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -22,12 +25,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from zoo.paths import BUNDLED, bundled_names
+from zoo.paths import BUNDLED, bundled_names, cache_folder, downloaded_names
 from zoo.resume import mismatches
+from zoo.weights.catalogue import released
+from zoo.weights.fetch import sha256_of
 
-ALLOWED = ["zoo", "datamodules", "callbacks", "torch.optim", "torch.nn"]
+ALLOWED = ["zoo"]
+MOST_VALUES = 10_000  # in a config; in yaml a few lines can stand for any number
 TENSORS, CONFIG, CARD = "model.safetensors", "config.yaml", "README.md"
 UNUSED = "unused."  # before the names of tensors that came with published weights and that the network never reads
+LICENCES = {"MIT": "mit", "Apache-2.0": "apache-2.0", "CC BY 4.0": "cc-by-4.0", "CC BY-NC 4.0": "cc-by-nc-4.0"}
+
+Part = tuple[dict[str, Any], dict[str, Tensor], dict[str, str]]  # config, tensors and card of one network
 
 
 @dataclass(frozen=True)
@@ -64,26 +73,54 @@ def save_bundle(
         config: ``class_path`` and ``init_args`` that build it.
         unused: tensors to keep beside, whose names begin with ``unused.``; loading leaves them out.
         card: facts for the model card, e.g. system="PiGAN", images_seen=12000, data="cars", license="MIT".
+
+    Raises:
+        ValueError: numbers are not finite; names the tensor. Nothing is written then.
     """
     folder = Path(folder)
+    tensors, facts = finished_tensors(generator, unused), as_facts(card)
     folder.mkdir(parents=True, exist_ok=True)
-    finished = deepcopy(generator).eval()
-    draws = hasattr(finished, "prepare")
-    if draws:
-        finished.prepare()
-    state = finished.state_dict() | (unused or {})
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
-    facts = {name: str(value) for name, value in card.items() if value is not None}
     save_file(tensors, folder / TENSORS, metadata=facts)
     (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
-    (folder / CARD).write_text(model_card(folder.name, facts, sum(t.numel() for t in tensors.values()), draws))
+    draws, numbers = hasattr(generator, "prepare"), sum(t.numel() for t in tensors.values())
+    (folder / CARD).write_text(model_card(folder.name, facts, numbers, draws))
+
+
+def save_part(
+    folder: Path, name: str, network: nn.Module, config: dict[str, Any], unused: dict[str, Tensor], **card: Any
+) -> None:
+    """Write another network into a bundle, ``<name>.safetensors``, and how it is built where the model is another."""
+    save_file(finished_tensors(network, unused), folder / f"{name}.safetensors", metadata=as_facts(card))
+    if config != yaml.safe_load((folder / CONFIG).read_text()):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def finished_tensors(network: nn.Module, unused: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """What a bundle keeps of a network, which is not changed.
+
+    Raises:
+        ValueError: numbers are not finite.
+    """
+    finished = deepcopy(network).eval()
+    if hasattr(finished, "prepare"):
+        finished.prepare()
+    for name, tensor in finished.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"The weights '{name}' are not all finite numbers, so nothing can be drawn with them.")
+    state = finished.state_dict() | (unused or {})
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+
+
+def as_facts(card: dict[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in card.items() if value is not None}
 
 
 def model_card(name: str, facts: dict[str, str], numbers: int, draws: bool = True) -> str:
     """The README.md of a bundle; one that draws says how."""
     rows = [f"| {key.replace('_', ' ')} | {value} |" for key, value in facts.items()]
     table = "\n".join(["| | |", "|---|---|", f"| numbers | {numbers:,} |", *rows])
-    head = f"---\nlibrary_name: gan3d-zoo\ntags: [3d-aware-gan]\n---\n\n# {name}\n\n{table}\n"
+    licence = f"license: {LICENCES.get(facts['license'], 'other')}\n" if "license" in facts else ""
+    head = f"---\nlibrary_name: gan3d-zoo\n{licence}tags: [3d-aware-gan]\n---\n\n# {name}\n\n{table}\n"
     if not draws:
         return head
     return (
@@ -96,19 +133,51 @@ def load_bundle(source: Path | str) -> tuple[nn.Module, BundleInfo]:
     """The generator of a bundle or checkpoint, in evaluation mode on the CPU.
 
     Args:
-        source: name of a bundle that comes with the package, folder of a bundle, or a ``.ckpt`` of a run.
+        source: name of a bundle that comes with the package or was downloaded, folder of a bundle, or a ``.ckpt`` of a
+            run.
 
     Raises:
-        ValueError: there is none (near matches are named), or its tensors don't fit its config (each one is named).
+        ValueError: there is none (near matches are named), its tensors don't fit its config (each one is named), or it
+            was downloaded and has changed since.
     """
     path = find(source)
     config, tensors, card, file = read_checkpoint(path) if path.is_file() else read_folder(path)
+    with torch.device("meta"):  # a config that asks for impossible sizes is found out before there is any memory
+        check_fit(build(config, nn.Module, allowed_only=True), tensors, path)
     generator = build(config, nn.Module, allowed_only=True)
     load_exactly(generator, tensors, path)
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    sha256 = sha256_of(file)
+    check_unchanged(path, sha256)
     return generator.eval(), BundleInfo(
         path.stem if path.is_file() else path.resolve().name, path, sha256, config, card
     )
+
+
+def load(source: Path | str, device: torch.device | str = "cpu") -> nn.Module:
+    """The generator of a bundle or checkpoint, in evaluation mode; see ``load_bundle``."""
+    return load_bundle(source)[0].to(device)
+
+
+def downloads() -> Path:
+    """The folder of bundles that were downloaded."""
+    return cache_folder() / "weights"
+
+
+def record_of(name: str) -> Path:
+    """What was noted about a bundle when it was downloaded: where from, when, and its sha256."""
+    return cache_folder() / "downloads" / f"{name}.json"
+
+
+def check_unchanged(folder: Path, sha256: str) -> None:
+    """Fail where a downloaded bundle has other weights than when it came."""
+    record = record_of(folder.name)
+    if folder.parent == downloads() and record.is_file():
+        known = json.loads(record.read_text())
+        if known["bundle_sha256"] != sha256:
+            raise ValueError(
+                f"The weights in {folder} are not those that came on {known['date']}: delete the folder and run "
+                f"'zoo download {known['name']}'."
+            )
 
 
 def find(source: Path | str) -> Path:
@@ -120,27 +189,77 @@ def find(source: Path | str) -> Path:
         return path
     if path.is_dir():
         raise ValueError(f"{path} is not a weights bundle: it has no {TENSORS}.")
+    if (downloads() / folder_name(str(source)) / TENSORS).is_file():
+        return downloads() / folder_name(str(source))
+    if str(source) in released() or str(source).startswith("hf:"):
+        raise ValueError(f"{source} is not here yet: 'zoo download {source}' fetches it.")
     if path.is_file():
         raise ValueError(f"{path} is neither the folder of a weights bundle nor a .ckpt checkpoint.")
     siblings = path.parent.iterdir() if path.parent.is_dir() else []
-    near = get_close_matches(str(source), [*bundled_names(), *map(str, siblings)], n=3)
-    hint = f"Did you mean {' or '.join(near)}?" if near else "'zoo list' shows the names that come with the package."
+    names = [*bundled_names(), *downloaded_names(), *released(), *map(str, siblings)]
+    near = get_close_matches(str(source), names, n=3)
+    hint = f"Did you mean {' or '.join(near)}?" if near else "'zoo list' shows all names."
     raise ValueError(f"There are no weights named '{source}', and no such folder or checkpoint. {hint}")
+
+
+def folder_name(source: str) -> str:
+    """The name of the folder that holds a downloaded bundle."""
+    return source.replace("hf:", "hf--", 1).replace("/", "--") if source.startswith("hf:") else source
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str], Path]:
     """Config, tensors, card and tensor file of a bundle."""
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{folder} has no {CONFIG}, so it is not known which generator its weights belong to.")
-    file = folder / TENSORS
+    tensors, card = read_tensors(folder / TENSORS)
+    used = {name: tensor for name, tensor in tensors.items() if not name.startswith(UNUSED)}
+    return read_config(folder / CONFIG), used, card, folder / TENSORS
+
+
+def read_parts(folder: Path) -> dict[str, Part]:
+    """Everything in a bundle, by name, ``unused.`` tensors included.
+
+    The model itself goes by the name that its card gives it, such as "ema".
+    """
+    model = read_config(folder / CONFIG)
+    parts = {}
+    for file in sorted(folder.glob("*.safetensors"), key=lambda file: file.name != TENSORS):
+        tensors, card = read_tensors(file)
+        config = file.with_suffix(".yaml")
+        name = card.get("weights", "ema") if file.name == TENSORS else file.stem
+        parts[name] = (read_config(config) if config.is_file() else model, tensors, card)
+    return parts
+
+
+def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and card in a file."""
     try:
         with safe_open(file, "pt") as opened:
-            names = [name for name in opened.keys() if not name.startswith(UNUSED)]  # noqa: SIM118
-            tensors = {name: opened.get_tensor(name) for name in names}
-            card = opened.metadata() or {}
+            return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{file} is damaged or not a safetensors file: {error}.") from None
-    return yaml.safe_load((folder / CONFIG).read_text()), tensors, card, file
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """``class_path`` and ``init_args`` in a file.
+
+    Raises:
+        ValueError: it is something else, or impossibly large.
+    """
+    try:
+        config = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{file} is no yaml: {' '.join(str(error).split())[:200]}.") from None
+    waiting, seen = [config], 0
+    while waiting:
+        value = waiting.pop()
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+        seen += 1
+        if seen > MOST_VALUES:
+            raise ValueError(f"{file} stands for more than {MOST_VALUES:,} values, which no config does.")
+    if not isinstance(config, dict) or not isinstance(config.get("class_path"), str):
+        raise ValueError(f"{file} does not say how a network is built: it has no class_path.")
+    return config
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str], Path]:

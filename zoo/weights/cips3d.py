@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.weights.bundle import UNUSED, build, check_fit
+from zoo.weights.bundle import UNUSED, Part, build, check_fit
 from zoo.weights.convert import Converted
 from zoo.weights.pickles import Record
 from zoo.weights.read import Contents, Place, class_name, is_module, module_state, read, tensors_in
@@ -48,7 +48,7 @@ DISCRIMINATOR = [
 ]
 GENERATORS = {"GeneratorNerfINR", "GeneratorNerfINR_freeze_NeRF"}
 DISCRIMINATORS = {"Discriminator_MultiScale_Aux"}
-AVERAGE, RAW = "G_ema.pth", "generator.pth"
+AVERAGE, RAW, JUDGE = "G_ema.pth", "generator.pth", "discriminator.pth"
 EXPERIMENTS = ["cips3d/ffhq256", "cips3d/cartoon256", "cips3d/afhq256"]
 EXPERIMENTS_V1: list[str] = []  # whose features follow the appearance; no such file was released
 
@@ -165,8 +165,30 @@ def convert(
         raise ValueError(f"{place} is a CIPS-3D, and the experiment is of another system: {experiment['class_path']}.")
     used = meant(place, weights)
     state = state_of(contents if used == place else read(used))
-    card = {"system": "CIPS3D", "iterations": iterations(place)}
+    card = {"system": "CIPS3D", "weights": "ema" if used.name.startswith("G_ema") else "raw"}
+    card["iterations"] = iterations(place)
     return Converted(*filled(resized(experiment, state), state, GENERATOR, used), card, used.name)
+
+
+def all_weights(place: Place, contents: Contents) -> dict[str, tuple[Place, Contents, str | None]]:
+    """Everything that ``convert`` makes of a file and those beside it, by name, and what it takes."""
+    own = "ema" if place.name.startswith("G_ema") else "raw"
+    other = {"ema": "raw", "raw": "ema"}[own]
+    found: dict = {own: (place, contents, own)}
+    if place.beside({"raw": RAW, "ema": AVERAGE}[other]):
+        found[other] = (place, contents, other)
+    judge = place.beside(JUDGE)
+    return found | ({} if judge is None else {"discriminator": (judge, read(judge), None)})
+
+
+def official(parts: dict[str, Part]) -> dict[str, Any]:
+    """Files of the published program, by name."""
+    files = {"ema": AVERAGE, "raw": RAW, "discriminator": JUDGE}
+    made = {}
+    for name, (_, tensors, _) in parts.items():
+        learned = {key: tensor for key, tensor in tensors.items() if not key.startswith("mean_")}
+        made[files[name]] = to_published(learned, DISCRIMINATOR if name == "discriminator" else GENERATOR)
+    return made
 
 
 def meant(place: Place, weights: str | None) -> Place:
@@ -245,7 +267,7 @@ def convert_discriminator(place: Place, contents: Contents) -> Converted:
     state = state_of(contents)
     towers = {name: tower_config(state, f"{tower(name)}.") for name in ("main", "auxiliary")}
     config = {"class_path": "zoo.cips3d.Discriminator", "init_args": towers}
-    card = {"system": "CIPS3D", "part": "discriminator", "iterations": iterations(place)}
+    card = {"system": "CIPS3D", "weights": "discriminator", "iterations": iterations(place)}
     return Converted(*filled(config, state, DISCRIMINATOR, place), card, place.name)
 
 

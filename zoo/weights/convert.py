@@ -6,24 +6,34 @@ Each module ``zoo.weights.<system>`` that can convert has the same functions:
 * ``experiments(contents)``: names of the published experiments that the file may come from, one of which gives what it
   does not hold; None where it holds everything;
 * ``convert(place, contents, experiment, weights)``: the network, as ``Converted``;
+* optionally ``all_weights(place, contents)``: everything that this makes of a generator's file and those beside it: by
+  name, what it takes;
+* optionally ``official(parts)``: the way back: files of the published program, by name, for the parts of a bundle;
 * optionally ``choose(places)``: which one of several generators in a folder is meant, or None.
 """
 
 import hashlib
+import os
 import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import torch
+import yaml
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import zoo.weights
 from zoo.errors import near
 from zoo.paths import read_experiment
-from zoo.weights.bundle import save_bundle
+from zoo.weights.bundle import find, read_parts, save_bundle, save_part
 from zoo.weights.pickles import Name, Record
-from zoo.weights.read import Contents, Place, places, read
+from zoo.weights.read import Contents, Place, networks, places, read
 
 SUFFIXES = (".pth", ".pt", ".pkl", ".pickle", ".tar", ".ckpt")  # of checkpoints, in a folder of many files
 
@@ -34,7 +44,7 @@ class Converted(NamedTuple):
     network: with its weights.
     config: ``class_path`` and ``init_args`` that build it.
     unused: published tensors that it never reads, under ``unused.<published name>``.
-    card: facts for the model card.
+    card: facts for the model card, among them which ``weights`` they are.
     used: the files and averages that were used, in words.
     """
 
@@ -58,9 +68,11 @@ def convert(
     system: str | None = None,
     experiment: str | None = None,
     weights: str | None = None,
+    rest: bool = True,
+    inside: str = "",
     **card: Any,
 ) -> tuple[Converted, Contents]:
-    """Write a published checkpoint as a bundle.
+    """Write a published checkpoint as a bundle; nothing is written where something is wrong.
 
     Args:
         path: a file, a folder or zip with one generator in it, or ``download.zip/folder/file.pth``.
@@ -68,6 +80,8 @@ def convert(
         system: name of a module that can convert; by default the one that knows the file.
         experiment: what gives cameras, depths and samples where the file does not; by default the only published one.
         weights: which of the file's weights; by default those that the paper's pictures come from.
+        rest: whether to write the others, too, and the discriminator, where they are there.
+        inside: part of the path of the one that is meant, where there are several.
         card: more facts for the model card.
 
     Raises:
@@ -77,7 +91,7 @@ def convert(
     known = systems()
     if system is not None and system not in known:
         raise ValueError(f"'{system}' has no converter: {', '.join(known)}.{near(system, list(known))}")
-    name, place, contents = recognised(path, {system: known[system]} if system else known)
+    name, place, contents = recognised(path, {system: known[system]} if system else known, inside)
     module = known[name]
     choices = module.experiments(contents)
     if experiment is None and choices is not None and len(choices) != 1:
@@ -87,12 +101,68 @@ def convert(
             "with --experiment NAME; 'zoo list' shows the names."
         )
     experiment = experiment or (choices[0] if choices else None)
-    converted = module.convert(place, contents, generator_of(experiment) if experiment else None, weights)
+    generator = generator_of(experiment) if experiment else None
+    converted = module.convert(place, contents, generator, weights)
+    others = {}
+    if rest and module.part(contents) == "generator" and hasattr(module, "all_weights"):
+        found = module.all_weights(place, contents)
+        others = {
+            key: module.convert(where, held, generator, which)
+            for key, (where, held, which) in found.items()
+            if key != converted.card.get("weights")
+        }
     with place.open() as file:
         source = hashlib.file_digest(file, "sha256").hexdigest()
-    facts = converted.card | {"experiment": experiment, "converted_from": converted.used, "source_sha256": source}
-    save_bundle(out, converted.network, converted.config, converted.unused, **facts, **card)
+    made_with = f"zoo convert {place.name} OUT" + (f" --experiment {experiment}" if experiment else "")
+    facts = {"experiment": experiment, "source_sha256": source, "made_with": made_with} | card
+    with new_folder(Path(out)) as folder:
+        save_bundle(
+            folder,
+            converted.network,
+            converted.config,
+            converted.unused,
+            **(converted.card | {"converted_from": converted.used} | facts),
+        )
+        for key, other in others.items():
+            about = other.card | {"converted_from": other.used} | facts
+            save_part(folder, key, other.network, other.config, other.unused, **about)
     return converted, contents
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder of the same name to write into, whose files are moved to ``out`` in the end, if nothing went wrong."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".making-", dir=out.parent) as place:
+        folder = Path(place) / out.resolve().name
+        yield folder
+        out.mkdir(exist_ok=True)
+        for file in folder.iterdir():
+            os.replace(file, out / file.name)
+
+
+def to_official(source: Path | str, out: Path | str) -> list[Path]:
+    """Write the networks of a bundle as files of the published program: state dicts of the same tensors.
+
+    Raises:
+        ValueError: there is no such bundle, or its system or network has no published counterpart.
+    """
+    folder = find(source)
+    if folder.is_file():
+        raise ValueError(f"{folder} is a checkpoint; 'zoo bundle' makes a bundle of it.")
+    parts, known = read_parts(folder), systems()
+    name = next(iter(parts.values()))[0]["class_path"].split(".")[1:2]
+    back = {system: module for system, module in known.items() if hasattr(module, "official")}
+    if not name or name[0] not in back:
+        raise ValueError(f"{source} is of no system that has a way back: {', '.join(back)}.")
+    try:
+        files = back[name[0]].official(parts)
+    except KeyError as error:
+        raise ValueError(f"{source} has no published counterpart: {error.args[0]}") from None
+    Path(out).mkdir(parents=True, exist_ok=True)
+    for file, value in files.items():
+        torch.save(value, Path(out) / file)
+    return [Path(out) / file for file in files]
 
 
 def generator_of(experiment: str) -> dict[str, Any]:
@@ -108,8 +178,11 @@ def generator_of(experiment: str) -> dict[str, Any]:
         raise ValueError(f"{experiment} is no experiment: it has no model with a generator.") from None
 
 
-def recognised(path: Path | str, known: dict[str, ModuleType]) -> tuple[str, Place, Contents]:
+def recognised(path: Path | str, known: dict[str, ModuleType], inside: str = "") -> tuple[str, Place, Contents]:
     """The one checkpoint at a path, and the system that knows it.
+
+    Args:
+        inside: part of the path of the one that is meant, where there are several.
 
     Raises:
         ValueError: there is none, or several.
@@ -118,6 +191,7 @@ def recognised(path: Path | str, known: dict[str, ModuleType]) -> tuple[str, Pla
     alone = len(here) == 1
     if not alone:
         here = [p for p in here if p.name.endswith(SUFFIXES) and not p.name.startswith("._")]
+        here = [p for p in here if inside in str(p)] or here
     read_here = [(place, read(place)) for place in here]
     parts = [(name, place, found, module.part(found)) for place, found in read_here for name, module in known.items()]
     found = [
@@ -130,7 +204,8 @@ def recognised(path: Path | str, known: dict[str, ModuleType]) -> tuple[str, Pla
         return found[0]
     if not found and alone:
         raise ValueError(
-            f"{here[0]} is of no system with a converter ({', '.join(known)}). {described(read_here[0][1])}"
+            f"{here[0]} is of no system with a converter ({', '.join(known)}). {described(read_here[0][1])} "
+            "--system tensors writes tensors and settings alone."
         )
     if not found:
         names = ", ".join(str(place) for place in here[:8]) or "no checkpoint"
@@ -154,3 +229,25 @@ def described(contents: Contents) -> str:
             what = f"a {type(value).__name__}"
     names = f"; it asks for {', '.join(contents.names[:12])}" if contents.names else ""
     return f"It holds {what}{names}."
+
+
+def save_tensors(path: Path | str, out: Path | str) -> Contents:
+    """Write tensors and settings of whatever networks a file holds, for systems that are not here.
+
+    Each network becomes ``<name>.safetensors``, and what it was built with, where the file says so, ``<name>.yaml``.
+
+    Raises:
+        ValueError: there are no networks in it.
+    """
+    contents = read(path)
+    found = networks(contents.value)
+    if not found:
+        raise ValueError(f"{path} holds no networks. {described(contents)}")
+    with new_folder(Path(out)) as folder:
+        folder.mkdir()
+        for name, (state, settings) in found.items():
+            tensors = {key: tensor.detach().clone().contiguous() for key, tensor in state.items()}
+            save_file(tensors, folder / f"{name}.safetensors")
+            if settings:
+                (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    return contents

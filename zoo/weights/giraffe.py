@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.weights.bundle import build, check_fit
+from zoo.weights.bundle import Part, build, check_fit
 from zoo.weights.convert import Converted
-from zoo.weights.names import UNUSED, from_published
+from zoo.weights.names import UNUSED, from_published, to_published
 from zoo.weights.read import Contents, Place, tensors_in
 
 # ours -> published; for a field, a renderer, a discriminator alone
@@ -61,6 +61,7 @@ DISCRIMINATOR_2D = [*RESIDUAL, (r"score\.", "fc.")]
 
 # weights -> prefix of their tensors; pictures and scores come from the average
 WEIGHTS = {"ema": "generator_test.", "raw": "generator."}
+NETWORKS = WEIGHTS | {"discriminator": "discriminator."}
 # number of times that the size doubles -> experiments
 EXPERIMENTS = {
     2: [f"giraffe/{name}64" for name in ("cats", "celeba", "chairs", "church", "compcars")],
@@ -87,36 +88,63 @@ def experiments(contents: Contents) -> list[str] | None:
 def convert(
     place: Place, contents: Contents, experiment: dict[str, Any] | None, weights: str | None = None
 ) -> Converted:
-    """A generator, averaged or raw.
+    """A generator, averaged or raw, or the discriminator.
 
     Args:
         place: of the file.
         contents: of the file.
         experiment: config of its generator, which gives what the file does not hold.
-        weights: "ema" or "raw"; by default ema.
+        weights: "ema", "raw" or "discriminator"; by default ema.
 
     Raises:
         ValueError: there are no such weights, or they do not fit the experiment.
     """
-    if experiment["class_path"] != "zoo.giraffe.Generator":
-        raise ValueError(f"{place} is a GIRAFFE, and the experiment is of another system: {experiment['class_path']}.")
-    if weights not in (None, *WEIGHTS):
-        raise ValueError(f"A GIRAFFE has no weights '{weights}': {', '.join(WEIGHTS)}.")
+    if weights not in (None, *NETWORKS):
+        raise ValueError(f"A GIRAFFE has no weights '{weights}': {', '.join(NETWORKS)}.")
     weights = weights or "ema"
-    state = under(WEIGHTS[weights], contents)
+    state = under(NETWORKS[weights], contents)
     if not state:
-        raise ValueError(f"{place} has no average; --weights raw needs none.")
-    config = resized(experiment, state)
+        raise ValueError(f"{place} has no {'average' if weights == 'ema' else weights}; --weights takes another.")
+    if weights == "discriminator":
+        config, table = discriminator_config(state), DISCRIMINATOR
+    elif experiment["class_path"] != "zoo.giraffe.Generator":
+        raise ValueError(f"{place} is a GIRAFFE, and the experiment is of another system: {experiment['class_path']}.")
+    else:
+        config, table = resized(experiment, state), GENERATOR
     with torch.device("meta"):  # a file that claims impossible sizes is found out before there is any memory
         planned = build(config, nn.Module)
-    ours = from_published(state, list(planned.state_dict()), GENERATOR)
+    ours = from_published(state, list(planned.state_dict()), table)
     used = {name: tensor for name, tensor in ours.items() if not name.startswith(UNUSED)}
     check_fit(planned, used, place)
     network = build(config, nn.Module)
     network.load_state_dict(used)
-    card = {"system": "GIRAFFE", "iterations": contents.value.get("it")}
+    card = {"system": "GIRAFFE", "weights": weights, "iterations": contents.value.get("it")}
     unused = {name: tensor for name, tensor in ours.items() if name.startswith(UNUSED)}
     return Converted(network, config, unused, card, f"{place.name}, {weights} weights")
+
+
+def all_weights(place: Place, contents: Contents) -> dict[str, tuple[Place, Contents, str]]:
+    """Everything that ``convert`` makes of a file, by name, and what it takes."""
+    return {name: (place, contents, name) for name, prefix in NETWORKS.items() if under(prefix, contents)}
+
+
+def official(parts: dict[str, Part]) -> dict[str, Any]:
+    """Files of the published program, by name."""
+    model, iterations = {}, 0
+    for name, (_, tensors, card) in parts.items():
+        state = to_published(tensors, DISCRIMINATOR if name == "discriminator" else GENERATOR)
+        model |= {NETWORKS[name] + key: tensor for key, tensor in state.items()}
+        iterations = int(card.get("iterations", 0))
+    return {"model.pt": {"model": model, "it": iterations}}
+
+
+def discriminator_config(state: dict[str, Tensor]) -> dict[str, Any]:
+    """Our config of a published discriminator: each layer halves the image, down to 4 pixels."""
+    layers, score = numbered(state, r"blocks\.\d+\.weight"), state.get("conv_out.weight")
+    if score is None or score.dim() != 4 or not 1 <= len(layers) <= 12:
+        raise ValueError("The file's discriminator is not of the kind that every published GIRAFFE has.")
+    sizes = {"resolution": 4 * 2 ** len(layers), "channels": score.shape[1]}
+    return {"class_path": "zoo.giraffe.Discriminator", "init_args": sizes}
 
 
 def under(prefix: str, contents: Contents) -> dict[str, Tensor]:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.weights.bundle import build, check_fit
+from zoo.weights.bundle import Part, build, check_fit
 from zoo.weights.convert import Converted
-from zoo.weights.names import from_published
+from zoo.weights.names import from_published, to_published
 from zoo.weights.read import Contents, Place, tensors_in
 
 # ours -> published; the second network of hierarchical sampling, which no published experiment has, is generator_fine
@@ -36,7 +36,8 @@ DISCRIMINATOR = {
     128: [(r"convolutions\.(\d+)\.", lambda m: f"main.{max(0, 3 * int(m[1]) - 1)}.")],
 }
 
-WEIGHTS = {"ema": "generator_test", "raw": "generator"}  # pictures and scores come from the first
+# pictures and scores come from the first
+WEIGHTS = {"ema": "generator_test", "raw": "generator", "discriminator": "discriminator"}
 BIRDS = ["graf/cub64"]  # the only ones whose colour does not depend on the direction
 OTHERS = [
     *(f"graf/carla{resolution}" for resolution in (64, 128, 256, 512)),
@@ -64,35 +65,68 @@ def experiments(contents: Contents) -> list[str]:
 def convert(
     place: Place, contents: Contents, experiment: dict[str, Any] | None, weights: str | None = None
 ) -> Converted:
-    """The generator, raw or averaged.
+    """The generator, raw or averaged, or the discriminator.
 
     Args:
         place: of the file.
         contents: of the file.
         experiment: config of its generator, which gives what the file does not hold.
-        weights: "raw" or "ema"; by default ema where the file has it, else raw.
+        weights: "raw", "ema" or "discriminator"; by default ema where the file has it, else raw.
 
     Raises:
         ValueError: the file has no such weights, has a second network, or does not fit the experiment.
     """
-    if experiment["class_path"] != "zoo.graf.Generator":
-        raise ValueError(f"{place} is a GRAF, and the experiment is of another system: {experiment['class_path']}.")
-    if "generator_fine" in contents.value:
-        raise ValueError(f"{place} has a second network for hierarchical sampling, which no experiment here has.")
     weights = weights or ("ema" if WEIGHTS["ema"] in contents.value else "raw")
     if weights not in WEIGHTS or WEIGHTS[weights] not in contents.value:
         there = " and ".join(name for name, key in WEIGHTS.items() if key in contents.value)
         raise ValueError(f"{place} has no weights '{weights}', but {there}.")
-    state = tensors_in("generator", contents.value[WEIGHTS[weights]])
-    config = resized(experiment, {name.removeprefix("generator."): tensor for name, tensor in state.items()})
+    if weights == "discriminator":
+        state = tensors_in("", contents.value[WEIGHTS[weights]])
+        config = discriminator_config(state)
+        table = DISCRIMINATOR[config["init_args"]["size"]]
+    else:
+        if experiment["class_path"] != "zoo.graf.Generator":
+            raise ValueError(f"{place} is a GRAF, and the experiment is of another system: {experiment['class_path']}.")
+        if "generator_fine" in contents.value:
+            raise ValueError(f"{place} has a second network for hierarchical sampling, which no experiment here has.")
+        state = tensors_in("generator", contents.value[WEIGHTS[weights]])
+        config = resized(experiment, {name.removeprefix("generator."): tensor for name, tensor in state.items()})
+        table = GENERATOR
     with torch.device("meta"):  # a file that claims impossible sizes is found out before there is any memory
         planned = build(config, nn.Module)
-    ours = from_published(state, list(planned.state_dict()), GENERATOR)
-    check_fit(planned, ours, place)  # nothing is left over: the field reads every tensor
+    ours = from_published(state, list(planned.state_dict()), table)
+    check_fit(planned, ours, place)  # nothing is left over: the networks read every tensor
     network = build(config, nn.Module)
     network.load_state_dict(ours)
-    card = {"system": "GRAF", "iterations": contents.value.get("it")}
+    card = {"system": "GRAF", "weights": weights, "iterations": contents.value.get("it")}
     return Converted(network, config, {}, card, f"{place.name}, {weights} weights")
+
+
+def all_weights(place: Place, contents: Contents) -> dict[str, tuple[Place, Contents, str]]:
+    """Everything that ``convert`` makes of a file, by name, and what it takes."""
+    return {name: (place, contents, name) for name, key in WEIGHTS.items() if key in contents.value}
+
+
+def official(parts: dict[str, Part]) -> dict[str, Any]:
+    """Files of the published program, by name."""
+    model: dict[str, Any] = {}
+    for name, (config, tensors, card) in parts.items():
+        is_judge = name == "discriminator"
+        table = DISCRIMINATOR[config["init_args"].get("size", 32)] if is_judge else GENERATOR
+        state = to_published(tensors, table)
+        model[WEIGHTS[name]] = {key.removeprefix("generator."): tensor for key, tensor in state.items()}
+        model["it"] = int(card.get("iterations", 0))
+    return {"model.pt": model}
+
+
+def discriminator_config(state: dict[str, Tensor]) -> dict[str, Any]:
+    """Our config of a published discriminator: patches twice as large have one more convolution."""
+    names = [name for name in state if name.endswith(".weight_orig")]
+    sizes = {4: 32, 5: 64, 6: 128}
+    if len(names) not in sizes or state[names[-1]].dim() != 4:
+        raise ValueError(f"The file's discriminator has {len(names)} convolutions, and every published GRAF 4, 5 or 6.")
+    sizes_of = {"size": sizes[len(names)], "channels": max(1, state[names[-1]].shape[1] // 8)}
+    return {"class_path": "zoo.graf.Discriminator", "init_args": sizes_of}
 
 
 def resized(config: dict[str, Any], state: dict[str, Tensor]) -> dict[str, Any]:

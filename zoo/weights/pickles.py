@@ -13,6 +13,7 @@ import io
 import math
 import pickletools
 import re
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MAX_STEPS = 50_000_000  # opcodes and copied items of a file
+MAX_STEPS = 2_000_000  # opcodes and copied items of a file; those of published checkpoints have some 100,000
 MAX_OVERLAP = 2**24  # numbers of a tensor that shows the same memory several times
 
 
@@ -474,6 +475,29 @@ REBUILT: dict[str, Callable] = {
     "numpy.core.multiarray._reconstruct": empty_array,
     "numpy.core.numeric._frombuffer": array_of_bytes,
 }
+
+
+# Classes of Python, torch and numpy that stand in published checkpoints; what else a file asks for there is a tool,
+# such as os.system or torch.load, which is refused though it would only be noted. Those of other packages are noted.
+HARMLESS = re.compile(
+    r"""(builtins|__builtin__)\.(dict|list|tuple|set|frozenset|bytearray|bytes|str|int|float|complex|bool|slice|object)
+    | collections\.(OrderedDict|defaultdict|Counter|deque) | typing\.\w+ | types\.SimpleNamespace | argparse\.Namespace
+    | datetime\.\w+ | uuid\.UUID | decimal\.Decimal | pathlib\.\w+ | functools\.partial | enum\.\w+ | _codecs\.encode
+    | (copyreg|copy_reg)\._reconstructor
+    | torch\.(Size|device|dtype|Tensor|Generator|\w+Storage|u?int\d+|float\d+\w*|bfloat16|complex\d+|bool|half|double)
+    | torch\._utils\._rebuild_\w+ | torch\._tensor\._rebuild_from_type_v2 | torch\.storage\.\w+ | torch\.nn\.[\w.]+
+    | torch\.(optim|cuda\.amp|amp)\.[\w.]+
+    | numpy\.(dtype|ndarray|\w+\d+|bool_?)
+    | numpy\.(core|_core)\.(multiarray|numeric)\.(scalar|_reconstruct|_frombuffer)
+    | numpy\.dtypes\.\w+ | numpy\.random\.[\w.]+""",
+    re.VERBOSE,
+)
+TOOLBOXES = sys.stdlib_module_names | {"__builtin__", "copy_reg", "torch", "numpy", "scipy", "pip", "setuptools"}
+
+
+def is_tool(name: str) -> bool:
+    """Whether a name in a file is of Python or a large package and none that checkpoints need."""
+    return name.split(".")[0] in TOOLBOXES and not HARMLESS.fullmatch(name)
 
 
 # Numbers outside the pickle

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.weights.bundle import UNUSED, build, check_fit
+from zoo.weights.bundle import UNUSED, Part, build, check_fit
 from zoo.weights.convert import Converted
-from zoo.weights.names import from_published
+from zoo.weights.names import from_published, to_published
 from zoo.weights.pickles import Record
 from zoo.weights.read import (
     Contents,
@@ -123,7 +123,27 @@ def convert_generator(place: Place, contents: Contents, experiment: dict[str, An
         used = f"{place.name} with the averages in {averages.name}"
     config = resized(experiment, state, None if record is None else siren(record))
     step = None if record is None else attributes(record).get("step")
-    return Converted(*filled(config, state, GENERATOR, place), {"system": "PiGAN", "iterations": step}, used)
+    card = {"system": "PiGAN", "weights": "raw" if averages is None else weights or "ema", "iterations": step}
+    return Converted(*filled(config, state, GENERATOR, place), card, used)
+
+
+def all_weights(place: Place, contents: Contents) -> dict[str, tuple[Place, Contents, str | None]]:
+    """Everything that ``convert`` makes of a file and those beside it, by name, and what it takes."""
+    found = {name: (place, contents, name) for name, file in AVERAGES.items() if place.beside(beside(place, file))}
+    found["raw"] = (place, contents, "raw")
+    judge = place.beside(beside(place, "discriminator.pth"))
+    return found | ({} if judge is None else {"discriminator": (judge, read(judge), None)})
+
+
+def official(parts: dict[str, Part]) -> dict[str, Any]:
+    """State dicts for the published program, by name of a file; it keeps whole modules, which ours are not."""
+    files = AVERAGES | {"raw": "generator.pth", "discriminator": "discriminator.pth"}
+    made = {}
+    for name, (config, tensors, _) in parts.items():
+        judge = DISCRIMINATOR if config["init_args"].get("coordinates", True) else PLAIN_DISCRIMINATOR
+        learned = {key: tensor for key, tensor in tensors.items() if not key.startswith("mean_")}
+        made[files[name]] = to_published(learned, judge if name == "discriminator" else GENERATOR)
+    return made
 
 
 def averages_beside(place: Place, weights: str | None) -> Place | None:
@@ -209,7 +229,7 @@ def convert_discriminator(place: Place, contents: Contents) -> Converted:
     }
     config = {"class_path": "zoo.pigan.Discriminator", "init_args": sizes | DISCRIMINATORS[kind]}
     table = DISCRIMINATOR if DISCRIMINATORS[kind]["coordinates"] else PLAIN_DISCRIMINATOR
-    card = {"system": "PiGAN", "part": "discriminator", "iterations": attributes(contents.value).get("step")}
+    card = {"system": "PiGAN", "weights": "discriminator", "iterations": attributes(contents.value).get("step")}
     return Converted(*filled(config, state, table, place), card, place.name)
 
 

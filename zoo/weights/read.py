@@ -8,19 +8,32 @@ import io
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 from torch import Tensor
 
 from zoo.errors import missing_file, near
-from zoo.weights.pickles import Reading, Record, Storage, as_numbers, interpret, read_legacy, storage_identity, viewed
+from zoo.weights.heads import foreign
+from zoo.weights.pickles import (
+    Reading,
+    Record,
+    Storage,
+    as_numbers,
+    interpret,
+    is_tool,
+    read_legacy,
+    storage_identity,
+    viewed,
+)
 
 MAX_DEPTH = 64  # of modules in modules
 MAX_MODULES = 100_000  # a module that is found under several names counts several times
+MAX_SETTINGS = 100_000
 MAX_EXPANSION = 10  # unpacked size of a zip over its own size: weights hardly shrink, so more than this is a trap
 TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 
@@ -120,9 +133,8 @@ def read(source: Place | Path | str) -> Contents:
         head = file.read(512)
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
-        for matches, what in FOREIGN:
-            if matches(head):
-                raise ValueError(f"it is {what}")
+        if what := foreign(head):
+            raise ValueError(f"it is {what}")
         reading = Reading(size)
         if head.startswith(b"PK"):
             value, container = read_zip(file, reading), "zip file of torch"
@@ -130,6 +142,8 @@ def read(source: Place | Path | str) -> Contents:
             value, container = read_legacy(io.BytesIO(file.read()), reading), "older file of torch"
         else:
             value, container = interpret(io.BytesIO(file.read()), reading), "pickle"
+        if wanted := [name for name in sorted(reading.names) if is_tool(name)]:
+            raise ValueError(f"it asks for {', '.join(wanted[:3])}, which no checkpoint needs; nothing was run")
     return Contents(value, sorted(reading.names), container)
 
 
@@ -145,28 +159,6 @@ def damage_explained(source: Place | Path) -> Iterator[None]:
         raise ValueError(f"{source} cannot be read: {reason}.") from None
 
 
-def _starts(*beginnings: bytes) -> Callable[[bytes], bool]:
-    return lambda head: head.lstrip().lower().startswith(beginnings)
-
-
-FOREIGN: list[tuple[Callable[[bytes], Any], str]] = [
-    (lambda head: not head, "empty; download it again"),
-    (_starts(b"version https://git-lfs"), "a pointer of Git LFS, not the file itself; fetch it with 'git lfs pull'"),
-    (
-        _starts(b"<!doctype", b"<html", b"<?xml", b"<head"),
-        "a web page, not a checkpoint; a site answers so when a file is gone, needs a log-in or is asked for too "
-        "often; download it again",
-    ),
-    (lambda head: head[:2] == b"\x1f\x8b", "a gzip archive; unpack it first"),
-    (lambda head: head[:4] in (b"Rar!", b"7z\xbc\xaf"), "an archive; unpack it first"),
-    (lambda head: head[257:262] == b"ustar", "a tar archive; unpack it first"),
-    (
-        lambda head: re.match(rb".{8}\{\s*\"", head, re.S),
-        "a safetensors file, which holds tensors only and needs no conversion",
-    ),
-]
-
-
 # Zip files
 
 
@@ -174,7 +166,8 @@ def members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     """The members of a zip file of so many bytes, by name.
 
     Raises:
-        ValueError: two have the same name, one is encrypted, or together they are far larger than the file.
+        ValueError: two have the same name, one is encrypted or has a name that leads elsewhere, or together they are
+            far larger than the file.
     """
     infos = archive.infolist()
     by_name = {info.filename: info for info in infos}
@@ -182,8 +175,13 @@ def members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
         raise ValueError("two members of the zip have the same name")
     if any(info.flag_bits & 1 for info in infos) or not all(name.isprintable() for name in by_name):
         raise ValueError("it is encrypted, or names of its members are not text")
+    for name in by_name:  # nothing is unpacked here; but nobody should unpack it elsewhere either
+        if name.startswith(("/", "\\")) or re.match(r"\w:", name) or ".." in re.split(r"[/\\]", name):
+            raise ValueError(f"its member '{name[:80]}' would be unpacked outside of its folder")
     if not all(0 <= info.header_offset < size for info in infos):
         raise ValueError("a member of the zip lies outside of it")
+    if infos and min(info.header_offset for info in infos):  # such as a whole zip inside a truncated one
+        raise ValueError("the zip begins later than the file; it is damaged or truncated: download it again")
     unpacked = sum(info.file_size for info in infos)
     if unpacked > MAX_EXPANSION * size + 2**20:
         raise ValueError(f"its {size:,} bytes would unpack to {unpacked:,}")
@@ -324,3 +322,81 @@ def check_names(values: dict) -> None:
     """Fail where a key is no name."""
     if not all(isinstance(key, str) and len(key) < 500 for key in values):
         raise ValueError("The file's modules or tensors have names that are none.")
+
+
+# Networks and settings, of whatever system
+
+
+def networks(value: Any) -> dict[str, tuple[dict[str, Tensor], dict[str, Any]]]:
+    """The networks in a file by name: state dict, and the arguments that they were built with, where it says so.
+
+    A file is a network itself ("model"), or a dict of networks and other things.
+
+    Raises:
+        ValueError: a network is damaged.
+    """
+    entries = {"model": value} if is_module(value) or not isinstance(value, dict) else value
+    found = {}
+    for name, held in entries.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[\w-]{1,100}", name):
+            continue
+        if is_module(held):
+            found[name] = (module_state(held), settings(held))
+        elif isinstance(held, dict) and held and all(isinstance(tensor, Tensor) for tensor in held.values()):
+            found[name] = (tensors_in("", held), {})
+    return found
+
+
+def settings(module: Record) -> dict[str, Any]:
+    """The arguments of a module's constructor that were stored with it, as plain values, and its other attributes.
+
+    StyleGAN's programs store them as ``_init_kwargs``; EG3D's ``rendering_kwargs`` are an attribute.
+    """
+    own = attributes(module)
+    given = plain(own.get("_init_kwargs")) or {}
+    rest = {name: plain(value) for name, value in own.items() if not name.startswith("_") and name != "training"}
+    return {"arguments": given, "attributes": {name: value for name, value in rest.items() if value is not None}}
+
+
+def plain(value: Any, depth: int = 0, budget: list[int] | None = None) -> Any:
+    """Settings as plain values: numbers, text, lists and dicts; None for what is none.
+
+    Nodes of OmegaConf become what they hold, and ``${a.b}`` in one the value at that place of the whole config.
+
+    Raises:
+        ValueError: they are impossibly deep, or many.
+    """
+    budget = [MAX_SETTINGS] if budget is None else budget  # values that occur several times count each time
+    budget[0] -= value.size if isinstance(value, np.ndarray) else 1
+    if depth > MAX_DEPTH or budget[0] < 0:
+        raise ValueError("The file's settings lie too deep in others, or are too many.")
+    if isinstance(value, Record) and value.name.startswith("omegaconf."):
+        return plain(resolved(value), depth + 1, budget)
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {str(plain(key, depth + 1)): plain(inner, depth + 1, budget) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner, depth + 1, budget) for inner in value]
+    return value if isinstance(value, (bool, int, float, str, type(None))) else None
+
+
+def resolved(node: Record) -> Any:
+    """What a node of OmegaConf stands for: its value, or that of the place which it names."""
+    for _ in range(MAX_DEPTH):
+        state = node.state if isinstance(node.state, dict) else {}
+        value = state.get("_content", state.get("_val"))
+        place = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
+        if place is None:
+            return value
+        for _ in range(MAX_DEPTH):
+            above = node.state.get("_parent") if isinstance(node.state, dict) else None
+            if not isinstance(above, Record):
+                break
+            node = above
+        for key in place[1].split("."):
+            held = node.state.get("_content") if isinstance(node, Record) and isinstance(node.state, dict) else None
+            node = held.get(key) if isinstance(held, dict) else None
+        if not isinstance(node, Record):
+            return value if node is None else node
+    return None

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.weights.bundle import UNUSED, build, check_fit
+from zoo.weights.bundle import UNUSED, Part, build, check_fit
 from zoo.weights.convert import Converted
-from zoo.weights.names import from_published
+from zoo.weights.names import from_published, to_published
 from zoo.weights.read import Contents, Place, tensors_in
 
 # ours -> published
@@ -156,11 +156,28 @@ def convert(
     network = build(config, nn.Module)
     network.load_state_dict(used)
     about = contents.value.get("running_metadata") or {}
-    card = {"system": "VolumeGAN", "iterations": about.get("iter"), "images_seen": about.get("seen_img")}
-    if weights == "discriminator":
-        card["part"] = "discriminator"
+    card = {"system": "VolumeGAN", "weights": weights}
+    card |= {"iterations": about.get("iter"), "images_seen": about.get("seen_img")}
     unused = {name: tensor for name, tensor in ours.items() if name.startswith(UNUSED)}
     return Converted(network, config, unused, card, f"{place.name}, {MODELS[weights]}")
+
+
+def all_weights(place: Place, contents: Contents) -> dict[str, tuple[Place, Contents, str]]:
+    """Everything that ``convert`` makes of a file, by name, and what it takes."""
+    states = states_in(contents.value)
+    return {name: (place, contents, name) for name, model in MODELS.items() if model in states}
+
+
+def official(parts: dict[str, Part]) -> dict[str, Any]:
+    """Files of the published program, by name: its runner reads the models alone, too."""
+    models = {}
+    for name, (_, tensors, _) in parts.items():
+        blocks = {key.split(".")[1] for key in tensors if key.startswith("blocks.")}
+        table = discriminator_table(len(blocks)) if name == "discriminator" else GENERATOR
+        models[MODELS[name]] = to_published(tensors, table)
+    card = parts["ema"][2] if "ema" in parts else {}
+    about = {"iter": int(card.get("iterations", 0)), "seen_img": int(card.get("images_seen", 0))}
+    return {"checkpoint.pth": {"models": models, "running_metadata": about}}
 
 
 # Published arguments in our words

@@ -1,0 +1,139 @@
+"""``zoo download``: a published checkpoint by its name, fetched, checked, converted and kept.
+
+In the cache folder lie ``downloads/<name>/<file>``, as it came; ``downloads/<name>.json``, where it came from, when,
+and its sha256, which everything that comes later under this name must have; and ``weights/<name>``, the bundle.
+"""
+
+import json
+import os
+import sys
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from huggingface_hub import get_hf_file_metadata
+
+from zoo.errors import near
+from zoo.paths import bundled_names, cache_folder
+from zoo.weights.bundle import TENSORS, check_unchanged, downloads, find, record_of
+from zoo.weights.catalogue import Address, Released, released
+from zoo.weights.convert import convert
+from zoo.weights.fetch import NotFetched, direct, fetch, is_offline, lock, sha256_of
+from zoo.weights.hub import pull
+
+
+def download(name: str, given: Path | None = None, rest: bool = True) -> Path:
+    """The folder of the bundle of this name, fetched and converted where it is not there yet.
+
+    Args:
+        name: of a published checkpoint, of a bundle that comes with the package, or ``hf:user/repository[@revision]``.
+        given: the file, fetched by hand.
+        rest: as ``zoo.weights.convert.convert``.
+
+    Raises:
+        NotFetched: no address gave the file.
+        ValueError: there is no such name, or the file is another one or damaged; says what to do.
+    """
+    if given and (name.startswith("hf:") or name in bundled_names()):
+        raise ValueError(f"--from is for files of published checkpoints, and {name} is a bundle: use its folder.")
+    if name.startswith("hf:"):
+        return pull(name)
+    if name in bundled_names():
+        return find(name)
+    if name not in released():
+        hint = near(name, [*released(), *bundled_names()]) or " 'zoo list' shows all names."
+        raise ValueError(f"There is no checkpoint named '{name}'.{hint}")
+    entry, folder = released()[name], downloads() / name
+    downloads().mkdir(parents=True, exist_ok=True)
+    with open(downloads() / f".{name}.lock", "w") as held:
+        lock(held, f"Waiting for another process that fetches {name}.")
+        if (folder / TENSORS).is_file():
+            check_unchanged(folder, sha256_of(folder / TENSORS))
+            return folder
+        file, sha256 = fetched(entry) if given is None else by_hand(entry, given)
+        try:
+            make(entry, file, sha256, folder, given, rest)
+        except ValueError:
+            if given is None and not entry.sha256 and not record_of(name).is_file():
+                file.unlink()  # nothing says that it is the right one
+            raise
+    return folder
+
+
+def fetched(entry: Released) -> tuple[Path, str]:
+    """The file of a published checkpoint, and its sha256."""
+    path = cache_folder() / "downloads" / entry.name / entry.file
+    terms = entry.weights_licence or "no licence is stated, so all rights are reserved"
+    print(f"Licence of the weights: {terms}. Of the pictures: {entry.data_licence or 'not stated'}.", file=sys.stderr)
+    try:
+        sha256 = fetch(entry.addresses, path, entry.sha256 or ("" if path.exists() else hub_sha256(entry.addresses)))
+    except NotFetched as error:
+        raise NotFetched(f"{error} Then: zoo download {entry.name} --from FILE") from None
+    check_known(entry, path, sha256)
+    return path, sha256
+
+
+def by_hand(entry: Released, given: Path) -> tuple[Path, str]:
+    """A file that the user has fetched, and its sha256."""
+    if not given.is_file():
+        raise FileNotFoundError(f"There is no file '{given}'.")
+    sha256 = sha256_of(given)
+    if not sha256.startswith(entry.sha256):
+        raise ValueError(
+            f"{given} has sha256 {sha256}, but that of {entry.file} begins with {entry.sha256}: fetch it again."
+        )
+    check_known(entry, given, sha256)
+    return given, sha256
+
+
+def hub_sha256(addresses: tuple[Address, ...]) -> str:
+    """The sha256 that the Hub states for a file, which its own library does not check; nothing for other hosts."""
+    if addresses[0].kind != "hub" or is_offline():
+        return ""
+    with suppress(Exception):  # of whatever transport its library has; fetching says what is wrong
+        tag = get_hf_file_metadata(direct(addresses[0])).etag or ""
+        return tag if len(tag) == 64 else ""
+    return ""
+
+
+def check_known(entry: Released, path: Path, sha256: str) -> None:
+    """Fail where a file is not the one that came first under this name."""
+    record = record_of(entry.name)
+    if record.is_file():
+        known = json.loads(record.read_text())
+        if known["sha256"] != sha256:
+            raise ValueError(
+                f"{path} has sha256 {sha256}, but what came under this name on {known['date']} had {known['sha256']}: "
+                f"delete the file and fetch it again, or, if its authors have replaced it, delete {record}, too."
+            )
+
+
+def make(entry: Released, file: Path, sha256: str, folder: Path, given: Path | None, rest: bool) -> None:
+    """Convert a file into the bundle's folder, in one step, and note what came."""
+    with TemporaryDirectory(prefix=".making-", dir=downloads()) as place:
+        made = Path(place) / entry.name
+        done, _ = convert(file, made, entry.system, entry.config, rest=rest, inside=entry.inside, **card_of(entry))
+        record = record_of(entry.name)
+        record.parent.mkdir(parents=True, exist_ok=True)
+        note = {"name": entry.name, "sha256": sha256, "bundle_sha256": sha256_of(made / TENSORS)}
+        note |= {"date": date.today().isoformat(), "from": str(given or entry.addresses[0].url), "used": done.used}
+        (Path(place) / "record.json").write_text(json.dumps(note, indent=1))
+        os.replace(made, folder)
+        os.replace(Path(place) / "record.json", record)
+
+
+def card_of(entry: Released) -> dict[str, Any]:
+    """What a model card says of a published checkpoint."""
+    return {
+        "license": entry.weights_licence or "not stated: all rights are reserved",
+        "licence_of_the_pictures": entry.data_licence or "not stated",
+        "published_at": entry.addresses[0].url,
+        "paper": entry.paper,
+        "published_FID": f"{entry.fid.fid:g}: {entry.fid.protocol} ({entry.fid.certainty})"
+        if entry.fid
+        else "not stated",
+        "note": entry.note or None,
+        "made_with": f"zoo download {entry.name}",
+    }

@@ -1,0 +1,138 @@
+"""Bundles on the Hugging Face Hub, or another server at $HF_ENDPOINT: ``zoo push`` and ``zoo download hf:user/name``.
+
+The Hub's library transports; what came is checked here, since it does not: files by the sha256 or, small ones, by the
+git hash that the Hub states for exactly one commit.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+from zoo.weights.bundle import CARD, CONFIG, TENSORS, downloads, find, folder_name, load_bundle, record_of
+from zoo.weights.fetch import HUB, NotFetched, is_offline, lock, sha256_of
+
+WANTED = re.compile(r"[A-Za-z0-9_-]+\.(safetensors|yaml)|README\.md")  # all else in a repository stays there
+NAME = re.compile(r"hf:([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?")
+
+
+def api() -> HfApi:
+    return HfApi(endpoint=os.environ.get("HF_ENDPOINT", HUB))
+
+
+def push(source: str, repository: str, private: bool = False, allowed: bool = False) -> str:
+    """Copy a bundle into a repository, which is made where there is none; returns its address.
+
+    Args:
+        source: name or folder of a bundle.
+        repository: ``user/name``.
+        private: whether only its owner sees a new repository.
+        allowed: whether the user may hand on weights that were converted from somebody else's.
+
+    Raises:
+        ValueError: there is no such bundle, it is somebody else's, or the Hub refuses.
+    """
+    folder = find(source)
+    if folder.is_file():
+        raise ValueError(f"{folder} is a checkpoint; 'zoo bundle' makes a bundle of it.")
+    card = load_bundle(folder)[1].card  # and it is whole
+    if "source_sha256" in card and not allowed:
+        terms = card.get("license", "not known here")
+        raise ValueError(
+            f"{source} was converted from a published checkpoint, whose licence is: {terms}. Ask its authors; with "
+            "their permission give --redistribute true."
+        )
+    with explained(f"{repository} was not written", ValueError, " 'hf auth login' stores who you are."):
+        api().create_repo(repository, private=private, exist_ok=True)
+        files = [file.name for file in folder.iterdir() if WANTED.fullmatch(file.name)]
+        made = api().upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            allow_patterns=files,
+            commit_message=f"Add {folder.resolve().name}",
+        )
+    return str(made.repo_url)
+
+
+def pull(name: str) -> Path:
+    """The folder of a bundle from the Hub, fetched and checked where it is not there yet.
+
+    Args:
+        name: ``hf:user/repository`` or ``hf:user/repository@revision``.
+
+    Raises:
+        NotFetched: it cannot be reached.
+        ValueError: it is no bundle that can be loaded safely, or did not come as stated.
+    """
+    parts = NAME.fullmatch(name)
+    if not parts:
+        raise ValueError(f"'{name}' is no name such as hf:user/repository or hf:user/repository@revision.")
+    folder = downloads() / folder_name(name)
+    downloads().mkdir(parents=True, exist_ok=True)
+    with open(downloads() / f".{folder.name}.lock", "w") as held:
+        lock(held, f"Waiting for another process that fetches {name}.")
+        if (folder / TENSORS).is_file():
+            load_bundle(folder)
+            return folder
+        if is_offline():
+            raise NotFetched(f"{name} is not here, and $ZOO_OFFLINE or $HF_HUB_OFFLINE forbids to fetch it: unset it.")
+        with TemporaryDirectory(prefix=".making-", dir=downloads()) as place:
+            made = Path(place) / folder.name
+            commit = copy(parts[1], parts[2], made)
+            info = load_bundle(made)[1]
+            record = record_of(folder.name)
+            record.parent.mkdir(parents=True, exist_ok=True)
+            note = {"name": name, "sha256": info.sha256, "bundle_sha256": info.sha256, "commit": commit}
+            (Path(place) / "record.json").write_text(json.dumps(note | {"date": date.today().isoformat()}, indent=1))
+            os.replace(made, folder)
+            os.replace(Path(place) / "record.json", record)
+    return folder
+
+
+def copy(repository: str, revision: str | None, made: Path) -> str:
+    """Fetch the files of a bundle into a folder, each checked; returns the commit that they are of."""
+    failed = f"{repository} could not be fetched"
+    with explained(failed, NotFetched):
+        about = api().model_info(repository, revision=revision, files_metadata=True)
+    wanted = [file for file in about.siblings if WANTED.fullmatch(file.rfilename)]
+    missing = {TENSORS, CONFIG} - {file.rfilename for file in wanted}
+    if missing:
+        raise ValueError(f"{repository} is no weights bundle: it has no {' and no '.join(sorted(missing))}.")
+    for file in wanted:
+        options = {"revision": about.sha, "local_dir": made, "endpoint": api().endpoint}
+        with explained(failed, NotFetched):
+            path = Path(hf_hub_download(repository, file.rfilename, **options))
+        stated = file.lfs.sha256 if file.lfs else file.blob_id
+        if stated != (sha256_of(path) if file.lfs else git_hash(path)):
+            raise NotFetched(f"{file.rfilename} of {repository} did not come as the Hub states it: try again.")
+    shutil.rmtree(made / ".cache", ignore_errors=True)
+    if not (made / CARD).is_file():
+        (made / CARD).write_text(f"# {repository}\n")
+    return str(about.sha)
+
+
+@contextmanager
+def explained(failed: str, kind: type[Exception], hint: str = "") -> Iterator[None]:
+    """Inside, whatever the Hub's library raises becomes one sentence; its transport's errors depend on its release."""
+    try:
+        yield
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise ValueError(f"{failed}: the Hub has no such name and revision, or it is private.{hint}") from error
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise kind(f"{failed}: {(lines or [type(error).__name__])[0].rstrip('.')}.{hint}") from error
+
+
+def git_hash(path: Path) -> str:
+    """What git calls a file."""
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
