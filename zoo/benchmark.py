@@ -5,6 +5,7 @@ import resource
 import statistics
 import sys
 import time
+from functools import partial
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -40,28 +41,32 @@ def measure(
         steps: how often; the median counts, after one that doesn't.
     """
     torch.set_num_threads(threads)
-    gan = build(config["model"], GAN)
-    resolution = resolution or gan.generator.resolution
-    with Work(gan.generator) as done:
-        (render_times if work == "render" else train_times)(gan, resolution, batch, 0)
-    gan.trainer = None
-    gc.collect()  # the first trainer with its optimizers, which would count as memory of the second
-    if work == "render":
-        name, seconds = "seconds_per_image", statistics.median(render_times(gan, resolution, batch, steps)) / batch
+    if work == "render":  # memory of what renders only
+        generator = build(config["model"]["init_args"]["generator"], nn.Module)
+        times = partial(render_times, generator)
     else:
-        name, seconds = "seconds_per_step", statistics.median(train_times(gan, resolution, batch, steps))
+        gan = build(config["model"], GAN)
+        generator, times = gan.generator, partial(train_times, gan)
+    resolution = resolution or generator.resolution
+    with Work(generator) as done:
+        times(resolution, batch, 0)
+    gc.collect()  # the first trainer with its optimizers, which would count as memory of the second
+    seconds = statistics.median(times(resolution, batch, steps))
+    name = "seconds_per_step"
+    if work == "render":
+        name, seconds = "seconds_per_image", seconds / batch
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
     gflop = done.flop / 1e9 / (batch if work == "render" else 1)
     return {
-        "system": type(gan).__name__,
+        "system": config["model"]["class_path"].rpartition(".")[2],
         "work": work,
         name: round(seconds, 6),
         "peak_rss_mib": round(peak),
         "field_gflop": float(f"{gflop:.5g}"),
         "field_gflops": float(f"{gflop / seconds:.4g}"),
         "sgemm_gflops": round(sgemm(), 1),
-        "parameters": sum(p.numel() for p in gan.generator.parameters()),
-        "precision": str(next(gan.generator.parameters()).dtype).removeprefix("torch."),
+        "parameters": sum(p.numel() for p in generator.parameters()),
+        "precision": str(next(generator.parameters()).dtype).removeprefix("torch."),
         "resolution": resolution,
         "batch": batch,
         "threads": threads,
@@ -118,16 +123,16 @@ class Work:
                 self.flop += self.counter.get_total_flops() * (3 if torch.is_grad_enabled() else 1)
 
 
-def render_times(gan: GAN, resolution: int, batch: int, steps: int) -> list[float]:
+def render_times(generator: nn.Module, resolution: int, batch: int, steps: int) -> list[float]:
     """Seconds of rendering a batch, so many times after one that is not counted."""
     times = []
-    with evaluating(gan.generator):
+    with evaluating(generator):
         for step in range(steps + 1):
             draws = SampleDraws(step, range(batch))
-            camera = gan.generator.cameras(batch, draws)
+            camera = generator.cameras(batch, draws)
             start = time.perf_counter()
-            styles = gan.generator.map(gan.generator.latents(batch, draws))
-            gan.generator.render(styles, camera, resolution=resolution)
+            styles = generator.map(generator.latents(batch, draws))
+            generator.render(styles, camera, resolution=resolution)
             times.append(time.perf_counter() - start)
     return times[1:]
 
@@ -162,4 +167,5 @@ def train_times(gan: GAN, resolution: int, batch: int, steps: int) -> list[float
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = pl.Trainer(max_steps=steps + 1, accelerator="cpu", callbacks=[watch], enable_model_summary=False, **quiet)
     trainer.fit(gan, DataLoader(Grey(resolution, (steps + 1) * batch), batch))
+    gan.trainer = None
     return [end - start for start, end in zip(watch.ends, watch.ends[1:], strict=False)]

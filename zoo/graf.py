@@ -438,22 +438,20 @@ class Discriminator(nn.Module):
     Args:
         size: side of the patches [points]: 32, 64 or 128.
         channels: unit of width; the last convolution but one has eight times as many.
-        norm: instance norm, always there in published experiments. It hides from the discriminator how bright a patch
-            is and how much of it is covered. Without it convolutions have biases.
 
     Raises:
         ValueError: patches of this size were not published.
     """
 
-    def __init__(self, size: int = 32, channels: int = 64, norm: bool = True) -> None:
+    def __init__(self, size: int = 32, channels: int = 64) -> None:
         super().__init__()
         if size not in (32, 64, 128):
             raise ValueError(f"Patches of {size}x{size} points cannot be judged; take a size of 32, 64 or 128.")
-        self.size, self.norm = size, norm
+        self.size = size
         smaller = {32: [], 64: [channels], 128: [channels // 2, channels]}[size]
         widths = [3, *smaller, 2 * channels, 4 * channels, 8 * channels]
-        strided = [nn.Conv2d(i, o, 4, stride=2, padding=1, bias=not norm) for i, o in itertools.pairwise(widths)]
-        final = nn.Conv2d(widths[-1], 1, 4, bias=not norm)
+        strided = [nn.Conv2d(i, o, 4, stride=2, padding=1, bias=False) for i, o in itertools.pairwise(widths)]
+        final = nn.Conv2d(widths[-1], 1, 4, bias=False)
         self.convolutions = nn.ModuleList(spectral_norm(conv) for conv in [*strided, final])
         self.first_norm = 0 if size == 32 else 1  # the convolution from which on instance norm follows
 
@@ -469,7 +467,7 @@ class Discriminator(nn.Module):
         *strided, final = self.convolutions
         for i, convolution in enumerate(strided):
             x = convolution(x)
-            if self.norm and i >= self.first_norm:
+            if i >= self.first_norm:
                 x = instance_norm(x)
             x = leaky_relu(x, 0.2)
         return final(x).flatten(1)
@@ -488,6 +486,7 @@ class GRAF(GAN):
     """The training algorithm of GRAF (section 3.3 and supplement): discriminator, then generator, every iteration.
 
     Args:
+        discriminator: scores patches [B, 3, K, K]: ``Discriminator``, or another.
         patches: where patches have their points.
         r1_weight: lambda; multiplies the R1 penalty, which as published is averaged over the points of a patch: the
             penalty of the paper's equation 12 divided by K K.
@@ -502,7 +501,7 @@ class GRAF(GAN):
     def __init__(
         self,
         generator: Generator,
-        discriminator: Discriminator,
+        discriminator: nn.Module,
         optimizer_g: OptimizerFactory,
         optimizer_d: OptimizerFactory,
         averages: dict[str, Average] | None = None,
