@@ -67,7 +67,6 @@ from zoo.render import (
     pixel_centres,
     query,
     relu,
-    through,
     to_map,
     transmission_weights,
 )
@@ -102,6 +101,22 @@ def encoded(points: Tensor, octaves: int, with_points: bool = False) -> Tensor:
     """Sines and cosines of 2^i pi points, i < octaves; [..., C] to [..., 2 C octaves], the points themselves last."""
     waves = positional_encoding(points, octaves, base=math.pi, identity=False)
     return torch.cat([waves, points], dim=-1) if with_points else waves
+
+
+def rays_through(camera: Camera, film: Tensor) -> Rays:
+    """Rays [B, R, 3] through film coordinates [B, R, 2] or [R, 2]; they count depth along the optical axis.
+
+    As ``zoo.render.through``, but rounded as published, as the difference of two points: the encoding's frequencies of
+    2^9 pi show even that.
+    """
+    focal = 2 * camera.intrinsics[:, [0, 1], [0, 1]]
+    middle = 2 * camera.intrinsics[:, None, :2, 2] - 1
+    film = film - middle * middle.new_tensor([1.0, -1.0])
+    matrix = torch.cat([camera.pose[:, :3, :2] / focal[:, None], camera.pose[:, :3, 2:]], dim=-1)
+    ends = (torch.ones_like(film[..., :1]) * end for end in (-1, 1))
+    targets = (matrix @ torch.cat([film, *ends], dim=-1).mT).mT
+    origins = camera.origins[:, None].expand_as(targets)
+    return Rays(origins, targets - origins)
 
 
 # The two radiance fields (section 3.1)
@@ -253,12 +268,16 @@ def turned_inside_out(origins: Tensor, directions: Tensor, inverse: Tensor) -> T
 # Volume rendering (section 3.1)
 
 
-@dataclass(frozen=True)
-class Straight:
-    """Distances along rays from near to far, in even steps."""
+class Straight(nn.Module):
+    """Distances along rays from near to far, in even steps.
 
-    near: float
-    far: float
+    Args:
+        near, far: in lengths of the rays' directions.
+    """
+
+    def __init__(self, near: float, far: float) -> None:
+        super().__init__()
+        self.near, self.far = near, far
 
     def distance(self, t: Tensor) -> Tensor:
         """How far along the ray, in lengths of its direction, a share t of the way is."""
@@ -274,7 +293,6 @@ class Straight:
         return 1 / (self.far - self.near)
 
 
-@dataclass(frozen=True)
 class Warped(Straight):
     """Even steps of one over the distance, and all of the world inside a sphere of radius two (Barron 2022).
 
@@ -282,12 +300,12 @@ class Warped(Straight):
     """
 
     def distance(self, t: Tensor) -> Tensor:
-        return 1 / ((1 - t) / self.near + t / self.far)
+        return 1 / ((1 / self.near) * (1 - t) + (1 / self.far) * t)
 
     def placed(self, points: Tensor) -> Tensor:
         length = points.norm(dim=-1, keepdim=True)
         far = length.clamp(min=1)
-        return torch.where(length < 1, points, (2 - 1 / far) * points / far)
+        return torch.where(length < 1, points, (2 - 1 / far) * (points / far))
 
     @property
     def rate(self) -> float:
@@ -447,9 +465,10 @@ class StyledLayer(nn.Module):
         channels_in, channels_out: widths.
         size: of the kernel.
         w_dim: size of w.
-        up: doubles the output; "fir" as StyleGAN2 does, None for not at all.
+        up: doubles the output; None for not at all.
+        fir_up: the convolution doubles it, as in StyleGAN2.
         noise: resolution of image noise; None for none.
-        decay: share of the old average size in the new one.
+        decay: share of the old average size in the new one; None to divide by nothing.
     """
 
     def __init__(
@@ -461,13 +480,13 @@ class StyledLayer(nn.Module):
         up: nn.Module | None = None,
         fir_up: bool = False,
         noise: int | None = None,
-        decay: float = 0.999,
+        decay: float | None = 0.999,
     ) -> None:
         super().__init__()
         self.conv = ModulatedConvolution(channels_in, channels_out, size, w_dim, up=fir_up)
         self.up, self.decay = up, decay
         self.noise = None if noise is None else Noise(noise)
-        self.register_buffer("magnitude", torch.ones(()))
+        self.register_buffer("magnitude", None if decay is None else torch.ones(()))
 
     def forward(
         self,
@@ -489,12 +508,13 @@ class StyledLayer(nn.Module):
             alone: neither upsampling nor noise: what becomes of each pixel by itself.
             gain: of the output and its bound.
         """
-        if follow:
+        if follow and self.magnitude is not None:
             with torch.no_grad():
                 self.magnitude.lerp_(x.float().square().mean(), 1 - self.decay)
         turned = self.conv.size > 1 and self.up is not None and not alone
         # As published, kernels before an upsampler are turned around, as those of a transposed convolution are.
-        y = self.conv(x.flip(2, 3) if turned else x, w, self.magnitude.rsqrt())
+        divided = 1.0 if self.magnitude is None else self.magnitude.rsqrt()
+        y = self.conv(x.flip(2, 3) if turned else x, w, divided)
         y = y.flip(2, 3) if turned else y
         if self.up is not None and not alone:
             y = self.up(y)
@@ -530,7 +550,7 @@ class Block(nn.Module):
         w_dim: int = 512,
         image_channels: int = 3,
         noise: bool = False,
-        decay: float = 0.999,
+        decay: float | None = 0.999,
     ) -> None:
         super().__init__()
         self.resolution, self.image_up, self.has_noise = resolution, image_up, noise
@@ -587,7 +607,8 @@ class Painter(nn.Module):
         size: of the kernels.
         clamp: bound of all activations, which 16 bits need; None for none.
         w_dim: size of w.
-        decay: share of the old average size of activations in the new one.
+        noise: whether there is image noise.
+        decay: as in ``StyledLayer``.
     """
 
     def __init__(
@@ -602,20 +623,29 @@ class Painter(nn.Module):
         size: int = 1,
         clamp: float | None = 256,
         w_dim: int = 512,
-        decay: float = 0.999,
+        noise: bool = False,
+        decay: float | None = 0.999,
     ) -> None:
         super().__init__()
         self.low, self.resolution, self.feature_dim, self.clamp = low, resolution, feature_dim, clamp
         sides = [low * 2 ** (i + 1) for i in range(doublings(low, resolution))]
         widths = [feature_dim, *(width(side, base_channels, most_channels) for side in sides)]
         self.blocks = nn.ModuleList(
-            Block(widths[i], widths[i + 1], side, upsampler, image_up, size, w_dim, decay=decay)
+            Block(widths[i], widths[i + 1], side, upsampler, image_up, size, w_dim, 3, noise, decay)
             for i, side in enumerate(sides)
         )
         self.num_styles = 2 * len(sides) + 1
 
     def forward(
-        self, x: Tensor, image: Tensor, w: Tensor, levels: int, *, follow: bool = False, alone: bool = False
+        self,
+        x: Tensor,
+        image: Tensor,
+        w: Tensor,
+        levels: int,
+        draws: Draws | None = None,
+        *,
+        follow: bool = False,
+        alone: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """The pictures after the first so many blocks, and those one block before.
 
@@ -623,13 +653,16 @@ class Painter(nn.Module):
             x: features [B, C, h, h].
             image: the picture so far, [B, 3, h, h].
             w: [B, num_styles, D]; the layer of colours shares its own with the next block.
+            levels: how many blocks.
+            draws: for image noise; None for the stored one.
             follow: move the average sizes of activations.
             alone: each pixel by itself, without upsampling: [B, C, H, W] to [B, 3, H, W].
         """
         before = image
         for i, block in enumerate(self.blocks[:levels]):
             before = image
-            x, image = block(x, image, w[:, 2 * i : 2 * i + 3], bound=self.clamp, follow=follow, alone=alone)
+            own = w[:, 2 * i : 2 * i + 3]
+            x, image = block(x, image, own, draws, bound=self.clamp, follow=follow, alone=alone)
         return image, before
 
 
@@ -807,11 +840,13 @@ class Generator(nn.Module):
     def grow(self, alpha: float) -> Grown:
         """Set how far this has grown, from 0 to 1, and say what that means."""
         self.alpha.fill_(alpha)
+        if hasattr(self.poses, "alpha"):  # cameras that are learned later than the first pictures
+            self.poses.alpha.fill_(alpha)
         return grown(self.alpha, self.start, self.resolution)
 
     def rays(self, camera: Camera, resolution: int) -> Rays:
         """Rays [B, R, 3] of all pixels, row by row; they count depth along the optical axis."""
-        return through(camera, pixel_centres(resolution, self.device), unit=False)
+        return rays_through(camera, pixel_centres(resolution, self.device))
 
     def render(
         self,
@@ -877,11 +912,11 @@ class Generator(nn.Module):
         if path_side:
             index = path_pixels(draws.uniform("path_pixels", (len(film), 2)), path_side, level.side)
             film = torch.cat([film, pixel_centres(level.side, self.device)[index]], dim=1)
-        rays = through(camera, film, unit=False)
+        rays = rays_through(camera, film)
         front = self.volume(self.foreground, rays, self.foreground.modulate(styles), draws, density_noise)
         behind = None
         if self.background is not None:
-            behind_rays = rays if background_camera is None else through(background_camera, film, unit=False)
+            behind_rays = rays if background_camera is None else rays_through(background_camera, film)
             behind = self.background(behind_rays, styles.background, draws, density_noise)
 
         pixels = slice(0, side**2)
@@ -891,7 +926,7 @@ class Generator(nn.Module):
         raw, features = colours[:, :3], colours[:, 3:]
         levels = len([block for block in self.painter.blocks if block.resolution <= level.side])
         w = styles.w[:, self.foreground.num_styles :]
-        image, before = self.painter(features, raw, w, levels, follow=follow)
+        image, before = self.painter(features, raw, w, levels, draws, follow=follow)
         if level.share < 1 and levels > 0:
             image = torch.lerp(interpolate(before, scale_factor=2, mode="bilinear"), image, level.share)
         depth = expected_depth(front) * rays.directions.norm(dim=-1, keepdim=True)
@@ -1107,7 +1142,7 @@ class StyleNeRF(GAN):
         mean_decay: share of the old mean w in the new one.
         growth: progressive growing; None for all levels from the start. Larger pictures of a batch are made as small as
             the generator's; smaller ones fix the level themselves.
-        augment: changes what the discriminator sees, such as ``zoo.layers.ada.AdaptiveAugmentation``; None for nothing.
+        augment: changes what the discriminator sees, see ``zoo.layers.ada``; None for nothing.
     """
 
     networks_2d = ("discriminator", "generator.painter")
@@ -1163,8 +1198,7 @@ class StyleNeRF(GAN):
             fake, _ = self.generate(len(real), level, draws)
         paid_fake = judged_fake(self.judge(fake.rendered.image, draws).scores)
         self.accumulate("loss_d", {"fake": paid_fake}, last=False)
-        judged = self.judge(real, draws)
-        paid_real = judged_real(judged.scores)
+        paid_real = judged_real(self.judge_real(real, draws))
         self.accumulate("loss_d", {"real": paid_real})
         self.step(optimizer_d)
         if self.r1_weight and self.iterations % self.r1_every == 0:
@@ -1176,7 +1210,7 @@ class StyleNeRF(GAN):
         for average in self.averages.values():
             average.update(self.generator)
         if self.augment is not None:
-            self.augment.observe(judged.scores.detach(), self.iterations, self.trainer.world_size)
+            self.augment.adjust(self.iterations, len(real) * self.trainer.world_size)
         self.count(len(real))
 
     def grow(self, side: int) -> Grown:
@@ -1215,6 +1249,13 @@ class StyleNeRF(GAN):
         """The discriminator's judgement of images, changed by the augmentation."""
         return self.discriminator(images if self.augment is None else self.augment(images, draws))
 
+    def judge_real(self, images: Tensor, draws: Draws) -> Tensor:
+        """Scores of real images, which the augmentation adapts to."""
+        scores = self.judge(images, draws).scores
+        if self.augment is not None:
+            self.augment.observe(scores.detach())
+        return scores
+
     def loss_g(self, n: int, level: Grown, draws: Draws) -> dict[str, Tensor]:
         """What the generator pays for n images."""
         fake, _ = self.generate(n, level, draws)
@@ -1234,7 +1275,7 @@ class StyleNeRF(GAN):
     def loss_r1(self, real: Tensor, draws: Draws) -> Tensor:
         """What the discriminator pays for gradients at real images."""
         real = real.detach().requires_grad_()
-        penalty = r1_penalty(self.judge(real, draws).scores, real)
+        penalty = r1_penalty(self.judge_real(real, draws), real)
         return 0.5 * self.r1_weight * self.r1_every * penalty
 
     def step(self, optimizer: LightningOptimizer, clip_norm: float | None = None) -> None:

@@ -1,0 +1,200 @@
+"""What the published StyleNeRF can do beside what its paper describes: tri-planes and learned cameras.
+
+B batch, L layers that take w, D width of w, R rays, S samples, C channels, H width of a field, V side of a plane
+"""
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import grid_sample
+
+from zoo.draws import Draws
+from zoo.layers.stylegan2 import Convolution, Dense, ModulatedConvolution, activate, bounded
+from zoo.render import Camera, GaussianPoses, Samples, UniformPoses
+from zoo.stylenerf import Block, StyledLayer, Styles, doublings, paper_axes, width, with_rgb
+
+
+class PlaneNetwork(nn.Module):
+    """A StyleGAN2 that makes feature planes of w.
+
+    Args:
+        start: side of the learned constant.
+        resolution: side of the planes.
+        channels: of each of three planes.
+        base_channels, most_channels: a block has base_channels / its resolution channels, but at most so many.
+        size: of the kernels.
+        clamp: bound of all activations.
+        w_dim: size of w.
+        decay: as in ``zoo.stylenerf.StyledLayer``.
+    """
+
+    def __init__(
+        self,
+        start: int = 8,
+        resolution: int = 256,
+        channels: int = 32,
+        base_channels: int = 32768,
+        most_channels: int = 512,
+        size: int = 3,
+        clamp: float | None = 256,
+        w_dim: int = 512,
+        decay: float | None = 0.999,
+    ) -> None:
+        super().__init__()
+        sides = [start * 2**i for i in range(doublings(start, resolution) + 1)]
+        widths = [width(side, base_channels, most_channels) for side in sides]
+        self.clamp, self.start, self.num_styles = clamp, start, 2 * len(sides)
+        self.constant = nn.Parameter(torch.randn(widths[0], start, start))
+        self.layer = StyledLayer(widths[0], widths[0], size, w_dim, noise=start, decay=decay)
+        self.rgb = ModulatedConvolution(widths[0], 3 * channels, w_dim=w_dim, demodulate=False)
+        more = {"size": size, "w_dim": w_dim, "image_channels": 3 * channels, "noise": True, "decay": decay}
+        self.blocks = nn.ModuleList(
+            Block(*widths[i : i + 2], side, None, **more) for i, side in enumerate(sides[1:])
+        )
+
+    def forward(self, w: Tensor, draws: Draws | None = None, follow: bool = False) -> Tensor:
+        """Planes [B, 3 C, V, V] of w [B, num_styles, D].
+
+        Args:
+            draws: for image noise; None for the stored one.
+            follow: move the average sizes of activations.
+        """
+        drawn = None if draws is None else draws.normal("planes_noise", (len(w), 1, self.start, self.start))
+        x = self.constant.expand(len(w), -1, -1, -1)
+        x = self.layer(x, w[:, 0], drawn, bound=self.clamp, follow=follow)
+        image = bounded(self.rgb(x, w[:, 1]) + self.rgb.bias[:, None, None], self.clamp)
+        for i, block in enumerate(self.blocks):
+            own = w[:, 2 * i + 1 : 2 * i + 4]
+            x, image = block(x, image, own, draws, bound=self.clamp, follow=follow)
+        return image
+
+
+class TriPlaneField(nn.Module):
+    """Points, looked up in three planes of features, to density and features: EG3D's field in StyleNeRF's program.
+
+    Args:
+        network: makes the planes.
+        plane_channels: of each plane.
+        hidden_dim: width.
+        num_layers: layers before density and features.
+        feature_dim: of the rendered features.
+        extent: side of the cube that the planes span.
+        separate_rgb: as in ``zoo.stylenerf.StyledField``.
+        w_dim: size of w.
+    """
+
+    def __init__(
+        self,
+        network: PlaneNetwork,
+        plane_channels: int = 32,
+        hidden_dim: int = 128,
+        num_layers: int = 1,
+        feature_dim: int = 32,
+        extent: float = 0.48,
+        separate_rgb: bool = False,
+        w_dim: int = 512,
+    ) -> None:
+        super().__init__()
+        self.network, self.feature_dim, self.w_dim = network, feature_dim, w_dim
+        self.num_styles, self.extent = network.num_styles, extent
+        widths = [plane_channels, *[hidden_dim] * max(num_layers, 1)]
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(widths))
+        self.density = nn.Linear(hidden_dim, 1)
+        self.features = nn.Linear(hidden_dim, feature_dim if separate_rgb else feature_dim + 3)
+        self.rgb = Convolution(feature_dim, 3, 1) if separate_rgb else None
+
+    def planes(self, w: Tensor, draws: Draws | None, follow: bool) -> Tensor:
+        """Planes [B, 3 C, V, V]."""
+        return self.network(w[:, : self.num_styles], draws, follow)
+
+    def modulate(self, styles: Styles) -> Tensor:
+        """What the field is asked with: the planes."""
+        return styles.planes
+
+    def forward(self, samples: Samples, planes: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw density [B, R, S, 1] and hidden features [B, R, S, H] of B x R x S samples."""
+        points = paper_axes(samples.points.flatten(1, 2)) / (self.extent / 2)
+        x = looked_up(planes, points).unflatten(1, samples.t.shape[1:])
+        for layer in self.layers:
+            x = layer(x).relu()
+        return self.density(x), x
+
+    def colours(self, hidden: Tensor, total: Tensor | float, styles: Styles) -> Tensor:
+        """As ``zoo.stylenerf.StyledField.colours``."""
+        x = hidden @ self.features.weight.mT + self.features.bias * total
+        return x if self.rgb is None else with_rgb(x, total, self.rgb)
+
+
+def looked_up(planes: Tensor, points: Tensor) -> Tensor:
+    """Features [B, N, C] of points [B, N, 3]: sums over planes [B, 3 C, V, V], which span -1 to 1 in xy, xz and yz."""
+    found = [
+        grid_sample(plane, points[:, None, :, axes], align_corners=False)[:, :, 0]
+        for plane, axes in zip(planes.chunk(3, dim=1), ([0, 1], [0, 2], [1, 2]), strict=True)
+    ]
+    return sum(found).mT
+
+
+# Learned cameras
+
+
+class CameraNetwork(nn.Module):
+    """How a camera that was drawn is to be moved: two numbers to two numbers.
+
+    Args:
+        hidden_dim: width.
+    """
+
+    def __init__(self, hidden_dim: int = 128) -> None:
+        super().__init__()
+        self.first, self.second = Dense(2, hidden_dim), Dense(hidden_dim, hidden_dim)
+        self.last = Dense(hidden_dim, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, 2] to [B, 2]."""
+        return self.last(activate(self.second(activate(self.first(x)))))
+
+
+class LearnedPoses(nn.Module):
+    """Cameras of another distribution, each moved by what a network learned, once growing has begun.
+
+    Args:
+        poses: the distribution at first.
+        network: moves them.
+        strength: of the move, in spreads.
+    """
+
+    def __init__(
+        self, poses: GaussianPoses | UniformPoses, network: CameraNetwork = CameraNetwork(), strength: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.poses, self.network, self.strength = poses, network, strength
+        self.register_buffer("alpha", torch.ones(()), persistent=False)  # of the generator
+
+    def forward(self, n: int, draws: Draws | None) -> Camera:
+        """n cameras; with ``draws=None`` n times the middle one, which is not moved."""
+        if draws is None:
+            return self.poses(n, None)
+        device = self.alpha.device
+        if isinstance(self.poses, GaussianPoses):
+            place = draws.normal("camera", (n, 2)).to(device)
+        else:
+            place = draws.uniform("camera", (n, 2)).to(device)
+        return self.at(place + self.strength * self.moves(place) if self.alpha > 0 else place)
+
+    def moves(self, place: Tensor) -> Tensor:
+        """What the network says of places [B, 2]."""
+        return self.network(place if isinstance(self.poses, GaussianPoses) else place - 0.5)
+
+    def at(self, place: Tensor) -> Camera:
+        """Cameras at places [B, 2]: deviations for gaussian ones, shares of the range for uniform ones.
+
+        The paper's azimuth runs the other way round.
+        """
+        place = place if isinstance(self.poses, GaussianPoses) else 2 * place - 1
+        yaw = self.poses.yaw_mean - self.poses.yaw_spread * place[:, :1]
+        return self.poses.camera(yaw, self.poses.pitch_mean + self.poses.pitch_spread * place[:, 1:])
+
+    def turntable(self, n: int) -> Camera:
+        """That of the distribution at first."""
+        return self.poses.turntable(n)
