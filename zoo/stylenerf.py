@@ -510,7 +510,7 @@ class StyledLayer(nn.Module):
         """
         if follow and self.magnitude is not None:
             with torch.no_grad():
-                self.magnitude.lerp_(x.float().square().mean(), 1 - self.decay)
+                self.magnitude.lerp_(x.to(self.magnitude.dtype).square().mean(), 1 - self.decay)
         turned = self.conv.size > 1 and self.up is not None and not alone
         # As published, kernels before an upsampler are turned around, as those of a transposed convolution are.
         divided = 1.0 if self.magnitude is None else self.magnitude.rsqrt()
@@ -1048,8 +1048,8 @@ class Discriminator(nn.Module):
         clamp: bound of activations, which 16 bits need; None for none.
         groups: images that are compared by their standard deviation.
         start: side of images at which growing begins; None for no growing.
-        fades_in: while it grows, images are also shown to the block of the level before, ever less. The published
-            program means to, but never does.
+        fades_in: while it grows, images larger than its level are made smaller, and shown to the block of the level
+            before too, ever less. The published program means to, but never does once growing has begun.
         doubles: features of images that enter below the largest size count twice in the first block, as published.
         image_channels: of what it looks at.
     """
@@ -1079,7 +1079,7 @@ class Discriminator(nn.Module):
         self.register_buffer("alpha", torch.ones(()))  # how far it has grown, see ``grown``
 
     def forward(self, images: Tensor) -> Judgement:
-        """Judge images [B, 3, H, H]; those larger than what it has grown to are made smaller.
+        """Judge images [B, 3, H, H].
 
         Raises:
             ValueError: no block takes images of this side, or the batch does not suit the groups.
@@ -1087,14 +1087,16 @@ class Discriminator(nn.Module):
         return Judgement(self.score(self.judged(self.features(*self.sized(images)))))
 
     def sized(self, images: Tensor) -> tuple[Tensor, float]:
-        """Images not larger than what this has grown to, and how far their own level has faded in."""
+        """Images that are not too large for what this has grown to, and how far their own level has faded in."""
         if images.shape[-1] not in self.sides:
             names = ", ".join(map(str, self.sides))
             raise ValueError(f"This discriminator takes images of side {names}, not {images.shape[-1]}.")
         level = grown(self.alpha, self.start, self.resolution)
+        if not self.fades_in and self.alpha > 0:
+            return images, 1.0
         if images.shape[-1] > level.side:
             images = interpolate(images, level.side, mode="bilinear")
-        return images, level.share if self.fades_in and images.shape[-1] == level.side else 1.0
+        return images, level.share if images.shape[-1] == level.side else 1.0
 
     def features(self, images: Tensor, share: float) -> Tensor:
         """What is left of images at the lowest resolution, [B, C, 4, 4]."""
@@ -1270,13 +1272,16 @@ class StyleNeRF(GAN):
         lengths = path_lengths(made.rendered.image, w, draws.normal("path_noise", made.rendered.image.shape))
         mean = torch.lerp(self.mean_path, lengths.mean(), self.path_decay)
         self.mean_path.copy_(mean.detach())
-        return self.path_weight * self.path_every * (lengths - mean).square().mean()
+        loss = self.path_weight * self.path_every * (lengths - mean).square().mean()
+        # What pictures depend on but lengths do not has a gradient of zero, as published, so that Adam ages there too.
+        return loss + 0 * made.rendered.image[:, 0, 0, 0].mean()
 
     def loss_r1(self, real: Tensor, draws: Draws) -> Tensor:
         """What the discriminator pays for gradients at real images."""
         real = real.detach().requires_grad_()
-        penalty = r1_penalty(self.judge_real(real, draws), real)
-        return 0.5 * self.r1_weight * self.r1_every * penalty
+        scores = self.judge_real(real, draws)
+        loss = 0.5 * self.r1_weight * self.r1_every * r1_penalty(scores, real)
+        return loss + 0 * scores.mean()  # see loss_path
 
     def step(self, optimizer: LightningOptimizer, clip_norm: float | None = None) -> None:
         """As in the base, with gradients that are not finite replaced: infinite ones by 1e5, others by 0."""

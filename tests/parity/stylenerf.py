@@ -12,13 +12,28 @@ from unittest.mock import patch
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+import zoo.stylenerf
 
 from tests.parity.harness import Case, Replay
 from zoo.layers.ada import SYM6, Augmentation, band_filters
 from zoo.layers.stylegan2 import doubled
 from zoo.layers.upsampling import Upsampler
-from zoo.render import Camera, Rays, pixel_centres
-from zoo.stylenerf import Block, Generator, Latent, StyledLayer, Styles, paper_axes, turned_inside_out
+from zoo.render import Camera, Poses, Rays, pixel_centres
+from zoo.stylenerf import (
+    Block,
+    Discriminator,
+    Generator,
+    Grown,
+    Growth,
+    Latent,
+    StyledLayer,
+    StyleNeRF,
+    Styles,
+    paper_axes,
+    turned_inside_out,
+)
 from zoo.stylenerf_extras import PlaneNetwork, TriPlaneField
 from zoo.weights import stylenerf
 from zoo.weights.bundle import build
@@ -344,7 +359,259 @@ def planes_of(network: PlaneNetwork, w: Tensor) -> dict[str, Tensor]:
     return found
 
 
-KINDS = {"augment": augment, "upsamplers": upsamplers, "render": render}
+# Discriminators
+
+
+def load_discriminator(config: dict, weights: dict[str, Tensor]) -> Discriminator:
+    judge = build(stylenerf.discriminator_config(config), nn.Module)
+    fill(judge, weights, partial(published_name, table=stylenerf.discriminator_table(judge.resolution)))
+    return judge
+
+
+@torch.no_grad()
+def discriminator(case: Case) -> None:
+    judge = load_discriminator(case.config["discriminator"], case.weights("discriminator."))
+    for name, mode in case.config["modes"].items():
+        judge.alpha.fill_(mode["alpha"])
+        judge.fades_in = isinstance(mode["curr_status"], list)
+        case.compare(name, judge(case.inputs[mode["image"]]).scores)
+
+
+# Training
+
+# A published draw's name -> ours
+DRAWS = {
+    "gen_z": "z",
+    "mix_prob_u": "mixing",
+    "mix_z": "mixed_z",
+    "camera_u_n": "yaw",
+    "camera_u_u": "yaw",
+    "camera_v_n": "pitch",
+    "camera_v_u": "pitch",
+    "z_shape_bg": "z_background",
+    "reg_pixel_u": "path_pixels",
+    "fg_stratified_u": "jitter",
+    "fg_density_noise_coarse": "coarse_density_noise",
+    "hierarchical_u": "importance",
+    "fg_density_noise_fine": "fine_density_noise",
+    "bg_stratified_u": "background_jitter",
+    "bg_density_noise": "background_density_noise",
+    "pl_noise": "path_noise",
+}
+
+
+def replay(case: Case, *blocks: str, layers: int) -> Replay:
+    """The draws of some blocks (prefixes of names), one block after the other.
+
+    Args:
+        layers: of w.
+    """
+    pairs = []
+    for block in blocks:
+        found = {n.removeprefix(f"{block}."): t for n, t in case.inputs.items() if n.startswith(f"{block}.")}
+        found = {name: numbers for name, numbers in found.items() if "." not in name}
+        for name, numbers in found.items():
+            if name == "camera_u_n":  # the published azimuth runs the other way round
+                numbers = -numbers
+            elif name == "camera_u_u":
+                numbers = 1 - numbers
+            elif name == "gen_z" and "mix_z" in found:  # path lengths take half of the latents
+                numbers = numbers[: len(found["mix_z"])]
+            elif name == "mix_cutoff":
+                pairs.append(("cut", (numbers - 1 + 0.5) / (layers - 1)))
+            if name in DRAWS:
+                pairs.append((DRAWS[name], numbers))
+    return Replay(pairs)
+
+
+class FromDoubles:
+    """Cameras that are computed in float64 and then rounded, as published."""
+
+    def __init__(self, poses: Poses) -> None:
+        self.poses = poses
+
+    def __call__(self, n: int, draws: Replay) -> Camera:
+        dtype = draws.queues["yaw"][0].dtype
+        double = Replay([])
+        double.queues = {name: [x.double() for x in draws.queues[name][:1]] for name in ("yaw", "pitch")}
+        camera = self.poses(n, double)
+        for name in ("yaw", "pitch"):
+            draws.queues[name].pop(0)
+        return Camera(*(x.to(dtype) for x in camera))
+
+
+def build_gan(case: Case, kind: type[StyleNeRF] = StyleNeRF, **kwargs) -> StyleNeRF:
+    """Our training for the published arguments."""
+    of, spec = case.config["loss"], case.config["spec"]
+    synthesis = case.config["generator"]["synthesis_kwargs"]
+    generator = load_generator(case).train()
+    generator.poses = FromDoubles(generator.poses)
+    generator.volume.chunk = 100  # small, so that the field is asked again in the backward pass
+    if generator.background is not None:
+        generator.background.chunk = 100
+    begin, end = of.get("curriculum") or (0, 0)
+    return kind(
+        generator=generator,
+        discriminator=load_discriminator(case.config["discriminator"], case.weights("discriminator.")).train(),
+        optimizer_g=partial(torch.optim.Adam, lr=spec["lrate"] * 4 / 5, betas=(0, 0.99 ** (4 / 5))),
+        optimizer_d=partial(torch.optim.Adam, lr=spec["lrate_disc"] * 16 / 17, betas=(0, 0.99 ** (16 / 17))),
+        nerf_path_side=synthesis.get("n_reg_samples", 0),
+        r1_weight=of["r1_gamma"],
+        path_weight=of["pl_weight"],
+        path_shrink=of["pl_batch_shrink"],
+        path_decay=of["pl_decay"],
+        mixing=of["style_mixing_prob"],
+        growth=Growth(begin * 1000, end * 1000),
+        **kwargs,
+    )
+
+
+def tables(gan: StyleNeRF) -> dict[str, list]:
+    return {
+        "generator": stylenerf.generator_table(gan.generator.painter.low),
+        "discriminator": stylenerf.discriminator_table(gan.discriminator.resolution),
+    }
+
+
+def relative_noisy(case: Case, name: str, ours: Tensor, exact: Tensor, share: float) -> None:
+    """Compare up to a share of the largest number, or up to four times the distance to the same in float64."""
+    tolerance = share * max(case.outputs[name].abs().max().item(), 1e-30)
+    compare_noisy(case, name, ours, exact, tolerance)
+
+
+def norms_of(tensors: dict[str, Tensor | None]) -> dict[str, Tensor]:
+    """Norms; -1 for None, as the cases have it."""
+    return {name: torch.tensor(-1.0) if tensor is None else tensor.norm() for name, tensor in tensors.items()}
+
+
+def each_relative(
+    case: Case, name: str, ours: dict[str, Tensor], exact: dict[str, Tensor], order: list[str], share: float
+) -> None:
+    """Compare norms, each up to a share of its own, or up to four times the distance to the same in float64."""
+    theirs = dict(zip(order, case.outputs[name].double().tolist(), strict=True))
+    assert set(ours) == set(order), set(ours) ^ set(order)
+    off = {}
+    for n, norm in ours.items():
+        limit = max(share * abs(theirs[n]), 4 * abs(float(norm) - float(exact[n])), 1e-9)
+        off[n] = abs(float(norm) - theirs[n]) / limit
+    worst = max(off, key=off.get)
+    case.compared[name] = (off[worst] * share, share)
+    if off[worst] > 1:
+        case.compared[f"{name} of {worst}"] = (float(ours[worst]), theirs[worst])
+
+
+class Watched:
+    """A callable that remembers arguments and results of its calls."""
+
+    def __init__(self, function) -> None:
+        self.function, self.calls = function, []
+
+    def __call__(self, *args, **kwargs):
+        result = self.function(*args, **kwargs)
+        self.calls.append((args, result))
+        return result
+
+
+def per_image(scores: Tensor, images: Tensor) -> Tensor:
+    """Squared length of the gradient of each image's score."""
+    (gradient,) = torch.autograd.grad(scores.sum(), images, retain_graph=True)
+    return gradient.square().flatten(1).sum(1)
+
+
+def losses(case: Case) -> None:
+    for mode, about in case.config["modes"].items():
+        for phase in about["phases"]:
+            found = [phase_of(case, mode, phase, dtype) for dtype in (torch.float32, torch.float64)]
+            ours, exact = found
+            order = case.config["grad_norm_order"]["generator" if phase.startswith("G") else "discriminator"]
+            gradients = [{n.removeprefix("grad."): g for n, g in x.items() if n.startswith("grad.")} for x in found]
+            each_relative(case, f"{mode}.{phase}.grad_norm", *map(norms_of, gradients), order, 1e-3)
+            for name in case.outputs:
+                part = name.removeprefix(f"{mode}.{phase}.")
+                if part == name or part == "grad_norm":
+                    continue
+                share = 1e-3 if part.startswith("grad.") else 1e-5 if part.startswith("buffer.") else 1e-4
+                value, wide = (x[part].detach().reshape_as(case.outputs[name]) for x in (ours, exact))
+                relative_noisy(case, name, value, wide, share)
+
+
+def phase_of(case: Case, mode: str, phase: str, dtype: torch.dtype) -> dict[str, Any]:
+    """All numbers of one of the four losses in one mode, by published name."""
+    about = case.config["modes"][mode]
+    gan = build_gan(case).to(dtype)
+    gan.images_seen = about["cur_nimg"]
+    gan.mean_path.copy_(case.inputs["pl_mean"])
+    real = case.inputs[f"real_img{about['resolution']}"].to(dtype)
+    level = gan.grow(real.shape[-1])
+    assert level.side == about["resolution"]
+    draws = replay(case, f"{mode}.{phase}", layers=gan.generator.num_layers)
+    draws.queues = {name: [x.to(dtype) for x in queue] for name, queue in draws.queues.items()}
+    found = run_phase(phase, gan, level, real, draws)
+    player = "generator" if phase.startswith("G") else "discriminator"
+    table = tables(gan)
+    for name, parameter in getattr(gan, player).named_parameters():
+        found[f"grad.{published_name(name, table[player])}"] = parameter.grad
+    for name, buffer in gan.generator.state_dict().items():
+        found[f"buffer.{published_name(name, table['generator'])}"] = buffer
+    return found
+
+
+def run_phase(phase: str, gan: StyleNeRF, level: Grown, real: Tensor, draws: Replay) -> dict[str, Tensor]:
+    """One of the four losses, backwards too, and what it is made of."""
+    n, found = len(real), {}
+    judged = gan.discriminator.forward = Watched(gan.discriminator.forward)
+    made = gan.generator.synthesise = Watched(gan.generator.synthesise)
+    picture = gan.generator.samples = Watched(gan.generator.samples)
+    if phase == "Gmain":
+        loss = sum(gan.loss_g(n, level, draws).values())
+        loss.backward()
+        ((_, fake),) = made.calls
+        scores = judged.calls[0][1].scores
+        found |= {"backward.Gmain": loss, "Loss_scores_fake": scores, "Loss_G_loss": softplus(-scores)}
+        if fake.path is not None:
+            found["Loss_G_reg_loss"] = gan.nerf_path_weight * fake.path.loss(fake.rendered.image)
+            ((_, (colours, weights)),) = picture.calls
+            side = math.isqrt(weights.shape[1])
+            found["reg.x_rand"], found["reg.rgb_rand"] = colours[:, 3:], colours[:, :3]
+            found["reg.weights"], found["reg.rgb_rand_out"] = weights.mT.unflatten(2, (side, side)), fake.path.samples
+    elif phase == "Greg":
+        with patch.object(zoo.stylenerf, "path_lengths", Watched(zoo.stylenerf.path_lengths)) as lengths:
+            loss = gan.loss_path(n // gan.path_shrink, level, draws)
+        loss.backward()
+        penalty = (lengths.calls[0][1] - gan.mean_path).square()
+        found |= {"backward.Gpl": loss, "Loss_pl_penalty": penalty, "Loss_G_reg": penalty * gan.path_weight}
+        found["pl_mean_after"] = gan.mean_path
+    elif phase == "Dmain":
+        with torch.no_grad():
+            fake, _ = gan.generate(n, level, draws)
+        paid_fake = zoo.stylenerf.judged_fake(gan.judge(fake.rendered.image, draws).scores)
+        paid_fake.backward()
+        paid_real = zoo.stylenerf.judged_real(gan.judge_real(real, draws))
+        paid_real.backward()
+        constant = torch.tensor(0.0)  # the published sum has the generator's regulariser in it
+        if fake.path is not None:
+            found["Loss_D_reg_loss"] = gan.nerf_path_weight * fake.path.loss(fake.rendered.image)
+            constant = found["Loss_D_reg_loss"].mean()
+        found |= {"backward.Dgen": paid_fake + constant, "backward.Dr1": paid_real}
+        found["Loss_D_loss"] = paid_fake + constant + paid_real
+        found["Loss_scores_fake"], found["Loss_scores_real"] = (call[1].scores for call in judged.calls)
+    else:
+        loss = gan.loss_r1(real, draws)
+        loss.backward()
+        found |= {"backward.Dr1": loss, "Loss_scores_real": judged.calls[0][1].scores}
+        images = real.clone().requires_grad_()
+        found["Loss_r1_penalty"] = per_image(gan.discriminator(images).scores, images)
+        found["Loss_D_reg"] = found["Loss_r1_penalty"] * gan.r1_weight / 2
+    return found
+
+
+KINDS = {
+    "augment": augment,
+    "upsamplers": upsamplers,
+    "render": render,
+    "discriminator": discriminator,
+    "losses": losses,
+}
 NO_SKIP = "left out of a convolution it is part of, upsampling has no meaning; the program returns a placeholder"
 ABSENT: dict[str, dict[str, str]] = {
     "upsamplers": {"default.k1.skip_up": NO_SKIP, "default.k3.skip_up": NO_SKIP},
