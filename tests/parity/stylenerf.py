@@ -13,10 +13,12 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
+from torch.utils.data import DataLoader
 
 import zoo.stylenerf
 
 from tests.parity.harness import Case, Replay
+from zoo.gan import Average
 from zoo.layers.ada import SYM6, Augmentation, band_filters
 from zoo.layers.stylegan2 import doubled
 from zoo.layers.upsampling import Upsampler
@@ -453,8 +455,8 @@ def build_gan(case: Case, kind: type[StyleNeRF] = StyleNeRF, **kwargs) -> StyleN
     return kind(
         generator=generator,
         discriminator=load_discriminator(case.config["discriminator"], case.weights("discriminator.")).train(),
-        optimizer_g=partial(torch.optim.Adam, lr=spec["lrate"] * 4 / 5, betas=(0, 0.99 ** (4 / 5))),
-        optimizer_d=partial(torch.optim.Adam, lr=spec["lrate_disc"] * 16 / 17, betas=(0, 0.99 ** (16 / 17))),
+        optimizer_g=partial(torch.optim.Adam, lr=spec["lrate"] * 4 / 5, betas=(0.0, 0.99 ** (4 / 5))),
+        optimizer_d=partial(torch.optim.Adam, lr=spec["lrate_disc"] * 16 / 17, betas=(0.0, 0.99 ** (16 / 17))),
         nerf_path_side=synthesis.get("n_reg_samples", 0),
         r1_weight=of["r1_gamma"],
         path_weight=of["pl_weight"],
@@ -605,12 +607,111 @@ def run_phase(phase: str, gan: StyleNeRF, level: Grown, real: Tensor, draws: Rep
     return found
 
 
+class Replayed(StyleNeRF):
+    """Training on recorded numbers, which notes what is paid and how long gradients are."""
+
+    def draws(self) -> Replay:
+        return self.recorded
+
+    def accumulate(self, prefix: str, terms: dict[str, Tensor], *, last: bool = True) -> None:
+        self.paid.append(sum(terms.values()).detach())
+        super().accumulate(prefix, terms, last=last)
+
+    def step(self, optimizer, clip_norm: float | None = None) -> None:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        self.lengths.append(torch.stack([g.norm() for g in gradients]).norm())
+        super().step(optimizer, clip_norm)
+
+
+class Warm(pl.Callback):
+    """Gives both optimizers the state that the case says."""
+
+    def on_train_start(self, trainer: pl.Trainer, gan: pl.LightningModule) -> None:
+        for optimizer, second in zip(trainer.optimizers, (1e-2, 1e-3), strict=True):
+            for parameter in optimizer.param_groups[0]["params"]:
+                optimizer.state[parameter] = {
+                    "step": torch.tensor(10.0),
+                    "exp_avg": torch.zeros_like(parameter),
+                    "exp_avg_sq": torch.full_like(parameter, second),
+                }
+
+
+def trained(case: Case, variant: str, dtype: torch.dtype) -> dict[str, Any]:
+    """All numbers of one iteration, by published name."""
+    config = case.config
+    decay = 0.5 ** (config["batch"] / (config["ema_kimg"] * 1000))
+    assert abs(decay - config["ema_beta"]) < 1e-12
+    gan = build_gan(case, Replayed, averages={"ema": Average(decay)}).to(dtype)
+    averaged = case.weights("generator.") | case.weights("generator_ema.")
+    fill_generator(gan.averages["ema"].module, averaged)
+    gan.images_seen, gan.paid, gan.lengths = config["cur_nimg"], [], []
+    gan.recorded = replay(case, *config["phases"], layers=gan.generator.num_layers)
+    gan.recorded.queues = {name: [x.to(dtype) for x in queue] for name, queue in gan.recorded.queues.items()}
+    gan.recorded.queues["z"].pop()  # drawn for the last phase too, which has no pictures of its own
+    made = gan.generate = Watched(gan.generate)
+    table = tables(gan) | {"generator_ema": tables(gan)["generator"]}
+    networks = {
+        "generator": gan.generator,
+        "discriminator": gan.discriminator,
+        "generator_ema": gan.averages["ema"].module,
+    }
+    before = {
+        player: {n: t.detach().clone() for n, t in network.state_dict().items()} for player, network in networks.items()
+    }
+    with TemporaryDirectory() as folder:
+        trainer = pl.Trainer(
+            max_steps=1,
+            accelerator="cpu",
+            callbacks=[Warm()] if variant == "warm" else [],
+            default_root_dir=folder,
+            enable_model_summary=False,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+        )
+        real = case.inputs["real_img"].to(dtype)
+        trainer.fit(gan, DataLoader([{"image": image} for image in real], len(real)))
+    assert gan.iterations == 1 and gan.recorded.used_up()
+
+    found: dict[str, Any] = {f"{phase}.total_grad_norm": n for phase, n in zip(config["phases"], gan.lengths, strict=True)}
+    names = ["Gmain.backward.Gmain", "Greg.backward.Gpl", "Dmain.backward.Dgen", "Dmain.backward.Dr1"]
+    found |= dict(zip([*names, "Dreg.backward.Dr1"], gan.paid, strict=True))
+    path = made.calls[2][1][0]
+    if path.path is not None:  # a constant in the published sum
+        found["Dmain.backward.Dgen"] += gan.nerf_path_weight * path.path.loss(path.rendered.image).mean()
+    found["pl_mean_after"] = gan.mean_path
+    for player, network in networks.items():
+        learned = dict(network.named_parameters())
+        state = {n: t.detach() for n, t in network.state_dict().items()}
+        found |= {f"{player}.after.{published_name(n, table[player])}": t for n, t in state.items()}
+        found[f"{player}.change_norm"] = {
+            published_name(n, table[player]): (state[n] - before[player][n]).norm() for n in learned
+        }
+    return found
+
+
+def step(case: Case) -> None:
+    for variant in case.blocks():
+        ours, exact = (trained(case, variant, dtype) for dtype in (torch.float32, torch.float64))
+        for name in case.outputs:
+            part = name.removeprefix(f"{variant}.")
+            if part == name:
+                continue
+            if part.endswith("change_norm"):
+                order = case.config["param_order"][part.split(".")[0].removesuffix("_ema")]
+                each_relative(case, name, ours[part], exact[part], order, 1e-2)
+            else:
+                share = 1e-4 if "backward" in part or part == "pl_mean_after" else 1e-3
+                relative_noisy(case, name, ours[part], exact[part], share)
+
+
 KINDS = {
     "augment": augment,
     "upsamplers": upsamplers,
     "render": render,
     "discriminator": discriminator,
     "losses": losses,
+    "step": step,
 }
 NO_SKIP = "left out of a convolution it is part of, upsampling has no meaning; the program returns a placeholder"
 ABSENT: dict[str, dict[str, str]] = {
