@@ -7,7 +7,7 @@ import itertools
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import grid_sample
+from torch.nn.functional import grid_sample, normalize
 
 from zoo.draws import Draws
 from zoo.layers.stylegan2 import Convolution, Dense, ModulatedConvolution, activate, bounded
@@ -171,7 +171,7 @@ class LearnedPoses(nn.Module):
         self.poses, self.network, self.strength = poses, network, strength
         self.register_buffer("alpha", torch.ones(()), persistent=False)  # of the generator
 
-    def forward(self, n: int, draws: Draws | None) -> Camera:
+    def __call__(self, n: int, draws: Draws | None) -> Camera:
         """n cameras; with ``draws=None`` n times the middle one, which is not moved."""
         if draws is None:
             return self.poses(n, None)
@@ -193,8 +193,19 @@ class LearnedPoses(nn.Module):
         """
         place = place if isinstance(self.poses, GaussianPoses) else 2 * place - 1
         yaw = self.poses.yaw_mean - self.poses.yaw_spread * place[:, :1]
-        return self.poses.camera(yaw, self.poses.pitch_mean + self.poses.pitch_spread * place[:, 1:])
+        return self.poses.camera(yaw, self.poses.pitch_mean + self.poses.pitch_spread * place[:, 1:2])
 
     def turntable(self, n: int) -> Camera:
         """That of the distribution at first."""
         return self.poses.turntable(n)
+
+
+def pose_of(numbers: Tensor) -> Tensor:
+    """Poses [B, 4, 4] of nine numbers: two rows of a rotation (Zhou 2019, arXiv:1812.07035), and a place."""
+    first, second, place = numbers.split(3, dim=1)
+    first = normalize(first, dim=-1)
+    third = normalize(torch.linalg.cross(first, second), dim=-1)
+    rotation = torch.stack([first, torch.linalg.cross(third, first), third], dim=1)
+    pose = torch.cat([rotation, place[:, :, None]], dim=2)
+    last = pose.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(pose), 1, -1)
+    return torch.cat([pose, last], dim=1)

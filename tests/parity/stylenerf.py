@@ -1,10 +1,12 @@
 """How the published StyleNeRF's arguments, names and draws translate into ours."""
 
 import copy
+import json
 import math
 import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.utils.data import DataLoader
 
+import zoo.render
 import zoo.stylenerf
 
 from tests.parity.harness import Case, Replay
@@ -22,7 +25,7 @@ from zoo.gan import Average
 from zoo.layers.ada import SYM6, Augmentation, band_filters
 from zoo.layers.stylegan2 import doubled
 from zoo.layers.upsampling import Upsampler
-from zoo.render import Camera, Poses, Rays, pixel_centres
+from zoo.render import Camera, Orbit, Poses, Rays, Samples, last_sample, look_at, pixel_centres
 from zoo.stylenerf import (
     Block,
     Discriminator,
@@ -30,13 +33,20 @@ from zoo.stylenerf import (
     Grown,
     Growth,
     Latent,
+    OutsideVolume,
+    PlainField,
     StyledLayer,
     StyleNeRF,
     Styles,
+    Warped,
+    encoded,
+    jittered,
     paper_axes,
+    path_pixels,
+    rays_through,
     turned_inside_out,
 )
-from zoo.stylenerf_extras import PlaneNetwork, TriPlaneField
+from zoo.stylenerf_extras import CameraNetwork, LearnedPoses, PlaneNetwork, TriPlaneField, pose_of
 from zoo.weights import stylenerf
 from zoo.weights.bundle import build
 from zoo.weights.names import published_name
@@ -705,6 +715,178 @@ def step(case: Case) -> None:
                 relative_noisy(case, name, ours[part], exact[part], share)
 
 
+# Cameras and sampling
+
+
+def published_pose(camera: Camera) -> Tensor:
+    """Camera-to-world matrices in the published axes."""
+    return camera.pose[:, [2, 0, 1, 3]]
+
+
+def inverse_intrinsics(camera: Camera) -> Tensor:
+    matrix = torch.eye(4).repeat(len(camera.pose), 1, 1)
+    matrix[:, [0, 1], [0, 1]] = 0.5 / camera.intrinsics[:, [0, 1], [0, 1]]
+    return matrix
+
+
+def linear_cameras(given: dict, uvr: Tensor) -> Camera:
+    """Published cameras at shares of their ranges; a fourth number scales the radius."""
+    poses = build_poses(given)
+    uvr = uvr.double()
+    azimuth, polar, radius = (
+        low + (high - low) * share
+        for (low, high), share in zip(
+            (given["range_u"], given["range_v"], given["range_radius"]), uvr[:, :3].unbind(1), strict=True
+        )
+    )
+    radius = radius * (uvr[:, 3] if uvr.shape[1] > 3 else 1.0)
+    camera = poses.camera(math.pi / 2 - azimuth[:, None], polar[:, None])
+    pose = look_at(camera.origins / poses.radius * radius[:, None])
+    return Camera(pose.float(), camera.intrinsics.float())
+
+
+def build_poses(given: dict) -> Orbit:
+    config = stylenerf.poses_config(given)
+    return getattr(zoo.render, config["class_path"].removeprefix("zoo.render."))(**config["init_args"])
+
+
+def rolled(camera: Camera, theta: Tensor) -> Camera:
+    """Cameras turned around where they look, by angles [B] [rad]."""
+    turn = torch.eye(4).repeat(len(camera.pose), 1, 1)
+    turn[:, 0, 0] = turn[:, 1, 1] = theta.cos()
+    turn[:, 1, 0], turn[:, 0, 1] = theta.sin(), -theta.sin()
+    return Camera(camera.pose @ turn, camera.intrinsics)
+
+
+@torch.no_grad()
+def sampling(case: Case) -> None:
+    for model, given in case.config["camera_kwargs"].items():
+        cameras_of(case, model, given)
+        depths_of(case, model, given)
+        u = case.inputs[f"{model}.reg_pixel_u"]
+        count, side = case.outputs[f"{model}.reg_index"].shape[1], case.outputs[f"{model}.pixels_tgt8"].shape[-1]
+        index = path_pixels(u, math.isqrt(count), side)
+        case.compare(f"{model}.reg_index", index)
+        case.compare(f"{model}.reg_pixels", pixel_centres(side)[index])
+    for name in case.outputs:
+        if found := re.fullmatch(r"posenc\.(p4_)?L(\d+)(_usepos)?", name):
+            points = case.inputs["posenc.p4" if found[1] else "posenc.p"]
+            case.compare(name, encoded(points, int(found[2]), found[3] is not None))
+    eye = case.inputs["lookat.eye"]
+    case.compare("lookat.R", published_pose(Camera(look_at(eye[:, [1, 2, 0]]), eye))[:, :3, :3])
+    case.compare("cam9d.RT16", pose_of(case.inputs["cam9d.d9"]).flatten(1))
+
+
+def cameras_of(case: Case, model: str, given: dict) -> None:
+    poses = build_poses(given)
+    names = {"u": "yaw", "v": "pitch"}
+    kind = "n" if given["gaussian_camera"] else "u"
+    drawn = {axis: case.inputs[f"{model}.random.camera_{axis}_{kind}"].double() for axis in names}
+    turned = drawn | {"u": -drawn["u"] if kind == "n" else 1 - drawn["u"]}
+    angles = poses.angles(len(drawn["u"]), Replay([(names[axis], x) for axis, x in turned.items()]))
+    camera = Camera(*(x.float() for x in poses.camera(*angles)))
+    case.compare(f"{model}.random.c2w", published_pose(camera))
+    case.compare(f"{model}.random.inv_intrinsics", inverse_intrinsics(camera))
+    azimuth, polar = math.pi / 2 - angles[0][:, 0], angles[1][:, 0]
+    shares = [
+        (angle - low) / (high - low)
+        for angle, (low, high) in zip((azimuth, polar), (given["range_u"], given["range_v"]), strict=True)
+    ]
+    case.compare(f"{model}.random.mode", torch.stack([*shares, torch.zeros_like(azimuth)], -1))
+    uvr = case.inputs[f"{model}.list.uvr"]
+    case.compare(f"{model}.list.c2w", published_pose(linear_cameras(given, uvr)))
+    scaled = torch.tensor([[0.25, 0.75, 0.5, 1.3]])  # as its meaning says
+    case.compare(f"{model}.list4.c2w", published_pose(linear_cameras(given, scaled)))
+    wide = build_poses(given | {"fov": 20})(1, None)
+    case.compare(f"{model}.fov20.inv_intrinsics", inverse_intrinsics(wide))
+    uv = case.inputs[f"{model}.tensor.uv"]
+    case.compare(f"{model}.tensor.c2w", published_pose(LearnedPoses(poses).at(uv)))
+    uniform = LearnedPoses(build_poses(given | {"gaussian_camera": False}))
+    case.compare(f"{model}.tensor_uniform.c2w", published_pose(uniform.at(uv)))
+
+    theta = case.inputs[f"{model}.roll_theta"]
+    for name in case.outputs:
+        if found := re.fullmatch(rf"{model}\.pixels_(vol|tgt)(\d+)(_roll)?", name):
+            shape = case.outputs[name].shape
+            film = pixel_centres(int(found[2])).expand(shape[0], -1, -1)
+            if found[3]:  # seen through a camera that is turned instead
+                still = Camera(torch.eye(4).repeat(shape[0], 1, 1), torch.tensor([[0.5, 0, 0.5], [0, 0.5, 0.5], [0, 0, 1]]))
+                film = rays_through(rolled(still._replace(intrinsics=still.intrinsics.expand(shape[0], -1, -1)), theta), film)
+                film = film.directions[..., :2]
+            case.compare(name, film if found[1] == "vol" else film.mT.unflatten(2, shape[2:]))
+
+
+def depths_of(case: Case, model: str, given: dict) -> None:
+    def compare(name: str, ours: Tensor) -> None:
+        case.compare(f"{model}.{name}", ours)
+
+    u, raw = case.inputs[f"{model}.stratified_u"], case.inputs[f"{model}.sigma"][..., None]
+    batch, count, samples = u.shape
+    volume = build(stylenerf.volume_config(given, {"n_ray_samples": samples}), nn.Module)
+    pose = case.outputs[f"{model}.random.c2w"][:batch]
+    rays = rays_through(
+        our_camera(case.outputs[f"{model}.random.inv_intrinsics"][:batch], pose), pixel_centres(math.isqrt(count))
+    )
+    compare("rays4.origin", paper_axes(rays.origins))
+    compare("rays4.vector", paper_axes(rays.directions))
+    compare("rays4.target", paper_axes(rays.origins + rays.directions))
+    t = jittered(torch.linspace(0, 1, samples).expand_as(u), Replay([("jitter", u)]), "jitter")
+    distance = volume.line.distance(t)
+    compare("depth_unit_jittered", t)
+    compare("depth_jittered", distance)
+    back = (1 / distance - 1 / volume.line.near) if isinstance(volume.line, Warped) else distance - volume.line.near
+    compare("depth_inverse", back * volume.line.rate * (-1 if isinstance(volume.line, Warped) else 1))
+    points = volume.line.placed(Samples(rays.origins, rays.directions, distance).points)
+    compare("points", paper_axes(points).flatten(1, 2))
+    behind = OutsideVolume(PlainField(), case.outputs[f"{model}.bg_points"].shape[1] // count, given["bg_start"])
+    asked = WatchedModule(behind.field)
+    behind.field = asked
+    behind(rays, torch.zeros(batch, behind.field.latent_dim))
+    (samples_behind, _), _ = asked.calls[0]
+    sphere = turned_inside_out(samples_behind.origins, samples_behind.directions, samples_behind.t)
+    compare("bg_points", torch.cat([paper_axes(sphere), samples_behind.t[..., None]], -1).flatten(1, 2))
+
+    weights = volume.weigh(rays, t, raw)
+    compare("weights_last0", weights)
+    compare("T_last0", 1 - weights.sum(-1))
+    compare("weights_last1e+10", last_sample(weights)[0])
+    compare("T_last1e+10", 1 - weights.sum(-1))
+    compare("fine_det", volume.fine(t, weights, None))
+    drawn = Replay([("importance", case.inputs[f"{model}.hierarchical_u"])])
+    compare("fine_rand", volume.fine(t, weights, drawn))
+
+
+def sibling(name: str) -> dict[str, Any]:
+    """The arguments of a case that this one leaves out."""
+    return json.loads((Path(__file__).parent / "cases" / "stylenerf" / name / "case.json").read_text())["config"]
+
+
+@torch.no_grad()
+def camera_predictor(case: Case) -> None:
+    weights = {n.removeprefix("camera_generator."): t for n, t in case.weights("").items()}
+    table = [(r"first\.", "affine1."), (r"second\.", "affine2."), (r"last\.", "proj.")]
+    for model in case.config["models"]:
+        given = sibling("sampling")["camera_kwargs"][model]
+        poses = LearnedPoses(build_poses(given), CameraNetwork(len(weights["affine1.bias"])))
+        fill(poses.network, weights, partial(published_name, table=table))
+        place = case.inputs[f"{model}.rand_mode"]
+        moves = poses.moves(place)
+        case.compare(f"{model}.pred", moves)
+        drawn = [("camera", place)]
+        poses.alpha.fill_(0.0)
+        case.compare(f"{model}.c2w_alpha0", published_pose(poses(len(place), Replay(drawn))))
+        poses.alpha.fill_(1.0)
+        camera = poses(len(place), Replay(drawn))
+        case.compare(f"{model}.c2w", published_pose(camera))
+        moved = place + poses.strength * moves
+        case.compare(f"{model}.mode", torch.cat([moved, torch.full((len(place), 1), 0.5)], 1))
+        of = sibling("render" if model == "stylenerf_ffhq" else "render_cars")["generator"]
+        of = of | {"synthesis_kwargs": of["synthesis_kwargs"] | {"predict_camera": True}}
+        generator = build(stylenerf.generator_config(of), nn.Module)
+        assert isinstance(generator.poses, LearnedPoses)
+        case.compare(f"{model}.num_ws", torch.tensor(generator.num_layers))
+
+
 KINDS = {
     "augment": augment,
     "upsamplers": upsamplers,
@@ -712,6 +894,8 @@ KINDS = {
     "discriminator": discriminator,
     "losses": losses,
     "step": step,
+    "sampling": sampling,
+    "camera_predictor": camera_predictor,
 }
 NO_SKIP = "left out of a convolution it is part of, upsampling has no meaning; the program returns a placeholder"
 ABSENT: dict[str, dict[str, str]] = {
