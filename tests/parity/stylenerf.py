@@ -14,7 +14,7 @@ from unittest.mock import patch
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import normalize, softplus
 from torch.utils.data import DataLoader
 
 import zoo.render
@@ -25,7 +25,7 @@ from zoo.gan import Average
 from zoo.layers.ada import SYM6, Augmentation, band_filters
 from zoo.layers.stylegan2 import doubled
 from zoo.layers.upsampling import Upsampler
-from zoo.render import Camera, Orbit, Poses, Rays, Samples, last_sample, look_at, pixel_centres
+from zoo.render import Camera, Orbit, Poses, Rays, Samples, last_sample, look_at, pixel_centres, to_map
 from zoo.stylenerf import (
     Block,
     Discriminator,
@@ -50,6 +50,7 @@ from zoo.stylenerf_extras import CameraNetwork, LearnedPoses, PlaneNetwork, TriP
 from zoo.weights import stylenerf
 from zoo.weights.bundle import build
 from zoo.weights.names import published_name
+from zoo.weights.read import Place, read
 
 # Augmentation
 
@@ -167,8 +168,7 @@ def load_generator(case: Case, changes: dict | None = None, prefix: str = "gener
 
 
 def fill_generator(generator: Generator, published: dict[str, Tensor]) -> None:
-    table = stylenerf.generator_table(generator.painter.low, getattr(generator.foreground, "start", 8))
-    fill(generator, published, partial(published_name, table=table))
+    fill(generator, published, partial(published_name, table=stylenerf.table_of(generator)))
 
 
 def our_camera(inverse_intrinsics: Tensor, pose: Tensor) -> Camera:
@@ -752,7 +752,7 @@ def build_poses(given: dict) -> Orbit:
 
 def rolled(camera: Camera, theta: Tensor) -> Camera:
     """Cameras turned around where they look, by angles [B] [rad]."""
-    turn = torch.eye(4).repeat(len(camera.pose), 1, 1)
+    turn = torch.eye(4).to(camera.pose).repeat(len(camera.pose), 1, 1)
     turn[:, 0, 0] = turn[:, 1, 1] = theta.cos()
     turn[:, 1, 0], turn[:, 0, 1] = theta.sin(), -theta.sin()
     return Camera(camera.pose @ turn, camera.intrinsics)
@@ -887,6 +887,106 @@ def camera_predictor(case: Case) -> None:
         case.compare(f"{model}.num_ws", torch.tensor(generator.num_layers))
 
 
+# Files
+
+
+@torch.no_grad()
+def checkpoint(case: Case) -> None:
+    """A file of a training run: every tensor, and what is drawn with them."""
+    place = Place(case.folder / case.info["file"])
+    contents = read(place)
+    assert stylenerf.part(contents) == "generator" and stylenerf.experiments(contents) is None
+    render_case = Case(Path(__file__).parent / "cases" / "stylenerf" / "render")
+    expected = {
+        "raw": case.weights("generator."),
+        "ema": render_case.weights("generator."),
+        "discriminator": render_case.weights("discriminator."),
+    }
+    for weights, state in expected.items():
+        converted = stylenerf.convert(place, contents, None, weights)
+        back = stylenerf.published_state(converted.network, converted.unused)
+        assert set(back) == set(state), set(back) ^ set(state)
+        off = max((back[name] - state[name]).abs().max().item() for name in state)
+        case.compared[weights] = (off, 1e-12)
+        config = case.config["discriminator" if weights == "discriminator" else "generator"]
+        make = stylenerf.discriminator_config if weights == "discriminator" else stylenerf.generator_config
+        assert converted.config == make(config), weights
+        assert converted.card["images_seen"] == 0
+
+
+# Truncation, mixing, and the program's ways of rendering
+
+
+def truncation(case: Case) -> None:
+    found = [truncated(case, dtype) for dtype in (torch.float32, torch.float64)]
+    for name in case.outputs:
+        compare_noisy(case, name, found[0][name].detach(), found[1][name].detach())
+
+
+def truncated(case: Case, dtype: torch.dtype) -> dict[str, Tensor]:
+    """All numbers of the case, by published name."""
+    given = case.config["generator"]["synthesis_kwargs"]["camera_kwargs"]
+    steps = next(int(name.split(":")[1]) for name in case.outputs if name.startswith("img.steps:"))
+    generator, stepped = (load_generator(case, changes).to(dtype) for changes in (None, {"n_ray_samples": steps}))
+    alone = copy.deepcopy(generator)
+    alone.background, alone.volume.background = None, last_sample
+    z, other, behind = (case.inputs[name].to(dtype) for name in ("z", "z2", "z_shape_bg"))
+    latent, camera = Latent(z, behind), Camera(*(x.to(dtype) for x in given_camera(case)))
+    plain, second = generator.map(latent), generator.map(Latent(other, behind))
+    ours = {"ws.psi1": plain.w, "ws2.psi1": second.w, "img.psi1": generator.render(plain, camera).image}
+    for name in case.outputs:
+        if found := re.fullmatch(r"ws\.psi([\d.]+?)(\.cutoff(\d+))?", name):
+            if found[1] != "1":
+                layers = None if found[3] is None else int(found[3])
+                ours[name] = generator.map(latent, truncation=float(found[1]), layers=layers).w
+                ours[name.replace("ws", "img", 1)] = generator.render(Styles(ours[name], behind), camera).image
+        elif found := re.fullmatch(r"ws\.mix(\d+)-(\d+)", name):
+            first, last = int(found[1]), int(found[2]) + 1
+            w = torch.cat([plain.w[:, :first], second.w[:, first:last], plain.w[:, last:]], 1)
+            ours[name], ours[name.replace("ws", "img", 1)] = w, generator.render(Styles(w, behind), camera).image
+        elif found := re.fullmatch(r"img\.roll([\d.]+)", name):
+            turned = rolled(camera, torch.full((len(z),), float(found[1]), dtype=dtype))
+            ours[name] = generator.render(plain, turned).image
+    ours[f"img.steps:{steps}"] = stepped.render(plain, camera).image
+    ours["img.not_render_background"] = alone.render(plain, camera).image
+
+    def at(u: float, v: float) -> Camera:
+        seen = linear_cameras(given, torch.tensor([[u, v, 0.5]]))
+        return Camera(*(x.to(dtype).expand(len(z), -1, -1) for x in seen))
+
+    still = build_poses(given).camera(torch.full((len(z), 1), math.pi / 2), torch.full((len(z), 1), math.pi / 2 + 0.2))
+    still = Camera(*(x.to(dtype) for x in still))
+    ours["img.freeze_bg"] = generator.render(plain, at(0.8, 0.3), background_camera=still).image  # as its meaning says
+    empty = copy.deepcopy(generator)
+    empty.volume.activation = lambda raw, points: torch.zeros_like(raw)
+    ours["img.only_render_background"] = empty.render(plain, camera).image
+    ours |= early(generator, plain, camera)
+
+    t = case.inputs["traj_t"].double() * 2 * math.pi
+    camera = build_poses(given).camera(math.pi / 2 - 0.4 * t.sin()[:, None], math.pi / 2 + 0.2 * t.cos()[:, None])
+    ours["traj.c2w"] = published_pose(camera).to(dtype)
+    generator.follow(generator.mapping(z), 0.995)
+    ours["w_avg.after"] = generator.mean_w
+    return ours
+
+
+def early(generator: Generator, styles: Styles, camera: Camera) -> dict[str, Tensor]:
+    """Maps of positions, of normals computed from them, and of the density's gradient."""
+    low = generator.painter.low
+    rays = generator.rays(camera, low)
+    condition = generator.foreground.modulate(styles)
+    found = generator.volume(generator.foreground, rays, condition)
+    places = to_map(paper_axes(rays.origins + found.depth * rays.directions))
+    right = places[:, :, 1:-1, 2:] - places[:, :, 1:-1, :-2]
+    down = places[:, :, 2:, 1:-1] - places[:, :, :-2, 1:-1]
+    normals = normalize(torch.linalg.cross(right, down, dim=1), dim=1)
+    points = Samples(rays.origins, rays.directions, found.t).points.detach().requires_grad_()
+    raw, _ = generator.foreground(Samples(rays.origins, rays.directions, found.t, points), condition)
+    (gradient,) = torch.autograd.grad(raw.sum(), points)
+    gradient = -normalize(torch.einsum("brs,brsc->brc", found.weights, paper_axes(gradient)), dim=-1)
+    return {"img.early_depth": places, "img.early_normal": normals, "img.early_gradient": to_map(gradient)}
+
+
 KINDS = {
     "augment": augment,
     "upsamplers": upsamplers,
@@ -896,6 +996,8 @@ KINDS = {
     "step": step,
     "sampling": sampling,
     "camera_predictor": camera_predictor,
+    "checkpoint": checkpoint,
+    "truncation": truncation,
 }
 NO_SKIP = "left out of a convolution it is part of, upsampling has no meaning; the program returns a placeholder"
 ABSENT: dict[str, dict[str, str]] = {

@@ -1,4 +1,9 @@
-"""The published StyleNeRF's checkpoints (github.com/facebookresearch/StyleNeRF) and ours."""
+"""The published StyleNeRF's checkpoints (github.com/facebookresearch/StyleNeRF) and ours.
+
+A file ``network-snapshot-000123.pkl`` holds whole modules: the generator, its average ``G_ema``, from which pictures are
+made, the discriminator, and the arguments they were built with, as nodes of a configuration. So nothing has to come from
+an experiment; the released files of 512 and 1024 pixels differ from the program's own configurations.
+"""
 
 import math
 import re
@@ -11,7 +16,139 @@ from torch import Tensor, nn
 from zoo.weights.bundle import UNUSED, build, check_fit
 from zoo.weights.convert import Converted
 from zoo.weights.names import from_published, to_published
-from zoo.weights.read import Contents, Place
+from zoo.weights.pickles import Record
+from zoo.weights.read import Contents, Place, attributes, class_name, is_module, module_state
+
+# weights -> name in the file
+MODELS = {"ema": "G_ema", "raw": "G", "discriminator": "D"}
+MAX_DEPTH = 16  # of values in values
+
+
+def part(contents: Contents) -> str | None:
+    """What a file of the published StyleNeRF is: "generator", or None for any other file."""
+    value = contents.value
+    network = value.get("G_ema") if isinstance(value, dict) else None
+    if not is_module(network) or class_name(network) != "Generator":
+        return None
+    inner = attributes(network)["_modules"].get("synthesis")
+    return "generator" if is_module(inner) and class_name(inner) == "NeRFSynthesisNetwork" else None
+
+
+def experiments(contents: Contents) -> None:
+    """None: the file holds the arguments that its networks were built with."""
+    return None
+
+
+def convert(
+    place: Place, contents: Contents, experiment: dict[str, Any] | None, weights: str | None = None
+) -> Converted:
+    """A generator, averaged or raw, or a discriminator.
+
+    Args:
+        place: of the file.
+        contents: of the file.
+        experiment: not needed; the file says all of it.
+        weights: "ema", "raw" or "discriminator"; by default ema.
+
+    Raises:
+        ValueError: there are no such weights, or they do not fit what the file says.
+    """
+    weights = weights or "ema"
+    if weights not in MODELS:
+        raise ValueError(f"A StyleNeRF has no weights '{weights}': {', '.join(MODELS)}.")
+    network = contents.value.get(MODELS[weights])
+    if not is_module(network):
+        there = [name for name, model in MODELS.items() if is_module(contents.value.get(model))]
+        raise ValueError(f"{place} has no weights '{weights}'; --weights can be {', '.join(there)}.")
+    given, state = arguments(network), module_state(network)
+    config = discriminator_config(given) if weights == "discriminator" else generator_config(given)
+    with torch.device("meta"):  # a file that claims impossible sizes is found out before there is any memory
+        planned = build(config, nn.Module)
+    ours = shaped(from_published(state, list(planned.state_dict()), table_of(planned)), planned.state_dict())
+    used = {name: tensor for name, tensor in ours.items() if not name.startswith(UNUSED)}
+    check_fit(planned, used, place)
+    filled = build(config, nn.Module)
+    filled.load_state_dict(used)
+    images = re.search(r"network-snapshot-(\d+)", place.name)
+    card = {"system": "StyleNeRF", "images_seen": int(images[1]) * 1000 if images else None}
+    if weights == "discriminator":
+        card["part"] = "discriminator"
+    unused = {name: tensor for name, tensor in ours.items() if name.startswith(UNUSED)}
+    return Converted(filled, config, unused, card, f"{place.name}, {MODELS[weights]}")
+
+
+def table_of(network: nn.Module) -> list:
+    """The names of a network's tensors."""
+    if hasattr(network, "painter"):
+        inner = getattr(network.foreground, "network", None)
+        return generator_table(network.painter.low, 8 if inner is None else inner.start)
+    return discriminator_table(network.resolution)
+
+
+def shaped(ours: dict[str, Tensor], planned: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Stored noise, which the published program keeps as one picture [H, W], as ours."""
+    return {
+        name: tensor[None, None] if name.endswith("noise.stored") and tensor.dim() == 2 else tensor
+        for name, tensor in ours.items()
+    }
+
+
+def published_state(network: nn.Module, unused: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The way back: a published state dict."""
+    state = {
+        name: tensor[0, 0] if name.endswith("noise.stored") else tensor for name, tensor in network.state_dict().items()
+    }
+    return to_published(state | dict(unused or {}), table_of(network))
+
+
+# Arguments in a file
+
+
+def arguments(network: Record) -> dict[str, Any]:
+    """What the published program built a recorded network with.
+
+    Raises:
+        ValueError: the file does not say, or not in a way that ends.
+    """
+    given = attributes(network).get("_init_kwargs")
+    if not isinstance(given, dict):
+        raise ValueError(f"The file's {class_name(network)} does not say what it was built with.")
+    return {name: plain(value) for name, value in given.items()}
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """A node of a configuration, or of numpy, as plain values; references in it looked up."""
+    if depth > MAX_DEPTH:
+        raise ValueError("The file's arguments are nested too deep, or refer to themselves.")
+    if isinstance(value, Record):
+        held = attributes(value)
+        if "_val" in held:
+            return looked_up(value, held["_val"], depth)
+        return plain(held.get("_content"), depth + 1)
+    if isinstance(value, dict):
+        return {name: plain(inner, depth + 1) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner, depth + 1) for inner in value]
+    return value.item() if hasattr(value, "item") else value
+
+
+def looked_up(node: Record, value: Any, depth: int) -> Any:
+    """A value, or what it refers to from the root of its configuration: ``${spec.map}``."""
+    found = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
+    if found is None:
+        return value
+    for _ in range(MAX_DEPTH):
+        parent = attributes(node).get("_parent")
+        if not isinstance(parent, Record):
+            break
+        node = parent
+    for name in found[1].split("."):
+        held = attributes(node).get("_content") if isinstance(node, Record) else None
+        if not isinstance(held, dict) or name not in held:
+            raise ValueError(f"The file's arguments refer to '{found[1]}', which is not in them.")
+        node = held[name]
+    return plain(node, depth + 1)
+
 
 # Published arguments in our words
 
