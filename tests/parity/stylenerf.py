@@ -25,7 +25,7 @@ from zoo.gan import Average
 from zoo.layers.ada import SYM6, Augmentation, band_filters
 from zoo.layers.stylegan2 import doubled
 from zoo.layers.upsampling import Upsampler
-from zoo.render import Camera, Orbit, Poses, Rays, Samples, last_sample, look_at, pixel_centres, to_map
+from zoo.render import Camera, Importance, Orbit, Poses, Rays, Samples, last_sample, look_at, pixel_centres, to_map
 from zoo.stylenerf import (
     Block,
     Discriminator,
@@ -213,13 +213,25 @@ def relative(case: Case, name: str, ours: Tensor | float, share: float = 1e-3) -
 # Where depths were recorded, they are checked by themselves, and what follows starts from them.
 
 
-def compare_noisy(case: Case, name: str, ours: Tensor, exact: Tensor, tolerance: float = 1e-4) -> None:
-    """Compare up to four times the distance to the same in float64."""
-    case.compare(name, ours, max(tolerance, 4 * (ours - exact).abs().max().item()))
+def compare_noisy(case: Case, name: str, ours: Tensor, *exact: Tensor, tolerance: float = 1e-4) -> None:
+    """Compare up to four times the largest distance to the same in float64."""
+    case.compare(name, ours, max(tolerance, *(4 * (ours - x).abs().max().item() for x in exact)))
 
 
-def doubled_precision(generator: Generator) -> Generator:
-    return copy.deepcopy(generator).double()
+SHAKES = (None, 1, 2)  # in float64: once as it is, and with w as float32's last digit may have changed it
+
+
+def shake(generator: Generator, seed: int | None) -> Generator:
+    """The generator in float64, with w changed by about float32's last digit, in a way that a seed chooses."""
+    generator = copy.deepcopy(generator).double()
+    if seed is not None:
+        stream = torch.Generator().manual_seed(seed)
+
+        def change(module: nn.Module, inputs: tuple, w: Tensor) -> Tensor:
+            return w * (1 + 2**-23 * torch.randn(w.shape, generator=stream, dtype=w.dtype))
+
+        generator.mapping.register_forward_hook(change)
+    return generator
 
 
 def to_double(values):
@@ -275,14 +287,18 @@ def render(case: Case) -> None:
         styles = generator.map(latent)
         case.compare("ws", styles.w)
         recorded = None if alpha == -1 else recorded_fine(case, generator)
-        exact = doubled_precision(generator)
         low = generator.painter.low
         if recorded is not None:
             if recorded[0] == mode:
                 compare_fine(case, mode, generator, generator.rays(camera, low))
-            generator.volume.fine, exact.volume.fine = recorded[1], Recorded(recorded[1].t.double())
+            generator.volume.fine = recorded[1]
+        wide = []
+        for seed in SHAKES:
+            exact = shake(generator, seed)
+            if recorded is not None:
+                exact.volume.fine = Recorded(recorded[1].t.double())
+            wide.append(intermediate(case, mode, exact, exact.map(to_double(latent)), to_double(camera))[0])
         ours, raw = intermediate(case, mode, generator, styles, camera)
-        wide, _ = intermediate(case, mode, exact, exact.map(to_double(latent)), to_double(camera))
         for name in case.outputs:
             part = name.removeprefix(f"{mode}.")
             if part == name or part not in ours | raw or name in case.compared:
@@ -290,7 +306,7 @@ def render(case: Case) -> None:
             if part in raw:
                 relative(case, name, raw[part])
             else:
-                compare_noisy(case, name, ours[part], wide[part])
+                compare_noisy(case, name, ours[part], *(x[part] for x in wide))
 
 
 def intermediate(
@@ -488,7 +504,7 @@ def tables(gan: StyleNeRF) -> dict[str, list]:
 def relative_noisy(case: Case, name: str, ours: Tensor, exact: Tensor, share: float) -> None:
     """Compare up to a share of the largest number, or up to four times the distance to the same in float64."""
     tolerance = share * max(case.outputs[name].abs().max().item(), 1e-30)
-    compare_noisy(case, name, ours, exact, tolerance)
+    compare_noisy(case, name, ours, exact, tolerance=tolerance)
 
 
 def norms_of(tensors: dict[str, Tensor | None]) -> dict[str, Tensor]:
@@ -918,17 +934,19 @@ def checkpoint(case: Case) -> None:
 
 
 def truncation(case: Case) -> None:
-    found = [truncated(case, dtype) for dtype in (torch.float32, torch.float64)]
+    generator = load_generator(case)
+    ours, *exact = (truncated(case, made) for made in (generator, *(shake(generator, seed) for seed in SHAKES)))
     for name in case.outputs:
-        compare_noisy(case, name, found[0][name].detach(), found[1][name].detach())
+        compare_noisy(case, name, ours[name].detach(), *(x[name].detach() for x in exact))
 
 
-def truncated(case: Case, dtype: torch.dtype) -> dict[str, Tensor]:
+def truncated(case: Case, generator: Generator) -> dict[str, Tensor]:
     """All numbers of the case, by published name."""
+    dtype = generator.mean_w.dtype
     given = case.config["generator"]["synthesis_kwargs"]["camera_kwargs"]
     steps = next(int(name.split(":")[1]) for name in case.outputs if name.startswith("img.steps:"))
-    generator, stepped = (load_generator(case, changes).to(dtype) for changes in (None, {"n_ray_samples": steps}))
-    alone = copy.deepcopy(generator)
+    stepped, alone = copy.deepcopy(generator), copy.deepcopy(generator)
+    stepped.volume.samples, stepped.volume.fine = steps, Importance(steps)
     alone.background, alone.volume.background = None, last_sample
     z, other, behind = (case.inputs[name].to(dtype) for name in ("z", "z2", "z_shape_bg"))
     latent, camera = Latent(z, behind), Camera(*(x.to(dtype) for x in given_camera(case)))
