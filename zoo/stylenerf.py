@@ -4,17 +4,17 @@ Gu, Liu, Wang, Theobalt, ICLR 2022, arXiv:2110.08985.
 
 What is unusual:
 
-* a radiance field whose layers are modulated by w, as those of StyleGAN2, is rendered as a small map of features; layers
-  of 1x1 convolutions and upsamplers that hardly mix pixels make the large picture of it, so that views still agree;
+* a radiance field whose layers are modulated by w, as those of StyleGAN2, is rendered as a small map of features;
+  1x1 convolutions and upsamplers that hardly mix pixels make the large picture of it, so that views still agree;
 * what lies behind the object is a second field with a latent of its own, on the inside of a sphere turned inside out;
-* some pixels of each picture are made a second time the slow way, each sample along their rays through all layers before
-  they are composited, and the picture must agree with them: the path of a NeRF;
+* some pixels of each picture are made a second time the slow way, each sample along their rays through all layers
+  before they are composited, and the picture must agree with them: the path of a NeRF;
 * the picture grows from the field's size to its own, while more layers are blended in.
 
 The paper's world has z up and its camera on the positive x axis: its fields count in those axes (towards the camera, to
 the right, up), and what the outside sees in the zoo's, where these are z, x and y.
 
-B batch, L layers that take w, D width of w, R rays, S samples, C channels, H width of a field, P side of a grid of pixels
+B batch, L layers that take w, D width of w, R rays, S samples, C channels, H width of a field, P side of a grid
 """
 
 import itertools
@@ -27,7 +27,7 @@ import torch
 from einops import rearrange
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, leaky_relu, normalize, pad, softplus
+from torch.nn.functional import interpolate, leaky_relu, normalize, pad
 
 from zoo.draws import Draws
 from zoo.gan import GAN, Average, OptimizerFactory, frozen
@@ -954,9 +954,7 @@ class Generator(nn.Module):
         hidden = weighted(behind.weights, behind.hidden)
         return colours + (1 - front.opacity) * self.background.field.colours(hidden, 1.0)
 
-    def samples(
-        self, front: Integrated, behind: Behind | None, styles: Styles, rays: slice
-    ) -> tuple[Tensor, Tensor]:
+    def samples(self, front: Integrated, behind: Behind | None, styles: Styles, rays: slice) -> tuple[Tensor, Tensor]:
         """Colours and features of all samples along P x P rays as a picture [B, 3 + C, P l, P m], and their weights.
 
         It lays P x P pieces side by side, one for each of l m samples, l and m as equal as possible.
@@ -1084,7 +1082,7 @@ class Discriminator(nn.Module):
         Raises:
             ValueError: no block takes images of this side, or the batch does not suit the groups.
         """
-        return Judgement(self.score(self.judged(self.features(*self.sized(images)))))
+        return Judgement(self.score(self.judged(self.entered(*self.reduced(*self.sized(images))))))
 
     def sized(self, images: Tensor) -> tuple[Tensor, float]:
         """Images that are not too large for what this has grown to, and how far their own level has faded in."""
@@ -1098,8 +1096,8 @@ class Discriminator(nn.Module):
             images = interpolate(images, level.side, mode="bilinear")
         return images, level.share if images.shape[-1] == level.side else 1.0
 
-    def features(self, images: Tensor, share: float) -> Tensor:
-        """What is left of images at the lowest resolution, [B, C, 4, 4]."""
+    def reduced(self, images: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        """Features after all blocks, [B, C, 4, 4], and the images as small."""
         begin = self.sides.index(images.shape[-1])
         smaller = interpolate(images, scale_factor=0.5, mode="bilinear") if share < 1 else None
         x = None
@@ -1108,11 +1106,13 @@ class Discriminator(nn.Module):
                 images = torch.lerp(smaller, images, share)
                 x = torch.lerp(block.enter(smaller, self.clamp), x, share)
             entered = block.enter(images, self.clamp)
-            if x is None:
-                x = 2 * entered if begin > 0 and self.doubles else entered
-            else:
-                x = x + entered
+            twice = i == 0 and begin > 0 and self.doubles
+            x = (entered + entered if twice else entered) if x is None else x + entered
             x, images = block(x, self.clamp), halved(images)
+        return x, images
+
+    def entered(self, x: Tensor, images: Tensor) -> Tensor:
+        """Features [B, C, 4, 4] of both."""
         return x + activate(self.from_rgb(images, GAIN), gain=1)
 
     def judged(self, x: Tensor) -> Tensor:

@@ -1,18 +1,32 @@
-"""What the published StyleNeRF can do beside what its paper describes: tri-planes and learned cameras.
+"""What the published StyleNeRF can do beside what its paper describes: tri-planes, learned cameras, and discriminators
+that look for cameras or at small pictures too.
 
 B batch, L layers that take w, D width of w, R rays, S samples, C channels, H width of a field, V side of a plane
 """
 
 import itertools
+import math
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import grid_sample, normalize
+from torch.nn.functional import conv2d, grid_sample, interpolate, normalize
 
 from zoo.draws import Draws
-from zoo.layers.stylegan2 import Convolution, Dense, ModulatedConvolution, activate, bounded
+from zoo.layers.stylegan2 import Convolution, Dense, Mapping, ModulatedConvolution, activate, bounded, halved
 from zoo.render import Camera, GaussianPoses, Samples, UniformPoses
-from zoo.stylenerf import Block, StyledLayer, Styles, doublings, paper_axes, width, with_rgb
+from zoo.stylenerf import (
+    Block,
+    Discriminator,
+    DiscriminatorBlock,
+    Judgement,
+    StyledLayer,
+    Styles,
+    doublings,
+    paper_axes,
+    width,
+    with_rgb,
+)
 
 
 class PlaneNetwork(nn.Module):
@@ -49,9 +63,7 @@ class PlaneNetwork(nn.Module):
         self.layer = StyledLayer(widths[0], widths[0], size, w_dim, noise=start, decay=decay)
         self.rgb = ModulatedConvolution(widths[0], 3 * channels, w_dim=w_dim, demodulate=False)
         more = {"size": size, "w_dim": w_dim, "image_channels": 3 * channels, "noise": True, "decay": decay}
-        self.blocks = nn.ModuleList(
-            Block(*widths[i : i + 2], side, None, **more) for i, side in enumerate(sides[1:])
-        )
+        self.blocks = nn.ModuleList(Block(*widths[i : i + 2], side, None, **more) for i, side in enumerate(sides[1:]))
 
     def forward(self, w: Tensor, draws: Draws | None = None, follow: bool = False) -> Tensor:
         """Planes [B, 3 C, V, V] of w [B, num_styles, D].
@@ -209,3 +221,99 @@ def pose_of(numbers: Tensor) -> Tensor:
     pose = torch.cat([rotation, place[:, :, None]], dim=2)
     last = pose.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(pose), 1, -1)
     return torch.cat([pose, last], dim=1)
+
+
+# Discriminators
+
+
+class CameraJudgement(NamedTuple):
+    """Scores [B, 1], and what was seen of the camera: [B, 3] its place, or [B, 16] its pose."""
+
+    scores: Tensor
+    camera: Tensor
+
+
+class CameraDiscriminator(Discriminator):
+    """Guesses where a picture was taken from, and asks whether it is real for that camera.
+
+    Args:
+        numbers: of a guess: 3 for the place on the sphere, 16 for a pose, 9 for one by ``pose_of``.
+        separate: whether guesses are made by blocks of their own, of the picture made as small as ``start``.
+        mapping_layers: between the guess and what the last layer is multiplied with.
+        kwargs: as in ``zoo.stylenerf.Discriminator``.
+    """
+
+    def __init__(
+        self, numbers: Literal[3, 9, 16] = 3, separate: bool = False, mapping_layers: int = 8, **kwargs
+    ) -> None:
+        super().__init__(**kwargs)
+        channels = len(self.dense.bias)
+        self.numbers = numbers
+        self.guess = Convolution(channels, numbers, 4, bias=False)
+        self.small = small_blocks(self) if separate else None
+        self.embed = Dense(16 if numbers == 9 else numbers, channels)
+        self.mapping = Mapping(channels, channels, channels, mapping_layers)
+        self.score = Dense(channels, channels)
+
+    def forward(self, images: Tensor) -> CameraJudgement:
+        """As ``zoo.stylenerf.Discriminator``."""
+        x, rest = self.reduced(*self.sized(images))
+        seen = x if self.small is None else seen_small(self, images)[0]
+        guess = conv2d(seen, self.guess.weight * self.guess.scale).flatten(1)
+        camera = pose_of(guess).flatten(1) if self.numbers == 9 else guess
+        asked = self.mapping(self.embed(camera))
+        scores = (self.score(self.judged(self.entered(x, rest))) * asked).sum(1, keepdim=True)
+        return CameraJudgement(scores / math.sqrt(asked.shape[1]), camera)
+
+
+class DualDiscriminator(Discriminator):
+    """Also scores a small picture, by blocks of its own and the same last layers; scores come one after the other.
+
+    Args:
+        kwargs: as in ``zoo.stylenerf.Discriminator``.
+    """
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.small = small_blocks(self)
+
+    def forward(self, images: Tensor, raw: Tensor | None = None) -> Judgement:
+        """Scores [2 B, 1] of images [B, 3, H, H] and of small ones, which are made of them where they are not given."""
+        scores = super().forward(images).scores
+        small = self.score(self.judged(self.entered(*seen_small(self, images if raw is None else raw))))
+        return Judgement(torch.cat([scores, small]))
+
+
+class DoubleDiscriminator(Discriminator):
+    """Looks at pictures beside blurred copies of themselves, as EG3D's (Chan 2022) looks beside small ones.
+
+    Args:
+        ratio: by which pictures are made smaller, and larger again.
+        kwargs: as in ``zoo.stylenerf.Discriminator``.
+    """
+
+    def __init__(self, ratio: int = 4, **kwargs) -> None:
+        super().__init__(image_channels=6, **kwargs)
+        self.ratio = ratio
+
+    def sized(self, images: Tensor) -> tuple[Tensor, float]:
+        images, share = super().sized(images)
+        small = interpolate(images, images.shape[-1] // self.ratio, mode="bilinear")
+        return torch.cat([images, interpolate(small, images.shape[-1], mode="bilinear")], dim=1), share
+
+
+def small_blocks(judge: Discriminator) -> nn.ModuleList:
+    """Further blocks for pictures of the side at which a discriminator begins to grow."""
+    sides = [side for side in judge.sides if side <= (judge.start or judge.resolution)]
+    widths = [block.first.weight.shape[0] for block in judge.blocks[-len(sides) :]] + [len(judge.dense.bias)]
+    return nn.ModuleList(DiscriminatorBlock(i, o) for i, o in itertools.pairwise(widths))
+
+
+def seen_small(judge: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """What those blocks make of images, and the images, [B, C, 4, 4]."""
+    side = 4 * 2 ** len(judge.small)
+    x, images = 0, images if images.shape[-1] == side else interpolate(images, side, mode="bilinear")
+    for block in judge.small:
+        x = block(x + block.enter(images, judge.clamp), judge.clamp)
+        images = halved(images)
+    return x, images

@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader
 
 import zoo.render
 import zoo.stylenerf
-
 from tests.parity.harness import Case, Replay
 from zoo.gan import Average
 from zoo.layers.ada import SYM6, Augmentation, band_filters
@@ -46,7 +45,14 @@ from zoo.stylenerf import (
     rays_through,
     turned_inside_out,
 )
-from zoo.stylenerf_extras import CameraNetwork, LearnedPoses, PlaneNetwork, TriPlaneField, pose_of
+from zoo.stylenerf_extras import (
+    CameraNetwork,
+    DualDiscriminator,
+    LearnedPoses,
+    PlaneNetwork,
+    TriPlaneField,
+    pose_of,
+)
 from zoo.weights import stylenerf
 from zoo.weights.bundle import build
 from zoo.weights.names import published_name
@@ -207,8 +213,8 @@ def relative(case: Case, name: str, ours: Tensor | float, share: float = 1e-3) -
     case.compare(name, ours, share * max(case.outputs[name].abs().max().item(), 1e-30))
 
 
-# How much rounding matters: cells of the importance sampling that are nearly empty make it a thousand times as large, the
-# encoding's highest frequency again. The published pictures themselves are up to 1e-2 from what the same network gives
+# How much rounding matters: cells of the importance sampling that are nearly empty make it a thousand times as large,
+# the encoding's highest frequency again. The published pictures themselves are up to 1e-2 from what the same network gives
 # in float64. The cases carry no figure for that, so it is measured here, in the way of those that do (``float64_gap``).
 # Where depths were recorded, they are checked by themselves, and what follows starts from them.
 
@@ -392,7 +398,7 @@ def planes_of(network: PlaneNetwork, w: Tensor) -> dict[str, Tensor]:
 
 def load_discriminator(config: dict, weights: dict[str, Tensor]) -> Discriminator:
     judge = build(stylenerf.discriminator_config(config), nn.Module)
-    fill(judge, weights, partial(published_name, table=stylenerf.discriminator_table(judge.resolution)))
+    fill(judge, weights, partial(published_name, table=stylenerf.table_of(judge)))
     return judge
 
 
@@ -403,6 +409,22 @@ def discriminator(case: Case) -> None:
         judge.alpha.fill_(mode["alpha"])
         judge.fades_in = isinstance(mode["curr_status"], list)
         case.compare(name, judge(case.inputs[mode["image"]]).scores)
+
+
+@torch.no_grad()
+def discriminator_variants(case: Case) -> None:
+    images, raw = case.inputs["img32"], case.inputs["img_nerf"]
+    for name, config in case.config["variants"].items():
+        judge = load_discriminator(config | case.config["common"], case.weights(f"discriminator_{name}."))
+        judge.alpha.fill_(1.0)
+        judged = judge(images, raw) if isinstance(judge, DualDiscriminator) else judge(images)
+        case.compare(f"{name}.logits", judged.scores)
+        if f"{name}.camera" in case.outputs:
+            case.compare(f"{name}.camera", judged.camera)
+        if f"{name}.camera_loss" in case.outputs:
+            case.compare(f"{name}.camera_loss", (judged.camera - case.inputs["camera_UV"]).square().mean())
+        if f"{name}.logits_without_img_nerf" in case.outputs:
+            case.compare(f"{name}.logits_without_img_nerf", judge(images).scores)
 
 
 # Training
@@ -496,8 +518,8 @@ def build_gan(case: Case, kind: type[StyleNeRF] = StyleNeRF, **kwargs) -> StyleN
 
 def tables(gan: StyleNeRF) -> dict[str, list]:
     return {
-        "generator": stylenerf.generator_table(gan.generator.painter.low),
-        "discriminator": stylenerf.discriminator_table(gan.discriminator.resolution),
+        "generator": stylenerf.table_of(gan.generator),
+        "discriminator": stylenerf.table_of(gan.discriminator),
     }
 
 
@@ -699,7 +721,9 @@ def trained(case: Case, variant: str, dtype: torch.dtype) -> dict[str, Any]:
         trainer.fit(gan, DataLoader([{"image": image} for image in real], len(real)))
     assert gan.iterations == 1 and gan.recorded.used_up()
 
-    found: dict[str, Any] = {f"{phase}.total_grad_norm": n for phase, n in zip(config["phases"], gan.lengths, strict=True)}
+    found: dict[str, Any] = {
+        f"{phase}.total_grad_norm": n for phase, n in zip(config["phases"], gan.lengths, strict=True)
+    }
     names = ["Gmain.backward.Gmain", "Greg.backward.Gpl", "Dmain.backward.Dgen", "Dmain.backward.Dr1"]
     found |= dict(zip([*names, "Dreg.backward.Dr1"], gan.paid, strict=True))
     path = made.calls[2][1][0]
@@ -826,8 +850,12 @@ def cameras_of(case: Case, model: str, given: dict) -> None:
             shape = case.outputs[name].shape
             film = pixel_centres(int(found[2])).expand(shape[0], -1, -1)
             if found[3]:  # seen through a camera that is turned instead
-                still = Camera(torch.eye(4).repeat(shape[0], 1, 1), torch.tensor([[0.5, 0, 0.5], [0, 0.5, 0.5], [0, 0, 1]]))
-                film = rays_through(rolled(still._replace(intrinsics=still.intrinsics.expand(shape[0], -1, -1)), theta), film)
+                still = Camera(
+                    torch.eye(4).repeat(shape[0], 1, 1), torch.tensor([[0.5, 0, 0.5], [0, 0.5, 0.5], [0, 0, 1]])
+                )
+                film = rays_through(
+                    rolled(still._replace(intrinsics=still.intrinsics.expand(shape[0], -1, -1)), theta), film
+                )
                 film = film.directions[..., :2]
             case.compare(name, film if found[1] == "vol" else film.mT.unflatten(2, shape[2:]))
 
@@ -1010,6 +1038,7 @@ KINDS = {
     "upsamplers": upsamplers,
     "render": render,
     "discriminator": discriminator,
+    "discriminator_variants": discriminator_variants,
     "losses": losses,
     "step": step,
     "sampling": sampling,

@@ -1,8 +1,8 @@
 """The published StyleNeRF's checkpoints (github.com/facebookresearch/StyleNeRF) and ours.
 
-A file ``network-snapshot-000123.pkl`` holds whole modules: the generator, its average ``G_ema``, from which pictures are
-made, the discriminator, and the arguments they were built with, as nodes of a configuration. So nothing has to come from
-an experiment; the released files of 512 and 1024 pixels differ from the program's own configurations.
+A file ``network-snapshot-000123.pkl`` holds whole modules: the generator, its average ``G_ema``, from which pictures
+are made, the discriminator, and the arguments they were built with, as nodes of a configuration. So nothing has to come
+from an experiment; the released files of 512 and 1024 pixels differ from the program's own configurations.
 """
 
 import math
@@ -82,7 +82,7 @@ def table_of(network: nn.Module) -> list:
     if hasattr(network, "painter"):
         inner = getattr(network.foreground, "network", None)
         return generator_table(network.painter.low, 8 if inner is None else inner.start)
-    return discriminator_table(network.resolution)
+    return discriminator_table(network.resolution, 4 * 2 ** len(getattr(network, "small", None) or []))
 
 
 def shaped(ours: dict[str, Tensor], planned: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -385,6 +385,16 @@ def discriminator_config(given: Mapping[str, Any]) -> dict[str, Any]:
         "groups": (given.get("epilogue_kwargs") or {}).get("mbstd_group_size", 4),
         "start": given.get("lowres_head") if given.get("progressive") else None,
     }
+    if given.get("predict_camera"):
+        numbers = 9 if given.get("predict_9d_camera") else 3 if given.get("predict_3d_camera") else 16
+        layers = (given.get("mapping_kwargs") or {}).get("num_layers", 8)
+        sizes |= {"numbers": numbers, "separate": bool(given.get("saperate_camera")), "mapping_layers": layers}
+        return {"class_path": f"{EXTRAS}CameraDiscriminator", "init_args": sizes}
+    if given.get("dual_discriminator"):
+        return {"class_path": f"{EXTRAS}DualDiscriminator", "init_args": sizes}
+    if given.get("dual_input_ratio"):
+        sizes["ratio"] = given["dual_input_ratio"]
+        return {"class_path": f"{EXTRAS}DoubleDiscriminator", "init_args": sizes}
     return {"class_path": "zoo.stylenerf.Discriminator", "init_args": sizes}
 
 
@@ -411,7 +421,7 @@ def block_name(name: str) -> str:
     part, rest = name.split(".", 1)
     if part == "rgb":
         return "torgb." + rest.replace("style.", "affine.")
-    return f"{ {'first': 'conv0', 'second': 'conv1'}[part]}.{layer_name(rest)}"
+    return f"{ {'first': 'conv0', 'second': 'conv1'}[part] }.{layer_name(rest)}"
 
 
 def field_name(name: str) -> str:
@@ -450,17 +460,21 @@ def generator_table(low: int, planes_start: int = 8) -> list:
     ]
 
 
-def discriminator_table(resolution: int) -> list:
-    """As ``generator_table``, for a discriminator of pictures of this side."""
+def discriminator_table(resolution: int, small: int = 8) -> list:
+    """As ``generator_table``, for a discriminator of pictures of this side, and of small ones."""
 
     def side(match: re.Match) -> str:
-        return f"b{resolution // 2 ** int(match[1])}."
+        letter, largest = ("b", resolution) if match[1] == "blocks" else ("c", small)
+        return f"{letter}{largest // 2 ** int(match[2])}."
 
     return [
         (r"alpha$", "alpha"),
-        (r"blocks\.(\d+)\.from_rgb\.", lambda m: side(m) + "fromrgb."),
-        (r"blocks\.(\d+)\.first\.", lambda m: side(m) + "conv0."),
-        (r"blocks\.(\d+)\.second\.", lambda m: side(m) + "conv1."),
+        (r"(blocks|small)\.(\d+)\.from_rgb\.", lambda m: side(m) + "fromrgb."),
+        (r"(blocks|small)\.(\d+)\.first\.", lambda m: side(m) + "conv0."),
+        (r"(blocks|small)\.(\d+)\.second\.", lambda m: side(m) + "conv1."),
+        (r"guess\.", "projector."),
+        (r"embed\.", "mapping.embed."),
+        (r"mapping\.layers\.(\d+)\.", r"mapping.fc\1."),
         (r"from_rgb\.", "b4.fromrgb."),
         (r"final\.", "b4.conv."),
         (r"dense\.", "b4.fc."),
