@@ -214,9 +214,9 @@ def relative(case: Case, name: str, ours: Tensor | float, share: float = 1e-3) -
 
 
 # How much rounding matters: cells of the importance sampling that are nearly empty make it a thousand times as large,
-# the encoding's highest frequency again. The published pictures themselves are up to 1e-2 from what the same network gives
-# in float64. The cases carry no figure for that, so it is measured here, in the way of those that do (``float64_gap``).
-# Where depths were recorded, they are checked by themselves, and what follows starts from them.
+# the encoding's highest frequency again. The published pictures themselves are up to 1e-2 from what the same network
+# gives in float64. The cases carry no figure for that, so it is measured here, in the way of those that do
+# (``float64_gap``). Where depths were recorded, they are checked by themselves, and what follows starts from them.
 
 
 def compare_noisy(case: Case, name: str, ours: Tensor, *exact: Tensor, tolerance: float = 1e-4) -> None:
