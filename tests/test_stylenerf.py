@@ -315,6 +315,15 @@ def test_growing_trains_on_smaller_pictures(tmp_path):
     assert sides == [8] * 7 + [16] * 3  # R1 looks once more in the first iteration
 
 
+def test_smaller_pictures_fix_the_level():
+    gan = tiny()
+    gan.growth = Growth(4, 16)
+    assert gan.grow(16) == Grown(8, 1.0) and gan.discriminator.alpha == 0
+    assert gan.grow(8) == Grown(8, 1.0) and gan.discriminator.alpha == 1
+    gan.images_seen = 10
+    assert gan.grow(8) == Grown(8, 1.0) and gan.grow(16) == Grown(16, 0.5)
+
+
 def test_gradients_are_made_finite(tmp_path):
     gan = tiny(r1_weight=0.0, path_weight=0.0)
     parameter = gan.generator.foreground.density.bias

@@ -1217,7 +1217,8 @@ class StyleNeRF(GAN):
 
     def grow(self, side: int) -> Grown:
         """Set how far both networks have grown; the level of this iteration's pictures."""
-        alpha = 1.0 if self.growth is None else self.growth(self.images_seen)
+        fixed = self.growth is None or side < self.generator.resolution
+        alpha = 1.0 if fixed else self.growth(self.images_seen)
         self.discriminator.alpha.fill_(alpha)
         level = self.generator.grow(alpha)
         return level if side >= level.side else Grown(side, 1.0)

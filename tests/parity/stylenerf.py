@@ -592,7 +592,7 @@ def phase_of(case: Case, mode: str, phase: str, dtype: torch.dtype) -> dict[str,
     gan.images_seen = about["cur_nimg"]
     gan.mean_path.copy_(case.inputs["pl_mean"])
     real = case.inputs[f"real_img{about['resolution']}"].to(dtype)
-    level = gan.grow(real.shape[-1])
+    level = gan.grow(gan.generator.resolution)
     assert level.side == about["resolution"]
     draws = replay(case, f"{mode}.{phase}", layers=gan.generator.num_layers)
     draws.queues = {name: [x.to(dtype) for x in queue] for name, queue in draws.queues.items()}
