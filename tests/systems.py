@@ -250,11 +250,60 @@ def cips3d() -> dict[str, Any]:
     return {"model": model, "data": copy.deepcopy(DATA)}
 
 
+def stylenerf() -> dict[str, Any]:
+    """A tiny StyleNeRF: growing, a NeRF path, lazy regularisers, running means, augmentation that adapts."""
+    adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 2e-3, "betas": [0.0, 0.99]}}
+    part = "zoo.stylenerf."
+    line = {"class_path": f"{part}Straight", "init_args": {"near": 0.88, "far": 1.12}}
+    field = {"hidden_dim": 8, "num_layers": 2, "feature_dim": 4, "octaves": 2}
+    outside = {"class_path": f"{part}PlainField", "init_args": field | {"latent_dim": 3}}
+    painter = {"low": 8, "resolution": 16, "feature_dim": 4, "base_channels": 64, "clamp": None, "w_dim": 8}
+    generator = {
+        "foreground": {"class_path": f"{part}StyledField", "init_args": field | {"w_dim": 8}},
+        "volume": {
+            "class_path": f"{part}StretchedVolume",
+            "init_args": {"line": line, "samples": 4, "chunk": 100},
+        },
+        "painter": {
+            "class_path": f"{part}Painter",
+            "init_args": painter | {"upsampler": "zoo.layers.upsampling.NearestConcat"},
+        },
+        "poses": {"class_path": "zoo.render.GaussianPoses", "init_args": {"yaw_spread": 0.3, "pitch_spread": 0.15}},
+        "background": {"class_path": f"{part}OutsideVolume", "init_args": {"field": outside, "samples": 3}},
+        "latent_dim": 4,
+        "mapping_layers": 2,
+        "start": 8,
+    }
+    augment = {
+        "class_path": "zoo.layers.ada.Augmentation",
+        "init_args": {"controller": {"class_path": "zoo.layers.ada.Controller", "init_args": {"images": 100}}},
+    }
+    judge = {"resolution": 16, "base_channels": 64, "clamp": None, "groups": 1, "start": 8}
+    model = {
+        "generator": {"class_path": f"{part}Generator", "init_args": generator},
+        "discriminator": {"class_path": f"{part}Discriminator", "init_args": judge},
+        "optimizer_g": adam,
+        "optimizer_d": copy.deepcopy(adam),
+        "averages": {"ema": {"class_path": "zoo.gan.Average", "init_args": {"decay": 0.5}}},
+        "nerf_path_side": 4,
+        "r1_every": 3,
+        "path_every": 2,
+        "growth": {"class_path": f"{part}Growth", "init_args": {"begin": 4, "end": 40}},
+        "augment": augment,
+    }
+    data = {"stages": {0: {}, 4: {"batch_size": 6}}, "resolution": 16}
+    return {
+        "model": {"class_path": f"{part}StyleNeRF", "init_args": model},
+        "data": {"class_path": "tests.systems.NoiseData", "init_args": data},
+    }
+
+
 SYSTEMS: dict[str, Callable[[], dict[str, Any]]] = {
     "cips3d": cips3d,
     "giraffe": giraffe,
     "graf": graf,
     "pigan": pigan,
+    "stylenerf": stylenerf,
     "volumegan": volumegan,
 }
 BOUNDARY = 4  # the first iteration of the second stage of DATA

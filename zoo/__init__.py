@@ -10,6 +10,7 @@ _HOMES = {
     "GIRAFFE": "zoo.giraffe",
     "GRAF": "zoo.graf",
     "PiGAN": "zoo.pigan",
+    "StyleNeRF": "zoo.stylenerf",
     "VolumeGAN": "zoo.volumegan",
     "load": "zoo.weights.bundle",
 }
