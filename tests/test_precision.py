@@ -65,7 +65,7 @@ def test_only_16_bit_floats_are_widened() -> None:
     assert kinds == [torch.float32, torch.float64, torch.int32, None]
 
 
-# VolumeGAN's and StyleNeRF's generators have a 16-bit part of their own, and their regularisers follow steps that 16 bits
+# The generators of VolumeGAN and StyleNeRF have a 16-bit part, and their regularisers follow steps that 16 bits
 # have changed; see below.
 @pytest.mark.parametrize("system", [name for name in SYSTEMS if name not in ("stylenerf", "volumegan")])
 def test_rendering_and_regularisers_stay_in_float32(system, tmp_path) -> None:
