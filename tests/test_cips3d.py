@@ -45,7 +45,7 @@ def build_generator(features_from: str = "shape", resolution: int = 8, **inr) ->
     torch.manual_seed(0)
     return Generator(
         FilmSiren(hidden_dim=8, num_layers=2, feature_dim=6, style_dim=5),
-        Inr(feature_dim=6, style_dim=7, **({"hidden_dim": 8, "num_blocks": 5} | inr)),
+        Inr(**({"feature_dim": 6, "style_dim": 7, "hidden_dim": 8, "num_blocks": 5} | inr)),
         Mapping(MappingNetwork(3, 5, 2), MappingNetwork(4, 7, 2, norm_hidden=True, norm_out=True), features_from),
         Volume(Shifted(0.88, 1.12, 4), fine=Importance(4)),
         GaussianPoses(yaw_spread=0.3, pitch_spread=0.15),
@@ -396,6 +396,42 @@ def test_r1_where_images_are_compared() -> None:
 def test_bad_stages(stages, message) -> None:
     with pytest.raises(ValueError, match=message):
         build_gan(stages=stages)
+
+
+# Samples by stage
+
+
+def test_a_stage_has_samples_of_its_own() -> None:
+    asked = []
+    generator = build_generator()
+    generator.field.register_forward_hook(lambda _, inputs, __: asked.append(inputs[0].t.shape[-1]))
+    gan = build_gan(stages=[Stage(), Stage(start=1, samples=7)])
+    gan.generator = generator
+    for iteration, expected in ((0, {4}), (1, {7})):
+        gan.iterations = iteration
+        asked.clear()
+        gan.generate(torch.zeros(2, 3, 4, 4), TrainingDraws(0, iteration, 0))
+        assert set(asked) == expected
+    assert generator.volume.depths.samples == generator.volume.fine.samples == 4
+    generator.volume = nn.Identity()
+    with pytest.raises(ValueError, match="leave samples out"):
+        gan.generate(torch.zeros(2, 3, 4, 4), TrainingDraws(0, 1, 0))
+
+
+# Networks that do not fit each other
+
+
+def test_widths_that_do_not_fit_are_named() -> None:
+    with pytest.raises(ValueError, match=r"field.feature_dim \(6\) and inr.feature_dim \(5\) must be the same"):
+        build_generator(feature_dim=5)
+    with pytest.raises(ValueError, match=r"mapping.appearance.style_dim \(7\) and inr.style_dim \(6\)"):
+        build_generator(style_dim=6)
+
+
+@pytest.mark.parametrize("wrong", [{"rgb_dim": 2}, {"first_rgb": 5}])
+def test_a_network_without_colour_is_refused(wrong) -> None:
+    with pytest.raises(ValueError, match="No colour comes of"):
+        build_generator(**wrong)
 
 
 # Published files
