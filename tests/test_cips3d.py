@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 import shutil
 import zipfile
 from functools import partial
@@ -34,10 +35,13 @@ from zoo.draws import RayDraws, SampleDraws, TrainingDraws
 from zoo.gan import Average
 from zoo.layers.diffaugment import cutout, cutout_side, diffaugment, largest_shift, translation
 from zoo.losses import judged_real, r1_penalty
+from zoo.paths import CONFIGS
 from zoo.render import GaussianPoses, Importance, Shifted, Volume
-from zoo.weights.bundle import load_bundle
+from zoo.weights.bundle import build, load_bundle, save_bundle
 from zoo.weights.cips3d import UNUSED
 
+PAGE = CONFIGS / "cips3d" / "README.md"
+WHOSE = ("shape", "appearance")
 RUN = Path(__file__).parent / "parity" / "cases" / "cips3d" / "checkpoint" / "ckptdir" / "best_fid"
 
 
@@ -45,7 +49,7 @@ def build_generator(features_from: str = "shape", resolution: int = 8, **inr) ->
     torch.manual_seed(0)
     return Generator(
         FilmSiren(hidden_dim=8, num_layers=2, feature_dim=6, style_dim=5),
-        Inr(feature_dim=6, style_dim=7, **({"hidden_dim": 8, "num_blocks": 5} | inr)),
+        Inr(**({"feature_dim": 6, "style_dim": 7, "hidden_dim": 8, "num_blocks": 5} | inr)),
         Mapping(MappingNetwork(3, 5, 2), MappingNetwork(4, 7, 2, norm_hidden=True, norm_out=True), features_from),
         Volume(Shifted(0.88, 1.12, 4), fine=Importance(4)),
         GaussianPoses(yaw_spread=0.3, pitch_spread=0.15),
@@ -214,6 +218,33 @@ def test_layers_are_exchanged() -> None:
         assert torch.equal(own, before[name])
         is_swapped = name.startswith(("inr.blocks.1.", "inr.blocks.4."))
         assert torch.allclose(mixed[name], own + 0.25 * is_swapped), name
+
+
+def test_the_page_tells_how_to_save_what_was_exchanged(tmp_path, monkeypatch) -> None:
+    sizes = {"latent_dim": 3, "style_dim": 5, "num_layers": 1}
+    parts = {
+        "field": ("FilmSiren", {"hidden_dim": 8, "feature_dim": 6, "style_dim": 5}),
+        "inr": ("Inr", {"feature_dim": 6, "hidden_dim": 8, "style_dim": 5}),
+        "mapping": (
+            "Mapping",
+            {name: {"class_path": "zoo.cips3d.MappingNetwork", "init_args": sizes} for name in WHOSE},
+        ),
+    }
+    args = {name: {"class_path": f"zoo.cips3d.{of}", "init_args": own} for name, (of, own) in parts.items()}
+    depths = {"class_path": "zoo.render.Shifted", "init_args": {"near": 0.88, "far": 1.12, "samples": 4}}
+    args["volume"] = {"class_path": "zoo.render.Volume", "init_args": {"depths": depths}}
+    args["poses"] = {"class_path": "zoo.render.GaussianPoses", "init_args": {"yaw_spread": 0.3, "pitch_spread": 0.1}}
+    config = {"class_path": "zoo.cips3d.Generator", "init_args": args}
+    monkeypatch.chdir(tmp_path)
+    ffhq, cartoon = (build(config, Generator) for _ in range(2))
+    save_bundle("ffhq", ffhq, config)
+    save_bundle("cartoon", cartoon, config)
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.S)
+    exec(code, {})
+    mixed, _ = load_bundle("mixed")
+    for i, (a, b, c) in enumerate(zip(mixed.inr.blocks, ffhq.inr.blocks, cartoon.inr.blocks, strict=True)):
+        half = 0.5 * b.second.weight + 0.5 * c.second.weight
+        assert torch.allclose(a.second.weight, half if i >= 3 else b.second.weight)
 
 
 @torch.no_grad()
@@ -396,6 +427,42 @@ def test_r1_where_images_are_compared() -> None:
 def test_bad_stages(stages, message) -> None:
     with pytest.raises(ValueError, match=message):
         build_gan(stages=stages)
+
+
+# Samples by stage
+
+
+def test_a_stage_has_samples_of_its_own() -> None:
+    asked = []
+    generator = build_generator()
+    generator.field.register_forward_hook(lambda _, inputs, __: asked.append(inputs[0].t.shape[-1]))
+    gan = build_gan(stages=[Stage(), Stage(start=1, samples=7)])
+    gan.generator = generator
+    for iteration, expected in ((0, {4}), (1, {7})):
+        gan.iterations = iteration
+        asked.clear()
+        gan.generate(torch.zeros(2, 3, 4, 4), TrainingDraws(0, iteration, 0))
+        assert set(asked) == expected
+    assert generator.volume.depths.samples == generator.volume.fine.samples == 4
+    generator.volume = nn.Identity()
+    with pytest.raises(ValueError, match="leave samples out"):
+        gan.generate(torch.zeros(2, 3, 4, 4), TrainingDraws(0, 1, 0))
+
+
+# Networks that do not fit each other
+
+
+def test_widths_that_do_not_fit_are_named() -> None:
+    with pytest.raises(ValueError, match=r"field.feature_dim \(6\) and inr.feature_dim \(5\) must be the same"):
+        build_generator(feature_dim=5)
+    with pytest.raises(ValueError, match=r"mapping.appearance.style_dim \(7\) and inr.style_dim \(6\)"):
+        build_generator(style_dim=6)
+
+
+@pytest.mark.parametrize("wrong", [{"rgb_dim": 2}, {"first_rgb": 5}])
+def test_a_network_without_colour_is_refused(wrong) -> None:
+    with pytest.raises(ValueError, match="No colour comes of"):
+        build_generator(**wrong)
 
 
 # Published files

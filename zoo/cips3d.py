@@ -16,8 +16,8 @@ B batch, R rays, S samples, N = R S points, C channels, H image side
 import itertools
 import math
 from collections.abc import Callable
-from copy import deepcopy
-from dataclasses import dataclass
+from copy import copy, deepcopy
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -220,6 +220,9 @@ class Inr(nn.Module):
         rgb_dim: int = 3,
     ) -> None:
         super().__init__()
+        if rgb_dim < 3 or first_rgb >= num_blocks:
+            raise ValueError(f"No colour comes of rgb_dim {rgb_dim} and first_rgb {first_rgb} of {num_blocks} blocks.")
+        self.feature_dim, self.style_dim = feature_dim, style_dim
         self.blocks = nn.ModuleList(
             InrBlock(
                 feature_dim if i == 0 else hidden_dim,
@@ -342,6 +345,9 @@ class Generator(nn.Module):
         bounds: world box of the object, two corners.
         chunk: rays of all images together that are worked on at once where no gradient is kept.
         empty: colour in (-1, 1) that rays which hit nothing have before training; None for about grey, as published.
+
+    Raises:
+        ValueError: one network's results are not as wide as what the next one takes.
     """
 
     def __init__(
@@ -357,6 +363,13 @@ class Generator(nn.Module):
         empty: float | None = None,
     ) -> None:
         super().__init__()
+        for ours, theirs, a, b in (
+            (field.feature_dim, inr.feature_dim, "field.feature_dim", "inr.feature_dim"),
+            (mapping.shape.style_dim, field.style_dim, "mapping.shape.style_dim", "field.style_dim"),
+            (mapping.appearance.style_dim, inr.style_dim, "mapping.appearance.style_dim", "inr.style_dim"),
+        ):
+            if ours != theirs:
+                raise ValueError(f"{a} ({ours}) and {b} ({theirs}) must be the same.")
         self.field, self.inr, self.mapping, self.volume, self.poses = field, inr, mapping, volume, poses
         self.resolution, self.chunk = resolution, chunk
         self.auxiliary = nn.Linear(field.feature_dim, 3)
@@ -424,6 +437,7 @@ class Generator(nn.Module):
         draws: Draws | None = None,
         density_noise: float = 0.0,
         gradient_rays: int | None = None,
+        samples: int | None = None,
     ) -> Rendered:
         """Images of B styles from B cameras, at any resolution; ``raw`` are the colours read off the field itself.
 
@@ -434,7 +448,9 @@ class Generator(nn.Module):
             draws: for jitter, importance samples, density noise and the choice of rays; None for none of them.
             density_noise: standard deviation of the noise on raw densities.
             gradient_rays: gradients pass through so many rays only, the same random ones in all images (section 3.4).
+            samples: along a ray, and as many again where the renderer refines them; None for the renderer's own.
         """
+        volume = self.volume if samples is None else with_samples(self.volume, samples)
         rays = self.rays(camera, resolution or self.resolution)
         batch, total = rays.origins.shape[:2]
         own = None if draws is None else RayDraws(draws, total)
@@ -450,9 +466,9 @@ class Generator(nn.Module):
         else:
             order = draws.shared("gradient_rays", (total,)).argsort()
             with_gradient, without = [order[:gradient_rays]], order[gradient_rays:].split(chunk)
-        parts = [self.paint(rays, own, part, modulated, density_noise) for part in with_gradient]
+        parts = [self.paint(volume, rays, own, part, modulated, density_noise) for part in with_gradient]
         with torch.no_grad():
-            parts += [self.paint(rays, own, part, modulated, density_noise) for part in without]
+            parts += [self.paint(volume, rays, own, part, modulated, density_noise) for part in without]
         painted = Painted(*(torch.cat(values, dim=1) for values in zip(*parts, strict=True)))
         if order is not None:
             place = order.argsort()
@@ -461,6 +477,7 @@ class Generator(nn.Module):
 
     def paint(
         self,
+        volume: Renderer,
         rays: Rays,
         draws: RayDraws | None,
         index: slice | Tensor,
@@ -471,7 +488,7 @@ class Generator(nn.Module):
         some = Rays(*(None if x is None else x[:, index] for x in rays[:3]), rays.pose)
         sines, weights = modulated
         drawn = None if draws is None else draws.take(index)
-        integrated = self.volume(self.field, some, sines, drawn, density_noise)
+        integrated = volume(self.field, some, sines, drawn, density_noise)
         features = integrated.features
         auxiliary = self.auxiliary(features).tanh()
         return Painted(self.inr(features, weights), auxiliary, expected_depth(integrated), integrated.opacity)
@@ -491,6 +508,21 @@ class Generator(nn.Module):
         camera = self.poses.turntable(n).to(self.device)
         count = len(latent.shape)
         return Latent(*(z.repeat_interleave(n, 0) for z in latent)), Camera(*(x.repeat(count, 1, 1) for x in camera))
+
+
+def with_samples(volume: Renderer, samples: int) -> Renderer:
+    """The same renderer with another number of samples along a ray, and as many again where it refines them.
+
+    Raises:
+        ValueError: it has no such numbers.
+    """
+    parts = {name: part for name in ("depths", "fine") if (part := getattr(volume, name, None)) is not None}
+    if "depths" not in parts or not all(hasattr(part, "samples") for part in parts.values()):
+        raise ValueError("This renderer's samples cannot be told: leave samples out, or use zoo.render.Volume.")
+    changed = copy(volume)
+    for name, part in parts.items():
+        setattr(changed, name, replace(part, samples=samples))
+    return changed
 
 
 def pieces(total: int, length: int) -> list[slice]:
@@ -806,6 +838,7 @@ class Stage:
         frozen: parts of the generator that don't learn, such as "field"; they start from the first average's.
         gradient_rays: the generator learns from so many rays of each image; None for all.
         average_start: iterations before the averages follow.
+        samples: along each ray in training, see ``Generator.render``; pictures to look at have the renderer's own.
     """
 
     start: int = 0
@@ -818,6 +851,7 @@ class Stage:
     frozen: tuple[str, ...] = ()
     gradient_rays: int | None = None
     average_start: int = 1000
+    samples: int | None = None
 
 
 class CIPS3D(GAN):
@@ -906,6 +940,7 @@ class CIPS3D(GAN):
             draws=draws,
             density_noise=self.density_noise,
             gradient_rays=self.stage.gradient_rays,
+            samples=self.stage.samples,
         )
         return torch.cat([rendered.image, rendered.raw]) if self.auxiliary else rendered.image
 

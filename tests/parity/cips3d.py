@@ -73,14 +73,17 @@ POSES = {
 
 
 def build_mapping(of: dict) -> MappingNetwork:
-    assert not of.get("head_layers"), "no published generator has layers of one style alone"
+    if of.get("head_layers"):
+        raise ValueError("Layers of one style alone (head_layers) are in no published generator, and not in ours.")
     norms = of.get("add_norm", False), of.get("norm_out", False)
     return MappingNetwork(of["z_dim"], of["hidden_dim"], of["base_layers"], *norms)
 
 
 def build_generator(of: dict, kind: str) -> Generator:
-    """Our generator for the published constructor's arguments."""
+    """Our generator for the published constructor's arguments; nothing there reads the outermost ``z_dim``."""
     field, inr = of["nerf_cfg"], of["inr_cfg"]
+    if field.get("in_dim", 3) != 3:
+        raise ValueError(f"The published field is only ever asked at points: in_dim is 3, not {field['in_dim']}.")
     return Generator(
         FilmSiren(field["hidden_dim"], field["hidden_layers"], field["rgb_dim"], field["style_dim"]),
         Inr(inr["input_dim"], inr["hidden_dim"], inr["style_dim"], rgb_dim=inr.get("pre_rgb_dim", 3)),
@@ -107,13 +110,27 @@ def load_generator(case: Case, of: dict, kind: str, prefix: str = "generator.") 
 
 
 def load_discriminator(case: Case, of: dict, prefix: str, group: int | None = None) -> Discriminator:
-    group = of["stddev_group"] if group is None else group
-    widths = [[w for _, w in sorted((int(k), w) for k, w in of[n].items())] for n in ("main_channels", "aux_channels")]
-    judge = Discriminator(Tower(widths[0], of["first_downsample"], group), Tower(widths[1], True, group))
+    group = of.get("stddev_group", 0) if group is None else group
+    main, auxiliary = tower_widths(of)
+    judge = Discriminator(Tower(main, of.get("first_downsample", False), group), Tower(auxiliary, True, group))
     state = from_published(case.weights(prefix), list(judge.state_dict()), DISCRIMINATOR)
     assert all(n.endswith(".down_blur.kernel") for n in state if n.startswith(UNUSED))
     judge.load_state_dict({n: t for n, t in state.items() if not n.startswith(UNUSED)})
     return judge
+
+
+def tower_widths(of: dict) -> tuple[list[int], list[int]]:
+    """Channels of both towers from 4x4 up to ``max_size``; a case may have made them smaller than the published ones.
+
+    Only the main tower's published widths follow ``channel_multiplier``, and only from 64x64 on.
+    """
+    sides = [4 * 2**i for i in range(int(math.log2(of.get("max_size", 1024))) - 1)]
+    many = of.get("channel_multiplier", 2)
+    main = {side: 512 if side < 64 else many * 16384 // side for side in sides}
+    auxiliary = {side: 256 if side < 256 else 32768 // side for side in sides}
+    for widths, name in ((main, "main_channels"), (auxiliary, "aux_channels")):
+        widths.update({int(side): width for side, width in of.get(name, {}).items() if int(side) in widths})
+    return list(main.values()), list(auxiliary.values())
 
 
 def build_volume(options: dict) -> Volume:
@@ -531,7 +548,8 @@ FROZEN_V1 = ("field", "mapping", "auxiliary")
 def build_gan(case: Case, block: str, scenario: dict, cls: type[CIPS3D], **more) -> CIPS3D:
     """Our training for a published scenario."""
     cfg, kind = scenario["cfg"], scenario["gen"]
-    assert cfg.get("batch_split", 1) == 1, "slices of a batch are judged wrongly in the published program"
+    if cfg.get("batch_split", 1) != 1:
+        raise ValueError("The published program judges slices of a batch (batch_split) by the wrong tower: give 1.")
     generator = load_generator(case, case.config["generator"], kind)
     generator.volume, generator.poses = build_volume(cfg["G_kwargs"]), build_poses(cfg["G_kwargs"])
     stage = Stage(
@@ -542,7 +560,7 @@ def build_gan(case: Case, block: str, scenario: dict, cls: type[CIPS3D], **more)
         noise_iterations=0 if cfg["nerf_noise_disable"] else 5000,
         augment=diffaugment if scenario["diffaug"] else None,
         frozen=() if "freeze" not in kind else FROZEN_V1 if "v1" in kind else FROZEN,
-        gradient_rays=cfg["grad_points"] ** 2,  # a number of pixels along a side
+        gradient_rays=None if cfg.get("grad_points") is None else cfg["grad_points"] ** 2,  # pixels along a side
         average_start=scenario.get("ema_start_itr", 1000),
     )
     gan = cls(

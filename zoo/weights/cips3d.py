@@ -49,8 +49,9 @@ DISCRIMINATOR = [
 GENERATORS = {"GeneratorNerfINR", "GeneratorNerfINR_freeze_NeRF"}
 DISCRIMINATORS = {"Discriminator_MultiScale_Aux"}
 AVERAGE, RAW, JUDGE = "G_ema.pth", "generator.pth", "discriminator.pth"
-EXPERIMENTS = ["cips3d/ffhq256", "cips3d/cartoon256", "cips3d/afhq256"]
-EXPERIMENTS_V1: list[str] = []  # whose features follow the appearance; no such file was released
+EXPERIMENTS = ["cips3d/ffhq256", "cips3d/cartoon256", "cips3d/afhq256", "cips3d/ffhq128_noaux"]
+# Those whose features follow the appearance; no such file was released.
+EXPERIMENTS_V1 = ["cips3d/ffhq256_v1", "cips3d/afhq128", "cips3d/afhqcat256"]
 
 
 # Names of tensors
