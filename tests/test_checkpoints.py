@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -276,9 +277,12 @@ def test_a_job_of_slurm_is_put_back_into_the_queue_and_goes_on(job, tmp_path):
     with fit(config, **job) as process:
         wait_for_iteration(process, 3)
         process.send_signal(signal.SIGUSR1)
-        wait_for_iteration(process, 5)
-        first = load(run / "hpc_ckpt_1.ckpt")
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "requeued").exists():  # it comes after the checkpoint
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
         assert (tmp_path / "requeued").read_text() == "requeue 4711\n"
+        first = load(run / "hpc_ckpt_1.ckpt")
         said = stop(process, signal.SIGTERM)  # SLURM ends the job that was put back
         assert process.wait(timeout=60) == 143
     second = load(run / "hpc_ckpt_2.ckpt")
