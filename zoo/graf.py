@@ -228,35 +228,6 @@ class Patches:
         return grid * scale[:, None, None].float() + shift[:, None, None].float()
 
 
-@dataclass(frozen=True)
-class PixelPatches:
-    """Patches whose points are pixels: all those of a square of the image, or every second one, and so on.
-
-    Between its pixels a real image is a blurred one, and a field that looks like it is blurred, too. Published patches
-    are ``Patches``; these are for small images, where it matters.
-
-    Args:
-        resolution: side of the images [pixels].
-        size: points of a patch each way, K.
-        strides: distances of its points [pixels], each as likely.
-    """
-
-    resolution: int
-    size: int = 32
-    strides: tuple[int, ...] = (1, 2)
-
-    def __call__(self, n: int, iterations: int, draws: Draws) -> Tensor:
-        """As ``Patches``."""
-        which = (draws.uniform("patch_scale", (n, 1)) * len(self.strides)).long()
-        stride = torch.tensor(self.strides, device=which.device)[which]
-        free = self.resolution - 1 - stride * (self.size - 1)
-        corner = (draws.uniform("patch_shift", (n, 2)) * (free + 1)).floor()
-        line = torch.arange(self.size, device=which.device)
-        rows, columns = torch.meshgrid(line, line, indexing="ij")
-        pixels = corner[:, None, None] + stride[:, None, None] * torch.stack([columns, rows], dim=-1)
-        return 2 * pixels / (self.resolution - 1) - 1
-
-
 def cut(images: Tensor, places: Tensor) -> Tensor:
     """Patches [B, C, K, K] of images [B, C, H, H] at these places [B, K, K, 2]."""
     return grid_sample(images, places, align_corners=True)
@@ -535,7 +506,7 @@ class GRAF(GAN):
         optimizer_d: OptimizerFactory,
         averages: dict[str, Average] | None = None,
         seed: int = 0,
-        patches: Patches | PixelPatches = Patches(),
+        patches: Patches = Patches(),
         r1_weight: float = 10.0,
         density_noise: float = 1.0,
         noise_iterations: int = 5000,
