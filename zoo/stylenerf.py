@@ -1209,11 +1209,19 @@ class StyleNeRF(GAN):
 
         # Without the regularisers, which would make the curves jump.
         self.log_dict({"loss_g": sum(terms.values()).detach(), "loss_d": (paid_fake + paid_real).detach()}, True)
+        for running in self.running():
+            running.copy_(self.trainer.strategy.reduce(running.clone(), reduce_op="mean"))
         for average in self.averages.values():
             average.update(self.generator)
         if self.augment is not None:
             self.augment.adjust(self.iterations, len(real) * self.trainer.world_size)
         self.count(len(real))
+
+    def running(self) -> list[Tensor]:
+        """What follows the batches of one process, to be averaged over all of them at the end of an iteration."""
+        sizes = [part.magnitude for part in self.generator.modules() if getattr(part, "magnitude", None) is not None]
+        noted = [] if self.augment is None else self.augment.running()
+        return [self.generator.mean_w, self.mean_path, *sizes, *noted]
 
     def grow(self, side: int) -> Grown:
         """Set how far both networks have grown; the level of this iteration's pictures."""

@@ -58,7 +58,7 @@ class Controller(nn.Module):
 
     @torch.no_grad()
     def adjust(self, probability: Tensor, iteration: int, images: int) -> None:
-        """Move a probability, every so many iterations.
+        """Move a probability, every so many iterations; what was noted must then be the same on all processes.
 
         Args:
             probability: changed in place.
@@ -67,11 +67,7 @@ class Controller(nn.Module):
         """
         if iteration % self.every:
             return
-        seen = torch.stack([self.signs, self.count])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(seen)
-        signs, count = seen.unbind()
-        direction = torch.sign(signs / count.clamp(min=1) - self.target)
+        direction = torch.sign(self.signs / self.count.clamp(min=1e-3) - self.target)
         probability.copy_((probability + direction * (images * self.every / self.images)).clamp(min=0))
         self.signs.zero_()
         self.count.zero_()
@@ -135,6 +131,10 @@ class Augmentation(nn.Module):
         """Note the discriminator's scores of real pictures."""
         if self.controller is not None:
             self.controller.observe(scores)
+
+    def running(self) -> list[Tensor]:
+        """What follows the batches of one process, to be averaged over all of them at the end of an iteration."""
+        return [] if self.controller is None else [self.controller.signs, self.controller.count]
 
     def adjust(self, iteration: int, images: int) -> None:
         """Move the probability, see ``Controller``; at the end of an iteration."""
