@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from zoo.generator import BaseGenerator
 from zoo.render import Camera, Rays, Rendered, UniformPoses, pixel_centres, through
 
 
@@ -13,31 +14,23 @@ class Latent(NamedTuple):
     z: Tensor
 
 
-class Analytic(nn.Module):
+class Analytic(BaseGenerator):
     """A solid of random colour on white; cameras all around it, from a little above."""
 
     def __init__(self, resolution: int = 32, half: float = 0.5, haze: float = 0.0) -> None:
-        super().__init__()
-        self.resolution, self.half, self.haze = resolution, half, haze
+        poses = UniformPoses(yaw_spread=math.pi, pitch_mean=1.3, pitch_spread=0.3, radius=4.0, fov_deg=40)
+        super().__init__(poses, resolution, [[-1.0] * 3, [1.0] * 3])
+        self.half, self.haze = half, haze
         self.tint = nn.Parameter(torch.zeros(3))
-        self.register_buffer("bounds", torch.tensor([[-1.0] * 3, [1.0] * 3]))
-        self.poses = UniformPoses(yaw_spread=math.pi, pitch_mean=1.3, pitch_spread=0.3, radius=4.0, fov_deg=40)
 
     def latents(self, n, draws):
         return Latent(draws.normal("z", (n, 3)))
-
-    def cameras(self, n, draws):
-        return self.poses(n, draws)
 
     def map(self, latent, *, truncation=1.0):
         return Latent((truncation * latent.z + self.tint).tanh())
 
     def rays(self, camera: Camera, resolution: int) -> Rays:
         return through(camera, pixel_centres(resolution))
-
-    def turntable(self, latent, n):
-        camera = self.poses.turntable(n)
-        return Latent(latent.z.repeat_interleave(n, 0)), Camera(*(x.repeat(len(latent.z), 1, 1) for x in camera))
 
     def hit(self, rays: Rays, camera: Camera) -> Tensor:
         """Distance along unit rays [B, R], NaN where they miss."""

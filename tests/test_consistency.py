@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 
 from tests.analytic import Billboard, Box, Sphere
+from tests.systems import SYSTEMS
 from zoo.evaluate.consistency import consistency, gauges
 from zoo.render import Rendered, UniformPoses
+from zoo.weights.bundle import build
 
 
 @pytest.mark.parametrize("solid", [Sphere(half=0.9), Box(half=0.9)], ids=["sphere", "box"])
@@ -16,6 +19,13 @@ def test_solids_agree_from_all_sides(solid):
     assert numbers["outside"] == 0
     assert numbers["parallax"] > 0.2
     assert numbers["nonfinite"] == 0
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_system_is_measured(system):
+    generator = build(SYSTEMS[system]()["model"]["init_args"]["generator"], nn.Module)
+    numbers = consistency(generator, 1)
+    assert numbers["nonfinite"] == 0 and 0 <= numbers["opacity"] <= 1
 
 
 def test_rays_through_pixel_corners_are_understood():

@@ -26,6 +26,7 @@ from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, leaky_relu
 
 from zoo.draws import Draws, RayDraws, SampleDraws
 from zoo.gan import GAN, Average, OptimizerFactory, frozen, set_learning_rate
+from zoo.generator import BaseGenerator
 from zoo.losses import judged_fake, judged_real, r1_penalty
 from zoo.precision import Precision
 from zoo.render import (
@@ -37,7 +38,6 @@ from zoo.render import (
     Samples,
     expected_depth,
     pixel_corners,
-    query,
     through,
     to_map,
 )
@@ -332,7 +332,7 @@ class Painted(NamedTuple):
     opacity: Tensor
 
 
-class Generator(nn.Module):
+class Generator(BaseGenerator):
     """Latents and cameras to images.
 
     Args:
@@ -362,7 +362,7 @@ class Generator(nn.Module):
         chunk: int = 512,
         empty: float | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(poses, resolution, bounds)
         for ours, theirs, a, b in (
             (field.feature_dim, inr.feature_dim, "field.feature_dim", "inr.feature_dim"),
             (mapping.shape.style_dim, field.style_dim, "mapping.shape.style_dim", "field.style_dim"),
@@ -370,22 +370,16 @@ class Generator(nn.Module):
         ):
             if ours != theirs:
                 raise ValueError(f"{a} ({ours}) and {b} ({theirs}) must be the same.")
-        self.field, self.inr, self.mapping, self.volume, self.poses = field, inr, mapping, volume, poses
-        self.resolution, self.chunk = resolution, chunk
+        self.field, self.inr, self.mapping, self.volume, self.chunk = field, inr, mapping, volume, chunk
         self.auxiliary = nn.Linear(field.feature_dim, 3)
         init_readout(self.auxiliary, 25)
         if empty is not None:
             for layers in ([self.auxiliary], inr.readouts()):
                 for layer in layers:
                     nn.init.constant_(layer.bias, math.atanh(empty) / len(layers))
-        self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
         widths = Styles(mapping.shape.style_dim, mapping.shape.style_dim, mapping.appearance.style_dim)
         for name, width in zip(Styles._fields, widths, strict=True):
             self.register_buffer(f"mean_{name}", torch.full((1, width), torch.nan))
-
-    @property
-    def device(self) -> torch.device:
-        return self.bounds.device
 
     def latents(self, n: int, draws: Draws) -> Latent:
         """n latents."""
@@ -393,10 +387,6 @@ class Generator(nn.Module):
             draws.normal("z_shape", (n, self.mapping.shape.latent_dim)),
             draws.normal("z_appearance", (n, self.mapping.appearance.latent_dim)),
         )
-
-    def cameras(self, n: int, draws: Draws | None) -> Camera:
-        """n cameras from the prior."""
-        return self.poses(n, draws).to(self.device)
 
     def map(self, latent: Latent, *, truncation: float = 1.0) -> Styles:
         """Styles of latents; truncation below 1 moves them towards their means."""
@@ -454,7 +444,7 @@ class Generator(nn.Module):
         rays = self.rays(camera, resolution or self.resolution)
         batch, total = rays.origins.shape[:2]
         own = None if draws is None else RayDraws(draws, total)
-        modulated = self.field.modulate(styles), self.inr.modulate(styles.appearance)
+        modulated = self.condition(styles), self.inr.modulate(styles.appearance)
 
         chunk, order = max(1, self.chunk // batch), None
         if not torch.is_grad_enabled():
@@ -493,21 +483,9 @@ class Generator(nn.Module):
         auxiliary = self.auxiliary(features).tanh()
         return Painted(self.inr(features, weights), auxiliary, expected_depth(integrated), integrated.opacity)
 
-    def forward(self, latent: Latent, camera: Camera, **kwargs) -> Rendered:
-        """``map`` and ``render``."""
-        return self.render(self.map(latent), camera, **kwargs)
-
-    def density(self, points: Tensor, styles: Styles) -> Tensor:
-        """Density per world length [B, N, 1] at points [B, N, 3]."""
-        samples = Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1]))
-        raw, _ = query(self.field, samples, self.field.modulate(styles), chunk=4096)
-        return self.volume.density(raw, points[:, :, None])[:, :, 0]
-
-    def turntable(self, latent: Latent, n: int) -> tuple[Latent, Camera]:
-        """Latents and cameras that show each of B objects from n sides, object after object, both B n long."""
-        camera = self.poses.turntable(n).to(self.device)
-        count = len(latent.shape)
-        return Latent(*(z.repeat_interleave(n, 0) for z in latent)), Camera(*(x.repeat(count, 1, 1) for x in camera))
+    def condition(self, styles: Styles) -> list[tuple[Tensor, Tensor]]:
+        """Frequencies and phases of the sine layers."""
+        return self.field.modulate(styles)
 
 
 def with_samples(volume: Renderer, samples: int) -> Renderer:
@@ -863,6 +841,7 @@ class CIPS3D(GAN):
         clip_norm: longest gradient of each network.
         stages: the curriculum, in order.
         precision: of the discriminators, but for R1.
+        max_skips: as in ``zoo.gan.GAN``.
     """
 
     def __init__(
@@ -878,8 +857,9 @@ class CIPS3D(GAN):
         clip_norm: float = 10.0,
         stages: list[Stage] | None = None,
         precision: Precision = "float32",
+        max_skips: int = 3,
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision)
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision, max_skips)
         self.r1_weight, self.r1_every, self.clip_norm = r1_weight, r1_every, clip_norm
         self.stages = stages or [Stage()]
         if self.stages[0].start != 0 or any(a.start >= b.start for a, b in itertools.pairwise(self.stages)):

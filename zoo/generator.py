@@ -58,6 +58,10 @@ class BaseGenerator(nn.Module):
         latents = type(latent)(*(x.repeat_interleave(n, 0) for x in latent))
         return latents, Camera(*(x.repeat(len(latent[0]), 1, 1) for x in camera))
 
+    def without_background(self, styles: Any) -> Any:
+        """Styles whose depth and opacity are the objects' alone: the same ones, unless a background is opaque too."""
+        return styles
+
     def condition(self, styles: Any) -> Any:
         """What the field is handed with its samples."""
         return styles

@@ -576,7 +576,7 @@ class Generator(BaseGenerator):
         depth = expected_depth(integrated) * rays.directions.norm(dim=-1, keepdim=True)
         return Rendered(image * 2 - 1, raw * 2 - 1, to_map(depth), to_map(integrated.opacity))
 
-    def foreground(self, styles: Latent) -> Latent:
+    def without_background(self, styles: Latent) -> Latent:
         """The scenes without their backgrounds: then depth and opacity are those of the objects alone."""
         there = styles.present.clone()
         there[:, -1] = False
@@ -585,7 +585,7 @@ class Generator(BaseGenerator):
     def density(self, points: Tensor, styles: Latent) -> Tensor:
         """Density per world length [B, N, 1] of the objects, without the background, at points [B, N, 3]."""
         nowhere = torch.zeros_like(points)
-        return self.scene(Samples(points, nowhere, nowhere[..., :1]), self.foreground(styles))[0][:, :, 0]
+        return self.scene(Samples(points, nowhere, nowhere[..., :1]), self.without_background(styles))[0][:, :, 0]
 
     def together(self, n: int, draws: Draws) -> Tensor:
         """Images of n random scenes drawn as in the published training: one turn of the background for all of them,

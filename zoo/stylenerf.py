@@ -31,6 +31,7 @@ from torch.nn.functional import interpolate, leaky_relu, normalize, pad
 
 from zoo.draws import Draws
 from zoo.gan import GAN, Average, OptimizerFactory, frozen
+from zoo.generator import BaseGenerator
 from zoo.layers.ada import Augmentation
 from zoo.layers.encoding import positional_encoding
 from zoo.layers.stylegan2 import (
@@ -743,7 +744,7 @@ class Synthesised(NamedTuple):
     path: NerfPath | None = None
 
 
-class Generator(nn.Module):
+class Generator(BaseGenerator):
     """Latents and cameras to images.
 
     Args:
@@ -778,7 +779,7 @@ class Generator(nn.Module):
         spare_layers: int = 0,
         bounds: tuple[tuple[float, float, float], tuple[float, float, float]] = ((-0.12,) * 3, (0.12,) * 3),
     ) -> None:
-        super().__init__()
+        super().__init__(poses, painter.resolution, bounds)
         if foreground.feature_dim != painter.feature_dim:
             raise ValueError(
                 f"The field renders {foreground.feature_dim} features, but the painter takes {painter.feature_dim}: "
@@ -786,18 +787,13 @@ class Generator(nn.Module):
             )
         if start is not None:
             doublings(start, painter.resolution)
-        self.foreground, self.volume, self.painter, self.poses = foreground, volume, painter, poses
+        self.foreground, self.volume, self.painter = foreground, volume, painter
         self.background, self.start, self.volume_start = background, start, volume_start
-        self.latent_dim, self.resolution, self.truncated_layers = latent_dim, painter.resolution, truncated_layers
+        self.latent_dim, self.truncated_layers = latent_dim, truncated_layers
         self.num_layers = foreground.num_styles + painter.num_styles + spare_layers
         self.mapping = Mapping(latent_dim, foreground.w_dim, foreground.w_dim, mapping_layers)
-        self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
         self.register_buffer("mean_w", torch.zeros(foreground.w_dim))
         self.register_buffer("alpha", torch.ones(()))  # how far it has grown, see ``grown``
-
-    @property
-    def device(self) -> torch.device:
-        return self.bounds.device
 
     def latents(self, n: int, draws: Draws) -> Latent:
         """n latents."""
@@ -805,10 +801,6 @@ class Generator(nn.Module):
         if self.background is None:
             return Latent(z, z[:, :0])
         return Latent(z, draws.normal("z_background", (n, self.background.field.latent_dim)))
-
-    def cameras(self, n: int, draws: Draws | None) -> Camera:
-        """n cameras from the prior."""
-        return self.poses(n, draws).to(self.device)
 
     def map(self, latent: Latent, *, truncation: float = 1.0, layers: int | None = None) -> Styles:
         """Styles of latents; truncation below 1 moves w towards its mean, in the first ``layers`` of them.
@@ -832,10 +824,6 @@ class Generator(nn.Module):
     def follow(self, w: Tensor, decay: float) -> None:
         """Move the mean w towards that of a batch [B, D]."""
         self.mean_w.lerp_(w.mean(0), 1 - decay)
-
-    def prepare(self) -> "Generator":
-        """Compute what is stored with finished weights but not learned: nothing, training keeps the mean w."""
-        return self
 
     def grow(self, alpha: float) -> Grown:
         """Set how far this has grown, from 0 to 1, and say what that means."""
@@ -973,22 +961,12 @@ class Generator(nn.Module):
         side = math.isqrt(colours.shape[1])
         return rearrange(colours, "b (h w) (l m) c -> b c (l h) (m w)", h=side, l=rows), weights
 
-    def forward(self, latent: Latent, camera: Camera, **kwargs) -> Rendered:
-        """``map`` and ``render``."""
-        return self.render(self.map(latent), camera, **kwargs)
-
     def density(self, points: Tensor, styles: Styles) -> Tensor:
         """Density of the object per world length [B, N, 1] at points [B, N, 3]."""
         placed = self.volume.line.placed(points) if hasattr(self.volume, "line") else points
         samples = Samples(placed, torch.zeros_like(placed), torch.zeros_like(placed[..., :1]))
         raw, _ = query(self.foreground, samples, self.foreground.modulate(styles), chunk=4096)
         return self.volume.density(raw, points[:, :, None])[:, :, 0]
-
-    def turntable(self, latent: Latent, n: int) -> tuple[Latent, Camera]:
-        """Latents and cameras that show each of B objects from n sides, object after object, both B n long."""
-        camera = self.poses.turntable(n).to(self.device)
-        repeated = Latent(*(x.repeat_interleave(n, 0) for x in latent))
-        return repeated, Camera(*(x.repeat(len(latent.z), 1, 1) for x in camera))
 
 
 def path_pixels(u: Tensor, side: int, resolution: int) -> Tensor:
@@ -1145,6 +1123,7 @@ class StyleNeRF(GAN):
         growth: progressive growing; None for all levels from the start. Larger pictures of a batch are made as small as
             the generator's; smaller ones fix the level themselves.
         augment: changes what the discriminator sees, see ``zoo.layers.ada``; None for nothing.
+        max_skips: as in ``zoo.gan.GAN``.
     """
 
     networks_2d = ("discriminator", "generator.painter")
@@ -1171,8 +1150,9 @@ class StyleNeRF(GAN):
         mean_decay: float = 0.995,
         growth: Growth | None = None,
         augment: Augmentation | None = None,
+        max_skips: int = 3,
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision)
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision, max_skips)
         self.nerf_path_weight, self.nerf_path_side = nerf_path_weight, nerf_path_side
         self.density_noise, self.r1_weight, self.r1_every = density_noise, r1_weight, r1_every
         self.path_weight, self.path_every, self.path_shrink = path_weight, path_every, path_shrink

@@ -1,8 +1,7 @@
 """Numbers that say whether a generator makes solid objects in its box, or clouds, billboards and pictures that differ.
 
 Everything is asked of the generator's interface: samples, turntable views, depths, opacities, densities. The camera is
-taken to move round an object that stands still. Generators whose background is rendered like their objects, so that
-pictures are opaque everywhere, have a ``foreground(styles)``: the same styles without it.
+taken to move round an object that stands still. Depth and opacity are those ``without_background``.
 
 * ``outside``: share of the occupied volume outside the object's bounds, in a cube twice their size. 0 is ideal.
 * ``silhouettes``: each view's silhouette (opacity above 1/2) against that of the visual hull made of the other views'
@@ -117,8 +116,9 @@ def turntable_views(
         latents, camera = generator.turntable(latent, views)
         styles = generator.map(latents, truncation=truncation)
         rendered = generator.render(styles, camera, resolution=resolution)
-        if hasattr(generator, "foreground"):
-            alone = generator.render(generator.foreground(styles), camera, resolution=resolution)
+        bare = generator.without_background(styles)
+        if bare is not styles:
+            alone = generator.render(bare, camera, resolution=resolution)
             rendered = rendered._replace(depth=alone.depth, opacity=alone.opacity)
         styles = generator.map(type(latents)(*(x[:1] for x in latents)), truncation=truncation)
         # Some systems render opacity and depth smaller than the picture.
