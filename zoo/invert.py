@@ -261,20 +261,33 @@ STAGES = (
 def descend(
     search: Search, moves: Moves, stage: Stage, tell: Callable[[str, float], None]
 ) -> tuple[Found, list[Tensor]]:
-    """Take a stage's steps; the candidates at their end, and the distances [K] before every step."""
+    """Take a stage's steps; each candidate where it cost least, and the distances [K] before every step and at the end.
+
+    So a stage never leaves a candidate worse than it was.
+    """
     groups = [{"params": tensors, "share": share} for tensors, share in moves.groups if tensors]
     optimizer, distances = torch.optim.Adam(groups, betas=(0.9, 0.99)), []
-    for step in range(stage.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = group["share"] * stage.learning_rate * ramp(step / stage.steps)
+    moved = [x for tensors, _ in moves.groups for x in tensors]
+    least, kept = torch.tensor(torch.inf), [x.detach().clone() for x in moved]
+    for step in range(stage.steps + 1):
         found = moves.now()
         here = search.distance(search.render(found.styles, found.camera).image)
-        optimizer.zero_grad()
-        (here + moves.price()).sum().backward()
-        optimizer.step()
+        cost = here + moves.price()
+        better = cost.detach() < least
+        least = torch.where(better, cost.detach(), least)
+        for copy, x in zip(kept, moved, strict=True):  # axis 0 is the candidate, or there is only one
+            copy.copy_(torch.where(better.view(-1, *[1] * (x.dim() - 1)), x.detach(), copy).view_as(x))
         distances.append(here.detach())
         tell(stage.name, float(distances[-1].min()))
+        if step < stage.steps:
+            for group in optimizer.param_groups:
+                group["lr"] = group["share"] * stage.learning_rate * ramp(step / stage.steps)
+            optimizer.zero_grad()
+            cost.sum().backward()
+            optimizer.step()
     with torch.no_grad():
+        for copy, x in zip(kept, moved, strict=True):
+            x.copy_(copy)
         return moves.now(), distances
 
 
@@ -311,7 +324,7 @@ def invert(
         mask: what of the picture counts, from 0 to 1, [1, H, H].
         locality: while weights move, what changes of other samples' pictures cost, compared with this one's.
         seed: of the samples.
-        tell: called with the stage's name and the distance after each step.
+        tell: called with the stage's name and the distance before each step and at the end.
 
     Raises:
         ValueError: there are fewer samples than starts, or a stage has diverged.

@@ -215,7 +215,9 @@ def invert(
     target = read_picture(image, side)
     angles = [None if angle is None else radians(angle) for angle in (yaw, elevation)]
     given = keep_camera or angles != [None, None]
-    with tqdm(total=sum(steps.values()), unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True) as bar:
+    with tqdm(
+        total=sum(n + 1 for n in steps.values() if n), unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True
+    ) as bar:
 
         def tell(stage: str, loss: float) -> None:
             bar.set_description(stage, refresh=False)
