@@ -90,7 +90,7 @@ class Inverted(NamedTuple):
     latent: where the search of latents has ended.
     styles, camera: what is rendered; one of each.
     rendered: the reconstruction.
-    losses: distance before each step of each stage and at its end, of the candidate that was best then.
+    losses: distance before each step of each stage, and where it has ended, of the candidate that was best then.
     psnr: of the best candidate after each stage [dB].
     """
 
@@ -261,7 +261,7 @@ STAGES = (
 def descend(
     search: Search, moves: Moves, stage: Stage, tell: Callable[[str, float], None]
 ) -> tuple[Found, list[Tensor]]:
-    """Take a stage's steps; each candidate where it cost least, and the distances [K] before every step and at the end.
+    """Take a stage's steps; each candidate where it cost least, and the distances [K] before every step and after the last.
 
     So a stage never leaves a candidate worse than it was.
     """
@@ -349,7 +349,7 @@ def invert(
         here = search.distance(image)
         if not here.isfinite().any():
             raise ValueError(f"The search of {stage.name} has diverged: take fewer steps or another seed.")
-        losses[stage.name] = [float(x[here.argmin()]) for x in [*distances, here]]
+        losses[stage.name] = [float(x[here.argmin()]) for x in [*distances[:-1], here]]
         quality[stage.name] = psnr(image[here.argmin()], target)
     found = found.take(here.argmin()[None])
     latent = rows(generator.latents(1, found.draws), slice(None))
