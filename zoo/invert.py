@@ -261,7 +261,7 @@ STAGES = (
 def descend(
     search: Search, moves: Moves, stage: Stage, tell: Callable[[str, float], None]
 ) -> tuple[Found, list[Tensor]]:
-    """Take a stage's steps; each candidate where it cost least, and the distances [K] before every step and after the last.
+    """Take a stage's steps; each candidate where it cost least, and the distances [K] before each step and at the end.
 
     So a stage never leaves a candidate worse than it was.
     """
