@@ -19,7 +19,8 @@ BLOCKS = [block for page in PAGES for block in re.findall(r"```\n(.*?)```", page
 LINES = dict.fromkeys(line for block in BLOCKS for line in block.splitlines() if line[:4] == "zoo ")
 COMMANDS = [shlex.split(line, comments=True)[1:] for line in LINES]
 NAMES = [" ".join(words) for words in COMMANDS]
-TOO_LONG = ("evaluate", "benchmark", "convert", "download", "push")  # parsed, not run: minutes, files, or network
+# Parsed, not run: minutes, files, or network.
+TOO_LONG = ("evaluate", "benchmark", "convert", "download", "push", "invert")
 
 
 def test_there_are_commands() -> None:

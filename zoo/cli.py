@@ -22,6 +22,7 @@ VERBS = {
     "list": "names of weights and experiments",
     "sample": "draw a grid of samples from several sides, or one file per sample",
     "orbit": "draw turning objects, image beside depth (GIF or WebP)",
+    "invert": "find what makes a generator draw your picture, and show it from all sides",
     "evaluate": "score weights, or a folder of pictures, against real pictures",
     "leaderboard": "print the table of scores",
     "benchmark": "time rendering or training of an experiment",

@@ -53,14 +53,22 @@ class BaseGenerator(nn.Module):
         return self.render(self.map(latent), camera, **kwargs)
 
     def turntable(self, latent: Any, n: int) -> tuple[Any, Camera]:
-        """Latents and cameras that show each of B objects from n sides, object after object, both B n long."""
+        """Latents (or styles) and cameras that show each of B objects from n sides, object after object, B n long."""
         camera = self.poses.turntable(n).to(self.device)
-        latents = type(latent)(*(x.repeat_interleave(n, 0) for x in latent))
+        latents = type(latent)(*(None if x is None else x.repeat_interleave(n, 0) for x in latent))
         return latents, Camera(*(x.repeat(len(latent[0]), 1, 1) for x in camera))
 
     def without_background(self, styles: Any) -> Any:
         """Styles whose depth and opacity are the objects' alone: the same ones, unless a background is opaque too."""
         return styles
+
+    def codes(self, styles: Any) -> dict[str, Tensor]:
+        """The parts of styles that may be anything, by name: all, unless some follow from others or are bound."""
+        return styles._asdict()
+
+    def with_codes(self, styles: Any, codes: dict[str, Tensor]) -> Any:
+        """Styles in which these parts are others, and with them what follows."""
+        return styles._replace(**codes)
 
     def condition(self, styles: Any) -> Any:
         """What the field is handed with its samples."""

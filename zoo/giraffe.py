@@ -517,6 +517,10 @@ class Generator(BaseGenerator):
         codes = (x if truncation == 1 else truncation * x for x in latent[:4])
         return Latent(*codes, *latent[4:])
 
+    def codes(self, styles: Latent) -> dict[str, Tensor]:
+        """Codes, and how large boxes are and where; rotations are bound to be rotations."""
+        return dict(list(styles._asdict().items())[:6])
+
     def rays(self, camera: Camera, resolution: int, farthest: Tensor | float | None = None) -> Rays:
         """Rays [B, R, 3] of all pixels of a feature map, row by row; the outermost ones lie on the border of the image.
 

@@ -820,6 +820,14 @@ class Generator(BaseGenerator):
         """Styles from w [B, L, D] and z of the background; draws and follow as in ``synthesise``."""
         return Styles(w, background, self.foreground.planes(w, draws, follow))
 
+    def codes(self, styles: Styles) -> dict[str, Tensor]:
+        """w and the background's z; planes follow."""
+        return {"w": styles.w, "background": styles.background}
+
+    def with_codes(self, styles: Styles, codes: dict[str, Tensor]) -> Styles:
+        """Styles of these codes."""
+        return self.styles(codes["w"], codes["background"])
+
     @torch.no_grad()
     def follow(self, w: Tensor, decay: float) -> None:
         """Move the mean w towards that of a batch [B, D]."""

@@ -548,6 +548,14 @@ class Generator(BaseGenerator):
         """Styles from w [B, L, D]; the first one also makes the volume."""
         return Styles(w, self.structure(w[:, 0]))
 
+    def codes(self, styles: Styles) -> dict[str, Tensor]:
+        """w; the volume follows."""
+        return {"w": styles.w}
+
+    def with_codes(self, styles: Styles, codes: dict[str, Tensor]) -> Styles:
+        """Styles of this w."""
+        return self.styles(codes["w"])
+
     @torch.no_grad()
     def follow(self, w: Tensor, decay: float) -> None:
         """Move the mean w towards that of a batch [B, D]."""

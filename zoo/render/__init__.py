@@ -13,6 +13,7 @@ from zoo.render.cameras import (
     look_at,
     off_the_poles,
     orbit_cameras,
+    orbited,
 )
 from zoo.render.composite import (
     Background,

@@ -78,6 +78,27 @@ def orbit_cameras(yaw: Tensor, pitch: Tensor, radius: float, fov: float) -> Came
     return Camera(look_at(sphere_points(yaw, off_the_poles(pitch), radius)), intrinsics_from_fov(fov, len(yaw), yaw))
 
 
+def orbited(camera: Camera, yaw: Tensor, elevation: Tensor) -> Camera:
+    """Cameras [B] moved round the origin, which they keep seeing in the same place; differentiable.
+
+    Args:
+        camera: B cameras.
+        yaw: round the vertical axis, from the front to the right, [B, 1] [rad].
+        elevation: upwards, [B, 1] [rad].
+    """
+    up = torch.tensor([0.0, 1.0, 0.0], dtype=yaw.dtype, device=yaw.device)
+    turn = rotations(yaw * up) @ rotations(-elevation * camera.pose[:, :3, 0])
+    return camera._replace(pose=torch.cat([turn @ camera.pose[:, :3], camera.pose[:, 3:]], dim=1))
+
+
+def rotations(vectors: Tensor) -> Tensor:
+    """Rotation matrices [B, 3, 3] about these axes by their lengths [rad], [B, 3]."""
+    x, y, z = vectors.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    return torch.linalg.matrix_exp(cross)
+
+
 def off_the_poles(pitch: Tensor) -> Tensor:
     """The pitch [rad], at least 1e-5 from straight up and down, which have no "up"."""
     return pitch.clamp(1e-5, math.pi - 1e-5)

@@ -1,0 +1,103 @@
+"""What ``zoo invert`` writes, and the way back: pictures, tensors, losses, and a bundle where weights were tuned."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from zoo.draws import SampleDraws
+from zoo.evaluate.features import quantise
+from zoo.export.pictures import depth_to_bytes, grid, picture
+from zoo.invert import Inverted, camera_angles
+from zoo.render import Camera
+from zoo.weights.bundle import BundleInfo, load_bundle, save_bundle
+
+FOUND, ABOUT, BUNDLE = "found.safetensors", "found.json", "bundle"
+COLUMNS = 4
+
+
+def save_inversion(
+    folder: Path, inverted: Inverted, target: Tensor, source: str, info: BundleInfo, tuned: bool, **about: Any
+) -> None:
+    """Write everything that was found.
+
+    Args:
+        folder: made where it does not exist.
+        inverted: what was found.
+        target: the picture, [3, H, H] in [-1, 1].
+        source: name or path of the weights, of which ``info`` says more.
+        tuned: whether the weights are others now: then they are written as a bundle.
+        about: further facts for found.json.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    comparison(inverted, target).save(folder / "comparison.png")
+    picture(quantise(inverted.rendered.image[0])).save(folder / "reconstruction.png")
+    parts = {"latent": inverted.latent, "styles": inverted.styles, "camera": inverted.camera}
+    tensors = {f"{name}.{key}": x for name, part in parts.items() for key, x in part._asdict().items() if x is not None}
+    save_file({name: x.cpu().contiguous().clone() for name, x in tensors.items()}, folder / FOUND)
+    if tuned:
+        save_bundle(folder / BUNDLE, inverted.generator, info.config, **info.card, tuned="to one picture")
+    yaw, elevation = (round(math.degrees(angle), 3) for angle in camera_angles(inverted.camera))
+    facts = {
+        **about,
+        "weights": str(info.path.resolve()) if info.path == Path(source) else source,
+        "weights_sha256": info.sha256,
+        "tuned": tuned,
+        "resolution": target.shape[-1],
+        "camera": {"yaw_deg": yaw, "elevation_deg": elevation},
+        "psnr": {name: round(value, 3) for name, value in inverted.psnr.items()},
+        "losses": {name: [round(x, 6) for x in values] for name, values in inverted.losses.items()},
+    }
+    (folder / ABOUT).write_text(json.dumps(facts, indent=1))
+
+
+def load_inversion(folder: Path | str) -> tuple[nn.Module, Any, Camera, int]:
+    """Generator, styles, camera and resolution that were found: ``generator.render`` of them is the reconstruction.
+
+    Raises:
+        ValueError: the folder is none that ``zoo invert`` wrote, or the weights are others than at the time.
+    """
+    folder = Path(folder)
+    if not (folder / ABOUT).is_file() or not (folder / FOUND).is_file():
+        raise ValueError(f"{folder} is no result of 'zoo invert': it has no {ABOUT} and {FOUND}.")
+    about, tensors = json.loads((folder / ABOUT).read_text()), load_file(folder / FOUND)
+    generator, info = load_bundle(folder / BUNDLE if about["tuned"] else about["weights"])
+    if not about["tuned"] and info.sha256 != about["weights_sha256"]:
+        raise ValueError(f"The weights of {about['weights']} are others than those that {folder} was made with.")
+    with torch.no_grad():
+        like = generator.map(generator.latents(1, SampleDraws(0, [0])))
+    styles = like._replace(**{name: tensors[f"styles.{name}"] for name in like._fields if f"styles.{name}" in tensors})
+    camera = Camera(tensors["camera.pose"], tensors["camera.intrinsics"])
+    return generator, styles, camera, about["resolution"]
+
+
+@torch.no_grad()
+def comparison(inverted: Inverted, target: Tensor, views: int = 8) -> Image.Image:
+    """First row: picture, reconstruction, their difference (grey is none), depth. Below, the object and its depth from
+    all sides."""
+    generator, side = inverted.generator, target.shape[-1]
+    target = target[None].to(inverted.rendered.image)
+    seen = generator.without_background(inverted.styles)
+    depth = generator.render(seen, inverted.camera, resolution=side).depth
+    first = [quantise(x) for x in (target, inverted.rendered.image, (inverted.rendered.image - target) / 2)]
+    rows = [torch.cat([*first, depth_cells(depth, side)])]
+
+    turned, cameras = generator.turntable(inverted.styles, views)
+    bare = generator.without_background(turned)
+    image = generator.render(turned, cameras, resolution=side).image
+    depths = depth_cells(generator.render(bare, cameras, resolution=side).depth, side)
+    for part in range(0, views, COLUMNS):
+        rows += [quantise(image[part : part + COLUMNS]), depths[part : part + COLUMNS]]
+    return grid(torch.stack(rows))
+
+
+def depth_cells(depth: Tensor, side: int) -> Tensor:
+    """Colours uint8 [V, 3, H, H] of depths [V, 1, h, h], in one scale."""
+    colours = depth_to_bytes(depth[None])[0]
+    return interpolate(colours.float(), (side, side), mode="nearest").to(torch.uint8)
