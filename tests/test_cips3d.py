@@ -28,8 +28,8 @@ from zoo.cips3d import (
     Scaled,
     Stage,
     Tower,
-    swap_layers,
 )
+from zoo.cips3d_extras import Heads, swap_layers
 from zoo.cli import main
 from zoo.draws import RayDraws, SampleDraws, TrainingDraws
 from zoo.gan import Average
@@ -260,6 +260,26 @@ def test_what_hits_nothing_starts_with_the_colour_that_was_asked_for(rgb_dim: in
     assert torch.allclose(generator.auxiliary(nothing).tanh(), torch.tensor(0.9))
 
 
+def test_layers_can_have_styles_of_their_own() -> None:
+    plain = build_generator()
+    torch.manual_seed(1)
+    shape = Heads(MappingNetwork(3, 9, 2), 5, ["0", "1", "colour"], num_layers=2)
+    appearance = Heads(MappingNetwork(4, 6, 1, True, True), 7, [str(i) for i in range(10)], norm_out=True)
+    generator = Generator(plain.field, plain.inr, Mapping(shape, appearance), plain.volume, plain.poses)
+    draws = TrainingDraws(0, 0)
+    latent, camera = generator.latents(2, draws), generator.cameras(2, None)
+    styles = generator.prepare().map(latent, truncation=0.5)
+    assert styles.shape.shape == styles.colour.shape == (2, 3, 5) and styles.appearance.shape == (2, 10, 7)
+    assert torch.allclose(generator.map(latent, truncation=0.0).appearance[0], generator.mean_appearance[0])
+    image = generator.render(styles, camera, resolution=4)
+    for name, i, same in (("shape", 2, True), ("colour", 2, False), ("appearance", 9, False)):
+        other = getattr(styles, name).clone()
+        other[:, i] += 1
+        changed = generator.render(styles._replace(**{name: other}), camera, resolution=4)
+        assert torch.equal(changed.image, image.image) == same  # the last shape style is only the features'
+        assert torch.equal(changed.opacity, image.opacity)
+
+
 # Discriminator
 
 
@@ -373,6 +393,22 @@ def test_what_the_schedules_say() -> None:
     assert gan.density_noise == 0 and gan.auxiliary
 
 
+def test_slices_of_a_batch_add_up(tmp_path) -> None:
+    gan = build_gan(stages=[Stage(batch_split=2)])
+    real, asked = torch.zeros(4, 3, 8, 8), []
+    gan.generator.field.register_forward_hook(lambda _, inputs, __: asked.append(len(inputs[0].t)))
+    fake = gan.fakes(real, TrainingDraws(0, 0))
+    assert fake.shape == (8, 3, 8, 8) and set(asked) == {2}
+    draws = TrainingDraws(0, 0)
+    pairs = [gan.generate(latent, real, draws) for latent in gan.slices(real, draws)]
+    assert torch.equal(fake, torch.cat([pairs[0][0], pairs[1][0], pairs[0][1], pairs[1][1]]))  # towers take halves
+
+    judged = []
+    gan.loss_g = lambda fake, draws: judged.append(fake) or {"fake": fake.mean()}
+    train(gan, 1, tmp_path)
+    assert [len(fake) for fake in judged] == [4, 4]
+
+
 def test_r1_is_paid_when_it_is_due() -> None:
     gan = build_gan(r1_every=3)
     real = torch.rand(2, 3, 8, 8)
@@ -441,12 +477,12 @@ def test_a_stage_has_samples_of_its_own() -> None:
     for iteration, expected in ((0, {4}), (1, {7})):
         gan.iterations = iteration
         asked.clear()
-        gan.generate(torch.zeros(2, 3, 4, 4), TrainingDraws(0, iteration, 0))
+        gan.fakes(torch.zeros(2, 3, 4, 4), TrainingDraws(0, iteration, 0))
         assert set(asked) == expected
     assert generator.volume.depths.samples == generator.volume.fine.samples == 4
     generator.volume = nn.Identity()
     with pytest.raises(ValueError, match="leave samples out"):
-        gan.generate(torch.zeros(2, 3, 4, 4), TrainingDraws(0, 1, 0))
+        gan.fakes(torch.zeros(2, 3, 4, 4), TrainingDraws(0, 1, 0))
 
 
 # Networks that do not fit each other

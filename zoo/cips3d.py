@@ -16,7 +16,7 @@ B batch, R rays, S samples, N = R S points, C channels, H image side
 import itertools
 import math
 from collections.abc import Callable
-from copy import copy, deepcopy
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -51,11 +51,19 @@ class Latent(NamedTuple):
 
 
 class Styles(NamedTuple):
-    """Mapped codes: of the field's density and, the same in most generators, of its features; of the appearance."""
+    """Mapped codes: of the field's density and, the same in most generators, of its features; of the appearance.
+
+    Each is the same for all layers [B, C], or has one for every layer [B, L, C].
+    """
 
     shape: Tensor
     colour: Tensor
     appearance: Tensor
+
+
+def of_layer(style: Tensor, i: int) -> Tensor:
+    """The style [B, C] of a layer, from one of ``Styles``."""
+    return style if style.dim() == 2 else style[:, i]
 
 
 # Shape: a shallow radiance field (section 3.1)
@@ -116,7 +124,8 @@ class FilmSiren(nn.Module):
 
     def modulate(self, styles: Styles) -> list[tuple[Tensor, Tensor]]:
         """Frequencies and phases of all sine layers for B styles, see ``FilmLayer.modulate``."""
-        return [*(layer.modulate(styles.shape) for layer in self.layers), self.colour_sine.modulate(styles.colour)]
+        trunk = [layer.modulate(of_layer(styles.shape, i)) for i, layer in enumerate(self.layers)]
+        return [*trunk, self.colour_sine.modulate(of_layer(styles.colour, -1))]
 
     def forward(self, samples: Samples, sines: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Raw density [B, R, S, 1] and features [B, R, S, C]; the view direction plays no part.
@@ -185,9 +194,9 @@ class InrBlock(nn.Module):
             self.to_rgb = nn.Linear(dim_out, rgb_dim)
             init_readout(self.to_rgb, 100)
 
-    def modulate(self, style: Tensor) -> tuple[Tensor, Tensor]:
-        """The weights of both layers."""
-        return self.first.modulate(style), self.second.modulate(style)
+    def modulate(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights of both layers, from the style of each."""
+        return self.first.modulate(first), self.second.modulate(second)
 
     def forward(self, x: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
         y = leaky_relu(torch.bmm(x, weights[0]), 0.2, inplace=True)
@@ -244,8 +253,10 @@ class Inr(nn.Module):
         return own if self.final is None else [self.final]
 
     def modulate(self, style: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """All weights of B styles [B, C], once per image."""
-        return [block.modulate(style) for block in self.blocks]
+        """All weights of B styles, see ``Styles``; once per image."""
+        return [
+            block.modulate(of_layer(style, 2 * i), of_layer(style, 2 * i + 1)) for i, block in enumerate(self.blocks)
+        ]
 
     def forward(self, x: Tensor, weights: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Colours in [-1, 1] [B, R, 3] of features [B, R, C]."""
@@ -266,6 +277,20 @@ def init_readout(layer: nn.Linear, divisor: float) -> None:
 # Mapping networks
 
 
+def linear_layers(widths: list[int], norm_hidden: bool = False, norm_out: bool = False) -> list[nn.Module]:
+    """Linear layers from width to width with leaky ReLUs between them, and normalisations (LayerNorm) after them."""
+    layers: list[nn.Module] = []
+    for i, (dim_in, dim_out) in enumerate(itertools.pairwise(widths)):
+        layers.append(nn.Linear(dim_in, dim_out))
+        nn.init.kaiming_normal_(layers[-1].weight, a=0.2, nonlinearity="leaky_relu")
+        is_last = i == len(widths) - 2
+        if norm_out if is_last else norm_hidden:
+            layers.append(nn.LayerNorm(dim_out))
+        if not is_last:
+            layers.append(nn.LeakyReLU(0.2))
+    return layers
+
+
 class MappingNetwork(nn.Sequential):
     """z, brought to length one per number, to a style: linear layers with leaky ReLUs between them.
 
@@ -280,17 +305,9 @@ class MappingNetwork(nn.Sequential):
     def __init__(
         self, latent_dim: int, style_dim: int, num_layers: int, norm_hidden: bool = False, norm_out: bool = False
     ) -> None:
-        layers: list[nn.Module] = []
-        for i in range(num_layers):
-            layers.append(nn.Linear(latent_dim if i == 0 else style_dim, style_dim))
-            nn.init.kaiming_normal_(layers[-1].weight, a=0.2, nonlinearity="leaky_relu")
-            is_last = i == num_layers - 1
-            if norm_out if is_last else norm_hidden:
-                layers.append(nn.LayerNorm(style_dim))
-            if not is_last:
-                layers.append(nn.LeakyReLU(0.2))
-        super().__init__(*layers)
-        self.latent_dim, self.style_dim = latent_dim, style_dim
+        widths = [latent_dim, *[style_dim] * num_layers]
+        super().__init__(*linear_layers(widths, norm_hidden, norm_out))
+        self.latent_dim, self.style_dim, self.style_shape = latent_dim, style_dim, (style_dim,)
 
     def forward(self, z: Tensor) -> Tensor:
         return super().forward(z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt())
@@ -300,15 +317,15 @@ class Mapping(nn.Module):
     """Both mapping networks.
 
     Args:
-        shape, appearance: from their latents.
+        shape, appearance: from their latents; also ``zoo.cips3d_extras.Heads``.
         features_from: whose style the field's features have: the shape's (released generators), or the appearance's
             through a linear layer, so that the field's colours follow the appearance (``generator_v1``).
     """
 
     def __init__(
         self,
-        shape: MappingNetwork,
-        appearance: MappingNetwork,
+        shape: nn.Module,
+        appearance: nn.Module,
         features_from: Literal["shape", "appearance"] = "shape",
     ) -> None:
         super().__init__()
@@ -377,9 +394,10 @@ class Generator(BaseGenerator):
             for layers in ([self.auxiliary], inr.readouts()):
                 for layer in layers:
                     nn.init.constant_(layer.bias, math.atanh(empty) / len(layers))
-        widths = Styles(mapping.shape.style_dim, mapping.shape.style_dim, mapping.appearance.style_dim)
-        for name, width in zip(Styles._fields, widths, strict=True):
-            self.register_buffer(f"mean_{name}", torch.full((1, width), torch.nan))
+        colour = mapping.shape.style_shape if mapping.colour is None else (mapping.shape.style_dim,)
+        shapes = Styles(mapping.shape.style_shape, colour, mapping.appearance.style_shape)
+        for name, shape in shapes._asdict().items():
+            self.register_buffer(f"mean_{name}", torch.full((1, *shape), torch.nan))
 
     def latents(self, n: int, draws: Draws) -> Latent:
         """n latents."""
@@ -397,7 +415,7 @@ class Generator(BaseGenerator):
 
     @torch.no_grad()
     def mean_styles(self) -> Styles:
-        """Mean styles [1, C], over 10,000 fixed latents unless they are stored with the weights."""
+        """Mean styles [1, ...], over 10,000 fixed latents unless they are stored with the weights."""
         stored = Styles(self.mean_shape, self.mean_colour, self.mean_appearance)
         if not any(mean.isnan().any() for mean in stored):
             return stored
@@ -506,24 +524,6 @@ def with_samples(volume: Renderer, samples: int) -> Renderer:
 def pieces(total: int, length: int) -> list[slice]:
     """Slices of at most this length that cover the whole."""
     return [slice(start, start + length) for start in range(0, total, length)]
-
-
-@torch.no_grad()
-def swap_layers(source: Generator, target: Generator, blocks: list[int], share: float = 0.5) -> Generator:
-    """A generator with the shape and styles of one and some appearance layers of another (section 4.4, stylisation).
-
-    Args:
-        source: what all else comes from; not changed.
-        target: usually finetuned from it on other images.
-        blocks: of the deep network, which become (1 - share) source + share target.
-        share: of the target.
-    """
-    mixed = deepcopy(source)
-    for i in blocks:
-        theirs = target.inr.blocks[i].parameters()
-        for mine, other in zip(mixed.inr.blocks[i].parameters(), theirs, strict=True):
-            mine.copy_((1 - share) * mine + share * other)
-    return mixed
 
 
 # Discriminators: towers of StyleGAN2's residual blocks
@@ -815,6 +815,8 @@ class Stage:
         augment: changes what the discriminator sees, such as ``zoo.layers.diffaugment.diffaugment``.
         frozen: parts of the generator that don't learn, such as "field"; they start from the first average's.
         gradient_rays: the generator learns from so many rays of each image; None for all.
+        batch_split: slices of the batch that are generated one after the other, for memory; the generator's gradient is
+            their sum, as published.
         average_start: iterations before the averages follow.
         samples: along each ray in training, see ``Generator.render``; pictures to look at have the renderer's own.
     """
@@ -828,6 +830,7 @@ class Stage:
     augment: Augment | None = None
     frozen: tuple[str, ...] = ()
     gradient_rays: int | None = None
+    batch_split: int = 1
     average_start: int = 1000
     samples: int | None = None
 
@@ -879,15 +882,18 @@ class CIPS3D(GAN):
         self.freeze(stage)
 
         with torch.no_grad():
-            fake = self.generate(real, draws)
+            fake = self.fakes(real, draws)
         on_real = self.loss_real(real, draws)
         self.accumulate("loss_d", on_real, last=False)  # one after the other: half the memory
         on_real = {name: term.detach() for name, term in on_real.items()}
         self.minimise(optimizer_d, "loss_d", on_real | self.loss_fake(fake, draws), self.clip_norm)
 
+        *first, final = self.slices(real, draws)
         with frozen(self.discriminator):
-            fake = self.generate(real, draws)
-            self.minimise(optimizer_g, "loss_g", self.loss_g(fake, draws), self.clip_norm)
+            for latent in (*first, final):
+                fake = torch.cat(self.generate(latent, real, draws))
+                self.accumulate("loss_g", self.loss_g(fake, draws), last=latent is final)
+        self.step(optimizer_g, self.clip_norm)
 
         if self.since_start >= stage.average_start:
             for average in self.averages.values():
@@ -909,20 +915,28 @@ class CIPS3D(GAN):
         for part in stage.frozen:
             self.generator.get_submodule(part).requires_grad_(False)
 
-    def generate(self, like: Tensor, draws: Draws) -> Tensor:
-        """As many images as those given, as large, from random cameras; below them those of the field, if needed."""
-        latent = self.generator.latents(len(like), draws)
-        camera = self.generator.cameras(len(like), draws)
+    def slices(self, real: Tensor, draws: Draws) -> list[Latent]:
+        """Latents of as many images as there are real ones, in slices."""
+        latent = self.generator.latents(len(real), draws)
+        return [Latent(*parts) for parts in zip(*(z.chunk(self.stage.batch_split) for z in latent), strict=True)]
+
+    def generate(self, latent: Latent, like: Tensor, draws: Draws) -> list[Tensor]:
+        """Images from random cameras, as large as those given, and those of the field if needed."""
         rendered = self.generator(
             latent,
-            camera,
+            self.generator.cameras(len(latent.shape), draws),
             resolution=like.shape[-1],
             draws=draws,
             density_noise=self.density_noise,
             gradient_rays=self.stage.gradient_rays,
             samples=self.stage.samples,
         )
-        return torch.cat([rendered.image, rendered.raw]) if self.auxiliary else rendered.image
+        return [rendered.image, rendered.raw] if self.auxiliary else [rendered.image]
+
+    def fakes(self, real: Tensor, draws: Draws) -> Tensor:
+        """As many images as there are real ones; below them those of the field, if needed."""
+        slices = [self.generate(latent, real, draws) for latent in self.slices(real, draws)]
+        return torch.cat([torch.cat(parts) for parts in zip(*slices, strict=True)])
 
     def judge(self, images: Tensor, draws: Draws) -> Tensor:
         """Scores of both towers, or of the main one."""

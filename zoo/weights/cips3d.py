@@ -28,8 +28,11 @@ GENERATOR = [
     (r"field\.colour_sine\.phase\.", "siren.color_layer_sine.bias_fc."),
     (r"field\.colour_sine\.", "siren.color_layer_sine."),
     (r"field\.colour\.", "siren.color_layer_linear.0."),
-    (r"mapping\.shape\.", "mapping_network_nerf.base_net."),
-    (r"mapping\.appearance\.", "mapping_network_inr.base_net."),
+    (r"mapping\.shape\.heads\.colour\.", "mapping_network_nerf.nerf_rgb."),
+    (r"mapping\.shape\.heads\.(\d+)\.", r"mapping_network_nerf.nerf_w\1."),
+    (r"mapping\.appearance\.heads\.(\d+)\.", lambda m: f"mapping_network_inr.inr_w{layer(m[1])}."),
+    (r"mapping\.shape\.(base\.)?", "mapping_network_nerf.base_net."),
+    (r"mapping\.appearance\.(base\.)?", "mapping_network_inr.base_net."),
     (r"mapping\.colour\.", "nerf_rgb_mapping."),
     (r"inr\.blocks\.(\d+)\.first\.", lambda m: f"inr_net.network.{side(m[1])}.mod1."),
     (r"inr\.blocks\.(\d+)\.second\.", lambda m: f"inr_net.network.{side(m[1])}.mod2."),
@@ -60,6 +63,11 @@ EXPERIMENTS_V1 = ["cips3d/ffhq256_v1", "cips3d/afhq128", "cips3d/afhqcat256"]
 def side(index: str | int) -> int:
     """The published name of our block or level of this number."""
     return 4 * 2 ** int(index)
+
+
+def layer(index: str | int) -> str:
+    """The published name of a layer of the deep network, two in each block."""
+    return f"{side(int(index) // 2)}_{int(index) % 2}"
 
 
 def tower(name: str) -> str:
