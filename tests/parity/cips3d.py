@@ -443,7 +443,7 @@ def render(case: Case) -> None:
             again = replay(numbers, size, one_by_one=staged)
             camera = generator.cameras(count, again)
             in_parts = generator.render(styles, camera, resolution=size, draws=again, density_noise=noise)
-            assert torch.allclose(in_parts.image, rendered.image, atol=1e-5)
+            assert torch.allclose(in_parts.image, rendered.image, atol=1e-4)  # as for images that were recorded
 
 
 def with_means(generator: Generator, draws: Recorded) -> Recorded:
@@ -698,9 +698,12 @@ def losses(case: Case) -> None:
             (judged_real,) = judged_real
             penalties = torch.zeros_like(judged_real)
         sum(terms.values()).backward()
-        case.compare(f"{block}.D.fake_images", fake)
+        order = torch.arange(len(fake))
+        if gan.stage.batch_split == 2 and not gan.auxiliary:  # the published program swaps quarters then
+            order = order.view(2, 2, -1).transpose(0, 1).flatten()
+        case.compare(f"{block}.D.fake_images", fake[order])
         case.compare(f"{block}.D.r_preds", judged_real.detach())
-        case.compare(f"{block}.D.g_preds", judged_fake.detach())
+        case.compare(f"{block}.D.g_preds", judged_fake[order].detach())
         compare_relative(case, f"{block}.D.grad_penalty", penalties, 1e-3, each=True)
         compare_relative(case, f"{block}.D.d_loss", sum(terms.values()), 1e-4, each=True)
         compare_gradients(case, f"{block}.D", gan.discriminator, DISCRIMINATOR, names["D"])
