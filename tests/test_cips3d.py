@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from tests.tiny import Pictures
 from zoo.cips3d import (
@@ -37,6 +37,7 @@ from zoo.layers.diffaugment import cutout, cutout_side, diffaugment, largest_shi
 from zoo.losses import judged_real, r1_penalty
 from zoo.paths import CONFIGS
 from zoo.render import GaussianPoses, Importance, Shifted, Volume
+from zoo.verbs import read_experiment
 from zoo.weights.bundle import build, load_bundle, save_bundle
 from zoo.weights.cips3d import UNUSED
 
@@ -64,10 +65,10 @@ def build_gan(cls: type[CIPS3D] = CIPS3D, **kwargs) -> CIPS3D:
     return cls(build_generator(), Discriminator(*towers), adam, adam, **kwargs)
 
 
-def train(gan: CIPS3D, steps: int, folder: Path) -> CIPS3D:
+def train(gan: CIPS3D, steps: int, folder: Path, data: Dataset | None = None) -> CIPS3D:
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     where = {"accelerator": "cpu", "default_root_dir": folder, "enable_model_summary": False}
-    pl.Trainer(max_steps=steps, **where, **quiet).fit(gan, DataLoader(Pictures(8, 40, None), 4))
+    pl.Trainer(max_steps=steps, **where, **quiet).fit(gan, DataLoader(data or Pictures(8, 40, None), 4))
     return gan
 
 
@@ -529,3 +530,36 @@ def test_weights_that_are_not_there(tmp_path, experiment, capsys) -> None:
     words = ["convert", str(tmp_path / "generator.pth"), str(tmp_path / "out"), "--experiment", experiment]
     assert main([*words, "--license", "unknown", "--weights", "ema"]) == 2
     assert "There is no G_ema.pth beside" in capsys.readouterr().err
+
+
+# 512 x 512
+
+
+def test_a_step_at_512_with_gradients_for_few_rays(tmp_path) -> None:
+    """The stage of cips3d/ffhq512, with narrow networks."""
+    config = read_experiment("cips3d/ffhq512")["model"]["init_args"]
+    (of,) = config["stages"]
+    assert of["gradient_rays"] == 512 * 512 // 4 and config["generator"]["init_args"]["resolution"] == 512
+    torch.manual_seed(0)
+    plain = build_generator()
+    volume = Volume(Shifted(0.88, 1.12, 3))
+    generator = Generator(plain.field, plain.inr, plain.mapping, volume, plain.poses, resolution=512)
+    stage = Stage(**{**of, "augment": diffaugment, "frozen": tuple(of["frozen"]), "gradient_rays": 4096})
+    adam = partial(torch.optim.Adam, lr=1e-2, betas=(0.0, 0.99))
+    judge = Discriminator(Tower([4] * 8), Tower([4] * 8, shrink_first=True))
+    gan = Recorded(generator, judge, adam, adam, {"slow": Average(0.5)}, stages=[stage])
+    gan.loss_g = Kept(gan.loss_g)
+    train(gan, 1, tmp_path, Pictures(512, 1, None))
+    assert gan.loss_g.shapes == [(1, 3, 512, 512)]  # whole pictures are judged
+    assert gan.seen[0]["moved"] == {"inr", "mapping"}
+
+
+class Kept:
+    """A loss that remembers the shapes of what it was given."""
+
+    def __init__(self, loss) -> None:
+        self.loss, self.shapes = loss, []
+
+    def __call__(self, fake: Tensor, draws) -> dict[str, Tensor]:
+        self.shapes.append(tuple(fake.shape))
+        return self.loss(fake, draws)
