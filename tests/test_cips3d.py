@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, Dataset
 from tests.tiny import Pictures
 from zoo.cips3d import (
     CIPS3D,
-    Blur,
     Discriminator,
     FilmSiren,
     Generator,
@@ -34,12 +33,12 @@ from zoo.cli import main
 from zoo.draws import RayDraws, SampleDraws, TrainingDraws
 from zoo.gan import Average
 from zoo.layers.diffaugment import cutout, cutout_side, diffaugment, largest_shift, translation
+from zoo.layers.towers import Blur
 from zoo.losses import judged_real, r1_penalty
 from zoo.paths import CONFIGS
 from zoo.render import GaussianPoses, Importance, Shifted, Volume
 from zoo.verbs import read_experiment
-from zoo.weights.bundle import build, load_bundle, save_bundle
-from zoo.weights.cips3d import UNUSED
+from zoo.weights.bundle import UNUSED, build, load_bundle, save_bundle
 
 PAGE = CONFIGS / "cips3d" / "README.md"
 WHOSE = ("shape", "appearance")
@@ -530,6 +529,14 @@ def test_weights_that_are_not_there(tmp_path, experiment, capsys) -> None:
     words = ["convert", str(tmp_path / "generator.pth"), str(tmp_path / "out"), "--experiment", experiment]
     assert main([*words, "--license", "unknown", "--weights", "ema"]) == 2
     assert "There is no G_ema.pth beside" in capsys.readouterr().err
+
+
+def test_styles_of_single_layers_are_not_lost_silently(tmp_path, experiment, capsys) -> None:
+    state = torch.load(RUN / "G_ema.pth", weights_only=True)
+    torch.save(state | {"mapping_network_nerf.nerf_w0.0.weight": torch.zeros(12, 12)}, tmp_path / "generator.pth")
+    words = ["convert", str(tmp_path / "generator.pth"), str(tmp_path / "out"), "--experiment", experiment]
+    assert main([*words, "--license", "unknown"]) == 2
+    assert "styles of single layers (head_layers)" in capsys.readouterr().err
 
 
 # 512 x 512

@@ -22,11 +22,13 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, leaky_relu, linear
+from torch.nn.functional import avg_pool2d, leaky_relu
 
 from zoo.draws import Draws, RayDraws, SampleDraws
 from zoo.gan import GAN, Average, OptimizerFactory, frozen, set_learning_rate
 from zoo.generator import BaseGenerator
+from zoo.layers.stylegan2 import normalised, with_deviation
+from zoo.layers.towers import PASSING, EqualConv, EqualLinear, Passing, ResidualBlock, real_and_r1
 from zoo.losses import judged_fake, judged_real, r1_penalty
 from zoo.precision import Precision
 from zoo.render import (
@@ -41,6 +43,7 @@ from zoo.render import (
     through,
     to_map,
 )
+from zoo.stages import current, falling, in_order, rising
 
 
 class Latent(NamedTuple):
@@ -310,7 +313,7 @@ class MappingNetwork(nn.Sequential):
         self.latent_dim, self.style_dim, self.style_shape = latent_dim, style_dim, (style_dim,)
 
     def forward(self, z: Tensor) -> Tensor:
-        return super().forward(z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt())
+        return super().forward(normalised(z))
 
 
 class Mapping(nn.Module):
@@ -526,136 +529,7 @@ def pieces(total: int, length: int) -> list[slice]:
     return [slice(start, start + length) for start in range(0, total, length)]
 
 
-# Discriminators: towers of StyleGAN2's residual blocks
-
-
-class Blur(torch.autograd.Function):
-    """Filters every channel with [1, 3, 3, 1] both ways, with zeros around, and scales; differentiable without end.
-
-    The gradient of a convolution with groups, differentiated again, is many times slower than what it computes.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: float, padding: int, stride: int, transposed: bool = False) -> Tensor:
-        ctx.how = scale, padding, stride, transposed
-        line = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=x.dtype, device=x.device) / 8
-        kernel = (line[:, None] * line * scale).expand(x.shape[1], 1, 4, 4)
-        filtered = conv_transpose2d if transposed else conv2d
-        with torch.autocast(x.device.type, enabled=False):
-            return filtered(x, kernel, padding=padding, stride=stride, groups=x.shape[1])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        *how, transposed = ctx.how
-        return Blur.apply(gradient, *how, not transposed), None, None, None, None
-
-
-class Passing:
-    """How biases and activations act on what passes through a tower."""
-
-    def shift(self, x: Tensor, bias: Tensor) -> Tensor:
-        """Add a bias [C] to features [B, C, ...]. May overwrite x."""
-        return x.add_(bias.view(-1, *[1] * (x.dim() - 2)))
-
-    def bend(self, x: Tensor) -> Tensor:
-        """Leaky ReLU. May overwrite x."""
-        return leaky_relu(x, 0.2, inplace=True)
-
-
-class Remembering(Passing):
-    """Remembers on which side of each leaky ReLU everything passed."""
-
-    def __init__(self) -> None:
-        self.sides: list[Tensor] = []
-
-    def bend(self, x: Tensor) -> Tensor:
-        y = super().bend(x)
-        self.sides.append(y.detach() > 0)
-        return y
-
-
-class PassingAgain(Passing):
-    """Passes every leaky ReLU on the side where other images did: a tower is then a linear function and a constant.
-
-    Args:
-        sides: as they were remembered, in order.
-        weights: of the constants, one for each image [B].
-    """
-
-    def __init__(self, sides: list[Tensor], weights: Tensor) -> None:
-        self.sides, self.weights = iter(sides), weights
-
-    def shift(self, x: Tensor, bias: Tensor) -> Tensor:
-        return x + torch.outer(self.weights, bias).view(*x.shape[:2], *[1] * (x.dim() - 2))
-
-    def bend(self, x: Tensor) -> Tensor:
-        return torch.where(next(self.sides), x, 0.2 * x)
-
-
-PASSING = Passing()
-
-
-class EqualConv(nn.Module):
-    """A convolution whose weights are standard normal and scaled when used; a bias only where there is an activation.
-
-    What is scaled is the input, which is smaller than the weights, and need not be kept.
-
-    Args:
-        kernel: side.
-        shrink: blur, and halve the resolution.
-        activation: a leaky ReLU.
-        gain: of the result; StyleGAN2's after an activation is sqrt(2).
-    """
-
-    def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        kernel: int,
-        shrink: bool = False,
-        activation: bool = True,
-        gain: float = math.sqrt(2),
-    ) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(channels_out, channels_in, kernel, kernel))
-        self.bias = nn.Parameter(torch.zeros(channels_out)) if activation else None
-        self.kernel, self.shrink, self.gain = kernel, shrink, gain
-        self.scale = gain / math.sqrt(channels_in * kernel**2)  # an activation scales with its input
-
-    def forward(self, x: Tensor, passing: Passing = PASSING) -> Tensor:
-        if not self.shrink:
-            x = conv2d(x * self.scale, self.weight, padding=self.kernel // 2)
-        elif self.kernel == 1:  # what the stride leaves out needs no blur either
-            x = conv2d(Blur.apply(x, self.scale, 1, 2), self.weight)
-        else:
-            x = conv2d(Blur.apply(x, self.scale, 2, 1), self.weight, stride=2)
-        return x if self.bias is None else passing.bend(passing.shift(x, self.bias * self.gain))
-
-
-class EqualLinear(nn.Module):
-    """A linear layer whose weights are standard normal and scaled when used."""
-
-    def __init__(self, dim_in: int, dim_out: int) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.randn(dim_out, dim_in)), nn.Parameter(torch.zeros(dim_out))
-        self.scale = 1 / math.sqrt(dim_in)
-
-    def forward(self, x: Tensor, passing: Passing = PASSING, gain: float = 1.0) -> Tensor:
-        return passing.shift(linear(x * (self.scale * gain), self.weight), self.bias * gain)
-
-
-class Block(nn.Module):
-    """Residual block that halves the resolution, in its first or in its second convolution."""
-
-    def __init__(self, channels_in: int, channels_out: int, shrink_first: bool) -> None:
-        super().__init__()
-        # The sum of both ways is divided by sqrt(2), here beforehand.
-        self.first = EqualConv(channels_in, channels_in, 3, shrink=shrink_first)
-        self.second = EqualConv(channels_in, channels_out, 3, shrink=not shrink_first, gain=1.0)
-        self.skip = EqualConv(channels_in, channels_out, 1, shrink=True, activation=False, gain=math.sqrt(0.5))
-
-    def forward(self, x: Tensor, passing: Passing = PASSING) -> Tensor:
-        return self.second(self.first(x, passing), passing) + self.skip(x)
+# Discriminators: towers of StyleGAN2's residual blocks, see ``zoo.layers.towers``
 
 
 class Tower(nn.Module):
@@ -663,7 +537,7 @@ class Tower(nn.Module):
 
     Args:
         channels: widths of the levels, from 4x4 upwards.
-        shrink_first: where blocks halve the resolution, see ``Block``.
+        shrink_first: where blocks halve the resolution, see ``zoo.layers.towers.ResidualBlock``.
         group: images whose spread is shown to the last convolution; 0 for no such thing.
     """
 
@@ -673,7 +547,7 @@ class Tower(nn.Module):
             raise ValueError("The spread of a group of one image is nothing: give a group of 2 or more, or 0.")
         self.group = group
         self.from_rgb = nn.ModuleList(EqualConv(3, c, 1) for c in channels)
-        self.blocks = nn.ModuleList(Block(i, o, shrink_first) for o, i in itertools.pairwise(channels))
+        self.blocks = nn.ModuleList(ResidualBlock(i, o, shrink_first) for o, i in itertools.pairwise(channels))
         self.final = EqualConv(channels[0] + (group > 0), channels[0], 3)
         self.dense = EqualLinear(16 * channels[0], channels[0])
         self.score = EqualLinear(channels[0], 1)
@@ -696,18 +570,9 @@ class Tower(nn.Module):
             if i == level - 1 and alpha < 1:
                 x = alpha * x + (1 - alpha) * self.from_rgb[i](avg_pool2d(images, 2), passing)
         if self.group:
-            x = torch.cat([x, spread(x, self.group)], dim=1)
+            x = with_deviation(x, self.group)
         x = self.dense(self.final(x, passing).flatten(1), passing, gain=math.sqrt(2))
         return self.score(passing.bend(x), passing)
-
-
-def spread(x: Tensor, group: int) -> Tensor:
-    """One channel [B, 1, H, W]: the mean standard deviation over groups of the batch (Karras 2018, section 3)."""
-    size = min(len(x), group)
-    if len(x) % size:
-        raise ValueError(f"A batch of {len(x)} cannot be split into groups of {size}.")
-    deviation = (x.unflatten(0, (size, -1)).var(0, unbiased=False) + 1e-8).sqrt()
-    return deviation.mean((1, 2, 3)).repeat(size)[:, None, None, None].expand(-1, 1, *x.shape[2:])
 
 
 Augment = Callable[[Tensor, Draws], Any]
@@ -758,45 +623,6 @@ class Discriminator(nn.Module):
         if augment is not None:
             parts = [augment(part, draws) for part in parts]
         return list(zip(towers, parts, strict=True))
-
-
-def real_and_r1(
-    images: Tensor, shares: list[tuple[Tower, Tensor]], alpha: float, r1_weight: float
-) -> tuple[Tensor, Tensor]:
-    """What discriminators pay for real images, and R1 times a weight: the first with the gradient of the sum of both.
-
-    Between two bends of its leaky ReLUs a tower T is linear but for a constant, and so must the augmentation be. The
-    gradient of R1 = |g|^2, g = T'(x), is that of T' times the fixed vector 2 g; that of a loss L is that of T(x) times
-    the fixed number L'. The sum of both is one linear pass of L' x + 2 g, with the constant weighted by L', past the
-    same bends: no second derivatives, and half the memory.
-
-    Args:
-        images: requires a gradient, [B, 3, H, H].
-        shares: what each tower sees of them.
-        alpha: see ``Tower``.
-        r1_weight: of the mean squared length of a score's gradient.
-    """
-    passes, scores, slopes = [Remembering() for _ in shares], [], []
-    for (tower, part), passing in zip(shares, passes, strict=True):
-        part = part.detach().requires_grad_()
-        with frozen(tower):
-            scores.append(tower(part, alpha, passing))
-        slopes += torch.autograd.grad(scores[-1].sum(), part)
-    scores = torch.cat(scores).detach().requires_grad_()
-    real = judged_real(scores)
-    (for_scores,) = torch.autograd.grad(real, scores)
-
-    slopes = [slope.requires_grad_() for slope in slopes]
-    (gradient,) = torch.autograd.grad([part for _, part in shares], images, slopes, create_graph=True)
-    r1 = r1_weight * gradient.square().flatten(1).sum(1).mean()
-    for_slopes = torch.autograd.grad(r1, slopes)
-
-    combined = 0
-    split = for_scores.split([len(part) for _, part in shares])
-    for (tower, part), passing, own, added in zip(shares, passes, split, for_slopes, strict=True):
-        linear_in = part.detach() * own[..., None, None] + added
-        combined = combined + tower(linear_in, alpha, PassingAgain(passing.sides, own[:, 0])).sum()
-    return real.detach() + combined - combined.detach(), r1.detach()
 
 
 # Training
@@ -864,10 +690,7 @@ class CIPS3D(GAN):
     ) -> None:
         super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision, max_skips)
         self.r1_weight, self.r1_every, self.clip_norm = r1_weight, r1_every, clip_norm
-        self.stages = stages or [Stage()]
-        if self.stages[0].start != 0 or any(a.start >= b.start for a, b in itertools.pairwise(self.stages)):
-            starts = ", ".join(str(stage.start) for stage in self.stages)
-            raise ValueError(f"Stages must start at 0 and then ever later, not at {starts}.")
+        self.stages = in_order(stages or [Stage()])
         parts = dict(generator.named_modules())
         if unknown := sorted({part for stage in self.stages for part in stage.frozen if part not in parts}):
             raise ValueError(f"The generator has no parts to freeze named {', '.join(unknown)}; it has 'field', ...")
@@ -967,7 +790,7 @@ class CIPS3D(GAN):
     @property
     def stage(self) -> Stage:
         """The stage of this iteration."""
-        return [stage for stage in self.stages if stage.start <= self.iterations][-1]
+        return current(self.stages, self.iterations)
 
     @property
     def since_start(self) -> int:
@@ -983,11 +806,9 @@ class CIPS3D(GAN):
     @property
     def alpha(self) -> float:
         """Share of the newest resolution in the discriminators' blend."""
-        fade = self.stage.fade_iterations
-        return min(1.0, self.since_start / fade) if fade else 1.0
+        return rising(self.since_start, self.stage.fade_iterations)
 
     @property
     def density_noise(self) -> float:
         """Standard deviation of the noise on raw densities."""
-        noise = self.stage.noise_iterations
-        return max(0.0, 1 - self.since_start / noise) if noise else 0.0
+        return falling(self.since_start, self.stage.noise_iterations)

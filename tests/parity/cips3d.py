@@ -59,7 +59,9 @@ from zoo.render import (
     white,
 )
 from zoo.weights import cips3d
-from zoo.weights.cips3d import DISCRIMINATOR, GENERATOR, UNUSED, from_published, published_name, to_published
+from zoo.weights.bundle import UNUSED
+from zoo.weights.cips3d import DISCRIMINATOR, GENERATOR
+from zoo.weights.names import from_published, published_name, to_published
 from zoo.weights.read import Place, read
 
 
