@@ -16,8 +16,7 @@ B batch, R rays, S samples, N = R S points, C channels, H image side
 import itertools
 import math
 from collections.abc import Callable
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -42,6 +41,7 @@ from zoo.render import (
     pixel_corners,
     through,
     to_map,
+    with_samples,
 )
 from zoo.stages import current, falling, in_order, rising
 
@@ -507,21 +507,6 @@ class Generator(BaseGenerator):
     def condition(self, styles: Styles) -> list[tuple[Tensor, Tensor]]:
         """Frequencies and phases of the sine layers."""
         return self.field.modulate(styles)
-
-
-def with_samples(volume: Renderer, samples: int) -> Renderer:
-    """The same renderer with another number of samples along a ray, and as many again where it refines them.
-
-    Raises:
-        ValueError: it has no such numbers.
-    """
-    parts = {name: part for name in ("depths", "fine") if (part := getattr(volume, name, None)) is not None}
-    if "depths" not in parts or not all(hasattr(part, "samples") for part in parts.values()):
-        raise ValueError("This renderer's samples cannot be told: leave samples out, or use zoo.render.Volume.")
-    changed = copy(volume)
-    for name, part in parts.items():
-        setattr(changed, name, replace(part, samples=samples))
-    return changed
 
 
 def pieces(total: int, length: int) -> list[slice]:
