@@ -13,12 +13,11 @@ import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from tests.tiny import Pictures
 from zoo.cips3d import (
     CIPS3D,
-    Blur,
     Discriminator,
     FilmSiren,
     Generator,
@@ -28,17 +27,18 @@ from zoo.cips3d import (
     Scaled,
     Stage,
     Tower,
-    swap_layers,
 )
+from zoo.cips3d_extras import Heads, swap_layers
 from zoo.cli import main
 from zoo.draws import RayDraws, SampleDraws, TrainingDraws
 from zoo.gan import Average
 from zoo.layers.diffaugment import cutout, cutout_side, diffaugment, largest_shift, translation
+from zoo.layers.towers import Blur
 from zoo.losses import judged_real, r1_penalty
 from zoo.paths import CONFIGS
 from zoo.render import GaussianPoses, Importance, Shifted, Volume
-from zoo.weights.bundle import build, load_bundle, save_bundle
-from zoo.weights.cips3d import UNUSED
+from zoo.verbs import read_experiment
+from zoo.weights.bundle import UNUSED, build, load_bundle, save_bundle
 
 PAGE = CONFIGS / "cips3d" / "README.md"
 WHOSE = ("shape", "appearance")
@@ -64,10 +64,10 @@ def build_gan(cls: type[CIPS3D] = CIPS3D, **kwargs) -> CIPS3D:
     return cls(build_generator(), Discriminator(*towers), adam, adam, **kwargs)
 
 
-def train(gan: CIPS3D, steps: int, folder: Path) -> CIPS3D:
+def train(gan: CIPS3D, steps: int, folder: Path, data: Dataset | None = None) -> CIPS3D:
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     where = {"accelerator": "cpu", "default_root_dir": folder, "enable_model_summary": False}
-    pl.Trainer(max_steps=steps, **where, **quiet).fit(gan, DataLoader(Pictures(8, 40, None), 4))
+    pl.Trainer(max_steps=steps, **where, **quiet).fit(gan, DataLoader(data or Pictures(8, 40, None), 4))
     return gan
 
 
@@ -260,6 +260,26 @@ def test_what_hits_nothing_starts_with_the_colour_that_was_asked_for(rgb_dim: in
     assert torch.allclose(generator.auxiliary(nothing).tanh(), torch.tensor(0.9))
 
 
+def test_layers_can_have_styles_of_their_own() -> None:
+    plain = build_generator()
+    torch.manual_seed(1)
+    shape = Heads(MappingNetwork(3, 9, 2), 5, ["0", "1", "colour"], num_layers=2)
+    appearance = Heads(MappingNetwork(4, 6, 1, True, True), 7, [str(i) for i in range(10)], norm_out=True)
+    generator = Generator(plain.field, plain.inr, Mapping(shape, appearance), plain.volume, plain.poses)
+    draws = TrainingDraws(0, 0)
+    latent, camera = generator.latents(2, draws), generator.cameras(2, None)
+    styles = generator.prepare().map(latent, truncation=0.5)
+    assert styles.shape.shape == styles.colour.shape == (2, 3, 5) and styles.appearance.shape == (2, 10, 7)
+    assert torch.allclose(generator.map(latent, truncation=0.0).appearance[0], generator.mean_appearance[0])
+    image = generator.render(styles, camera, resolution=4)
+    for name, i, same in (("shape", 2, True), ("colour", 2, False), ("appearance", 9, False)):
+        other = getattr(styles, name).clone()
+        other[:, i] += 1
+        changed = generator.render(styles._replace(**{name: other}), camera, resolution=4)
+        assert torch.equal(changed.image, image.image) == same  # the last shape style is only the features'
+        assert torch.equal(changed.opacity, image.opacity)
+
+
 # Discriminator
 
 
@@ -373,6 +393,22 @@ def test_what_the_schedules_say() -> None:
     assert gan.density_noise == 0 and gan.auxiliary
 
 
+def test_slices_of_a_batch_add_up(tmp_path) -> None:
+    gan = build_gan(stages=[Stage(batch_split=2)])
+    real, asked = torch.zeros(4, 3, 8, 8), []
+    gan.generator.field.register_forward_hook(lambda _, inputs, __: asked.append(len(inputs[0].t)))
+    fake = gan.fakes(real, TrainingDraws(0, 0))
+    assert fake.shape == (8, 3, 8, 8) and set(asked) == {2}
+    draws = TrainingDraws(0, 0)
+    pairs = [gan.generate(latent, real, draws) for latent in gan.slices(real, draws)]
+    assert torch.equal(fake, torch.cat([pairs[0][0], pairs[1][0], pairs[0][1], pairs[1][1]]))  # towers take halves
+
+    judged = []
+    gan.loss_g = lambda fake, draws: judged.append(fake) or {"fake": fake.mean()}
+    train(gan, 1, tmp_path)
+    assert [len(fake) for fake in judged] == [4, 4]
+
+
 def test_r1_is_paid_when_it_is_due() -> None:
     gan = build_gan(r1_every=3)
     real = torch.rand(2, 3, 8, 8)
@@ -441,12 +477,12 @@ def test_a_stage_has_samples_of_its_own() -> None:
     for iteration, expected in ((0, {4}), (1, {7})):
         gan.iterations = iteration
         asked.clear()
-        gan.generate(torch.zeros(2, 3, 4, 4), TrainingDraws(0, iteration, 0))
+        gan.fakes(torch.zeros(2, 3, 4, 4), TrainingDraws(0, iteration, 0))
         assert set(asked) == expected
     assert generator.volume.depths.samples == generator.volume.fine.samples == 4
     generator.volume = nn.Identity()
     with pytest.raises(ValueError, match="leave samples out"):
-        gan.generate(torch.zeros(2, 3, 4, 4), TrainingDraws(0, 1, 0))
+        gan.fakes(torch.zeros(2, 3, 4, 4), TrainingDraws(0, 1, 0))
 
 
 # Networks that do not fit each other
@@ -493,3 +529,44 @@ def test_weights_that_are_not_there(tmp_path, experiment, capsys) -> None:
     words = ["convert", str(tmp_path / "generator.pth"), str(tmp_path / "out"), "--experiment", experiment]
     assert main([*words, "--license", "unknown", "--weights", "ema"]) == 2
     assert "There is no G_ema.pth beside" in capsys.readouterr().err
+
+
+def test_styles_of_single_layers_are_not_lost_silently(tmp_path, experiment, capsys) -> None:
+    state = torch.load(RUN / "G_ema.pth", weights_only=True)
+    torch.save(state | {"mapping_network_nerf.nerf_w0.0.weight": torch.zeros(12, 12)}, tmp_path / "generator.pth")
+    words = ["convert", str(tmp_path / "generator.pth"), str(tmp_path / "out"), "--experiment", experiment]
+    assert main([*words, "--license", "unknown"]) == 2
+    assert "styles of single layers (head_layers)" in capsys.readouterr().err
+
+
+# 512 x 512
+
+
+def test_a_step_at_512_with_gradients_for_few_rays(tmp_path) -> None:
+    """The stage of cips3d/ffhq512, with narrow networks."""
+    config = read_experiment("cips3d/ffhq512")["model"]["init_args"]
+    (of,) = config["stages"]
+    assert of["gradient_rays"] == 512 * 512 // 4 and config["generator"]["init_args"]["resolution"] == 512
+    torch.manual_seed(0)
+    plain = build_generator()
+    volume = Volume(Shifted(0.88, 1.12, 3))
+    generator = Generator(plain.field, plain.inr, plain.mapping, volume, plain.poses, resolution=512)
+    stage = Stage(**{**of, "augment": diffaugment, "frozen": tuple(of["frozen"]), "gradient_rays": 4096})
+    adam = partial(torch.optim.Adam, lr=1e-2, betas=(0.0, 0.99))
+    judge = Discriminator(Tower([4] * 8), Tower([4] * 8, shrink_first=True))
+    gan = Recorded(generator, judge, adam, adam, {"slow": Average(0.5)}, stages=[stage])
+    gan.loss_g = Kept(gan.loss_g)
+    train(gan, 1, tmp_path, Pictures(512, 1, None))
+    assert gan.loss_g.shapes == [(1, 3, 512, 512)]  # whole pictures are judged
+    assert gan.seen[0]["moved"] == {"inr", "mapping"}
+
+
+class Kept:
+    """A loss that remembers the shapes of what it was given."""
+
+    def __init__(self, loss) -> None:
+        self.loss, self.shapes = loss, []
+
+    def __call__(self, fake: Tensor, draws) -> dict[str, Tensor]:
+        self.shapes.append(tuple(fake.shape))
+        return self.loss(fake, draws)

@@ -16,17 +16,18 @@ B batch, R rays, S samples, N = R S points, C channels, H image side
 import itertools
 import math
 from collections.abc import Callable
-from copy import copy, deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, leaky_relu, linear
+from torch.nn.functional import avg_pool2d, leaky_relu
 
 from zoo.draws import Draws, RayDraws, SampleDraws
 from zoo.gan import GAN, Average, OptimizerFactory, frozen, set_learning_rate
 from zoo.generator import BaseGenerator
+from zoo.layers.stylegan2 import normalised, with_deviation
+from zoo.layers.towers import PASSING, EqualConv, EqualLinear, Passing, ResidualBlock, real_and_r1
 from zoo.losses import judged_fake, judged_real, r1_penalty
 from zoo.precision import Precision
 from zoo.render import (
@@ -40,7 +41,9 @@ from zoo.render import (
     pixel_corners,
     through,
     to_map,
+    with_samples,
 )
+from zoo.stages import current, falling, in_order, rising
 
 
 class Latent(NamedTuple):
@@ -51,11 +54,19 @@ class Latent(NamedTuple):
 
 
 class Styles(NamedTuple):
-    """Mapped codes: of the field's density and, the same in most generators, of its features; of the appearance."""
+    """Mapped codes: of the field's density and, the same in most generators, of its features; of the appearance.
+
+    Each is the same for all layers [B, C], or has one for every layer [B, L, C].
+    """
 
     shape: Tensor
     colour: Tensor
     appearance: Tensor
+
+
+def of_layer(style: Tensor, i: int) -> Tensor:
+    """The style [B, C] of a layer, from one of ``Styles``."""
+    return style if style.dim() == 2 else style[:, i]
 
 
 # Shape: a shallow radiance field (section 3.1)
@@ -116,7 +127,8 @@ class FilmSiren(nn.Module):
 
     def modulate(self, styles: Styles) -> list[tuple[Tensor, Tensor]]:
         """Frequencies and phases of all sine layers for B styles, see ``FilmLayer.modulate``."""
-        return [*(layer.modulate(styles.shape) for layer in self.layers), self.colour_sine.modulate(styles.colour)]
+        trunk = [layer.modulate(of_layer(styles.shape, i)) for i, layer in enumerate(self.layers)]
+        return [*trunk, self.colour_sine.modulate(of_layer(styles.colour, -1))]
 
     def forward(self, samples: Samples, sines: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Raw density [B, R, S, 1] and features [B, R, S, C]; the view direction plays no part.
@@ -185,9 +197,9 @@ class InrBlock(nn.Module):
             self.to_rgb = nn.Linear(dim_out, rgb_dim)
             init_readout(self.to_rgb, 100)
 
-    def modulate(self, style: Tensor) -> tuple[Tensor, Tensor]:
-        """The weights of both layers."""
-        return self.first.modulate(style), self.second.modulate(style)
+    def modulate(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights of both layers, from the style of each."""
+        return self.first.modulate(first), self.second.modulate(second)
 
     def forward(self, x: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
         y = leaky_relu(torch.bmm(x, weights[0]), 0.2, inplace=True)
@@ -244,8 +256,10 @@ class Inr(nn.Module):
         return own if self.final is None else [self.final]
 
     def modulate(self, style: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """All weights of B styles [B, C], once per image."""
-        return [block.modulate(style) for block in self.blocks]
+        """All weights of B styles, see ``Styles``; once per image."""
+        return [
+            block.modulate(of_layer(style, 2 * i), of_layer(style, 2 * i + 1)) for i, block in enumerate(self.blocks)
+        ]
 
     def forward(self, x: Tensor, weights: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Colours in [-1, 1] [B, R, 3] of features [B, R, C]."""
@@ -266,6 +280,20 @@ def init_readout(layer: nn.Linear, divisor: float) -> None:
 # Mapping networks
 
 
+def linear_layers(widths: list[int], norm_hidden: bool = False, norm_out: bool = False) -> list[nn.Module]:
+    """Linear layers from width to width with leaky ReLUs between them, and normalisations (LayerNorm) after them."""
+    layers: list[nn.Module] = []
+    for i, (dim_in, dim_out) in enumerate(itertools.pairwise(widths)):
+        layers.append(nn.Linear(dim_in, dim_out))
+        nn.init.kaiming_normal_(layers[-1].weight, a=0.2, nonlinearity="leaky_relu")
+        is_last = i == len(widths) - 2
+        if norm_out if is_last else norm_hidden:
+            layers.append(nn.LayerNorm(dim_out))
+        if not is_last:
+            layers.append(nn.LeakyReLU(0.2))
+    return layers
+
+
 class MappingNetwork(nn.Sequential):
     """z, brought to length one per number, to a style: linear layers with leaky ReLUs between them.
 
@@ -280,35 +308,27 @@ class MappingNetwork(nn.Sequential):
     def __init__(
         self, latent_dim: int, style_dim: int, num_layers: int, norm_hidden: bool = False, norm_out: bool = False
     ) -> None:
-        layers: list[nn.Module] = []
-        for i in range(num_layers):
-            layers.append(nn.Linear(latent_dim if i == 0 else style_dim, style_dim))
-            nn.init.kaiming_normal_(layers[-1].weight, a=0.2, nonlinearity="leaky_relu")
-            is_last = i == num_layers - 1
-            if norm_out if is_last else norm_hidden:
-                layers.append(nn.LayerNorm(style_dim))
-            if not is_last:
-                layers.append(nn.LeakyReLU(0.2))
-        super().__init__(*layers)
-        self.latent_dim, self.style_dim = latent_dim, style_dim
+        widths = [latent_dim, *[style_dim] * num_layers]
+        super().__init__(*linear_layers(widths, norm_hidden, norm_out))
+        self.latent_dim, self.style_dim, self.style_shape = latent_dim, style_dim, (style_dim,)
 
     def forward(self, z: Tensor) -> Tensor:
-        return super().forward(z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt())
+        return super().forward(normalised(z))
 
 
 class Mapping(nn.Module):
     """Both mapping networks.
 
     Args:
-        shape, appearance: from their latents.
+        shape, appearance: from their latents; also ``zoo.cips3d_extras.Heads``.
         features_from: whose style the field's features have: the shape's (released generators), or the appearance's
             through a linear layer, so that the field's colours follow the appearance (``generator_v1``).
     """
 
     def __init__(
         self,
-        shape: MappingNetwork,
-        appearance: MappingNetwork,
+        shape: nn.Module,
+        appearance: nn.Module,
         features_from: Literal["shape", "appearance"] = "shape",
     ) -> None:
         super().__init__()
@@ -377,9 +397,10 @@ class Generator(BaseGenerator):
             for layers in ([self.auxiliary], inr.readouts()):
                 for layer in layers:
                     nn.init.constant_(layer.bias, math.atanh(empty) / len(layers))
-        widths = Styles(mapping.shape.style_dim, mapping.shape.style_dim, mapping.appearance.style_dim)
-        for name, width in zip(Styles._fields, widths, strict=True):
-            self.register_buffer(f"mean_{name}", torch.full((1, width), torch.nan))
+        colour = mapping.shape.style_shape if mapping.colour is None else (mapping.shape.style_dim,)
+        shapes = Styles(mapping.shape.style_shape, colour, mapping.appearance.style_shape)
+        for name, shape in shapes._asdict().items():
+            self.register_buffer(f"mean_{name}", torch.full((1, *shape), torch.nan))
 
     def latents(self, n: int, draws: Draws) -> Latent:
         """n latents."""
@@ -397,7 +418,7 @@ class Generator(BaseGenerator):
 
     @torch.no_grad()
     def mean_styles(self) -> Styles:
-        """Mean styles [1, C], over 10,000 fixed latents unless they are stored with the weights."""
+        """Mean styles [1, ...], over 10,000 fixed latents unless they are stored with the weights."""
         stored = Styles(self.mean_shape, self.mean_colour, self.mean_appearance)
         if not any(mean.isnan().any() for mean in stored):
             return stored
@@ -488,174 +509,12 @@ class Generator(BaseGenerator):
         return self.field.modulate(styles)
 
 
-def with_samples(volume: Renderer, samples: int) -> Renderer:
-    """The same renderer with another number of samples along a ray, and as many again where it refines them.
-
-    Raises:
-        ValueError: it has no such numbers.
-    """
-    parts = {name: part for name in ("depths", "fine") if (part := getattr(volume, name, None)) is not None}
-    if "depths" not in parts or not all(hasattr(part, "samples") for part in parts.values()):
-        raise ValueError("This renderer's samples cannot be told: leave samples out, or use zoo.render.Volume.")
-    changed = copy(volume)
-    for name, part in parts.items():
-        setattr(changed, name, replace(part, samples=samples))
-    return changed
-
-
 def pieces(total: int, length: int) -> list[slice]:
     """Slices of at most this length that cover the whole."""
     return [slice(start, start + length) for start in range(0, total, length)]
 
 
-@torch.no_grad()
-def swap_layers(source: Generator, target: Generator, blocks: list[int], share: float = 0.5) -> Generator:
-    """A generator with the shape and styles of one and some appearance layers of another (section 4.4, stylisation).
-
-    Args:
-        source: what all else comes from; not changed.
-        target: usually finetuned from it on other images.
-        blocks: of the deep network, which become (1 - share) source + share target.
-        share: of the target.
-    """
-    mixed = deepcopy(source)
-    for i in blocks:
-        theirs = target.inr.blocks[i].parameters()
-        for mine, other in zip(mixed.inr.blocks[i].parameters(), theirs, strict=True):
-            mine.copy_((1 - share) * mine + share * other)
-    return mixed
-
-
-# Discriminators: towers of StyleGAN2's residual blocks
-
-
-class Blur(torch.autograd.Function):
-    """Filters every channel with [1, 3, 3, 1] both ways, with zeros around, and scales; differentiable without end.
-
-    The gradient of a convolution with groups, differentiated again, is many times slower than what it computes.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: float, padding: int, stride: int, transposed: bool = False) -> Tensor:
-        ctx.how = scale, padding, stride, transposed
-        line = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=x.dtype, device=x.device) / 8
-        kernel = (line[:, None] * line * scale).expand(x.shape[1], 1, 4, 4)
-        filtered = conv_transpose2d if transposed else conv2d
-        with torch.autocast(x.device.type, enabled=False):
-            return filtered(x, kernel, padding=padding, stride=stride, groups=x.shape[1])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        *how, transposed = ctx.how
-        return Blur.apply(gradient, *how, not transposed), None, None, None, None
-
-
-class Passing:
-    """How biases and activations act on what passes through a tower."""
-
-    def shift(self, x: Tensor, bias: Tensor) -> Tensor:
-        """Add a bias [C] to features [B, C, ...]. May overwrite x."""
-        return x.add_(bias.view(-1, *[1] * (x.dim() - 2)))
-
-    def bend(self, x: Tensor) -> Tensor:
-        """Leaky ReLU. May overwrite x."""
-        return leaky_relu(x, 0.2, inplace=True)
-
-
-class Remembering(Passing):
-    """Remembers on which side of each leaky ReLU everything passed."""
-
-    def __init__(self) -> None:
-        self.sides: list[Tensor] = []
-
-    def bend(self, x: Tensor) -> Tensor:
-        y = super().bend(x)
-        self.sides.append(y.detach() > 0)
-        return y
-
-
-class PassingAgain(Passing):
-    """Passes every leaky ReLU on the side where other images did: a tower is then a linear function and a constant.
-
-    Args:
-        sides: as they were remembered, in order.
-        weights: of the constants, one for each image [B].
-    """
-
-    def __init__(self, sides: list[Tensor], weights: Tensor) -> None:
-        self.sides, self.weights = iter(sides), weights
-
-    def shift(self, x: Tensor, bias: Tensor) -> Tensor:
-        return x + torch.outer(self.weights, bias).view(*x.shape[:2], *[1] * (x.dim() - 2))
-
-    def bend(self, x: Tensor) -> Tensor:
-        return torch.where(next(self.sides), x, 0.2 * x)
-
-
-PASSING = Passing()
-
-
-class EqualConv(nn.Module):
-    """A convolution whose weights are standard normal and scaled when used; a bias only where there is an activation.
-
-    What is scaled is the input, which is smaller than the weights, and need not be kept.
-
-    Args:
-        kernel: side.
-        shrink: blur, and halve the resolution.
-        activation: a leaky ReLU.
-        gain: of the result; StyleGAN2's after an activation is sqrt(2).
-    """
-
-    def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        kernel: int,
-        shrink: bool = False,
-        activation: bool = True,
-        gain: float = math.sqrt(2),
-    ) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(channels_out, channels_in, kernel, kernel))
-        self.bias = nn.Parameter(torch.zeros(channels_out)) if activation else None
-        self.kernel, self.shrink, self.gain = kernel, shrink, gain
-        self.scale = gain / math.sqrt(channels_in * kernel**2)  # an activation scales with its input
-
-    def forward(self, x: Tensor, passing: Passing = PASSING) -> Tensor:
-        if not self.shrink:
-            x = conv2d(x * self.scale, self.weight, padding=self.kernel // 2)
-        elif self.kernel == 1:  # what the stride leaves out needs no blur either
-            x = conv2d(Blur.apply(x, self.scale, 1, 2), self.weight)
-        else:
-            x = conv2d(Blur.apply(x, self.scale, 2, 1), self.weight, stride=2)
-        return x if self.bias is None else passing.bend(passing.shift(x, self.bias * self.gain))
-
-
-class EqualLinear(nn.Module):
-    """A linear layer whose weights are standard normal and scaled when used."""
-
-    def __init__(self, dim_in: int, dim_out: int) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.randn(dim_out, dim_in)), nn.Parameter(torch.zeros(dim_out))
-        self.scale = 1 / math.sqrt(dim_in)
-
-    def forward(self, x: Tensor, passing: Passing = PASSING, gain: float = 1.0) -> Tensor:
-        return passing.shift(linear(x * (self.scale * gain), self.weight), self.bias * gain)
-
-
-class Block(nn.Module):
-    """Residual block that halves the resolution, in its first or in its second convolution."""
-
-    def __init__(self, channels_in: int, channels_out: int, shrink_first: bool) -> None:
-        super().__init__()
-        # The sum of both ways is divided by sqrt(2), here beforehand.
-        self.first = EqualConv(channels_in, channels_in, 3, shrink=shrink_first)
-        self.second = EqualConv(channels_in, channels_out, 3, shrink=not shrink_first, gain=1.0)
-        self.skip = EqualConv(channels_in, channels_out, 1, shrink=True, activation=False, gain=math.sqrt(0.5))
-
-    def forward(self, x: Tensor, passing: Passing = PASSING) -> Tensor:
-        return self.second(self.first(x, passing), passing) + self.skip(x)
+# Discriminators: towers of StyleGAN2's residual blocks, see ``zoo.layers.towers``
 
 
 class Tower(nn.Module):
@@ -663,7 +522,7 @@ class Tower(nn.Module):
 
     Args:
         channels: widths of the levels, from 4x4 upwards.
-        shrink_first: where blocks halve the resolution, see ``Block``.
+        shrink_first: where blocks halve the resolution, see ``zoo.layers.towers.ResidualBlock``.
         group: images whose spread is shown to the last convolution; 0 for no such thing.
     """
 
@@ -673,7 +532,7 @@ class Tower(nn.Module):
             raise ValueError("The spread of a group of one image is nothing: give a group of 2 or more, or 0.")
         self.group = group
         self.from_rgb = nn.ModuleList(EqualConv(3, c, 1) for c in channels)
-        self.blocks = nn.ModuleList(Block(i, o, shrink_first) for o, i in itertools.pairwise(channels))
+        self.blocks = nn.ModuleList(ResidualBlock(i, o, shrink_first) for o, i in itertools.pairwise(channels))
         self.final = EqualConv(channels[0] + (group > 0), channels[0], 3)
         self.dense = EqualLinear(16 * channels[0], channels[0])
         self.score = EqualLinear(channels[0], 1)
@@ -696,18 +555,9 @@ class Tower(nn.Module):
             if i == level - 1 and alpha < 1:
                 x = alpha * x + (1 - alpha) * self.from_rgb[i](avg_pool2d(images, 2), passing)
         if self.group:
-            x = torch.cat([x, spread(x, self.group)], dim=1)
+            x = with_deviation(x, self.group)
         x = self.dense(self.final(x, passing).flatten(1), passing, gain=math.sqrt(2))
         return self.score(passing.bend(x), passing)
-
-
-def spread(x: Tensor, group: int) -> Tensor:
-    """One channel [B, 1, H, W]: the mean standard deviation over groups of the batch (Karras 2018, section 3)."""
-    size = min(len(x), group)
-    if len(x) % size:
-        raise ValueError(f"A batch of {len(x)} cannot be split into groups of {size}.")
-    deviation = (x.unflatten(0, (size, -1)).var(0, unbiased=False) + 1e-8).sqrt()
-    return deviation.mean((1, 2, 3)).repeat(size)[:, None, None, None].expand(-1, 1, *x.shape[2:])
 
 
 Augment = Callable[[Tensor, Draws], Any]
@@ -760,45 +610,6 @@ class Discriminator(nn.Module):
         return list(zip(towers, parts, strict=True))
 
 
-def real_and_r1(
-    images: Tensor, shares: list[tuple[Tower, Tensor]], alpha: float, r1_weight: float
-) -> tuple[Tensor, Tensor]:
-    """What discriminators pay for real images, and R1 times a weight: the first with the gradient of the sum of both.
-
-    Between two bends of its leaky ReLUs a tower T is linear but for a constant, and so must the augmentation be. The
-    gradient of R1 = |g|^2, g = T'(x), is that of T' times the fixed vector 2 g; that of a loss L is that of T(x) times
-    the fixed number L'. The sum of both is one linear pass of L' x + 2 g, with the constant weighted by L', past the
-    same bends: no second derivatives, and half the memory.
-
-    Args:
-        images: requires a gradient, [B, 3, H, H].
-        shares: what each tower sees of them.
-        alpha: see ``Tower``.
-        r1_weight: of the mean squared length of a score's gradient.
-    """
-    passes, scores, slopes = [Remembering() for _ in shares], [], []
-    for (tower, part), passing in zip(shares, passes, strict=True):
-        part = part.detach().requires_grad_()
-        with frozen(tower):
-            scores.append(tower(part, alpha, passing))
-        slopes += torch.autograd.grad(scores[-1].sum(), part)
-    scores = torch.cat(scores).detach().requires_grad_()
-    real = judged_real(scores)
-    (for_scores,) = torch.autograd.grad(real, scores)
-
-    slopes = [slope.requires_grad_() for slope in slopes]
-    (gradient,) = torch.autograd.grad([part for _, part in shares], images, slopes, create_graph=True)
-    r1 = r1_weight * gradient.square().flatten(1).sum(1).mean()
-    for_slopes = torch.autograd.grad(r1, slopes)
-
-    combined = 0
-    split = for_scores.split([len(part) for _, part in shares])
-    for (tower, part), passing, own, added in zip(shares, passes, split, for_slopes, strict=True):
-        linear_in = part.detach() * own[..., None, None] + added
-        combined = combined + tower(linear_in, alpha, PassingAgain(passing.sides, own[:, 0])).sum()
-    return real.detach() + combined - combined.detach(), r1.detach()
-
-
 # Training
 
 
@@ -815,6 +626,8 @@ class Stage:
         augment: changes what the discriminator sees, such as ``zoo.layers.diffaugment.diffaugment``.
         frozen: parts of the generator that don't learn, such as "field"; they start from the first average's.
         gradient_rays: the generator learns from so many rays of each image; None for all.
+        batch_split: slices of the batch that are generated one after the other, for memory; the generator's gradient is
+            their sum, as published.
         average_start: iterations before the averages follow.
         samples: along each ray in training, see ``Generator.render``; pictures to look at have the renderer's own.
     """
@@ -828,6 +641,7 @@ class Stage:
     augment: Augment | None = None
     frozen: tuple[str, ...] = ()
     gradient_rays: int | None = None
+    batch_split: int = 1
     average_start: int = 1000
     samples: int | None = None
 
@@ -861,10 +675,7 @@ class CIPS3D(GAN):
     ) -> None:
         super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision, max_skips)
         self.r1_weight, self.r1_every, self.clip_norm = r1_weight, r1_every, clip_norm
-        self.stages = stages or [Stage()]
-        if self.stages[0].start != 0 or any(a.start >= b.start for a, b in itertools.pairwise(self.stages)):
-            starts = ", ".join(str(stage.start) for stage in self.stages)
-            raise ValueError(f"Stages must start at 0 and then ever later, not at {starts}.")
+        self.stages = in_order(stages or [Stage()])
         parts = dict(generator.named_modules())
         if unknown := sorted({part for stage in self.stages for part in stage.frozen if part not in parts}):
             raise ValueError(f"The generator has no parts to freeze named {', '.join(unknown)}; it has 'field', ...")
@@ -879,15 +690,18 @@ class CIPS3D(GAN):
         self.freeze(stage)
 
         with torch.no_grad():
-            fake = self.generate(real, draws)
+            fake = self.fakes(real, draws)
         on_real = self.loss_real(real, draws)
         self.accumulate("loss_d", on_real, last=False)  # one after the other: half the memory
         on_real = {name: term.detach() for name, term in on_real.items()}
         self.minimise(optimizer_d, "loss_d", on_real | self.loss_fake(fake, draws), self.clip_norm)
 
+        *first, final = self.slices(real, draws)
         with frozen(self.discriminator):
-            fake = self.generate(real, draws)
-            self.minimise(optimizer_g, "loss_g", self.loss_g(fake, draws), self.clip_norm)
+            for latent in (*first, final):
+                fake = torch.cat(self.generate(latent, real, draws))
+                self.accumulate("loss_g", self.loss_g(fake, draws), last=latent is final)
+        self.step(optimizer_g, self.clip_norm)
 
         if self.since_start >= stage.average_start:
             for average in self.averages.values():
@@ -909,20 +723,28 @@ class CIPS3D(GAN):
         for part in stage.frozen:
             self.generator.get_submodule(part).requires_grad_(False)
 
-    def generate(self, like: Tensor, draws: Draws) -> Tensor:
-        """As many images as those given, as large, from random cameras; below them those of the field, if needed."""
-        latent = self.generator.latents(len(like), draws)
-        camera = self.generator.cameras(len(like), draws)
+    def slices(self, real: Tensor, draws: Draws) -> list[Latent]:
+        """Latents of as many images as there are real ones, in slices."""
+        latent = self.generator.latents(len(real), draws)
+        return [Latent(*parts) for parts in zip(*(z.chunk(self.stage.batch_split) for z in latent), strict=True)]
+
+    def generate(self, latent: Latent, like: Tensor, draws: Draws) -> list[Tensor]:
+        """Images from random cameras, as large as those given, and those of the field if needed."""
         rendered = self.generator(
             latent,
-            camera,
+            self.generator.cameras(len(latent.shape), draws),
             resolution=like.shape[-1],
             draws=draws,
             density_noise=self.density_noise,
             gradient_rays=self.stage.gradient_rays,
             samples=self.stage.samples,
         )
-        return torch.cat([rendered.image, rendered.raw]) if self.auxiliary else rendered.image
+        return [rendered.image, rendered.raw] if self.auxiliary else [rendered.image]
+
+    def fakes(self, real: Tensor, draws: Draws) -> Tensor:
+        """As many images as there are real ones; below them those of the field, if needed."""
+        slices = [self.generate(latent, real, draws) for latent in self.slices(real, draws)]
+        return torch.cat([torch.cat(parts) for parts in zip(*slices, strict=True)])
 
     def judge(self, images: Tensor, draws: Draws) -> Tensor:
         """Scores of both towers, or of the main one."""
@@ -953,7 +775,7 @@ class CIPS3D(GAN):
     @property
     def stage(self) -> Stage:
         """The stage of this iteration."""
-        return [stage for stage in self.stages if stage.start <= self.iterations][-1]
+        return current(self.stages, self.iterations)
 
     @property
     def since_start(self) -> int:
@@ -969,11 +791,9 @@ class CIPS3D(GAN):
     @property
     def alpha(self) -> float:
         """Share of the newest resolution in the discriminators' blend."""
-        fade = self.stage.fade_iterations
-        return min(1.0, self.since_start / fade) if fade else 1.0
+        return rising(self.since_start, self.stage.fade_iterations)
 
     @property
     def density_noise(self) -> float:
         """Standard deviation of the noise on raw densities."""
-        noise = self.stage.noise_iterations
-        return max(0.0, 1 - self.since_start / noise) if noise else 0.0
+        return falling(self.since_start, self.stage.noise_iterations)

@@ -40,6 +40,7 @@ from zoo.render import (
     through,
     to_map,
 )
+from zoo.stages import current, falling, in_order, rising
 
 
 class Latent(NamedTuple):
@@ -418,10 +419,8 @@ class PiGAN(GAN):
         self.r1_weight, self.latent_weight, self.angle_weight = r1_weight, latent_weight, angle_weight
         self.top_k_every, self.top_k_least = top_k_every, top_k_least
         self.noise_iterations, self.fade_iterations = noise_iterations, fade_iterations
-        self.clip_norm, self.stages, self.slices, self.mapping_lr = clip_norm, stages or [Stage()], slices, mapping_lr
-        if self.stages[0].start != 0 or any(a.start >= b.start for a, b in itertools.pairwise(self.stages)):
-            starts = ", ".join(str(stage.start) for stage in self.stages)
-            raise ValueError(f"Stages must start at 0 and then ever later, not at {starts}.")
+        self.clip_norm, self.slices, self.mapping_lr = clip_norm, slices, mapping_lr
+        self.stages = in_order(stages or [Stage()])
 
     def configure_optimizers(self) -> list[Optimizer]:
         field, mapping = self.generator.field.parameters(), self.generator.mapping.parameters()
@@ -499,16 +498,14 @@ class PiGAN(GAN):
     @property
     def stage(self) -> Stage:
         """The stage of this iteration."""
-        return [stage for stage in self.stages if stage.start <= self.iterations][-1]
+        return current(self.stages, self.iterations)
 
     @property
     def alpha(self) -> float:
         """Share of the newest resolution in the discriminator's blend."""
-        if not self.fade_iterations:
-            return 1.0
-        return min(1.0, (self.iterations - self.stage.start) / self.fade_iterations)
+        return rising(self.iterations - self.stage.start, self.fade_iterations)
 
     @property
     def density_noise(self) -> float:
         """Standard deviation of the noise on raw densities."""
-        return max(0.0, 1 - self.iterations / self.noise_iterations) if self.noise_iterations else 0.0
+        return falling(self.iterations, self.noise_iterations)

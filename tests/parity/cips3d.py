@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable
 from fnmatch import fnmatch
 from functools import partial
 from tempfile import TemporaryDirectory
@@ -26,15 +27,17 @@ from zoo.cips3d import (
     Stage,
     Styles,
     Tower,
-    swap_layers,
 )
+from zoo.cips3d_extras import Heads, swap_layers
 from zoo.gan import Average
 from zoo.layers.diffaugment import cutout_places, diffaugment, largest_shift
 from zoo.render import (
     Camera,
     FixedPoses,
     GaussianPoses,
+    HybridPoses,
     Importance,
+    Integrated,
     Orbit,
     Rays,
     Rendered,
@@ -56,8 +59,21 @@ from zoo.render import (
     white,
 )
 from zoo.weights import cips3d
-from zoo.weights.cips3d import DISCRIMINATOR, GENERATOR, UNUSED, from_published, published_name, to_published
+from zoo.weights.bundle import UNUSED
+from zoo.weights.cips3d import DISCRIMINATOR, GENERATOR
+from zoo.weights.names import from_published, published_name, to_published
 from zoo.weights.read import Place, read
+
+
+class UntossedPoses(HybridPoses):
+    """The published coin is Python's own; where it was not recorded, the numbers tell: uniform ones are in [0, 1)."""
+
+    def angles(self, n: int, draws: Replay) -> tuple[Tensor, Tensor]:
+        if not draws.queues.get("pose_kind"):
+            numbers = torch.cat([draws.queues[name][0].flatten() for name in ("yaw", "pitch")])
+            draws.queues["pose_kind"] = [torch.tensor(0.0 if bool(((numbers >= 0) & (numbers < 1)).all()) else 1.0)]
+        return super().angles(n, draws)
+
 
 POSES = {
     "uniform": UniformPoses,
@@ -65,6 +81,7 @@ POSES = {
     "normal": GaussianPoses,
     "truncated_gaussian": TruncatedGaussianPoses,
     "spherical_uniform": SpherePoses,
+    "hybrid": UntossedPoses,
     "mean": FixedPoses,
 }
 
@@ -72,24 +89,35 @@ POSES = {
 # Networks
 
 
-def build_mapping(of: dict) -> MappingNetwork:
-    if of.get("head_layers"):
-        raise ValueError("Layers of one style alone (head_layers) are in no published generator, and not in ours.")
-    norms = of.get("add_norm", False), of.get("norm_out", False)
-    return MappingNetwork(of["z_dim"], of["hidden_dim"], of["base_layers"], *norms)
+def build_mapping(of: dict, style_dim: int, names: list[str]) -> nn.Module:
+    """A mapping network for layers with these names."""
+    layers, heads = of["base_layers"], of.get("head_layers", 0)
+    if layers < 1:
+        raise ValueError(
+            "A mapping without common layers takes a latent for every layer: base_layers must be 1 or more."
+        )
+    norm_hidden, norm_out = of.get("add_norm", False), of.get("norm_out", False)
+    if not heads:
+        return MappingNetwork(of["z_dim"], of["hidden_dim"], layers, norm_hidden, norm_out)
+    base = MappingNetwork(of["z_dim"], of["hidden_dim"], layers, norm_hidden, norm_out=norm_hidden)
+    return Heads(base, style_dim, names, heads, norm_out)
 
 
 def build_generator(of: dict, kind: str) -> Generator:
     """Our generator for the published constructor's arguments; nothing there reads the outermost ``z_dim``."""
-    field, inr = of["nerf_cfg"], of["inr_cfg"]
+    field = {"hidden_dim": 256, "hidden_layers": 2, "rgb_dim": 3, "style_dim": 512} | of["nerf_cfg"]
+    inr = {"hidden_dim": 256, "pre_rgb_dim": 32} | of["inr_cfg"] | {"input_dim": of["nerf_cfg"].get("rgb_dim", 3)}
     if field.get("in_dim", 3) != 3:
         raise ValueError(f"The published field is only ever asked at points: in_dim is 3, not {field['in_dim']}.")
+    if "v1" in kind and of["mapping_nerf_cfg"].get("head_layers", 0) + of["mapping_inr_cfg"].get("head_layers", 0):
+        raise ValueError("generator_v1 gives its features one style of the whole appearance: head_layers must be 0.")
+    shape_layers = [*map(str, range(field["hidden_layers"])), "colour"]
     return Generator(
         FilmSiren(field["hidden_dim"], field["hidden_layers"], field["rgb_dim"], field["style_dim"]),
-        Inr(inr["input_dim"], inr["hidden_dim"], inr["style_dim"], rgb_dim=inr.get("pre_rgb_dim", 3)),
+        Inr(inr["input_dim"], inr["hidden_dim"], inr["style_dim"], rgb_dim=inr["pre_rgb_dim"]),
         Mapping(
-            build_mapping(of["mapping_nerf_cfg"]),
-            build_mapping(of["mapping_inr_cfg"]),
+            build_mapping(of["mapping_nerf_cfg"], field["style_dim"], shape_layers),
+            build_mapping(of["mapping_inr_cfg"], inr["style_dim"], [str(i) for i in range(18)]),
             "appearance" if "v1" in kind else "shape",
         ),
         Volume(Shifted(0.88, 1.12, 4)),
@@ -114,7 +142,11 @@ def load_discriminator(case: Case, of: dict, prefix: str, group: int | None = No
     main, auxiliary = tower_widths(of)
     judge = Discriminator(Tower(main, of.get("first_downsample", False), group), Tower(auxiliary, True, group))
     state = from_published(case.weights(prefix), list(judge.state_dict()), DISCRIMINATOR)
-    assert all(n.endswith(".down_blur.kernel") for n in state if n.startswith(UNUSED))
+    # The published towers have an entrance for every resolution, even beyond their largest one.
+    largest = of.get("max_size", 1024)
+    for name in (n for n in state if n.startswith(UNUSED) and not n.endswith(".down_blur.kernel")):
+        entrance = re.search(r"_disc\.conv_in\.(\d+)\.", name)
+        assert entrance and int(entrance[1]) > largest, f"nothing reads {name}"
     judge.load_state_dict({n: t for n, t in state.items() if not n.startswith(UNUSED)})
     return judge
 
@@ -153,7 +185,9 @@ def build_volume(options: dict) -> Volume:
 def build_poses(of: dict) -> Orbit:
     """Our distribution of cameras for the published forward call's arguments."""
     means = of.get("h_mean", math.pi / 2), of.get("v_mean", math.pi / 2)
-    kind = POSES[of["sample_dist"]]
+    kind = POSES.get(of.get("sample_dist"))
+    if kind is None:
+        raise ValueError(f"The published program has no sample_dist {of.get('sample_dist')}, only {', '.join(POSES)}.")
     return kind(means[0], of["h_stddev"], means[1], of["v_stddev"], radius=of.get("r", 1.0), fov_deg=of.get("fov", 12))
 
 
@@ -168,6 +202,7 @@ DRAWS = {
     "pitch_draw": "pitch",
     "yaw_truncnormal": "yaw",
     "pitch_truncnormal": "pitch",
+    "hybrid_u": "pose_kind",
     "ray_permutation": "gradient_rays",
     "coarse_noise": "coarse_density_noise",
     "fine_u": "importance",
@@ -180,6 +215,7 @@ DRAWS = {
     "cutout_row": "cutout_row",
     "cutout_col": "cutout_column",
 }
+BY_IMAGE = ("gradient_rays", "yaw", "pitch", "pose_kind")
 BY_RAY = ("coarse_density_noise", "importance", "final_density_noise")
 Recorded = list[tuple[str, Tensor]]
 
@@ -188,7 +224,10 @@ def recorded(case: Case, block: str) -> Recorded:
     """The random numbers of a block under our names, in the published order."""
     start = f"{block}.draw."
     names = sorted((n for n in case.inputs if n.startswith(start)), key=lambda n: int(n[len(start) :].split(".")[0]))
-    return [(DRAWS[name.rsplit(".", 1)[1]], case.inputs[name]) for name in names]
+    kinds = [name.rsplit(".", 1)[1] for name in names]
+    if unknown := sorted({kind for kind in kinds if kind not in DRAWS}):
+        raise ValueError(f"Draws of the published program with no name here: {', '.join(unknown)} in {block}.")
+    return [(DRAWS[kind], case.inputs[name]) for kind, name in zip(kinds, names, strict=True)]
 
 
 def replay(draws: Recorded, size: int, one_by_one: bool = False) -> Replay:
@@ -201,7 +240,7 @@ def replay(draws: Recorded, size: int, one_by_one: bool = False) -> Replay:
     for name, numbers in draws:
         if name == "jitter":
             calls.append({"jitter": [numbers]})
-        elif calls and name in (*BY_RAY, "gradient_rays", "yaw", "pitch"):
+        elif calls and name in (*BY_RAY, *BY_IMAGE):
             calls[-1].setdefault(name, []).append(numbers)
         else:
             ours.append((name, as_uniform(name, numbers, size)))
@@ -233,8 +272,14 @@ def as_uniform(name: str, numbers: Tensor, size: int) -> Tensor:
     return (numbers + 0.5) / cutout_places(size) if name.startswith("cutout") else numbers
 
 
-# Where draws of noise are recorded, but not their standard deviation, it was found by comparing.
-UNTOLD_NOISE = {"partial_grad": 0.2, "sampling": 0.4}
+def untold_noise(told: float | None, is_noisy: bool, distance: Callable[[float], Tensor]) -> float:
+    """The standard deviation of density noise; where its draws are recorded, but it is not, the one that fits best.
+
+    One number cannot make all outputs of a case agree.
+    """
+    if told is not None or not is_noisy:
+        return told or 0.0
+    return min((0.05 * i for i in range(1, 41)), key=lambda noise: distance(noise).abs().max().item())
 
 
 # Comparisons
@@ -317,12 +362,21 @@ def render(case: Case) -> None:
     generator = load_generator(case, case.config["generator"], case.config["generator_class"])
     for block, scenario in case.config["scenarios"].items():
         options = scenario["kwargs"]
+        if options.get("grad_points") is not None:
+            raise ValueError(
+                "Rendering without gradients knows no grad_points; such a case is of the kind partial_grad."
+            )
         generator.volume, generator.poses = build_volume(options), build_poses(options)
         generator.volume.fine = fine = Watched(generator.volume.fine) if generator.volume.fine else None
         generator.chunk = 10**9
         latent = Latent(case.inputs[f"{block}.z_nerf"], case.inputs[f"{block}.z_inr"])
         size, count, staged = options["img_size"], len(latent.shape), bool(options.get("forward_points"))
-        draws = replay(recorded(case, block), size, one_by_one=staged)
+        psi, numbers = options.get("psi", 1), recorded(case, block)
+        if psi < 1:
+            numbers = with_means(generator, numbers)
+        draws = replay(numbers, size, one_by_one=staged)
+        if scenario["call"] not in ("forward", "forward_camera_pos_and_lookup"):
+            raise ValueError(f"The published generator renders by forward or by camera, not by {scenario['call']}.")
         if scenario["call"] == "forward":
             yaw, pitch = generator.poses.angles(count, draws)
             camera = generator.poses.camera(yaw, pitch)
@@ -334,7 +388,7 @@ def render(case: Case) -> None:
         rgb = {f"rgb{i}": b.to_rgb for i, b in enumerate(generator.inr.blocks) if b.to_rgb is not None}
         modules = {"field": generator.field, "volume": generator.volume, "inr": generator.inr}
         heard = Heard(**modules, aux=generator.auxiliary, **inr, **rgb)
-        styles = generator.map(latent, truncation=min(options.get("psi", 1), 1))
+        styles = generator.map(latent, truncation=min(psi, 1))
         noise = options.get("nerf_noise", 0)
         rendered = generator.render(styles, camera, resolution=size, draws=draws, density_noise=noise)
         heard.stop()
@@ -388,10 +442,18 @@ def render(case: Case) -> None:
 
         generator.chunk = 7  # parts of an image give the same picture
         if scenario["call"] == "forward":
-            again = replay(recorded(case, block), size, one_by_one=staged)
+            again = replay(numbers, size, one_by_one=staged)
             camera = generator.cameras(count, again)
             in_parts = generator.render(styles, camera, resolution=size, draws=again, density_noise=noise)
-            assert torch.allclose(in_parts.image, rendered.image, atol=1e-5)
+            assert torch.allclose(in_parts.image, rendered.image, atol=1e-4)  # as for images that were recorded
+
+
+def with_means(generator: Generator, draws: Recorded) -> Recorded:
+    """Give a generator the mean styles of the first two draws, the published one's fresh latents; the other draws."""
+    (_, shape), (_, appearance), *rest = draws
+    means = Styles(*(style.mean(0, keepdim=True) for style in generator.mapping(Latent(shape, appearance))))
+    generator.mean_shape, generator.mean_colour, generator.mean_appearance = means
+    return rest
 
 
 def given_camera(case: Case, block: str, options: dict) -> Camera:
@@ -411,29 +473,39 @@ def looking(places: Tensor, ahead: Tensor, ups: Tensor | None = None) -> Tensor:
     )
 
 
+def partly(case: Case, block: str, generator: Generator, noise: float) -> tuple[Rendered, Tensor]:
+    """A picture of which some rays keep gradients, and its angles."""
+    size, draws = case.config["kwargs"]["img_size"], replay(recorded(case, block), case.config["kwargs"]["img_size"])
+    latent = Latent(case.inputs["z_nerf"], case.inputs["z_inr"])
+    yaw, pitch = generator.poses.angles(len(latent.shape), draws)
+    how = {"resolution": size, "draws": draws, "density_noise": noise, "gradient_rays": case.config["grad_points"]}
+    rendered = generator(latent, generator.poses.camera(yaw, pitch), **how)
+    return rendered, torch.cat([off_the_poles(pitch), yaw], dim=-1)
+
+
 def partial_grad(case: Case) -> None:
     config, options = case.config, case.config["kwargs"]
+    if options.get("psi", 1) < 1:
+        raise ValueError("Partial gradients were recorded without truncation: psi must be 1.")
     for block in dict.fromkeys(name.split(".")[0] for name in case.outputs):
         generator = load_generator(case, config["generator"], config["generator_class"])
         generator.volume, generator.poses = build_volume(options), build_poses(options)
-        latent = Latent(case.inputs["z_nerf"], case.inputs["z_inr"])
-        draws = replay(recorded(case, block), options["img_size"])
-        is_noisy = "final_density_noise" in draws.queues
-        yaw, pitch = generator.poses.angles(len(latent.shape), draws)
-        rendered = generator(
-            latent,
-            generator.poses.camera(yaw, pitch),
-            resolution=options["img_size"],
-            draws=draws,
-            density_noise=options.get("nerf_noise", UNTOLD_NOISE["partial_grad"] * is_noisy),
-            gradient_rays=config["grad_points"],
-        )
-        cotangent = case.inputs[f"{block}.cotangent"]
-        times = len(cotangent) // len(latent.shape)
+        for part in frozen_parts(config["generator_class"]):
+            generator.get_submodule(part).requires_grad_(False)
+        cotangent, theirs = case.inputs[f"{block}.cotangent"], case.outputs[f"{block}.img"]
+        times = len(cotangent) // len(case.inputs["z_nerf"])
+
+        def off(noise: float, block=block, generator=generator, theirs=theirs, times=times) -> Tensor:
+            with torch.no_grad():
+                image = pictures(partly(case, block, generator, noise)[0], {"return_aux_img": times == 2})
+            return image - theirs
+
+        is_noisy = any(name == "final_density_noise" for name, _ in recorded(case, block))
+        rendered, angles = partly(case, block, generator, untold_noise(options.get("nerf_noise"), is_noisy, off))
         image = pictures(rendered, {"return_aux_img": times == 2})
         (image * cotangent).sum().backward()
         case.compare(f"{block}.img", image.detach())
-        case.compare(f"{block}.pitch_yaw", torch.cat([off_the_poles(pitch), yaw], dim=-1).repeat(times, 1))
+        case.compare(f"{block}.pitch_yaw", angles.repeat(times, 1))
         compare_gradients(case, block, generator, GENERATOR, config["param_names"])
 
 
@@ -483,9 +555,13 @@ def integrate(case: Case, block: str) -> None:
     volume = build_volume(UNUSED_DEPTHS | flags)
     volume.depths = lambda rays, draws: Samples(*rays[:2], t)
     rays = Rays(torch.zeros(*t.shape[:2], 3), torch.tensor([0.0, 0.0, -1.0]).expand(*t.shape[:2], 3))
-    draws = Replay(recorded(case, block))
-    noise = case.config["integrate"].get("nerf_noise", UNTOLD_NOISE["sampling"]) if draws.queues else 0.0
-    result = volume(lambda samples, _: (raw, features), rays, None, draws, noise)
+    numbers = recorded(case, block)
+
+    def integrated(noise: float) -> Integrated:
+        return volume(lambda samples, _: (raw, features), rays, None, Replay(numbers), noise)
+
+    told, theirs = case.config["integrate"].get("nerf_noise"), case.outputs[f"{block}.weights"][..., 0]
+    result = integrated(untold_noise(told, bool(numbers), lambda noise: integrated(noise).weights - theirs))
     painted = result.features
     if "fill_weight" in block:  # a view of the published program, with the weights' sum for a colour
         painted = result.weights.sum(-1, keepdim=True).expand_as(painted)
@@ -497,10 +573,12 @@ def integrate(case: Case, block: str) -> None:
 @torch.no_grad()
 def discriminator(case: Case) -> None:
     of = case.config["discriminator"]
-    draws = recorded(case, "augment")
-    augmented_size = case.outputs["augment.img"].shape[-1]
-    image = case.inputs[f"img{augmented_size}"]
-    case.compare("augment.img", diffaugment(image, replay(draws, augmented_size)))
+    augmented_size = (
+        case.outputs["augment.img"].shape[-1] if "augment.img" in case.outputs else max(case.config["sizes"])
+    )
+    if "augment.img" in case.outputs:
+        draws, image = recorded(case, "augment"), case.inputs[f"img{augmented_size}"]
+        case.compare("augment.img", diffaugment(image, replay(draws, augmented_size)))
     for group in case.config["stddev_groups"]:
         judge = load_discriminator(case, of, f"discriminator_sg{group}.", group)
         for name in case.outputs:
@@ -509,12 +587,14 @@ def discriminator(case: Case) -> None:
                 image = case.inputs[f"img{size}"]
                 both = towers == "main_aux"
                 case.compare(name, judge(torch.cat([image, image.flip(-1)]) if both else image, float(alpha), both))
-        image = case.inputs[f"img{augmented_size}"]
-        draws = replay(recorded(case, f"diffaug_sg{group}"), augmented_size)
-        both = torch.cat([image, image.flip(-1)])
-        if f"diffaug_sg{group}.main_aux" in case.outputs:
-            case.compare(f"diffaug_sg{group}.main_aux", judge(both, 1.0, True, diffaugment, draws))
-            assert draws.used_up()
+        for towers in ("main", "main_aux"):
+            if f"diffaug_sg{group}.{towers}" in case.outputs:
+                image = case.inputs[f"img{augmented_size}"]
+                draws = replay(recorded(case, f"diffaug_sg{group}"), augmented_size)
+                both = towers == "main_aux"
+                images = torch.cat([image, image.flip(-1)]) if both else image
+                case.compare(f"diffaug_sg{group}.{towers}", judge(images, 1.0, both, diffaugment, draws))
+                assert draws.used_up()
         tower_features(case, f"sg{group}.feat", judge.main)
 
 
@@ -541,15 +621,26 @@ def tower_features(case: Case, block: str, tower: Tower) -> None:
         case.compare(name, ours[name.removeprefix(f"{block}.")])
 
 
-FROZEN = ("field", "mapping.shape", "auxiliary")
-FROZEN_V1 = ("field", "mapping", "auxiliary")
+def frozen_parts(kind: str) -> tuple[str, ...]:
+    """What does not learn in a published class of generators."""
+    if "freeze" not in kind:
+        return ()
+    return ("field", "mapping" if "v1" in kind else "mapping.shape", "auxiliary")
 
 
 def build_gan(case: Case, block: str, scenario: dict, cls: type[CIPS3D], **more) -> CIPS3D:
     """Our training for a published scenario."""
     cfg, kind = scenario["cfg"], scenario["gen"]
-    if cfg.get("batch_split", 1) != 1:
-        raise ValueError("The published program judges slices of a batch (batch_split) by the wrong tower: give 1.")
+    if cfg.get("batch_split", 1) not in (1, 2):
+        raise ValueError(
+            "The published program breaks off with more than two slices of a batch: batch_split is 1 or 2."
+        )
+    if cfg.get("use_amp_D") or cfg.get("use_amp_G"):
+        raise ValueError("The published numbers are those of float32: use_amp_D and use_amp_G must be off.")
+    if cfg["G_kwargs"].get("psi", 1) < 1:
+        raise ValueError("The published program never trains with truncated styles: psi must be 1.")
+    if cfg["img_size"] >= 256:
+        raise ValueError("From 256 pixels on, the published program draws in parts (forward_points) in one step only.")
     generator = load_generator(case, case.config["generator"], kind)
     generator.volume, generator.poses = build_volume(cfg["G_kwargs"]), build_poses(cfg["G_kwargs"])
     stage = Stage(
@@ -559,15 +650,20 @@ def build_gan(case: Case, block: str, scenario: dict, cls: type[CIPS3D], **more)
         fade_iterations=cfg["fade_steps"] if cfg["warmup_D"] else 0,
         noise_iterations=0 if cfg["nerf_noise_disable"] else 5000,
         augment=diffaugment if scenario["diffaug"] else None,
-        frozen=() if "freeze" not in kind else FROZEN_V1 if "v1" in kind else FROZEN,
+        frozen=frozen_parts(kind),
+        batch_split=cfg.get("batch_split", 1),
         gradient_rays=None if cfg.get("grad_points") is None else cfg["grad_points"] ** 2,  # pixels along a side
         average_start=scenario.get("ema_start_itr", 1000),
+    )
+    of = {"betas": cfg["betas"], "eps": 1e-8, "weight_decay": 0} | case.config.get("adam", {})
+    adam = partial(
+        torch.optim.Adam, betas=tuple(map(float, of["betas"])), eps=of["eps"], weight_decay=of["weight_decay"]
     )
     gan = cls(
         generator=generator,
         discriminator=load_discriminator(case, case.config["discriminator"], "discriminator."),
-        optimizer_g=partial(torch.optim.Adam, betas=tuple(map(float, cfg["betas"]))),
-        optimizer_d=partial(torch.optim.Adam, betas=tuple(map(float, cfg["betas"]))),
+        optimizer_g=adam,
+        optimizer_d=adam,
         r1_weight=cfg["r1_lambda"],
         r1_every=cfg["d_reg_every"],
         clip_norm=cfg["grad_clip"],
@@ -589,7 +685,7 @@ def losses(case: Case) -> None:
         case.compare(f"{block}.nerf_noise", gan.density_noise)
 
         with torch.no_grad():
-            fake = gan.generate(real, draws)
+            fake = gan.fakes(real, draws)
         judge = gan.judge = Watched(gan.judge)
         with patch.object(zoo.cips3d, "real_and_r1", Watched(zoo.cips3d.real_and_r1)) as penalised:
             terms = gan.loss_real(real, draws) | gan.loss_fake(fake, draws)
@@ -604,21 +700,26 @@ def losses(case: Case) -> None:
             (judged_real,) = judged_real
             penalties = torch.zeros_like(judged_real)
         sum(terms.values()).backward()
-        case.compare(f"{block}.D.fake_images", fake)
+        order = torch.arange(len(fake))
+        if gan.stage.batch_split == 2 and not gan.auxiliary:  # the published program swaps quarters then
+            order = order.view(2, 2, -1).transpose(0, 1).flatten()
+        case.compare(f"{block}.D.fake_images", fake[order])
         case.compare(f"{block}.D.r_preds", judged_real.detach())
-        case.compare(f"{block}.D.g_preds", judged_fake.detach())
+        case.compare(f"{block}.D.g_preds", judged_fake[order].detach())
         compare_relative(case, f"{block}.D.grad_penalty", penalties, 1e-3, each=True)
         compare_relative(case, f"{block}.D.d_loss", sum(terms.values()), 1e-4, each=True)
         compare_gradients(case, f"{block}.D", gan.discriminator, DISCRIMINATOR, names["D"])
 
         judge.calls.clear()
         gan.discriminator.requires_grad_(False)
-        fake = gan.generate(real, draws)
-        terms = gan.loss_g(fake, draws)
-        sum(terms.values()).backward()
+        slices = [gan.generate(latent, real, draws) for latent in gan.slices(real, draws)]
+        terms = [sum(gan.loss_g(torch.cat(parts), draws).values()) for parts in slices]
+        sum(terms).backward()
+        fake = torch.cat([torch.cat(parts) for parts in zip(*slices, strict=True)])
+        scores = [result.chunk(len(slices[0])) for _, result in judge.calls]
         case.compare(f"{block}.G.fake_images", fake.detach())
-        case.compare(f"{block}.G.g_preds", judge.calls[0][1].detach())
-        compare_relative(case, f"{block}.G.g_loss", sum(terms.values()), 1e-4, each=True)
+        case.compare(f"{block}.G.g_preds", torch.cat([torch.cat(p) for p in zip(*scores, strict=True)]).detach())
+        compare_relative(case, f"{block}.G.g_loss", terms[-1], 1e-4, each=True)  # the published loop keeps the last
         compare_gradients(case, f"{block}.G", gan.generator, GENERATOR, names["G"])
 
 
@@ -700,13 +801,11 @@ def truncation(case: Case) -> None:
             of = config["swap"][block]
             target = load_generator(case, config["generator"], config["generator_class"], "target.")
             used = swap_layers(generator, target, [int(math.log2(n)) - 2 for n in of["layers"]], of["gamma_target"])
-        psi = 1.0
-        if found := re.fullmatch(r"psi(\d)(\d*)", block):
+        psi = options.get("psi", 1.0)
+        if found := re.fullmatch(r"psi_?(\d)[._]?(\d*)", block):
             psi = float(f"{found[1]}.{found[2] or 0}")
         if psi < 1:
-            (_, shape), (_, appearance), *draws = draws
-            means = Styles(*(style.mean(0, keepdim=True) for style in used.mapping(Latent(shape, appearance))))
-            used.mean_shape, used.mean_colour, used.mean_appearance = means
+            draws = with_means(used, draws)
             case.compare(f"{block}.avg_w_nerf", used.mean_shape)
             case.compare(f"{block}.avg_w_inr", used.mean_appearance)
         used.volume, used.poses = build_volume(options), build_poses(options)
@@ -787,13 +886,16 @@ KINDS = {
 
 
 class ByPattern(dict):
-    """Reasons by patterns of names."""
+    """Entries by patterns of names."""
 
     def __contains__(self, name: object) -> bool:
-        return any(fnmatch(str(name), pattern) for pattern in self)
+        return self.get(str(name)) is not None
+
+    def get(self, name: str, default: object = None) -> object:
+        return next((value for pattern, value in self.items() if fnmatch(name, pattern)), default)
 
 
 # Outputs that our formulation does not have, by case, with the reason.
-ABSENT: dict[str, dict[str, str]] = {
-    "sampling": ByPattern({"path_*": "cameras of the published web demo; ours follow an orbit of their own"}),
-}
+ABSENT = ByPattern(
+    {"sampling*": ByPattern({"path_*": "cameras of the published web demo; ours follow an orbit of their own"})}
+)

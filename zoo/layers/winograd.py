@@ -12,7 +12,7 @@ from contextvars import ContextVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, pixel_shuffle, unfold
+from torch.nn.functional import conv2d, unfold
 
 LEAST = 128  # channels; with fewer the transforms cost more than they save
 
@@ -68,14 +68,16 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """As ``conv3x3``, for any channels; H and W must be multiples of four."""
+    """As ``conv3x3``, for any channels; H and W must be multiples of four.
+
+    All images of a batch go through each product together: the transformed kernels are four times as large as the
+    kernels, and reading them is what takes the time of small images.
+    """
     batch, channels, height, width = x.shape
-    out, count = len(weight), height * width // 16
-    tiles = unfold(x, 6, padding=1, stride=4).view(batch * channels, 36, count)
-    tiles = torch.bmm(both_ways(INPUT, x).expand(len(tiles), -1, -1), tiles).view(batch, channels, 36, count)
+    out, rows, columns = len(weight), height // 4, width // 4
+    tiles = unfold(x.transpose(0, 1).reshape(-1, 1, height, width), 6, padding=1, stride=4)  # [C B, 36, L]
+    tiles = (both_ways(INPUT, x) @ tiles.transpose(0, 1).flatten(1)).view(36, channels, -1)
     kernels = (both_ways(KERNEL, x) @ weight.flatten(2).flatten(0, 1).mT).view(36, out, channels)
-    products = torch.stack([torch.bmm(kernels, image.transpose(0, 1)) for image in tiles])  # [B, 36, K, L]
-    products = products.transpose(1, 2).reshape(batch * out, 36, count)
-    y = torch.bmm(both_ways(OUTPUT, x).expand(len(products), -1, -1), products)
-    y = pixel_shuffle(y.view(batch, out * 16, height // 4, width // 4), 4)
+    y = both_ways(OUTPUT, x) @ torch.bmm(kernels, tiles).flatten(1)  # [16, K B L]
+    y = y.view(4, 4, out, batch, rows, columns).permute(3, 2, 4, 0, 5, 1).reshape(batch, out, height, width)
     return y if bias is None else y + bias[:, None, None]

@@ -44,4 +44,4 @@ from zoo.render.depths import (
 )
 from zoo.render.query import Field, query
 from zoo.render.rays import Rays, pixel_centres, pixel_corners, through
-from zoo.render.volume import Integrated, Rendered, Renderer, Volume, expected_depth, to_map
+from zoo.render.volume import Integrated, Rendered, Renderer, Volume, expected_depth, to_map, with_samples

@@ -9,6 +9,8 @@ B batch, R rays, S samples, C channels
 """
 
 from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -119,6 +121,21 @@ class Volume(nn.Module):
         found = query(field, samples.take(hits), condition, self.chunk)
         at = (torch.arange(len(hits), device=hits.device)[:, None], hits)
         return tuple(x.new_zeros(*samples.t.shape, x.shape[-1]).index_put(at, x) for x in found)
+
+
+def with_samples(volume: Renderer, samples: int) -> Renderer:
+    """The same renderer with another number of samples along a ray, and as many again where it refines them.
+
+    Raises:
+        ValueError: it has no such numbers.
+    """
+    parts = {name: part for name in ("depths", "fine") if (part := getattr(volume, name, None)) is not None}
+    if "depths" not in parts or not all(hasattr(part, "samples") for part in parts.values()):
+        raise ValueError("This renderer's samples cannot be told: leave samples out, or use zoo.render.Volume.")
+    changed = copy(volume)
+    for name, part in parts.items():
+        setattr(changed, name, replace(part, samples=samples))
+    return changed
 
 
 def composited(weights: Tensor, features: Tensor) -> Tensor:

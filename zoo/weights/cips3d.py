@@ -11,10 +11,11 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from zoo.weights.bundle import UNUSED, Part, build, check_fit
+from zoo.weights.bundle import Part
 from zoo.weights.convert import Converted
+from zoo.weights.names import filled, to_published
 from zoo.weights.pickles import Record
 from zoo.weights.read import Contents, Place, class_name, is_module, module_state, read, tensors_in
 
@@ -28,8 +29,11 @@ GENERATOR = [
     (r"field\.colour_sine\.phase\.", "siren.color_layer_sine.bias_fc."),
     (r"field\.colour_sine\.", "siren.color_layer_sine."),
     (r"field\.colour\.", "siren.color_layer_linear.0."),
-    (r"mapping\.shape\.", "mapping_network_nerf.base_net."),
-    (r"mapping\.appearance\.", "mapping_network_inr.base_net."),
+    (r"mapping\.shape\.heads\.colour\.", "mapping_network_nerf.nerf_rgb."),
+    (r"mapping\.shape\.heads\.(\d+)\.", r"mapping_network_nerf.nerf_w\1."),
+    (r"mapping\.appearance\.heads\.(\d+)\.", lambda m: f"mapping_network_inr.inr_w{layer(m[1])}."),
+    (r"mapping\.shape\.(base\.)?", "mapping_network_nerf.base_net."),
+    (r"mapping\.appearance\.(base\.)?", "mapping_network_inr.base_net."),
     (r"mapping\.colour\.", "nerf_rgb_mapping."),
     (r"inr\.blocks\.(\d+)\.first\.", lambda m: f"inr_net.network.{side(m[1])}.mod1."),
     (r"inr\.blocks\.(\d+)\.second\.", lambda m: f"inr_net.network.{side(m[1])}.mod2."),
@@ -37,14 +41,15 @@ GENERATOR = [
     (r"inr\.final\.", "inr_net.tanh.0."),
     (r"auxiliary\.", "aux_to_rbg.0."),
 ]
+PARTS = {"weight": "equal_conv.weight", "bias": "flrelu.bias"}  # of a convolution
 DISCRIMINATOR = [
-    (r"(main|auxiliary)\.from_rgb\.(\d+)\.", lambda m: f"{tower(m[1])}.conv_in.{side(m[2])}."),
-    (r"(main|auxiliary)\.blocks\.(\d+)\.first\.", lambda m: f"{tower(m[1])}.convs.{2 * side(m[2])}.conv1."),
-    (r"(main|auxiliary)\.blocks\.(\d+)\.second\.", lambda m: f"{tower(m[1])}.convs.{2 * side(m[2])}.conv2."),
-    (r"(main|auxiliary)\.blocks\.(\d+)\.skip\.", lambda m: f"{tower(m[1])}.convs.{2 * side(m[2])}.skip."),
-    (r"(main|auxiliary)\.final\.", lambda m: f"{tower(m[1])}.final_conv."),
-    (r"(main|auxiliary)\.dense\.", lambda m: f"{tower(m[1])}.space_linear."),
-    (r"(main|auxiliary)\.score\.", lambda m: f"{tower(m[1])}.out_linear."),
+    (r"(\w+)\.from_rgb\.(\d+)\.(\w+)", lambda m: f"{tower(m[1])}.conv_in.{side(m[2])}.{PARTS[m[3]]}"),
+    (r"(\w+)\.blocks\.(\d+)\.first\.(\w+)", lambda m: f"{tower(m[1])}.convs.{2 * side(m[2])}.conv1.{PARTS[m[3]]}"),
+    (r"(\w+)\.blocks\.(\d+)\.second\.(\w+)", lambda m: f"{tower(m[1])}.convs.{2 * side(m[2])}.conv2.{PARTS[m[3]]}"),
+    (r"(\w+)\.blocks\.(\d+)\.skip\.(\w+)", lambda m: f"{tower(m[1])}.convs.{2 * side(m[2])}.skip.{PARTS[m[3]]}"),
+    (r"(\w+)\.final\.(\w+)", lambda m: f"{tower(m[1])}.final_conv.{PARTS[m[2]]}"),
+    (r"(\w+)\.dense\.", lambda m: f"{tower(m[1])}.space_linear."),
+    (r"(\w+)\.score\.", lambda m: f"{tower(m[1])}.out_linear."),
 ]
 GENERATORS = {"GeneratorNerfINR", "GeneratorNerfINR_freeze_NeRF"}
 DISCRIMINATORS = {"Discriminator_MultiScale_Aux"}
@@ -62,47 +67,14 @@ def side(index: str | int) -> int:
     return 4 * 2 ** int(index)
 
 
+def layer(index: str | int) -> str:
+    """The published name of a layer of the deep network, two in each block."""
+    return f"{side(int(index) // 2)}_{int(index) % 2}"
+
+
 def tower(name: str) -> str:
     """The published name of a tower."""
     return {"main": "main_disc", "auxiliary": "aux_disc"}[name]
-
-
-def published_name(name: str, table: list) -> str:
-    """The published name of one of our tensors."""
-    if name.startswith(UNUSED):
-        return name.removeprefix(UNUSED)
-    for pattern, to in table:
-        if re.match(pattern, name):
-            named = re.sub(pattern, to, name, count=1)
-            return with_parts(named) if table is DISCRIMINATOR else named
-    raise KeyError(f"'{name}' has no counterpart in the published CIPS-3D.")
-
-
-def with_parts(name: str) -> str:
-    """The full name of a convolution's tensor: its weight and its bias are in parts of their own."""
-    if re.search(r"\.(space|out)_linear\.", name):
-        return name
-    return re.sub(r"\.bias$", ".flrelu.bias", re.sub(r"\.weight$", ".equal_conv.weight", name))
-
-
-def from_published(state: dict[str, Tensor], names: list[str], table: list) -> dict[str, Tensor]:
-    """A published state dict under our names; what our network never reads is kept under ``unused.``.
-
-    Raises:
-        ValueError: a tensor that our network needs is not there.
-    """
-    state, ours = dict(state), {}
-    for name in names:
-        published = published_name(name, table)
-        if published not in state:
-            raise ValueError(f"The published state dict has no '{published}', which our '{name}' needs.")
-        ours[name] = state.pop(published)
-    return ours | {UNUSED + name: tensor for name, tensor in state.items()}
-
-
-def to_published(state: dict[str, Tensor], table: list) -> dict[str, Tensor]:
-    """The way back."""
-    return {published_name(name, table): tensor for name, tensor in state.items()}
 
 
 # Files
@@ -231,7 +203,16 @@ def count(state: dict[str, Tensor], pattern: str) -> int:
 
 
 def resized(config: dict[str, Any], state: dict[str, Tensor]) -> dict[str, Any]:
-    """A generator's config with the sizes of published tensors."""
+    """A generator's config with the sizes of published tensors.
+
+    Raises:
+        ValueError: tensors are missing, or there are some that no published experiment has.
+    """
+    if any(re.match(r"mapping_network_(nerf|inr)\.(nerf|inr)_", name) for name in state):
+        raise ValueError(
+            "The generator has styles of single layers (head_layers), which no published experiment has and "
+            "zoo convert does not read: load its tensors into a zoo.cips3d.Generator with zoo.cips3d_extras.Heads."
+        )
     config = deepcopy(config)
     args = config["init_args"]
     field, inr, mapping = (args[name].setdefault("init_args", {}) for name in ("field", "inr", "mapping"))
@@ -283,23 +264,3 @@ def tower_config(state: dict[str, Tensor], prefix: str) -> dict[str, Any]:
         "class_path": "zoo.cips3d.Tower",
         "init_args": {"channels": channels, "shrink_first": shrink_first, "group": group},
     }
-
-
-def filled(
-    config: dict[str, Any], state: dict[str, Tensor], table: list, place: Place
-) -> tuple[nn.Module, dict[str, Any], dict[str, Tensor]]:
-    """The network with these published tensors, its config, and the tensors that it never reads.
-
-    Raises:
-        ValueError: they do not fit the config.
-    """
-    with torch.device("meta"):  # a file that claims impossible sizes is found out before there is any memory
-        planned = build(config, nn.Module)
-    learned = [name for name in planned.state_dict() if not name.startswith("mean_")]
-    ours = from_published(state, learned, table)
-    unused = {name: tensor for name, tensor in ours.items() if name.startswith(UNUSED)}
-    used = {name: ours[name] for name in learned}
-    check_fit(planned, used | {n: t for n, t in planned.state_dict().items() if n not in used}, place)
-    network = build(config, nn.Module)
-    network.load_state_dict(used, strict=False)
-    return network, config, unused

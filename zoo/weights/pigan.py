@@ -10,11 +10,11 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from zoo.weights.bundle import UNUSED, Part, build, check_fit
+from zoo.weights.bundle import Part
 from zoo.weights.convert import Converted
-from zoo.weights.names import from_published, to_published
+from zoo.weights.names import filled, to_published
 from zoo.weights.pickles import Record
 from zoo.weights.read import (
     Contents,
@@ -231,23 +231,3 @@ def convert_discriminator(place: Place, contents: Contents) -> Converted:
     table = DISCRIMINATOR if DISCRIMINATORS[kind]["coordinates"] else PLAIN_DISCRIMINATOR
     card = {"system": "PiGAN", "weights": "discriminator", "iterations": attributes(contents.value).get("step")}
     return Converted(*filled(config, state, table, place), card, place.name)
-
-
-def filled(
-    config: dict[str, Any], state: dict[str, Tensor], table: list, place: Place
-) -> tuple[nn.Module, dict[str, Any], dict[str, Tensor]]:
-    """The network with these published tensors, its config, and the tensors that it never reads.
-
-    Raises:
-        ValueError: they do not fit the config.
-    """
-    with torch.device("meta"):  # a file that claims impossible sizes is found out before there is any memory
-        planned = build(config, nn.Module)
-    learned = [name for name in planned.state_dict() if not name.startswith("mean_")]
-    ours = from_published(state, learned, table)
-    unused = {name: tensor for name, tensor in ours.items() if name.startswith(UNUSED)}
-    used = {name: ours[name] for name in learned}
-    check_fit(planned, used | {n: t for n, t in planned.state_dict().items() if n not in used}, place)
-    network = build(config, nn.Module)
-    network.load_state_dict(used, strict=False)
-    return network, config, unused

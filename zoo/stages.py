@@ -1,0 +1,41 @@
+"""Curricula: stages that start at given iterations, and what rises or falls in them."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+
+class Starts(Protocol):
+    """Part of a curriculum."""
+
+    start: int  # its first iteration
+
+
+S = TypeVar("S", bound=Starts)
+
+
+def in_order(stages: Sequence[S]) -> list[S]:
+    """The stages, once that is checked.
+
+    Raises:
+        ValueError: they do not start one after the other, the first one at 0.
+    """
+    if stages[0].start != 0 or any(a.start >= b.start for a, b in itertools.pairwise(stages)):
+        starts = ", ".join(str(stage.start) for stage in stages)
+        raise ValueError(f"Stages must start at 0 and then ever later, not at {starts}.")
+    return list(stages)
+
+
+def current(stages: Sequence[S], iteration: int) -> S:
+    """The stage of an iteration."""
+    return [stage for stage in stages if stage.start <= iteration][-1]
+
+
+def rising(iterations: int, over: int) -> float:
+    """From 0 to 1 over so many iterations; 1 at once if over none."""
+    return min(1.0, iterations / over) if over else 1.0
+
+
+def falling(iterations: int, over: int) -> float:
+    """From 1 to 0 over so many iterations; 0 at once if over none."""
+    return max(0.0, 1 - iterations / over) if over else 0.0
