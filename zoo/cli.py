@@ -21,7 +21,8 @@ TRAINING = {
 VERBS = {
     "list": "names of weights and experiments",
     "sample": "draw a grid of samples from several sides, or one file per sample",
-    "orbit": "draw turning objects, image beside depth (GIF or WebP)",
+    "orbit": "film objects from all sides, image beside depth (GIF, WebP or MP4)",
+    "mesh": "write objects as coloured surfaces (PLY or GLB)",
     "evaluate": "score weights, or a folder of pictures, against real pictures",
     "leaderboard": "print the table of scores",
     "benchmark": "time rendering or training of an experiment",
