@@ -181,8 +181,9 @@ def vertex_colours(
     """Colours uint8 [N, 3] of vertices: means of the pictures that see them.
 
     A picture sees a vertex that faces it and has nothing denser than the level before it. It weighs as the square of
-    the cosine between normal and line of sight: what is seen from the side is blurred and mixed with what is behind.
-    A vertex that no picture sees, such as those below a car, gets the colour of the nearest one that is seen.
+    the cosine between normal and line of sight and as the fourth power of its opacity there: what is seen from the side
+    or is half transparent is mixed with what is behind. A vertex that no picture sees, such as those below a car, gets
+    the colour of the nearest one that is seen.
 
     Args:
         generator: for the rays of its pictures.
@@ -207,9 +208,14 @@ def vertex_colours(
             film = (2 * pixel_coordinates(shown, view, places) + 1) / shown.depth.shape[-1] - 1
             seen = ((facing > 0.1) & (film.abs() <= 1).all(-1)).nonzero()[:, 0]
             seen = seen[in_sight(grid, level, places[seen], towards[seen])]
-            colours = grid_sample(image[None], film[None, None, seen], padding_mode="border", align_corners=False)
-            weight = facing[seen, None].square()
-            total[seen] += weight * colours[0, :, 0].mT
+            colours, opacity = (
+                grid_sample(picture[None], film[None, None, seen], padding_mode="border", align_corners=False)[
+                    0, :, 0
+                ].mT
+                for picture in (image, shown.rendered.opacity[view])
+            )
+            weight = (facing[seen, None] * opacity.clamp(min=1e-3).square()).square()
+            total[seen] += weight * colours
             weights[seen] += weight
     seen = weights[:, 0] > 0
     if not seen.any():
