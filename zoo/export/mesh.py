@@ -182,8 +182,8 @@ def vertex_colours(
 
     A picture sees a vertex that faces it and has nothing denser than the level before it. It weighs as the square of
     the cosine between normal and line of sight and as the fourth power of its opacity there: what is seen from the side
-    or is half transparent is mixed with what is behind. A vertex that no picture sees, such as those below a car, gets
-    the colour of the nearest one that is seen.
+    or is half transparent is mixed with what is behind. A vertex that hardly any picture sees, less than 0.01 of
+    the one seen best, such as those below a car, gets the colour of the nearest one that is seen.
 
     Args:
         generator: for the rays of its pictures.
@@ -217,7 +217,7 @@ def vertex_colours(
             weight = (facing[seen, None] * opacity.clamp(min=1e-3).square()).square()
             total[seen] += weight * colours
             weights[seen] += weight
-    seen = weights[:, 0] > 0
+    seen = weights[:, 0] > 0.01 * weights.max()
     if not seen.any():
         raise ValueError("No picture shows any of this surface; take another --level.")
     colours = quantise(total[seen] / weights[seen]).numpy()
@@ -228,10 +228,10 @@ def vertex_colours(
 def in_sight(grid: Grid, level: float, places: Tensor, towards: Tensor) -> Tensor:
     """Whether from places [N, 3] of the surface on there is nothing denser than the level in these directions."""
     cell = float(grid.cell.max())
-    exits = torch.where(towards > 0, grid.high - places, grid.low - places) / torch.where(towards == 0, 1e-9, towards)
+    exits = torch.where(towards > 0, grid.high - places, grid.low - places) / torch.where(towards == 0, -1e-9, towards)
     free = []
     for start, direction, end in zip(*(x.split(4096) for x in (places, towards, exits.amin(-1))), strict=True):
-        line = torch.arange(2, float(end.max()) / cell + 1) * cell  # not the vertex's own cell
+        line = torch.arange(2, max(3, float(end.max()) / cell + 1)) * cell  # not the vertex's own cell
         ahead = grid.at(start[:, None] + line[:, None] * direction[:, None])
         free.append((ahead <= level).all(-1))
     return torch.cat(free) if free else torch.zeros(0, dtype=torch.bool)
