@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tests.analytic import Box, Sphere
 from tests.systems import SYSTEMS
 from tests.tiny import CONFIG
 from zoo.cli import main
+from zoo.draws import SampleDraws
 from zoo.export import mesh as meshes
 from zoo.export.mesh import Grid, check_target, density_grid, fitting_level, in_sight, mesh_of, save_mesh, surface
 from zoo.weights.bundle import build, save_bundle
@@ -50,7 +52,7 @@ def test_a_solid_has_its_surface_and_its_colours(solid):
     assert distance.abs().max() < cell
     assert found.is_watertight and found.is_winding_consistent
 
-    style = solid.map(solid.latents(1, meshes.SampleDraws(0, [3]))).z
+    style = solid.map(solid.latents(1, SampleDraws(0, [3]))).z
     expected = 127.5 * (1 + (0.7 * style + 0.3 * places).clamp(-1, 1))
     off = (torch.from_numpy(np.array(found.visual.vertex_colors))[:, :3] - expected).abs()
     seen = places[:, 1] > 0  # cameras are above
@@ -168,17 +170,33 @@ def test_missing_packages_say_what_to_install(monkeypatch):
         check_target(Path("a.ply"))
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_every_system_has_a_surface(system):
+def tiny(system: str, cells: int) -> tuple[nn.Module, Any, float]:
+    """A random generator, the styles of its turntable's first view, and a level."""
     for attempt in range(20):  # relu leaves some random fields empty
         torch.manual_seed(attempt)
         generator = build(SYSTEMS[system]()["model"]["init_args"]["generator"], nn.Module)
         with torch.no_grad():
-            latent, _ = generator.turntable(generator.latents(1, meshes.SampleDraws(0, [0])), 1)
+            latent, _ = generator.turntable(generator.latents(1, SampleDraws(0, [0])), 1)
             styles = generator.map(latent)
-            level = float(density_grid(generator, styles, 6).density.max()) / 2
+            level = float(density_grid(generator, styles, cells).density.max()) / 2
         if level > 0:
-            break
+            return generator, styles, level
+    raise AssertionError("twenty empty fields")
+
+
+def test_objects_lie_where_the_turntable_puts_them():
+    from zoo.giraffe_scenes import rotated, to_paper
+
+    generator, scene, level = tiny("giraffe", 12)
+    found = mesh_of(generator, 0, cells=12, level=level, views=2)
+    places = to_paper(torch.from_numpy(found.vertices.astype(np.float32)))[:, None] - scene.place
+    inside = rotated(places, scene.rotation.mT).abs() <= scene.scale + 0.3  # the sides of a cell
+    assert inside.all(-1).any(-1).all()
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_system_has_a_surface(system):
+    generator, _, level = tiny(system, 6)
     found = mesh_of(generator, 0, cells=6, level=level, views=3)
     low, high = generator.bounds.numpy()
     assert len(found.faces) > 0 and (found.vertices >= low - 1e-6).all() and (found.vertices <= high + 1e-6).all()
