@@ -51,7 +51,20 @@ def test_help_is_quick_and_imports_nothing_heavy():
 
 @pytest.mark.parametrize(
     "verb",
-    "fit sample orbit mesh evaluate leaderboard benchmark bundle convert list download push".split(),
+    [
+        "fit",
+        "sample",
+        "orbit",
+        "mesh",
+        "evaluate",
+        "leaderboard",
+        "benchmark",
+        "bundle",
+        "convert",
+        "list",
+        "download",
+        "push",
+    ],
 )
 def test_help_of_a_verb_imports_nothing_heavy(verb):
     code = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules)); from zoo.cli import main\n"
