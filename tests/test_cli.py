@@ -55,6 +55,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
         "fit",
         "sample",
         "orbit",
+        "mesh",
         "invert",
         "evaluate",
         "leaderboard",
@@ -115,6 +116,9 @@ def test_bundle_of_a_checkpoint_draws_the_same(run, tmp_path):
     source = str(run / "checkpoints" / "last.ckpt")
     assert main(["bundle", source, str(tmp_path / "b"), "--license", "MIT"]) == 0
     assert "| license | MIT |" in (tmp_path / "b" / "README.md").read_text()
+    assert main(["bundle", source, "--out", str(tmp_path / "named")]) == 0
+    assert main(["bundle", f"--out={tmp_path / 'again'}", "--checkpoint", source]) == 0
+    assert (tmp_path / "named" / "config.yaml").is_file() and (tmp_path / "again" / "config.yaml").is_file()
     for name, place in (("a.png", source), ("b.png", str(tmp_path / "b"))):
         main(["sample", place, "--out", str(tmp_path / name), "--seeds", "0", "--truncation", "0.5"])
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
@@ -174,7 +178,13 @@ def test_evaluate_hands_everything_on(run, tmp_path, monkeypatch, capsys):
         (["sample", "x", "--ouput", "x.png"], "no option '--ouput'. Did you mean '--out'?"),
         (["sample", "x", "--out", "x.png", "--seeds", "a-b"], "'a-b' is not a list of samples"),
         (["sample", "{run}/checkpoints/lst.ckpt", "--out", "x.png"], "checkpoints/last.ckpt"),
-        (["orbit", "{run}/checkpoints/last.ckpt", "--out", "x.mp4"], "written as .gif or .webp"),
+        (["orbit", "{run}/checkpoints/last.ckpt", "--out", "x.avi"], "written as .gif, .webp or .mp4, not as 'x.avi'"),
+        (["orbit", "{run}/checkpoints/last.ckpt", "--frames", "0"], "at least one frame"),
+        (["orbit", "{run}/checkpoints/last.ckpt", "--seeds", "3", "--interpolate"], "such as --seeds 0-3"),
+        (["orbit", "{run}/checkpoints/last.ckpt", "--edit", "rotate", "--path", "rise"], "leave out --edit"),
+        (["mesh", "{run}/checkpoints/last.ckpt", "--out", "x.obj"], "written as .ply or .glb, not as 'x.obj'"),
+        (["mesh", "{run}/checkpoints/last.ckpt", "--level", "0"], "a density above 0"),
+        (["mesh", "{run}/checkpoints/last.ckpt", "--cells", "1"], "at least 2 cells"),
         (["benchmark", "pigan/cars23"], "Did you mean 'pigan/cars32'?"),
         (["fit", "-c", "{run}/config.yml"], "Did you mean '{run}/config.yaml'?"),
         (

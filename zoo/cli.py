@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from inspect import signature
+from itertools import chain, takewhile
 
 from zoo.errors import OneLineErrors, Stopped, disk_problem, fail, is_users, near, reader_failed
 from zoo.memory import keep_freed_memory
@@ -21,7 +22,8 @@ TRAINING = {
 VERBS = {
     "list": "names of weights and experiments",
     "sample": "draw a grid of samples from several sides, or one file per sample",
-    "orbit": "draw turning objects, image beside depth (GIF or WebP)",
+    "orbit": "film objects from all sides, image beside depth (GIF, WebP or MP4)",
+    "mesh": "write objects as coloured surfaces (PLY or GLB)",
     "invert": "find what makes a generator draw your picture, and show it from all sides",
     "evaluate": "score weights, or a folder of pictures, against real pictures",
     "leaderboard": "print the table of scores",
@@ -131,8 +133,12 @@ def call(verb: str, rest: list[str]) -> int:
 
     function: Callable = getattr(verbs, f"{verb}_" if verb == "list" else verb)
     parser = Parser(prog=f"zoo {verb}", description=(function.__doc__ or "").split("\n\n")[0])
-    parser.add_function_arguments(function, as_group=False, as_positional=True)
     parameters = signature(function).parameters.values()
+    given = {word.split("=")[0] for word in rest}
+    required = {f"--{p.name}": f"--{p.name}" in given for p in parameters if p.default is p.empty}
+    parser.add_function_arguments(function, as_group=False, as_positional=not any(required.values()))
+    if any(required.values()):  # 'zoo bundle run.ckpt --out DIR': what usually needs no name got one
+        rest = with_names(rest, [name for name, known in required.items() if not known])
     first = next(iter(parameters))
     if rest and not rest[0].startswith("-") and first.default is not first.empty:
         rest = [f"--{first.name}", *rest]  # 'zoo list pigan*': the first value needs no name
@@ -140,6 +146,12 @@ def call(verb: str, rest: list[str]) -> int:
     switches = {f"--{p.name}" for p in parameters if p.annotation is bool}
     function(**parser.parse_args(switched_on(rest, switches)).as_dict())
     return 0
+
+
+def with_names(words: list[str], names: list[str]) -> list[str]:
+    """The words, with these names before the values that come first."""
+    bare = sum(1 for _ in takewhile(lambda word: not word.startswith("-"), words))
+    return [*chain(*zip(names, words[:bare], strict=False)), *words[min(bare, len(names)) :]]
 
 
 def switched_on(words: list[str], switches: set[str]) -> list[str]:

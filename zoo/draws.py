@@ -92,6 +92,34 @@ class SampleDraws:
         return torch.rand(tuple(shape), generator=stream).to(self.device)
 
 
+class MixedDraws:
+    """What lies between samples: mixtures of their numbers that are distributed as the numbers themselves.
+
+    Independent normal numbers with weights whose squares add up to one are normal again, so mixtures stay at the
+    latents' usual distance from zero, as on the arc between two of them (Shoemake 1985); numbers from [0, 1) are mixed
+    as the normal ones of the same rank.
+
+    Args:
+        draws: of the samples that are mixed, L of them.
+        weights: of each sample in each mixture [T, L]; only their ratios matter.
+    """
+
+    def __init__(self, draws: SampleDraws, weights: Tensor) -> None:
+        self.draws, self.shared = draws, draws.shared
+        self.weights = (weights / weights.norm(dim=1, keepdim=True)).to(draws.device)
+
+    def uniform(self, name: str, shape: Sequence[int]) -> Tensor:
+        numbers = self.draws.uniform(name, (len(self.draws.indices), *shape[1:])).double()
+        mixed = torch.special.ndtr(self._mix(torch.special.ndtri(numbers.clamp(1e-9, 1 - 1e-9))))
+        return mixed.float().clamp(max=1 - 1e-7)
+
+    def normal(self, name: str, shape: Sequence[int]) -> Tensor:
+        return self._mix(self.draws.normal(name, (len(self.draws.indices), *shape[1:])))
+
+    def _mix(self, numbers: Tensor) -> Tensor:
+        return torch.tensordot(self.weights.to(numbers.dtype), numbers, dims=1)
+
+
 class RayDraws:
     """The draws of some rays of an image: numbers are made for all of its rays at once, and these get theirs.
 

@@ -54,9 +54,11 @@ class BaseGenerator(nn.Module):
 
     def turntable(self, latent: Any, n: int) -> tuple[Any, Camera]:
         """Latents (or styles) and cameras that show each of B objects from n sides, object after object, B n long."""
-        camera = self.poses.turntable(n).to(self.device)
-        latents = type(latent)(*(None if x is None else x.repeat_interleave(n, 0) for x in latent))
-        return latents, Camera(*(x.repeat(len(latent[0]), 1, 1) for x in camera))
+        return each_from(latent, self.poses.turntable(n).to(self.device))
+
+    def around(self, latent: Any, turn: Tensor) -> tuple[Any, Camera]:
+        """As ``turntable``, from these places [T] on its way: 0 is its beginning, 1 its end; both are B T long."""
+        return each_from(latent, self.poses.around(turn).to(self.device))
 
     def without_background(self, styles: Any) -> Any:
         """Styles whose depth and opacity are the objects' alone: the same ones, unless a background is opaque too."""
@@ -77,6 +79,13 @@ class BaseGenerator(nn.Module):
     def density(self, points: Tensor, styles: Any) -> Tensor:
         """Density per world length [B, N, 1] at points [B, N, 3]."""
         return density_at(points, self.field, self.condition(styles), self.volume)
+
+
+def each_from(latent: Any, camera: Camera) -> tuple[Any, Camera]:
+    """Each of B latents from each of n cameras, latent after latent, both B n long."""
+    n = len(camera.pose)
+    latents = type(latent)(*(None if x is None else x.repeat_interleave(n, 0) for x in latent))
+    return latents, Camera(*(x.repeat(len(latent[0]), 1, 1) for x in camera))
 
 
 def density_at(points: Tensor, field: nn.Module, condition: Any, volume: Volume) -> Tensor:

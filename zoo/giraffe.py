@@ -606,10 +606,18 @@ class Generator(BaseGenerator):
         camera goes round boxes that stay, and takes the background with it. The middle of the objects is moved into
         the axis of the turn. A full circle is left open at its end.
         """
+        full = abs(self.boxes.rotation[1] - self.boxes.rotation[0]) == 1
+        return self.go_round(latent, torch.arange(n) / n if full else torch.linspace(0, 1, n), self.poses.turntable(n))
+
+    def around(self, latent: Latent, turn: Tensor) -> tuple[Latent, Camera]:
+        """As ``turntable``, from these places [T] on its way: 0 is its beginning, 1 its end; both are B T long."""
+        return self.go_round(latent, turn, self.poses.around(turn))
+
+    def go_round(self, latent: Latent, share: Tensor, camera: Camera) -> tuple[Latent, Camera]:
+        """Cameras [T] taken round each of B scenes by these shares [T] of the boxes' range of turns."""
         first, last = self.boxes.rotation
-        full = abs(last - first) == 1
-        turn = turned((last - first) * (torch.arange(n) / n if full else torch.linspace(0, 1, n))).to(self.device)
-        camera, batch = self.poses.turntable(n).to(self.device), len(latent.shape)
+        turn = turned((last - first) * share).to(self.device)
+        camera, batch, n = camera.to(self.device), len(latent.shape), len(share)
         round_it = turn.roll((-1, -1), (1, 2)) @ camera.pose[:, :3]  # the matrix in the zoo's axes
         camera = camera._replace(pose=torch.cat([round_it, camera.pose[:, 3:]], dim=1))
 

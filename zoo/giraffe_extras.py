@@ -376,3 +376,7 @@ class PlainGenerator(BaseGenerator):
     def turntable(self, latent: PlainLatent, n: int) -> tuple[PlainLatent, Camera]:
         """Each of B latents n times: a 2D network has one side only."""
         return PlainLatent(latent.z.repeat_interleave(n, 0)), self.cameras(len(latent.z) * n, None)
+
+    def around(self, latent: PlainLatent, turn: Tensor) -> tuple[PlainLatent, Camera]:
+        """The same."""
+        return self.turntable(latent, len(turn))

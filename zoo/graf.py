@@ -106,9 +106,13 @@ class OnSphere:
     def turntable(self, n: int) -> Camera:
         """Along all azimuths, without the end of a full circle, at the middle polar angle and the largest radius."""
         first, last = self.azimuth_deg
-        line = torch.linspace(first, last, n + (last - first >= 360), dtype=torch.float64)[:n, None]
-        polar = torch.full_like(line, sum(self.polar_deg) / 2)
-        return self.camera(line.deg2rad(), polar.deg2rad(), self.radius[1])
+        return self.around(torch.linspace(0, 1, n + (last - first >= 360), dtype=torch.float64)[:n])
+
+    def around(self, turn: Tensor) -> Camera:
+        """Cameras at these places [T] on the way of the turntable: 0 is its beginning, 1 its end."""
+        azimuth = between(*self.azimuth_deg, turn[:, None])
+        polar = torch.full_like(azimuth, sum(self.polar_deg) / 2)
+        return self.camera(azimuth.deg2rad(), polar.deg2rad(), self.radius[1])
 
 
 def between(low: float, high: float, share: Tensor) -> Tensor:

@@ -211,6 +211,10 @@ class LearnedPoses(nn.Module):
         """That of the distribution at first."""
         return self.poses.turntable(n)
 
+    def around(self, turn: Tensor) -> Camera:
+        """The same."""
+        return self.poses.around(turn)
+
 
 def pose_of(numbers: Tensor) -> Tensor:
     """Poses [B, 4, 4] of nine numbers: two rows of a rotation (Zhou 2019, arXiv:1812.07035), and a place."""

@@ -4,7 +4,6 @@ What is heavy is imported inside, after the options were parsed.
 """
 
 import json as jsonlib
-import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -96,7 +95,7 @@ def sample(
         print(save_samples(generator, images, count, seed, truncation, resolution))
         return
     options = {"seed": seed, "truncation": truncation, "resolution": resolution, "edit": edit}
-    turned = turntable_views(generator, indices, views, **options)
+    turned = turntable_views(generator, indices, views, **options, progress=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     grid(beside(turned.image, turned.depth if depth else None)).save(out)
     print(out)
@@ -113,7 +112,7 @@ def save_samples(
     from zoo.export.pictures import picture
 
     folder.mkdir(parents=True, exist_ok=True)
-    for start in tqdm(range(0, count, 8), unit="batch", disable=not sys.stderr.isatty()):
+    for start in tqdm(range(0, count, 8), unit="batch", disable=None):
         indices = range(start, min(start + 8, count))
         rendered = render_samples(generator, indices, seed, truncation, resolution)
         for index, image in zip(indices, quantise(rendered.image), strict=True):
@@ -127,6 +126,8 @@ def orbit(
     seeds: str = "0-3",
     frames: int = 36,
     seconds: float = 3.0,
+    path: Literal["turntable", "wobble", "rise", "spiral", "zoom", "still"] = "turntable",
+    interpolate: bool = False,
     depth: bool = True,
     truncation: float = 1.0,
     resolution: int | None = None,
@@ -134,14 +135,17 @@ def orbit(
     seed: int = 0,
     device: str = "cpu",
 ) -> None:
-    """Draw turning objects, a row for each: its image and beside it its depth.
+    """Film objects from all sides, a row for each: its image and beside it its depth.
 
     Args:
         source: a name that 'zoo list' shows, the folder of a weights bundle, or a .ckpt of a run.
-        out: the animation's file, .gif or .webp.
+        out: the film's file: .gif, .webp, or .mp4 where imageio-ffmpeg is installed.
         seeds: which samples, as in 0-3,8.
-        frames: pictures of one turn.
-        seconds: for one turn.
+        frames: pictures of the film.
+        seconds: for all of them.
+        path: of the camera: the turntable, an ellipse in front (wobble), up and down (rise), round and up and down
+            (spiral), nearer and back (zoom), or none (still); always within the poses that the generator knows.
+        interpolate: one row only, which becomes each of the samples in turn, and the first again.
         depth: draw depths: near is yellow, far is violet, nothing is white.
         truncation: below 1, samples are nearer to the mean.
         resolution: side of the pictures in pixels; by default the generator's own.
@@ -150,16 +154,67 @@ def orbit(
         device: cpu, cuda or cuda:1.
     """
     indices = numbers(seeds)
+    if edit is not None and (interpolate or path != "turntable"):
+        raise ValueError("An edit has a camera and samples of its own: leave out --edit, or --path and --interpolate.")
+    if frames < 1 or seconds <= 0:
+        raise ValueError(f"A film has at least one frame and takes some time, not {frames} in {seconds:g} seconds.")
     from zoo.export.orbit import check_suffix, orbit_frames, save_orbit
-    from zoo.export.views import turntable_views
+    from zoo.export.views import interpolated_views, turntable_views
     from zoo.weights.bundle import load_bundle
 
     check_suffix(out)
     generator = load_bundle(source)[0].to(device)
-    options = {"seed": seed, "truncation": truncation, "resolution": resolution, "edit": edit}
-    turned = turntable_views(generator, indices, frames, **options)
-    save_orbit(out, orbit_frames(turned, depth), seconds)
+    options = {"seed": seed, "truncation": truncation, "resolution": resolution, "path": path, "progress": True}
+    if interpolate:
+        filmed = interpolated_views(generator, indices, frames, **options)
+    else:
+        filmed = turntable_views(generator, indices, frames, edit=edit, **options)
+    save_orbit(out, orbit_frames(filmed, depth), frames / seconds)
     print(out)
+
+
+def mesh(
+    source: str,
+    out: Path = Path("mesh.ply"),
+    seeds: str = "0",
+    cells: int = 128,
+    level: float | None = None,
+    views: int = 24,
+    truncation: float = 1.0,
+    resolution: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> None:
+    """Write objects as coloured surfaces, in world units, y up.
+
+    Args:
+        source: a name that 'zoo list' shows, the folder of a weights bundle, or a .ckpt of a run.
+        out: the mesh's file, .ply or .glb; with several samples car.ply becomes car-0.ply, car-3.ply, ...
+        seeds: which samples, as in 0-3,8.
+        cells: of the grid, along the longest side of the object's bounds; twice as many take eight times as long.
+        level: density of the surface, per world length; by default the one with the silhouettes that are rendered.
+        views: pictures that colours are taken from.
+        truncation: below 1, samples are nearer to the mean.
+        resolution: side of these pictures in pixels; by default the generator's own.
+        seed: of the whole set of samples.
+        device: cpu, cuda or cuda:1.
+    """
+    indices = numbers(seeds)
+    if cells < 2 or views < 1:
+        raise ValueError(f"A mesh takes at least 2 cells and 1 view, not {cells} and {views}.")
+    if level is not None and level <= 0:
+        raise ValueError(f"The level of a surface is a density above 0, not {level:g}.")
+    from zoo.export.mesh import check_target, mesh_of, save_mesh
+    from zoo.weights.bundle import load_bundle
+
+    check_target(out)
+    generator = load_bundle(source)[0].to(device)
+    options = {"seed": seed, "cells": cells, "views": views, "truncation": truncation, "resolution": resolution}
+    for index in indices:
+        found = mesh_of(generator, index, level=level, **options)
+        path = out if len(indices) == 1 else out.with_stem(f"{out.stem}-{index}")
+        save_mesh(path, found)
+        print(f"{path}: {len(found.faces)} faces, level {found.metadata['level']:.3g}")
 
 
 def invert(
@@ -215,9 +270,7 @@ def invert(
     target = read_picture(image, side)
     angles = [None if angle is None else radians(angle) for angle in (yaw, elevation)]
     given = keep_camera or angles != [None, None]
-    with tqdm(
-        total=sum(n + 1 for n in steps.values() if n), unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True
-    ) as bar:
+    with tqdm(total=sum(n + 1 for n in steps.values() if n), unit="step", disable=None, dynamic_ncols=True) as bar:
 
         def tell(stage: str, loss: float) -> None:
             bar.set_description(stage, refresh=False)

@@ -121,11 +121,16 @@ def turntable_views(
             alone = generator.render(bare, camera, resolution=resolution)
             rendered = rendered._replace(depth=alone.depth, opacity=alone.opacity)
         styles = generator.map(type(latents)(*(x[:1] for x in latents)), truncation=truncation)
-        # Some systems render opacity and depth smaller than the picture.
-        rays = generator.rays(camera, rendered.opacity.shape[-1])
+        return shown_by(generator, rendered, camera), styles
+
+
+def shown_by(generator: nn.Module, rendered: Rendered, camera: Camera) -> Views:
+    """What these pictures show."""
+    # Some systems render opacity and depth smaller than the picture.
+    rays = generator.rays(camera, rendered.opacity.shape[-1])
     rays = Rays(rays.origins, torch.nn.functional.normalize(rays.directions, dim=-1))
     depth, opacity = rendered.depth[:, 0], rendered.opacity[:, 0]
-    return Views(rendered, camera, rays, depth, (opacity > OPAQUE) & depth.isfinite()), styles
+    return Views(rendered, camera, rays, depth, (opacity > OPAQUE) & depth.isfinite())
 
 
 def image_coordinates(camera: Camera, view: int, points: Tensor) -> Tensor:

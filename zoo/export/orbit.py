@@ -1,44 +1,69 @@
-"""Turning objects as moving pictures, image beside depth: GIF or WebP, written by Pillow."""
+"""Films of turning objects, image beside depth: GIF or WebP, written by Pillow, or MP4, by imageio-ffmpeg."""
 
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
-import torch
+import numpy as np
 from PIL import Image
 
-from zoo.export.pictures import beside, grid
+from zoo.export.pictures import beside, depth_range, grid
 from zoo.export.views import Views
 
-SUFFIXES = (".gif", ".webp")
+SUFFIXES = (".gif", ".webp", ".mp4")
 
 
-def orbit_frames(views: Views, depth: bool = True) -> list[Image.Image]:
-    """One frame a view; a row for each latent, its image and beside it its depth."""
-    rows = beside(views.image, views.depth if depth else None)
-    rows = rows.unflatten(0, (len(views.image), -1))  # [L, 1 or 2, V, 3, H, W]
-    return [grid(frame) for frame in torch.unbind(rows, 2)]
+def orbit_frames(views: Views, depth: bool = True) -> Iterator[Image.Image]:
+    """One frame a view, made when it is asked for; a row for each latent, its image and beside it its depth."""
+    scale = depth_range(views.depth)
+    for view in range(views.image.shape[1]):
+        part = slice(view, view + 1)
+        rows = beside(views.image[:, part], views.depth[:, part] if depth else None, scale)
+        yield grid(rows[:, 0].unflatten(0, (len(views.image), -1)))
 
 
-def save_orbit(path: Path | str, frames: list[Image.Image], seconds: float = 3.0) -> None:
-    """Write an endless animation.
+def save_orbit(path: Path | str, frames: Iterable[Image.Image], rate: float = 12.0) -> None:
+    """Write a film; GIF and WebP start again at their end.
 
     Args:
-        path: ends in .gif or .webp.
+        path: ends in .gif, .webp or .mp4.
         frames: of equal size.
-        seconds: for one turn.
+        rate: frames in a second.
 
     Raises:
-        ValueError: another suffix.
+        ValueError: another suffix, or .mp4 without imageio-ffmpeg.
     """
     path = check_suffix(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    frames = iter(frames)
+    if path.suffix.lower() == ".mp4":
+        write_mp4(path, frames, rate)
+        return
     options = {"quality": 90, "method": 4} if path.suffix.lower() == ".webp" else {"optimize": True}
-    duration = max(20, round(1000 * seconds / len(frames)))
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=duration, loop=0, **options)
+    duration = max(20, round(1000 / rate))
+    next(frames).save(path, save_all=True, append_images=frames, duration=duration, loop=0, **options)
+
+
+def write_mp4(path: Path, frames: Iterator[Image.Image], rate: float) -> None:
+    """A film of so many frames a second, as every player shows it: H.264, sides even, a white line added where not."""
+    from imageio_ffmpeg import write_frames
+
+    first = next(frames)
+    odd = [(0, first.height % 2), (0, first.width % 2), (0, 0)]
+    size = (first.width + odd[1][1], first.height + odd[0][1])
+    film = write_frames(path, size, fps=rate, quality=8, macro_block_size=2)
+    film.send(None)
+    for frame in chain([first], frames):
+        film.send(np.ascontiguousarray(np.pad(np.asarray(frame), odd, constant_values=255)))
+    film.close()
 
 
 def check_suffix(path: Path | str) -> Path:
-    """The path, if its suffix is one that can be written."""
+    """The path, if a film can be written there."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"An orbit is written as {' or '.join(SUFFIXES)}, not as '{path.name}'.")
+        raise ValueError(f"A film is written as {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, not as '{path.name}'.")
+    if path.suffix.lower() == ".mp4" and find_spec("imageio_ffmpeg") is None:
+        raise ValueError("Films in MP4 need imageio-ffmpeg: pip install 'gan3d-zoo[video]', or write .gif or .webp.")
     return path

@@ -1,4 +1,4 @@
-"""Tensors to pictures: depth colours and grids; the one way from [-1, 1] to bytes is ``quantise``.
+"""Tensors to pictures: depth colours and grids; bytes are made by ``quantise``.
 
 L latents, V views, N pictures, H W pixels
 """
@@ -9,8 +9,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
-
-from zoo.evaluate.features import quantise
 
 # Near to far. Ten points of the viridis colour map (public domain, CC0), which looks evenly spaced to the eye.
 DEPTH_COLOURS = [
@@ -35,12 +33,12 @@ def depth_range(depth: Tensor) -> tuple[Tensor, Tensor]:
     return near.view(-1, 1, 1, 1, 1), far.view(-1, 1, 1, 1, 1)
 
 
-def depth_to_bytes(depth: Tensor) -> Tensor:
+def depth_to_bytes(depth: Tensor, scale: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """Colours uint8 [L, V, 3, H, W] of depths [L, V, 1, H, W]: near is yellow, far is violet, nothing (NaN) is white.
 
-    All views of a latent share one scale, so that they can be compared.
+    All views of a latent share one scale, so that they can be compared: that of ``depth_range``, by default of these.
     """
-    near, far = depth_range(depth)
+    near, far = depth_range(depth) if scale is None else scale
     table = torch.tensor(DEPTH_COLOURS, dtype=torch.float32, device=depth.device)
     place = ((depth - near) / (far - near).clamp(min=1e-6)).nan_to_num(0).clamp(0, 1) * (len(table) - 1)
     below = place.floor().long().clamp(max=len(table) - 2)
@@ -50,22 +48,22 @@ def depth_to_bytes(depth: Tensor) -> Tensor:
     return colours.squeeze(2).movedim(-1, 2)
 
 
-def beside(images: Tensor, depth: Tensor | None) -> Tensor:
+def beside(images: Tensor, depth: Tensor | None, scale: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """Rows of pictures uint8 [2L, V, 3, H, W]: the images of a latent, below them its depths; without depth [L, ...].
 
     Args:
-        images: in [-1, 1], [L, V, 3, H, W].
+        images: uint8 [L, V, 3, H, W].
         depth: at the renderer's own resolution, [L, V, 1, h, w]; enlarged by repetition.
+        scale: as in ``depth_to_bytes``.
     """
-    rows = quantise(images)
     if depth is None:
-        return rows
-    colours = depth_to_bytes(depth)
+        return images
+    colours = depth_to_bytes(depth, scale)
     size = images.shape[-2:]
     if colours.shape[-2:] != size:
         colours = interpolate(colours.flatten(0, 1).float(), size, mode="nearest").to(torch.uint8)
         colours = colours.unflatten(0, depth.shape[:2])
-    return torch.stack([rows, colours], dim=1).flatten(0, 1)
+    return torch.stack([images, colours], dim=1).flatten(0, 1)
 
 
 def grid(rows: Tensor, gap: int = 2, least: int = 64) -> Image.Image:

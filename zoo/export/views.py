@@ -1,24 +1,31 @@
-"""The same objects seen from several sides, for grids and videos; written once for every system."""
+"""Objects seen from several sides, or along a camera's path, for grids and films; written once for every system."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from zoo.draws import SampleDraws
+from zoo.draws import MixedDraws, SampleDraws
 from zoo.errors import near
+from zoo.evaluate.features import quantise
 from zoo.evaluate.samples import evaluating
-from zoo.render import Camera
+from zoo.export.camera_paths import follow, path_of
+from zoo.render import Camera, Rendered
 
 BATCH = 8
 
 
 class Views(NamedTuple):
-    """image [L, V, 3, H, W] in [-1, 1]; depth [L, V, 1, h, w], NaN where there is nothing."""
+    """image uint8 [L, V, 3, H, W]; depth [L, V, 1, h, w], NaN where there is nothing."""
 
     image: Tensor
     depth: Tensor
+
+
+# Latents and cameras of an object's views, both V long.
+Scene = tuple[Any, Camera]
 
 
 def turntable_views(
@@ -30,6 +37,8 @@ def turntable_views(
     truncation: float = 1.0,
     resolution: int | None = None,
     edit: str | None = None,
+    path: str = "turntable",
+    progress: bool = False,
 ) -> Views:
     """The objects of these samples from ``views`` sides, without jitter; results on the CPU.
 
@@ -41,23 +50,93 @@ def turntable_views(
         truncation: as in ``generator.map``.
         resolution: side of the image [pixels]; by default the generator's own.
         edit: name of an edit of the generator, whose frames are shown instead of sides.
+        path: name of one of ``camera_paths.PATHS``.
+        progress: show a bar, if stderr is a terminal.
 
     Raises:
         ValueError: the generator has no edit of this name.
     """
-    change, rows = None if edit is None else edit_named(generator, edit), []
-    with evaluating(generator):
-        for index in indices:
-            draws = SampleDraws(seed, [index], generator.bounds.device)
-            latent = generator.latents(1, draws)
-            latent, camera = change(generator, latent, views, draws) if change else generator.turntable(latent, views)
-            for start in range(0, views, BATCH):
-                part = slice(start, start + BATCH)
-                styles = generator.map(type(latent)(*(x[part] for x in latent)), truncation=truncation)
-                rows.append(generator.render(styles, Camera(*camera).take(part), resolution=resolution))
-    shape = (len(indices), views)
-    image = torch.cat([r.image.cpu() for r in rows]).unflatten(0, shape)
-    return Views(image, torch.cat([r.depth.cpu() for r in rows]).unflatten(0, shape))
+    change = None if edit is None else edit_named(generator, edit)
+
+    def scene(index: int) -> Scene:
+        draws = SampleDraws(seed, [index], generator.bounds.device)
+        latent = generator.latents(1, draws)
+        if change is not None:
+            return change(generator, latent, views, draws)
+        return follow(generator, latent, path_of(generator, latent, path, views))
+
+    return shown(generator, map(scene, indices), len(indices), views, truncation, resolution, progress)
+
+
+def interpolated_views(
+    generator: nn.Module,
+    indices: Sequence[int],
+    views: int,
+    *,
+    seed: int = 0,
+    truncation: float = 1.0,
+    resolution: int | None = None,
+    path: str = "turntable",
+    progress: bool = False,
+) -> Views:
+    """One object that becomes each of these samples in turn, and the first again: a smooth loop of ``views`` frames.
+
+    Latents are mixed, not styles: all systems' latents are drawn from a known distribution, which ``MixedDraws``
+    keeps, so that every frame is a sample of the prior; their styles are frequencies, scenes or whole feature volumes,
+    and a mean of two of those need not look like anything.
+
+    Args:
+        indices: samples on the way, at least two; the others as in ``turntable_views``.
+
+    Raises:
+        ValueError: less than two samples.
+    """
+    if len(indices) < 2:
+        raise ValueError("There is nothing between less than two samples: give more of them, such as --seeds 0-3.")
+    draws = MixedDraws(SampleDraws(seed, indices, generator.bounds.device), loop_weights(len(indices), views))
+    latents = generator.latents(views, draws)
+    scenes = [follow(generator, latents, path_of(generator, latents, path, views))]
+    return shown(generator, scenes, 1, views, truncation, resolution, progress)
+
+
+def loop_weights(stations: int, frames: int) -> Tensor:
+    """Weights [frames, stations] of the stations of a closed, smooth way through them (Catmull and Rom 1974)."""
+    place = torch.arange(frames) * (stations / frames)
+    last, f = place.floor().long(), place % 1
+    spline = [f * (-0.5 + f * (1 - 0.5 * f)), 1 + f * f * (-2.5 + 1.5 * f), f * (0.5 + f * (2 - 1.5 * f))]
+    spline = torch.stack([*spline, f * f * (-0.5 + 0.5 * f)], dim=1)
+    around = (last[:, None] + torch.arange(-1, 3)) % stations
+    return torch.zeros(frames, stations).scatter_add(1, around, spline)
+
+
+def shown(
+    generator: nn.Module,
+    scenes: Any,
+    count: int,
+    views: int,
+    truncation: float,
+    resolution: int | None,
+    progress: bool,
+) -> Views:
+    """Render ``count`` scenes of so many views; of the pictures only bytes and depths are kept."""
+    images, depths = [], []
+    with evaluating(generator), tqdm(total=count * views, unit="view", disable=None if progress else True) as bar:
+        for latents, camera in scenes:
+            for rendered in in_batches(generator, latents, camera, truncation, resolution):
+                images.append(quantise(rendered.image).cpu())
+                depths.append(rendered.depth.cpu())
+                bar.update(len(images[-1]))
+    return Views(*(torch.cat(x).unflatten(0, (count, views)) for x in (images, depths)))
+
+
+def in_batches(
+    generator: nn.Module, latents: Any, camera: Camera, truncation: float, resolution: int | None
+) -> Iterator[Rendered]:
+    """A few views at a time, so that memory does not grow with their number."""
+    for start in range(0, len(camera.pose), BATCH):
+        part = slice(start, start + BATCH)
+        styles = generator.map(type(latents)(*(x[part] for x in latents)), truncation=truncation)
+        yield generator.render(styles, Camera(*camera).take(part), resolution=resolution)
 
 
 def edit_named(generator: nn.Module, name: str) -> Callable:

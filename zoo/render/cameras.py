@@ -115,6 +115,10 @@ class Poses(Protocol):
         """n cameras that show an object from all the sides this distribution knows, in order."""
         ...
 
+    def around(self, turn: Tensor) -> Camera:
+        """Cameras at these places [T] on the way of the turntable: 0 is its beginning, 1 its end."""
+        ...
+
 
 @dataclass(frozen=True)
 class Orbit:
@@ -147,10 +151,17 @@ class Orbit:
 
     def turntable(self, n: int) -> Camera:
         """Two spreads to either side; a full circle, without its end, where that is wider."""
-        half = min(2 * self.yaw_spread, math.pi)
-        steps = torch.arange(n) / n if half == math.pi else torch.linspace(0, 1, n)
-        pitch = self.middle(n)[1]
-        return self.camera((self.yaw_mean - half + 2 * half * steps)[:, None], pitch)
+        return self.around(torch.arange(n) / n if self.reach == math.pi else torch.linspace(0, 1, n))
+
+    def around(self, turn: Tensor) -> Camera:
+        """Cameras at these places [T] on the way of the turntable: 0 is its beginning, 1 its end."""
+        yaw = self.yaw_mean - self.reach + 2 * self.reach * turn
+        return self.camera(yaw[:, None], self.middle(len(turn))[1])
+
+    @property
+    def reach(self) -> float:
+        """How far the turntable goes to either side [rad]."""
+        return min(2 * self.yaw_spread, math.pi)
 
 
 class FixedPoses(Orbit):

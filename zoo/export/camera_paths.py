@@ -1,0 +1,127 @@
+"""Ways of a camera round an object, for films: data, made for any generator from its poses.
+
+A path says for each frame where on the turntable's way the camera is, how high within the heights that the prior knows,
+and how much it magnifies. So it never leaves what a generator was trained on: with frontal poses it stays in front.
+
+T frames
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.draws import SampleDraws
+from zoo.generator import BaseGenerator
+from zoo.render import Camera
+
+
+class Path(NamedTuple):
+    """Where a camera is in each of T frames; numbers stand for all frames.
+
+    turn: place on the turntable's way: 0 is its beginning, 1 its end.
+    rise: from -1, the lowest camera of the prior, over 0, the turntable's height, to 1, the highest one.
+    zoom: how much larger than usual objects are.
+    """
+
+    turn: Tensor | float = 0.5
+    rise: Tensor | float = 0.0
+    zoom: Tensor | float = 1.0
+
+
+def once_round(way: Tensor, phase: Tensor) -> Path:
+    """Once round; from one side to the other where the prior does not go all the way round."""
+    return Path(way)
+
+
+def wobble(way: Tensor, phase: Tensor) -> Path:
+    """An ellipse round the middle, half as far as the turntable to the sides, and halfway to the highest and lowest."""
+    return Path(0.5 + 0.25 * phase.sin(), 0.5 * phase.cos())
+
+
+def rise(way: Tensor, phase: Tensor) -> Path:
+    """From the lowest camera to the highest and back, in the middle."""
+    return Path(rise=-phase.cos())
+
+
+def spiral(way: Tensor, phase: Tensor) -> Path:
+    """Both: once round, and meanwhile from the lowest camera to the highest and back."""
+    return Path(way, -phase.cos())
+
+
+def zoom(way: Tensor, phase: Tensor) -> Path:
+    """Up to twice the size and back, in the middle."""
+    return Path(zoom=2 ** (0.5 - 0.5 * phase.cos()))
+
+
+def still(way: Tensor, phase: Tensor) -> Path:
+    """In the middle, for films in which something else moves."""
+    return Path()
+
+
+# Made from the turntable's places [T] and the phase [T], from 0 up to but without a full 2 pi.
+PATHS: dict[str, Callable[[Tensor, Tensor], Path]] = {
+    "turntable": once_round,
+    "wobble": wobble,
+    "rise": rise,
+    "spiral": spiral,
+    "zoom": zoom,
+    "still": still,
+}
+
+
+def path_of(generator: BaseGenerator, latent: Any, name: str, frames: int) -> Path:
+    """The path of this name in so many frames, round objects of this generator."""
+    _, ends = generator.around(one_of(latent, 0), torch.tensor([0.0, 1.0]))
+    circle = torch.allclose(*ends.pose, atol=1e-4)
+    phase = torch.arange(frames) / frames * 2 * math.pi
+    way = phase / (2 * math.pi) if circle else torch.linspace(0, 1, frames)
+    return Path(*(torch.as_tensor(x).expand(frames) for x in PATHS[name](way, phase)))
+
+
+def follow(generator: BaseGenerator, latent: Any, path: Path) -> tuple[Any, Camera]:
+    """Latents and cameras of T frames along a path; latent: one for all frames, or one for each."""
+    frames = range(len(path.turn))
+    each = [
+        generator.around(one_of(latent, frame if len(latent[0]) > 1 else 0), path.turn[frame : frame + 1])
+        for frame in frames
+    ]
+    latents, cameras = ([*map(torch.cat, zip(*parts, strict=True))] for parts in zip(*each, strict=True))
+    return type(latent)(*latents), zoomed(raised(generator, Camera(*cameras), path.rise), path.zoom)
+
+
+def one_of(latent: Any, index: int) -> Any:
+    """One latent of several, as a batch of its own."""
+    return type(latent)(*(x[index : index + 1] for x in latent))
+
+
+def raised(generator: BaseGenerator, camera: Camera, rise: Tensor) -> Camera:
+    """T cameras moved up or down round the origin, still looking at what they did; rise [T] as in ``Path``."""
+    low, high = heights(generator)
+    now, rise = elevation(camera.origins), rise.to(camera.pose)
+    angle = torch.where(rise > 0, rise * (high - now).clamp(min=0), rise * (now - low).clamp(min=0))
+    cos, sin, one, zero = angle.cos(), angle.sin(), torch.ones_like(angle), torch.zeros_like(angle)
+    axes = camera.pose[:, :3, :3]
+    turn = torch.stack([one, zero, zero, zero, cos, sin, zero, -sin, cos], -1).unflatten(-1, (3, 3))
+    moved = axes @ turn @ axes.mT @ camera.pose[:, :3]  # the turn is about each camera's own axis to the right
+    return camera._replace(pose=torch.cat([moved, camera.pose[:, 3:]], dim=1))
+
+
+def heights(generator: BaseGenerator, cameras: int = 256) -> tuple[float, float]:
+    """How low and how high the prior's cameras go [rad]: all but the outermost 2% at either end."""
+    found = elevation(generator.cameras(cameras, SampleDraws(0, range(cameras))).origins)
+    return tuple(found.quantile(found.new_tensor([0.02, 0.98])).tolist())
+
+
+def elevation(places: Tensor) -> Tensor:
+    """Angles above the horizon of the origin [rad] of places [T, 3]."""
+    return torch.atan2(places[:, 1], places[:, [0, 2]].norm(dim=-1))
+
+
+def zoomed(camera: Camera, zoom: Tensor) -> Camera:
+    """T cameras whose focal lengths are so many times as long [T]."""
+    intrinsics = camera.intrinsics.clone()
+    intrinsics[:, [0, 1], [0, 1]] *= zoom.to(intrinsics)[:, None]
+    return camera._replace(intrinsics=intrinsics)

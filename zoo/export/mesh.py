@@ -1,0 +1,272 @@
+"""Meshes: the surface on which a field is as dense as a level, coloured from the generator's own pictures of it.
+
+The surface is found by marching cubes (Lorensen and Cline 1987; Lewiner 2003, from scikit-image) in the object's bounds
+and written by trimesh, in world units, y up. Everything is asked of the generator's interface.
+
+X Y Z points of a grid, N vertices, F faces, R rays, V views
+"""
+
+import math
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import grid_sample, normalize
+from torch.utils._pytree import tree_map
+from tqdm import tqdm
+
+from zoo.draws import SampleDraws
+from zoo.evaluate.consistency import pixel_coordinates, shown_by
+from zoo.evaluate.features import quantise
+from zoo.evaluate.samples import evaluating
+from zoo.export.camera_paths import follow, one_of, path_of
+from zoo.export.views import in_batches
+from zoo.render import Camera, Rendered
+
+if TYPE_CHECKING:
+    from trimesh import Trimesh
+
+SUFFIXES = (".ply", ".glb")
+POINTS = 1 << 15  # that are asked or looked up at once
+
+
+class Grid(NamedTuple):
+    """Densities [X, Y, Z] at evenly spaced points of a box, those on its faces included; low, high: its corners [3]."""
+
+    density: Tensor
+    low: Tensor
+    high: Tensor
+
+    @property
+    def cell(self) -> Tensor:
+        """Lengths of a cell along the axes [world units], [3]."""
+        return (self.high - self.low) / (torch.tensor(self.density.shape) - 1)
+
+    def at(self, points: Tensor) -> Tensor:
+        """Densities [...] at points [..., 3], linear in between; nothing outside."""
+        place = (points - self.low) / (self.high - self.low) * 2 - 1
+        found = grid_sample(self.density[None, None], place.flip(-1).view(1, 1, 1, -1, 3), align_corners=True)
+        return found.view(place.shape[:-1]) * (place.abs() <= 1).all(-1)
+
+
+def mesh_of(
+    generator: nn.Module,
+    index: int,
+    *,
+    cells: int = 128,
+    level: float | None = None,
+    views: int = 24,
+    seed: int = 0,
+    truncation: float = 1.0,
+    resolution: int | None = None,
+) -> "Trimesh":
+    """The surface of a sample's object, as its turntable shows it, with colours at its vertices.
+
+    Args:
+        generator: any system's generator.
+        index: which sample.
+        cells: of the grid along the longest side of the bounds.
+        level: density [per world length] of the surface; by default ``fitting_level``.
+        views: pictures that colours are taken from.
+        seed: of the set of samples.
+        truncation: as in ``generator.map``.
+        resolution: side of these pictures [pixels]; by default the generator's own.
+
+    Raises:
+        ValueError: the level is nowhere in the bounds, or there is none that fits.
+    """
+    from trimesh import Trimesh
+
+    with evaluating(generator):
+        latent = generator.latents(1, SampleDraws(seed, [index], generator.bounds.device))
+        latents, camera = follow(generator, latent, path_of(generator, latent, "spiral", views))
+        grid = density_grid(generator, generator.map(one_of(latents, 0), truncation=truncation), cells)
+        if level is None:
+            level = fitting_level(generator, grid, camera)
+        vertices, faces = surface(grid, level)
+        mesh = Trimesh(vertices, faces, process=False, metadata={"level": level})
+        pictures = in_batches(generator, latents, camera, truncation, resolution)
+        mesh.visual.vertex_colors = vertex_colours(generator, pictures, camera, grid, level, mesh)
+    return mesh
+
+
+def density_grid(generator: nn.Module, styles: Any, cells: int) -> Grid:
+    """Densities in the generator's bounds, asked for slab after slab; so many cells along the longest side."""
+    low, high = generator.bounds
+    counts = ((high - low) / (high - low).max() * cells).round().long().clamp(min=1) + 1
+    x, y, z = (torch.linspace(float(a), float(b), int(n)) for a, b, n in zip(low, high, counts, strict=True))
+    density = torch.empty(len(x), len(y), len(z))
+    face = torch.stack(torch.meshgrid(torch.zeros(1), y, z, indexing="ij"), dim=-1).view(-1, 3)
+    for slab, place in zip(density, tqdm(x.tolist(), unit="slab", disable=None), strict=True):
+        points = face.clone()
+        points[:, 0] = place
+        asked = (generator.density(part[None].to(low), styles)[0, :, 0] for part in points.split(POINTS))
+        slab.copy_(torch.cat([*asked]).view_as(slab))
+    return Grid(density, low.cpu(), high.cpu())
+
+
+def fitting_level(generator: nn.Module, grid: Grid, camera: Camera, side: int = 64) -> float:
+    """The level whose surface has the silhouettes that are rendered.
+
+    A field has no surface of its own: learned ones fade out over a good part of the object. What people see is where
+    half of the light is stopped. So a ray belongs to the rendered silhouette if its opacity within the bounds is above
+    1/2, and to the surface's if it passes a place denser than the level; the level is the one for which these agree
+    best (intersection over union), or the geometric mean of all that are at most 0.01 worse: a sharp field leaves a
+    wide choice. As light enters a soft field before half of it is stopped, the surface lies a little before the
+    rendered depth. A higher level lies deeper, and loses thin parts.
+
+    Args:
+        generator: for the rays of its pictures.
+        grid: densities.
+        camera: views [V] to compare silhouettes in; 8 of them are taken.
+        side: of the silhouettes [pixels].
+
+    Raises:
+        ValueError: no ray is opaque.
+    """
+    rays = generator.rays(camera.take(slice(None, None, -(-len(camera.pose) // 8))), side)
+    origins, directions = rays.origins.flatten(0, 1).cpu(), normalize(rays.directions.flatten(0, 1).cpu(), dim=-1)
+    step, reach = float(grid.cell.min()) / 2, float((grid.high - grid.low).norm()) / 2
+    line = torch.arange(-reach, reach, step)
+    sums, densest = [], []
+    for origin, direction in zip(*(x.split(16 * POINTS // len(line)) for x in (origins, directions)), strict=True):
+        middle = (((grid.low + grid.high) / 2 - origin) * direction).sum(-1, keepdim=True)
+        density = grid.at(origin[:, None] + (middle + line)[..., None] * direction[:, None])
+        sums.append(density.sum(-1))
+        densest.append(density.amax(-1))
+    solid, densest = torch.cat(sums) * step > math.log(2), torch.cat(densest)
+    if not solid.any():
+        raise ValueError(
+            "Nothing in this field stops half of the light, so no level fits by itself: give one, such as "
+            f"--level {float(grid.density.max()) / 2:.2g}, half its greatest density."
+        )
+    levels = float(densest.max()) * torch.logspace(-3, 0, 64)[:-1]
+    hit = densest > levels[:, None]
+    agreement = (hit & solid).sum(1) / (hit | solid).sum(1)
+    good = levels[agreement >= agreement.max() - 0.01]
+    return float((good[0] * good[-1]).sqrt())
+
+
+def surface(grid: Grid, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices [N, 3] and faces [F, 3] around all that is denser than the level; closed by the faces of the box.
+
+    Raises:
+        ValueError: the whole box is denser, or nothing in it.
+    """
+    from skimage.measure import marching_cubes
+
+    least, most = float(grid.density.min()), float(grid.density.max())
+    if not least <= level < most:
+        what, way = ("All", "higher") if level < least else ("Nothing", "lower")
+        raise ValueError(
+            f"{what} of this field is denser than the level {level:.3g}, so there is no surface: its densities are "
+            f"from {least:.3g} to {most:.3g}; take a {way} --level."
+        )
+    # Marching cubes is linear between two points, so it is given what half stops light at the level, from 0 to 1: a
+    # density of thousands beside an empty place would push the surface against that place. All around is nothing.
+    stopped = torch.zeros([n + 2 for n in grid.density.shape])
+    stopped[1:-1, 1:-1, 1:-1].copy_(grid.density).div_(-level).exp2_().neg_().add_(1)
+    cell, low, high = grid.cell.numpy(), grid.low.numpy(), grid.high.numpy()
+    vertices, faces, _, _ = marching_cubes(stopped.numpy(), 0.5, spacing=tuple(cell), gradient_direction="ascent")
+    return np.clip(vertices - cell + low, low, high).astype(np.float32), faces
+
+
+def vertex_colours(
+    generator: nn.Module, pictures: Iterable[Rendered], camera: Camera, grid: Grid, level: float, mesh: "Trimesh"
+) -> np.ndarray:
+    """Colours uint8 [N, 3] of vertices: means of the pictures that see them.
+
+    A picture sees a vertex that faces it and has nothing denser than the level before it. It weighs as the square of
+    the cosine between normal and line of sight and as the fourth power of its opacity there: what is seen from the side
+    or is half transparent is mixed with what is behind. A vertex that hardly any picture sees, less than 0.01 of
+    the one seen best, such as those below a car, gets the colour of the nearest one that is seen.
+
+    Args:
+        generator: for the rays of its pictures.
+        pictures: in batches.
+        camera: of all pictures, [V].
+        grid, level, mesh: as in ``mesh_of``.
+
+    Raises:
+        ValueError: no vertex is seen in any picture.
+    """
+    from scipy.spatial import cKDTree
+
+    places = torch.from_numpy(mesh.vertices.astype(np.float32))
+    normals = torch.from_numpy(mesh.vertex_normals.astype(np.float32))
+    total, weights, at = torch.zeros(len(places), 3), torch.zeros(len(places), 1), 0
+    for rendered in pictures:
+        shown = shown_by(generator, rendered, camera.take(slice(at, at := at + len(rendered.image))))
+        shown = tree_map(lambda x: x.cpu() if isinstance(x, Tensor) else x, shown)
+        for view, image in enumerate(shown.rendered.image):
+            towards = normalize(shown.camera.origins[view] - places, dim=-1)
+            facing = (normals * towards).sum(-1)
+            film = (2 * pixel_coordinates(shown, view, places) + 1) / shown.depth.shape[-1] - 1
+            seen = ((facing > 0.1) & (film.abs() <= 1).all(-1)).nonzero()[:, 0]
+            seen = seen[in_sight(grid, level, places[seen], towards[seen])]
+            colours, opacity = (
+                grid_sample(picture[None], film[None, None, seen], padding_mode="border", align_corners=False)[
+                    0, :, 0
+                ].mT
+                for picture in (image, shown.rendered.opacity[view])
+            )
+            weight = (facing[seen, None] * opacity.clamp(min=1e-3).square()).square()
+            total[seen] += weight * colours
+            weights[seen] += weight
+    seen = weights[:, 0] > 0.01 * weights.max()
+    if not seen.any():
+        raise ValueError("No picture shows any of this surface; take another --level.")
+    colours = quantise(total[seen] / weights[seen]).numpy()
+    _, nearest = cKDTree(places[seen]).query(places)
+    return colours[nearest]
+
+
+def in_sight(grid: Grid, level: float, places: Tensor, towards: Tensor) -> Tensor:
+    """Whether from places [N, 3] of the surface on there is nothing denser than the level in these directions."""
+    cell = float(grid.cell.max())
+    exits = torch.where(towards > 0, grid.high - places, grid.low - places) / torch.where(towards == 0, -1e-9, towards)
+    free = []
+    for start, direction, end in zip(*(x.split(4096) for x in (places, towards, exits.amin(-1))), strict=True):
+        line = torch.arange(2, max(3, float(end.max()) / cell + 1)) * cell  # not the vertex's own cell
+        ahead = grid.at(start[:, None] + line[:, None] * direction[:, None])
+        free.append((ahead <= level).all(-1))
+    return torch.cat(free) if free else torch.zeros(0, dtype=torch.bool)
+
+
+def save_mesh(path: Path, mesh: "Trimesh") -> None:
+    """Write a file that ends in .ply or .glb."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() == ".ply":
+        mesh.export(path, file_type="ply")
+        return
+    linear = mesh.copy()  # as glTF wants its colours at vertices
+    share = mesh.visual.vertex_colors[:, :3] / 255
+    share = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    linear.visual.vertex_colors = (share * 255).round().astype(np.uint8)
+    linear.export(path, file_type="glb", tree_postprocessor=unlit)
+
+
+def unlit(tree: dict[str, Any]) -> None:
+    """Let viewers show a glTF's colours as they are: the light is in them already."""
+    plain = {"baseColorFactor": [1.0, 1.0, 1.0, 1.0], "metallicFactor": 0.0, "roughnessFactor": 1.0}
+    tree["materials"] = [{"pbrMetallicRoughness": plain, "extensions": {"KHR_materials_unlit": {}}}]
+    tree["extensionsUsed"] = ["KHR_materials_unlit"]
+    for mesh in tree["meshes"]:
+        for part in mesh["primitives"]:
+            part["material"] = 0
+
+
+def check_target(path: Path) -> None:
+    """
+    Raises:
+        ValueError: the file's suffix is of no kind that is written, or packages are missing.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"A mesh is written as {' or '.join(SUFFIXES)}, not as '{path.name}'.")
+    if missing := [name for name in ("skimage", "trimesh") if find_spec(name) is None]:
+        names = " and ".join({"skimage": "scikit-image"}.get(name, name) for name in missing)
+        raise ValueError(f"Meshes need {names}: pip install 'gan3d-zoo[mesh]'.")
