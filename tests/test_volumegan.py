@@ -19,22 +19,19 @@ from zoo.cli import main
 from zoo.draws import SampleDraws, TrainingDraws
 from zoo.gan import GAN
 from zoo.layers import winograd
+from zoo.layers.lookup import Lookup, corners, trilinear
 from zoo.layers.stylegan2 import activate
 from zoo.render import FixedPoses, closed, last_sample, open_ended, white
 from zoo.volumegan import (
     Discriminator,
     Growth,
     Latent,
-    Lookup,
     Painter,
     StructuralVolume,
-    Unjittered,
     VolumeGAN,
-    corners,
     doubled_conv3d,
-    equal,
-    trilinear,
 )
+from zoo.volumegan_extras import Unjittered, equal
 from zoo.weights import volumegan as weights
 from zoo.weights.bundle import build, load_bundle
 from zoo.weights.convert import convert
@@ -445,7 +442,13 @@ def test_the_coarse_pass_can_have_a_density_of_its_own():
         ({"bg_cfg": {}}, "'bg_cfg'"),
         ({"vr_cfg": {"num_per_group": 4}}, "num_per_group"),
         ({"hs_cfg": {"clamp_mode": "exp"}}, "'exp' has no counterpart here: relu, softplus, mipnerf"),
-        ({"fg_cfg": {"activation_type": "relu"}}, "only lrelu"),
+        ({"fg_cfg": {"activation_type": "relu"}}, "'activation_type' 'relu' has no counterpart"),
+        ({"embed_cfg": {"input_dim": 2}}, "'input_dim' 2"),
+        ({"fv_cfg": {"w_dim": 256}}, "'w_dim' 256"),
+        ({"noise_type": "channel"}, "'noise_type' 'channel'"),
+        ({"out_dim": 256}, "'out_dim' 256 must be 512"),
+        ({"depth": 3}, "'depth' 3 of the generator is unknown"),
+        ({"ps_cfg": {"axis": "x"}}, "'axis' 'x' of the ps_cfg is unknown"),
         ({"vr_cfg": {"fill_mode": "weight"}}, "fill_mode"),
         ({"hs_cfg": {"render_mode": "sum"}}, "render_mode 'sum' has no counterpart here, only no_dist"),
         ({"normalize_z": False}, "'normalize_z' False"),
