@@ -3,17 +3,15 @@
 import math
 import re
 from functools import partial
-from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
-from torch.utils.data import DataLoader
 
 import zoo.volumegan
-from tests.parity.harness import Case, Replay
+from tests.parity.harness import Case, Replay, Watched, same_tensors, train
 from zoo.gan import Average
 from zoo.layers.lookup import trilinear
 from zoo.layers.stylegan2 import normalised, with_deviation
@@ -123,31 +121,6 @@ def stored_noise(generator: Generator) -> dict[str, Tensor]:
     return {f"noise{i + 1}": layer.noise.stored for i, layer in enumerate(layers)}
 
 
-class Watched:
-    """A callable that remembers arguments and results of its calls."""
-
-    def __init__(self, function) -> None:
-        self.function, self.calls = function, []
-
-    def __call__(self, *args):
-        result = self.function(*args)
-        self.calls.append((args, result))
-        return result
-
-
-class WatchedField(nn.Module):
-    """A field that remembers what it was asked and what it said."""
-
-    def __init__(self, field: nn.Module) -> None:
-        super().__init__()
-        self.field, self.calls = field, []
-
-    def forward(self, *args):
-        result = self.field(*args)
-        self.calls.append((args, result))
-        return result
-
-
 def relative(case: Case, name: str, ours: Tensor | float, share: float = 1e-3) -> None:
     """Compare up to a share of the largest number."""
     case.compare(name, ours, share * case.outputs[name].abs().max().item())
@@ -202,7 +175,7 @@ def render(case: Case) -> None:
     camera = generator.poses.camera(yaw, pitch)
     styles = generator.map(Latent(z))
     rays = generator.rays(camera, low)
-    watched = WatchedField(field)
+    watched = Watched(field)
     volume.fine = Watched(volume.fine)
     integrated: Integrated = volume(watched, rays, field.modulate(styles), const())
     (_, coarse_weights, _), fine_t = volume.fine.calls[0]
@@ -483,19 +456,9 @@ def step(case: Case) -> None:
     with (
         patch.object(zoo.volumegan, "path_lengths", Watched(zoo.volumegan.path_lengths)) as lengths,
         patch.object(zoo.volumegan, "r1_penalty", watched_penalty),
-        TemporaryDirectory() as folder,
     ):
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        trainer = pl.Trainer(
-            max_steps=count,
-            accelerator="cpu",
-            callbacks=[After(case, judged, lengths, gradients)],
-            default_root_dir=folder,
-            enable_model_summary=False,
-            **quiet,
-        )
         reals = torch.cat([case.inputs[f"{k}.real"] for k in range(1, count + 1)])
-        trainer.fit(gan, DataLoader([{"image": image} for image in reals], config["batch_size"]))
+        train(gan, reals, config["batch_size"], After(case, judged, lengths, gradients))
     assert gan.iterations == count and all(recorded.used_up() for recorded in gan.replays)
 
 
@@ -687,7 +650,7 @@ def checkpoint(case: Case) -> None:
         network, expected = converted.network, contents.value["models"][model]
         table = discriminator_table(len(network.blocks)) if model == "discriminator" else GENERATOR
         back = to_published(network.state_dict() | converted.unused, table)
-        assert set(back) == set(expected) and all(torch.equal(back[n], expected[n]) for n in expected)
+        assert same_tensors(back, expected)
         about = contents.value["running_metadata"]
         assert (converted.card["iterations"], converted.card["images_seen"]) == (about["iter"], about["seen_img"])
         if model == "discriminator":
