@@ -141,6 +141,17 @@ def test_evaluation_paints_as_training_does(monkeypatch):
         assert torch.allclose(painter(x, w, 8, 0.0, draws)[0], found, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("part", "option", "message"),
+    [("structure", "channels", "reads 4 features of a volume that has 5"), ("painter", "most_channels", "takes 5")],
+)
+def test_parts_that_do_not_fit_each_other_are_refused(part, option, message):
+    config = volumegan()["model"]
+    config["init_args"]["generator"]["init_args"][part]["init_args"][option] = 5
+    with pytest.raises(ValueError, match=message):
+        build(config, GAN)
+
+
 @pytest.mark.parametrize("background", [white, last_sample])
 def test_colours_of_composites_are_composites_of_colours(background):
     generator = tiny().generator

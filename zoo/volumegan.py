@@ -181,7 +181,7 @@ class StyledField(nn.Module):
         w_dim: int = 512,
     ) -> None:
         super().__init__()
-        self.hidden_dim, self.num_layers = hidden_dim, num_layers
+        self.channels, self.num_layers = channels, num_layers
         self.register_buffer("frequencies", 2 ** torch.linspace(0, max_log2, frequencies), persistent=False)
         self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
         widths = [channels + 3 + 6 * frequencies, *[hidden_dim] * num_layers]
@@ -364,6 +364,11 @@ class Generator(BaseGenerator):
         bounds: tuple[tuple[float, float, float], tuple[float, float, float]] = ((-0.15,) * 3, (0.15,) * 3),
     ) -> None:
         super().__init__(poses, painter.resolution, bounds)
+        if field.channels != structure.channels:
+            raise ValueError(
+                f"The field reads {field.channels} features of a volume that has {structure.channels}: set the field's "
+                "channels to that."
+            )
         if field.colour.weight.shape[0] != painter.channels:
             raise ValueError(
                 f"The field renders {field.colour.weight.shape[0]} features, but the 2D network takes "
@@ -423,10 +428,10 @@ class Generator(BaseGenerator):
         Raises:
             ValueError: there is no level of this resolution.
         """
-        resolution = resolution or self.resolution
+        resolution = self.level(resolution or self.resolution)
         features, depth, opacity = self.render_features(styles, camera, draws)
         w = styles.w[:, self.field.num_layers :]
-        image, raw = self.painter(features, w, self.level(resolution), missing_levels(self, resolution), draws)
+        image, raw = self.painter(features, w, resolution, missing_levels(self, resolution), draws)
         return Rendered(image, raw, depth, opacity)
 
     def level(self, resolution: int) -> int:
@@ -505,7 +510,7 @@ class Discriminator(nn.Module):
         last: int = 4,
     ) -> None:
         super().__init__()
-        self.resolution, self.clamp, self.groups, self.last = resolution, clamp, groups, last
+        self.resolution, self.clamp, self.groups = resolution, clamp, groups
         self.sides = [last, *doublings(last, resolution, "The discriminator's resolution")][::-1]
         widths = [width(side, base_channels, most_channels) for side in self.sides]
         self.from_rgb = nn.ModuleList(Convolution(3, w, 1) for w in widths)
