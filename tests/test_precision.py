@@ -1,15 +1,13 @@
 """16 bits: where they are used, where never, and what happens when gradients overflow."""
 
-import csv
 from functools import partial
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.optim import SGD
 
-from tests.systems import SYSTEMS, NoiseData, train, write
+from tests.systems import SYSTEMS, NoiseData
 from tests.test_gan import fit, tiny_gan, tiny_generator
 from zoo.cards import unserved
 from zoo.faults import NonFiniteLoss
@@ -65,71 +63,43 @@ def test_only_16_bit_floats_are_widened() -> None:
     assert kinds == [torch.float32, torch.float64, torch.int32, None]
 
 
-# The generators of VolumeGAN and StyleNeRF have a 16-bit part, and their regularisers follow steps that 16 bits
-# have changed; see below.
-@pytest.mark.parametrize("system", [name for name in SYSTEMS if name not in ("stylenerf", "volumegan")])
-def test_rendering_and_regularisers_stay_in_float32(system, tmp_path) -> None:
-    """In the first iteration all that does not come from a 16-bit judgement of fakes is the same bit for bit."""
-    rows = {}
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_only_2d_networks_compute_in_16_bits(system, tmp_path) -> None:
+    """With steps of no length, regularisers are the same bit for bit, and what 16 bits judged of fakes is not."""
+    terms, seen, buffers = {}, {}, {}
     for precision in ("float32", "bf16"):
-        config = SYSTEMS[system]()
-        words = ["--model.precision", precision, "--trainer.max_steps", "3"]
-        watch = ["--trainer.callbacks+=tests.test_precision.Types"]
-        train(["fit", "-c", write(config, tmp_path / precision), *words, *watch])
-        rows[precision] = next(csv.DictReader((tmp_path / precision / "metrics.csv").read_text().splitlines()))
-        types = torch.load(tmp_path / precision / "types.pt", weights_only=False)
-        assert types["generator"] == types["averages"] == {torch.float32}
-        assert types["discriminator"] == {torch.float32} | ({torch.bfloat16} if precision == "bf16" else set())
-    exact, half = rows["float32"], rows["bf16"]
-    assert {n for n in exact if n.startswith("loss_d/") and exact[n] == half[n]} >= {"loss_d/real", "loss_d/r1"}
-    assert exact["loss_d/fake"] != half["loss_d/fake"]
-    for name in exact:
-        assert float(half[name]) == pytest.approx(float(exact[name]), rel=0.05, abs=0.01)
-
-
-def test_only_volumegans_2d_networks_compute_in_16_bits(tmp_path) -> None:
-    """With steps of no length, its regularisers are the same bit for bit, and what 16 bits judged is not."""
-    parts = ("mapping", "structure", "field", "painter")
-    terms, seen = {}, {}
-    for precision in ("float32", "bf16"):
-        config = SYSTEMS["volumegan"]()["model"]
-        for optimizer in ("optimizer_g", "optimizer_d"):
-            config["init_args"][optimizer]["init_args"]["lr"] = 0.0
+        model = one_still_step(SYSTEMS[system]()["model"], precision)
         torch.manual_seed(0)
-        gan = build(config | {"init_args": config["init_args"] | {"precision": precision, "growth": None}}, GAN)
-        watched = {name: gan.generator.get_submodule(name) for name in parts}
-        watched |= {"judge": gan.discriminator, "averages": gan.averages}
+        gan = build(model, GAN)
+        watched = {f"generator.{name}": part for name, part in gan.generator.named_children()}
+        watched |= {"discriminator": gan.discriminator, "averages": gan.averages}
         seen[precision] = {name: set() for name in watched}
         for name, network in watched.items():
             dtypes(nn.ModuleList([network]), seen[precision][name])
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        trainer = pl.Trainer(
-            max_steps=1, accelerator="cpu", default_root_dir=tmp_path, enable_model_summary=False, **quiet
-        )
-        trainer.fit(gan, NoiseData())
+        fit(gan, 1, tmp_path, loader=NoiseData(resolution=gan.generator.resolution))
         gan.predict_step(torch.arange(2))
-        terms[precision] = {name: float(v) for name, v in trainer.callback_metrics.items() if "/" in name}
-    wide, both = {torch.float32}, {torch.float32, torch.bfloat16}
-    assert seen["float32"] == dict.fromkeys(seen["float32"], wide)
-    assert seen["bf16"] == dict.fromkeys(seen["bf16"], wide) | {"painter": both, "judge": both}
+        terms[precision] = {name: float(v) for name, v in gan.trainer.callback_metrics.items() if "/" in name}
+        buffers[precision] = [x for name in gan.networks_2d for x in gan.get_submodule(name).buffers()]
+    assert all(types <= {torch.float32} for types in seen["float32"].values())
+    expected = {n: {torch.float32, torch.bfloat16} if n in gan.networks_2d else t for n, t in seen["float32"].items()}
+    assert seen["bf16"] == expected
     exact, half = terms["float32"], terms["bf16"]
-    assert {name for name in exact if exact[name] == half[name]} == {"loss_g/path", "loss_d/r1"}
-    assert {name for name in exact if exact[name] != half[name]} == {"loss_g/fake", "loss_d/fake", "loss_d/real"}
-    assert half == pytest.approx(exact, rel=0.05)
+    same = {name for name in exact if exact[name] == half[name]}
+    assert "loss_d/r1" in same and "loss_d/fake" not in same
+    if all(map(torch.equal, *buffers.values())):  # else it depends on running means of what 16 bits have computed
+        assert "loss_g/path" in same or "loss_g/path" not in exact
+    assert half == pytest.approx(exact, rel=0.05, abs=0.01)
 
 
-class Types(pl.Callback):
-    """Writes the types of what each network's layers returned in a run."""
-
-    def on_fit_start(self, trainer, pl_module) -> None:
-        self.seen = {name: set() for name in ("generator", "averages", "discriminator")}
-        for name, seen in self.seen.items():
-            dtypes(pl_module.get_submodule(name), seen)
-
-    def on_train_end(self, trainer, pl_module) -> None:
-        with torch.no_grad():
-            pl_module.predict_step(torch.arange(2))
-        torch.save(self.seen, f"{trainer.default_root_dir}/types.pt")
+def one_still_step(model: dict, precision: str) -> dict:
+    """A model's config for a step that moves no weight, at its full resolution."""
+    options = model["init_args"] | {"precision": precision}
+    for optimizer in ("optimizer_g", "optimizer_d"):
+        factory = options[optimizer]
+        options[optimizer] = factory | {"init_args": factory["init_args"] | {"lr": 0.0}}
+    if "growth" in options:
+        options["growth"] = None
+    return model | {"init_args": options}
 
 
 def gan(**kwargs) -> PiGAN:

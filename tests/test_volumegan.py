@@ -19,22 +19,19 @@ from zoo.cli import main
 from zoo.draws import SampleDraws, TrainingDraws
 from zoo.gan import GAN
 from zoo.layers import winograd
+from zoo.layers.lookup import Lookup, corners, trilinear
 from zoo.layers.stylegan2 import activate
 from zoo.render import FixedPoses, closed, last_sample, open_ended, white
 from zoo.volumegan import (
     Discriminator,
     Growth,
     Latent,
-    Lookup,
     Painter,
     StructuralVolume,
-    Unjittered,
     VolumeGAN,
-    corners,
     doubled_conv3d,
-    equal,
-    trilinear,
 )
+from zoo.volumegan_extras import Unjittered, equal
 from zoo.weights import volumegan as weights
 from zoo.weights.bundle import build, load_bundle
 from zoo.weights.convert import convert
@@ -142,6 +139,17 @@ def test_evaluation_paints_as_training_does(monkeypatch):
     found, _ = painter(x, w.clone().requires_grad_(), 8, 0.0, draws)
     with torch.no_grad():
         assert torch.allclose(painter(x, w, 8, 0.0, draws)[0], found, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("part", "option", "message"),
+    [("structure", "channels", "reads 4 features of a volume that has 5"), ("painter", "most_channels", "takes 5")],
+)
+def test_parts_that_do_not_fit_each_other_are_refused(part, option, message):
+    config = volumegan()["model"]
+    config["init_args"]["generator"]["init_args"][part]["init_args"][option] = 5
+    with pytest.raises(ValueError, match=message):
+        build(config, GAN)
 
 
 @pytest.mark.parametrize("background", [white, last_sample])
@@ -445,7 +453,13 @@ def test_the_coarse_pass_can_have_a_density_of_its_own():
         ({"bg_cfg": {}}, "'bg_cfg'"),
         ({"vr_cfg": {"num_per_group": 4}}, "num_per_group"),
         ({"hs_cfg": {"clamp_mode": "exp"}}, "'exp' has no counterpart here: relu, softplus, mipnerf"),
-        ({"fg_cfg": {"activation_type": "relu"}}, "only lrelu"),
+        ({"fg_cfg": {"activation_type": "relu"}}, "'activation_type' 'relu' has no counterpart"),
+        ({"embed_cfg": {"input_dim": 2}}, "'input_dim' 2"),
+        ({"fv_cfg": {"w_dim": 256}}, "'w_dim' 256"),
+        ({"noise_type": "channel"}, "'noise_type' 'channel'"),
+        ({"out_dim": 256}, "'out_dim' 256 must be 512"),
+        ({"depth": 3}, "'depth' 3 of the generator is unknown"),
+        ({"ps_cfg": {"axis": "x"}}, "'axis' 'x' of the ps_cfg is unknown"),
         ({"vr_cfg": {"fill_mode": "weight"}}, "fill_mode"),
         ({"hs_cfg": {"render_mode": "sum"}}, "render_mode 'sum' has no counterpart here, only no_dist"),
         ({"normalize_z": False}, "'normalize_z' False"),

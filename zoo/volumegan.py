@@ -26,17 +26,15 @@ from torch.nn.functional import (
     avg_pool2d,
     conv3d,
     conv_transpose3d,
-    embedding,
-    embedding_bag,
     interpolate,
     leaky_relu,
     pad,
-    softplus,
 )
 
 from zoo.draws import Draws
 from zoo.gan import GAN, Average, OptimizerFactory, frozen
 from zoo.generator import BaseGenerator
+from zoo.layers.lookup import trilinear
 from zoo.layers.stylegan2 import (
     GAIN,
     SLOPE,
@@ -54,26 +52,16 @@ from zoo.layers.winograd import directly
 from zoo.losses import judged_fake, judged_real, path_lengths, r1_penalty
 from zoo.precision import Precision
 from zoo.render import (
-    Background,
     Camera,
-    Density,
-    Depths,
-    FineDepths,
-    Intervals,
     Poses,
     Rays,
     Rendered,
     Renderer,
     Samples,
-    Volume,
-    black,
     expected_depth,
-    open_ended,
     pixel_corners,
-    relu,
     through,
     to_map,
-    transmission_weights,
 )
 
 
@@ -161,80 +149,6 @@ def doubled_conv3d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return conv_transpose3d(x, sums, bias, stride=2, padding=1)
 
 
-class Lookup(torch.autograd.Function):
-    """Sums of 8 weighted rows for each point: rows [M, C], index and weights [N, 8] to [N, C].
-
-    As ``embedding_bag``, which is twenty times faster than interpolation on a CPU, but for derivatives of every order.
-    """
-
-    @staticmethod
-    def forward(ctx, rows: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-        ctx.save_for_backward(rows, index, weights)
-        return embedding_bag(index, rows, mode="sum", per_sample_weights=weights)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
-        rows, index, weights = ctx.saved_tensors
-        of_rows = Spread.apply(gradient, index, weights, len(rows)) if ctx.needs_input_grad[0] else None
-        of_weights = (embedding(index, rows) * gradient[:, None]).sum(-1) if ctx.needs_input_grad[2] else None
-        return of_rows, None, of_weights
-
-
-class Spread(torch.autograd.Function):
-    """The transpose of ``Lookup``: values [N, C] are added, weighted, to 8 of the rows [M, C] each."""
-
-    @staticmethod
-    def forward(ctx, values: Tensor, index: Tensor, weights: Tensor, count: int) -> Tensor:
-        ctx.save_for_backward(values, index, weights)
-        with torch.enable_grad():
-            rows = values.new_zeros(count, values.shape[1]).requires_grad_()
-            found = embedding_bag(index, rows, mode="sum", per_sample_weights=weights.detach())
-            return torch.autograd.grad(found, rows, values.detach())[0]
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
-        values, index, weights = ctx.saved_tensors
-        of_values = Lookup.apply(gradient, index, weights) if ctx.needs_input_grad[0] else None
-        of_weights = (embedding(index, gradient) * values[:, None]).sum(-1) if ctx.needs_input_grad[2] else None
-        return of_values, None, of_weights, None
-
-
-def corners(points: Tensor, bounds: Tensor, sides: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """Which voxels surround points, and their trilinear weights.
-
-    The outermost voxels' centres lie on the bounds; beyond the bounds is what is on them.
-
-    Args:
-        points: in the world, [B, N, 3].
-        bounds: two corners of the volume's box, [2, 3].
-        sides: voxels along z, y and x.
-
-    Returns:
-        Numbers of voxels, counted through all B volumes, x fastest, and weights; both [B N, 8].
-    """
-    low, high = bounds
-    last = points.new_tensor(sides).flip(0) - 1
-    # These steps and no fewer, as published: frequencies of 2^9 show even rounding.
-    place = (((points - low) / (high - low) * 2 - 1) + 1) / 2 * last
-    first = place.detach().floor()
-    share = place - first
-    index, weights = None, None
-    volume = torch.arange(len(points), device=points.device)[:, None, None] * math.prod(sides)
-    for axis, step in ((2, sides[1] * sides[2]), (1, sides[2]), (0, 1)):
-        both = torch.stack([first[..., axis], first[..., axis] + 1], -1)
-        number = both.clamp(min=0).minimum(last[axis]).long() * step
-        part = torch.stack([1 - share[..., axis], share[..., axis]], -1)
-        index = volume + number if index is None else (index[..., None] + number[..., None, :]).flatten(2)
-        weights = part if weights is None else (weights[..., None] * part[..., None, :]).flatten(2)
-    return index.flatten(0, 1), weights.flatten(0, 1)
-
-
-def trilinear(volume: Tensor, points: Tensor, bounds: Tensor) -> Tensor:
-    """Features [B, N, C] of volumes [B, Z, Y, X, C] at points [B, N, 3]; see ``corners``."""
-    found = Lookup.apply(volume.flatten(0, 3), *corners(points, bounds, volume.shape[1:4]))
-    return found.unflatten(0, points.shape[:2])
-
-
 # The radiance field
 
 
@@ -267,7 +181,7 @@ class StyledField(nn.Module):
         w_dim: int = 512,
     ) -> None:
         super().__init__()
-        self.hidden_dim, self.num_layers = hidden_dim, num_layers
+        self.channels, self.num_layers = channels, num_layers
         self.register_buffer("frequencies", 2 ** torch.linspace(0, max_log2, frequencies), persistent=False)
         self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
         widths = [channels + 3 + 6 * frequencies, *[hidden_dim] * num_layers]
@@ -304,68 +218,6 @@ class StyledField(nn.Module):
         """Coordinates, and their sines and cosines at each frequency: [B, N, 3] to [B, N, 3 + 6 F]."""
         angles = points[..., None, :] * self.frequencies[:, None]
         return torch.cat([points, torch.stack([angles.sin(), angles.cos()], -2).flatten(-3)], dim=-1)
-
-
-# Ways of rendering that the published program knows, but its experiments do not use
-
-
-@dataclass(frozen=True)
-class Unjittered:
-    """Other depths, without their jitter."""
-
-    depths: Depths
-
-    def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
-        return self.depths(rays, None)
-
-
-def late_softplus(raw: Tensor, points: Tensor) -> Tensor:
-    """softplus(raw - 1), as in Mip-NeRF: a new field is nearly empty."""
-    return softplus(raw - 1)
-
-
-def equal(t: Tensor, directions: Tensor) -> Tensor:
-    """Every sample stands for one world unit."""
-    return torch.ones_like(t)
-
-
-@dataclass(frozen=True)
-class Until:
-    """From each sample to the next one, and from the last one to a depth."""
-
-    far: float
-
-    def __call__(self, t: Tensor, directions: Tensor) -> Tensor:
-        return t.diff(append=torch.full_like(t[..., :1], self.far)) * directions.norm(dim=-1, keepdim=True)
-
-
-class TwiceWeighed(Volume):
-    """A ``Volume`` that weighs the first samples in a way of their own before it draws finer ones.
-
-    Args:
-        coarse_density, coarse_intervals: of that way.
-        depths, density, background, fine, intervals, chunk: as in ``Volume``.
-    """
-
-    def __init__(
-        self,
-        depths: Depths,
-        coarse_density: Density,
-        coarse_intervals: Intervals = open_ended,
-        density: Density = relu,
-        background: Background = black,
-        fine: FineDepths | None = None,
-        intervals: Intervals = open_ended,
-        chunk: int | None = 4096,
-    ) -> None:
-        super().__init__(depths, density, background, fine, intervals, chunk)
-        self.coarse_density, self.coarse_intervals = coarse_density, coarse_intervals
-
-    def weigh(self, samples: Samples, raw: Tensor, draws: Draws | None, density_noise: float, name: str) -> Tensor:
-        if name == "final":
-            return super().weigh(samples, raw, draws, density_noise, name)
-        density = self.coarse_density(raw, samples.points)[..., 0]
-        return transmission_weights(density, self.coarse_intervals(samples.t, samples.directions))
 
 
 # The 2D neural renderer
@@ -512,6 +364,11 @@ class Generator(BaseGenerator):
         bounds: tuple[tuple[float, float, float], tuple[float, float, float]] = ((-0.15,) * 3, (0.15,) * 3),
     ) -> None:
         super().__init__(poses, painter.resolution, bounds)
+        if field.channels != structure.channels:
+            raise ValueError(
+                f"The field reads {field.channels} features of a volume that has {structure.channels}: set the field's "
+                "channels to that."
+            )
         if field.colour.weight.shape[0] != painter.channels:
             raise ValueError(
                 f"The field renders {field.colour.weight.shape[0]} features, but the 2D network takes "
@@ -579,10 +436,10 @@ class Generator(BaseGenerator):
         Raises:
             ValueError: there is no level of this resolution.
         """
-        resolution = resolution or self.resolution
+        resolution = self.level(resolution or self.resolution)
         features, depth, opacity = self.render_features(styles, camera, draws)
         w = styles.w[:, self.field.num_layers :]
-        image, raw = self.painter(features, w, self.level(resolution), missing_levels(self, resolution), draws)
+        image, raw = self.painter(features, w, resolution, missing_levels(self, resolution), draws)
         return Rendered(image, raw, depth, opacity)
 
     def level(self, resolution: int) -> int:
@@ -661,7 +518,7 @@ class Discriminator(nn.Module):
         last: int = 4,
     ) -> None:
         super().__init__()
-        self.resolution, self.clamp, self.groups, self.last = resolution, clamp, groups, last
+        self.resolution, self.clamp, self.groups = resolution, clamp, groups
         self.sides = [last, *doublings(last, resolution, "The discriminator's resolution")][::-1]
         widths = [width(side, base_channels, most_channels) for side in self.sides]
         self.from_rgb = nn.ModuleList(Convolution(3, w, 1) for w in widths)

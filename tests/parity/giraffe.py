@@ -11,9 +11,8 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from tests.parity.harness import Case, Replay
+from tests.parity.harness import Case, Replay, by_published_name, same_tensors, train
 from zoo.gan import Average
 from zoo.giraffe import (
     GIRAFFE,
@@ -611,22 +610,6 @@ class AfterEach(pl.Callback):
         self.function(gan.iterations - 1, trainer.optimizers)
 
 
-def train(gan: GIRAFFE, real: Tensor, batch: int, function) -> None:
-    """Train on these images in order, as many at once, and look after each iteration."""
-    with TemporaryDirectory() as folder:
-        trainer = pl.Trainer(
-            max_steps=len(real) // batch,
-            accelerator="cpu",
-            callbacks=[AfterEach(function)],
-            default_root_dir=folder,
-            enable_model_summary=False,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-        )
-        trainer.fit(gan, DataLoader([{"image": image} for image in real], batch))
-
-
 def parameters(gan: GIRAFFE, generator_table: list, discriminator_table: list) -> Iterator[tuple[str, dict]]:
     """Parameters by published name of the three networks."""
     networks = {
@@ -635,7 +618,7 @@ def parameters(gan: GIRAFFE, generator_table: list, discriminator_table: list) -
         "discriminator": (gan.discriminator, discriminator_table),
     }
     for name, (network, table) in networks.items():
-        yield name, {published_name(n, table): p for n, p in network.named_parameters()}
+        yield name, by_published_name(network, table)
 
 
 # RMSprop moves a weight by about ten learning rates a step, whatever its gradient, and a hidden unit that rounding puts
@@ -699,7 +682,7 @@ def step(case: Case) -> None:
                 case.compare(f"step{k}.{name}.square_avg_norms", torch.stack(moments))
 
     real = torch.stack([case.inputs[f"step{k}.x_real"] for k in range(steps)])
-    train(gan, real.flatten(0, 1) * 2 - 1, real.shape[1], look)
+    train(gan, real.flatten(0, 1) * 2 - 1, real.shape[1], AfterEach(look))
     assert gan.iterations == steps
     final = dict(parameters(gan, *tables))
     for name in filter(partial(seen_later, case), case.outputs):
@@ -784,7 +767,7 @@ def gan2d(case: Case) -> None:
                 if name.startswith(f"{player}.grad."):
                     case.compare(name, published[name.removeprefix(f"{player}.grad.")])
 
-    train(gan, case.inputs["x_real"], of["batch"], look)
+    train(gan, case.inputs["x_real"], of["batch"], AfterEach(look))
 
 
 # The published programmes for scenes, and the edit that each is here.
@@ -911,7 +894,7 @@ def checkpoint(case: Case) -> None:
             converted = giraffe.convert(place, contents, as_config(case.config), weights)
             back = to_published(converted.network.state_dict() | converted.unused, GENERATOR)
             expected = case.weights(prefix)
-            assert set(back) == set(expected) and all(torch.equal(back[n], expected[n]) for n in expected)
+            assert same_tensors(back, expected)
             assert converted.card["iterations"] == case.info["layout"]["it"]
             image = converted.network.render(latent, camera, farthest=farthest).image
             case.compare(f"{prefix}image", (image + 1) / 2)

@@ -3,17 +3,14 @@
 import math
 import re
 from functools import partial
-from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import instance_norm, normalize
-from torch.utils.data import DataLoader
 
 import zoo.graf
-from tests.parity.harness import Case, Replay
+from tests.parity.harness import Before, Case, Replay, Watched, by_published_name, same_tensors, train
 from zoo.gan import Average
 from zoo.graf import (
     GRAF,
@@ -198,18 +195,6 @@ def published_draws(case: Case, block: str, config: dict, patches: Patches | Non
     pairs += [("mirror", mask.float()) for mask in masks]  # 1 keeps
     assert not found, f"{block}: draws of unknown meaning: {', '.join(found)}"
     return pairs
-
-
-class Watched:
-    """A callable that remembers arguments and results of its calls."""
-
-    def __init__(self, function) -> None:
-        self.function, self.calls = function, []
-
-    def __call__(self, *args, **kwargs):
-        result = self.function(*args, **kwargs)
-        self.calls.append((args, result))
-        return result
 
 
 def flat(x: Tensor) -> Tensor:
@@ -604,21 +589,6 @@ class Replayed(GRAF):
         super().accumulate(prefix, terms, **kwargs)
 
 
-class Before(pl.Callback):
-    """Gives the optimizers the recorded state."""
-
-    def __init__(self, fills: list[dict[nn.Parameter, float]]) -> None:
-        self.fills = fills
-
-    def on_train_start(self, trainer: pl.Trainer, *args) -> None:
-        for optimizer, fill in zip(trainer.optimizers, self.fills, strict=True):
-            for parameter, value in fill.items():
-                optimizer.state[parameter] = {
-                    "step": torch.tensor(10.0),
-                    "square_avg": torch.full_like(parameter, value),
-                }
-
-
 def step(case: Case) -> None:
     config, training = case.config, case.config["training"]
     patches = build_patches(config)
@@ -641,39 +611,27 @@ def step(case: Case) -> None:
         average = gan.averages["ema"].module
         average.load_state_dict(from_published(state, list(average.state_dict()), GENERATOR))
 
-    networks = {"d": {published_name(n, table): p for n, p in gan.discriminator.named_parameters()}}
-    networks["generator"] = {published_name(n, GENERATOR): p for n, p in gan.generator.named_parameters()}
+    networks = {"d": by_published_name(gan.discriminator, table)}
+    networks["generator"] = by_published_name(gan.generator, GENERATOR)
     if averages:
-        averaged = gan.averages["ema"].module.named_parameters()
-        networks["generator_test"] = {published_name(n, GENERATOR): p for n, p in averaged}
+        networks["generator_test"] = by_published_name(gan.averages["ema"].module, GENERATOR)
     for name in ("generator", "generator_test"):
         networks |= split_networks(name, networks.pop(name, {}))
     # the optimizer has the second network's parameters after the first one's
     both = [networks["generator"], networks.get("generator_fine", {})]
     order = [part[name] for part in both for name in published_order(config, part)]
-    fills = [
-        dict(zip(order, case.inputs["opt_g.square_avg_fill"].tolist(), strict=True)),
-        dict(
-            zip(
-                [networks["d"][name] for name in config["d_param_order"]],
-                case.inputs["opt_d.square_avg_fill"].tolist(),
-                strict=True,
-            )
-        ),
+    fills = {"g": order, "d": [networks["d"][name] for name in config["d_param_order"]]}
+    moments = [
+        {
+            parameter: {"square_avg": torch.full_like(parameter, value)}
+            for parameter, value in zip(of, case.inputs[f"opt_{player}.square_avg_fill"].tolist(), strict=True)
+        }
+        for player, of in fills.items()
     ]
     before = {player: {n: p.detach().clone() for n, p in ps.items()} for player, ps in networks.items()}
-    with patch.object(zoo.graf, "cut", Watched(cut)) as cuts, TemporaryDirectory() as folder:
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        trainer = pl.Trainer(
-            max_steps=1,
-            accelerator="cpu",
-            callbacks=[Before(fills)],
-            default_root_dir=folder,
-            enable_model_summary=False,
-            **quiet,
-        )
+    with patch.object(zoo.graf, "cut", Watched(cut)) as cuts:
         images = case.inputs["real_images"]
-        trainer.fit(gan, DataLoader([{"image": image} for image in images], len(images)))
+        train(gan, images, len(images), Before(moments))
     assert gan.replay.used_up() and not gan.noises
 
     case.compare("real_patches", cuts.calls[0][1].flatten(2).mT.reshape(-1, 3))
@@ -791,7 +749,7 @@ def checkpoint(case: Case) -> None:
         assert converted.network.field.appearance_dim == z["dim_appearance"] and not converted.unused
         back, expected = to_published(converted.network.state_dict(), GENERATOR), case.weights(prefix)
         back = {name.removeprefix("generator."): tensor for name, tensor in back.items()}
-        assert set(back) == set(expected) and all(torch.equal(back[n], expected[n]) for n in expected)
+        assert same_tensors(back, expected)
         camera = our_camera(case.inputs["poses"], data["fov"])
         latent = converted.network.map(codes(config, case.inputs["z"]))
         case.compare(f"image_{weights}", converted.network.render(latent, camera).image)
@@ -802,7 +760,7 @@ def checkpoint(case: Case) -> None:
     table = DISCRIMINATOR[size]
     judge.load_state_dict(from_published(contents.value["discriminator"], list(judge.state_dict()), table))
     back = to_published(judge.state_dict(), table)
-    assert set(back) == set(expected) and all(torch.equal(back[n], expected[n]) for n in expected)
+    assert same_tensors(back, expected)
 
 
 KINDS = {

@@ -5,12 +5,18 @@ tensor), ``io.safetensors`` (tensors ``in.<name>`` and ``out.<name>``) and publi
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from zoo.weights.names import published_name
 
 FLOOR = 1e-6  # smallest tolerance
 
@@ -103,3 +109,58 @@ class Replay:
 
     def used_up(self) -> bool:
         return not any(self.queues.values())
+
+
+class Watched:
+    """A callable that remembers arguments and results of its calls."""
+
+    def __init__(self, function: Callable) -> None:
+        self.function, self.calls = function, []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        result = self.function(*args, **kwargs)
+        self.calls.append((args, result))
+        return result
+
+
+def by_published_name(network: nn.Module, table: list) -> dict[str, nn.Parameter]:
+    """A network's parameters; the table translates our names."""
+    return {published_name(name, table): parameter for name, parameter in network.named_parameters()}
+
+
+def same_tensors(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
+    """Whether two state dicts have the same names and the same numbers, bit for bit."""
+    return set(ours) == set(theirs) and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+class Before(pl.Callback):
+    """Gives the optimizers, which are ten steps old, the recorded moments.
+
+    Args:
+        moments: of each optimizer, by parameter and by name in the optimizer's state.
+    """
+
+    def __init__(self, moments: list[dict[nn.Parameter, dict[str, Tensor]]]) -> None:
+        self.moments = moments
+
+    def on_train_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        for optimizer, moments in zip(trainer.optimizers, self.moments, strict=True):
+            for parameter, of_it in moments.items():
+                optimizer.state[parameter] = {"step": torch.tensor(10.0), **of_it}
+
+
+def train(gan: pl.LightningModule, images: Tensor, batch: int, callback: pl.Callback) -> pl.Trainer:
+    """Train on these images in order, as many at once."""
+    with TemporaryDirectory() as folder:
+        trainer = pl.Trainer(
+            max_steps=len(images) // batch,
+            accelerator="cpu",
+            callbacks=[callback],
+            default_root_dir=folder,
+            enable_model_summary=False,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+        )
+        trainer.fit(gan, DataLoader([{"image": image} for image in images], batch))
+    return trainer

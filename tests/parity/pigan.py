@@ -3,17 +3,14 @@
 import math
 import re
 from functools import partial
-from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
-from torch.utils.data import DataLoader
 
 import zoo.pigan
-from tests.parity.harness import Case, Replay
+from tests.parity.harness import Before, Case, Replay, Watched, by_published_name, same_tensors, train
 from zoo.gan import Average, WarmUp
 from zoo.pigan import Discriminator, FilmSiren, Generator, Latent, PiGAN, SpatialEmbedding, Stage, Styles
 from zoo.render import (
@@ -118,18 +115,6 @@ def forward_draws(recorded: list[Tensor], hierarchical: bool) -> list[tuple[str,
     names = ["coarse_density_noise", "importance", "final_density_noise"] if hierarchical else ["final_density_noise"]
     assert len(rest) == len(names)
     return [("jitter", recorded[0]), *angles, *zip(names, rest, strict=True)]
-
-
-class Watched:
-    """A callable that remembers arguments and results of its calls."""
-
-    def __init__(self, function) -> None:
-        self.function, self.calls = function, []
-
-    def __call__(self, *args):
-        result = self.function(*args)
-        self.calls.append((args, result))
-        return result
 
 
 # Kinds of case
@@ -393,19 +378,6 @@ class Replayed(PiGAN):
         super().step(optimizer, clip_norm)
 
 
-class Before(pl.Callback):
-    """Gives the optimizers the recorded state."""
-
-    def __init__(self, fills: list[dict[nn.Parameter, float]]) -> None:
-        self.fills = fills
-
-    def on_train_start(self, trainer: pl.Trainer, *args) -> None:
-        for optimizer, fill in zip(trainer.optimizers, self.fills, strict=True):
-            for parameter, value in fill.items():
-                moments = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.full_like(parameter, value)}
-                optimizer.state[parameter] = {"step": torch.tensor(10.0), **moments}
-
-
 def step(case: Case) -> None:
     config, of = case.config, case.config["curriculum"]
     stages = {int(key): value for key, value in of.items() if key.isdigit() and value}
@@ -437,34 +409,27 @@ def step(case: Case) -> None:
     case.compare("alpha", gan.alpha)
     case.compare("nerf_noise", gan.density_noise)
 
-    published_g = {published_name(n, GENERATOR): p for n, p in generator.named_parameters()}
-    published_d = {published_name(n, table): p for n, p in judge.named_parameters()}
-    fills = []
+    published_g, published_d = by_published_name(generator, GENERATOR), by_published_name(judge, table)
+    moments = []
     for player, parameters in (("G", published_g), ("D", published_d)):
         order = config[f"{player.lower()}_param_order"]
         values = case.inputs[f"opt_{player}.exp_avg_sq_fill"].tolist()
-        fills.append({parameters[name]: value for name, value in zip(order, values, strict=True) if name in parameters})
+        found = [(parameters[n], value) for n, value in zip(order, values, strict=True) if n in parameters]
+        moments.append(
+            {p: {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.full_like(p, value)} for p, value in found}
+        )
     averaged = {}
     for name, average in gan.averages.items():
         average.updates = config["ema_num_updates_before"]
-        averaged[name] = {published_name(n, GENERATOR): p for n, p in average.module.named_parameters()}
+        averaged[name] = by_published_name(average.module, GENERATOR)
         for k, published in enumerate(config["g_param_order"]):
             averaged[name][published].data.copy_(case.inputs[f"{name}.shadow.{k:03d}"])
     networks = {"g": published_g, "d": published_d, **averaged}
     before = {player: {n: p.detach().clone() for n, p in ps.items()} for player, ps in networks.items()}
 
-    with patch.object(zoo.pigan, "best", Watched(zoo.pigan.best)) as kept, TemporaryDirectory() as folder:
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        trainer = pl.Trainer(
-            max_steps=1,
-            accelerator="cpu",
-            callbacks=[Before(fills)],
-            default_root_dir=folder,
-            enable_model_summary=False,
-            **quiet,
-        )
+    with patch.object(zoo.pigan, "best", Watched(zoo.pigan.best)) as kept:
         real = case.inputs["real"]
-        trainer.fit(gan, DataLoader([{"image": image} for image in real], len(real)))
+        trainer = train(gan, real, len(real), Before(moments))
 
     case.compare("topk_num", kept.calls[0][0][1])
     case.compare("d_loss", torch.stack([total for prefix, total in gan.totals if prefix == "loss_d"]))
@@ -664,7 +629,7 @@ def checkpoint(case: Case) -> None:
         generator, expected = converted.network, case.weights(prefix)
         learned = {n: t for n, t in generator.state_dict().items() if not n.startswith("mean_")}
         back = to_published(learned | converted.unused, GENERATOR)
-        assert set(back) == set(expected) and all(torch.equal(back[n], expected[n]) for n in expected)
+        assert same_tensors(back, expected)
         assert converted.card["iterations"] == 12345 and generator.latent_dim == config["generator"]["z_dim"]
         generator.volume = build_volume(options)
         camera = generator.poses.camera(case.inputs["yaw"], case.inputs["pitch"])
@@ -682,7 +647,7 @@ def checkpoint(case: Case) -> None:
     place = Place(case.folder / "discriminator.pth")
     converted = pigan.convert(place, read(place), None)
     back, expected = to_published(converted.network.state_dict(), DISCRIMINATOR), case.weights("discriminator.")
-    assert set(back) == set(expected) and all(torch.equal(back[n], expected[n]) for n in expected)
+    assert same_tensors(back, expected)
     assert converted.network.from_rgb[0].out_channels == config["discriminator"]["channel_map"]["32"]
 
 

@@ -65,7 +65,11 @@ POSES = {
     "truncated_gaussian": "TruncatedGaussianPoses",
     "spherical_uniform": "SpherePoses",
 }
-DENSITIES = {"relu": "zoo.render.relu", "softplus": "zoo.render.softplus", "mipnerf": "zoo.volumegan.late_softplus"}
+DENSITIES = {
+    "relu": "zoo.render.relu",
+    "softplus": "zoo.render.softplus",
+    "mipnerf": "zoo.volumegan_extras.late_softplus",
+}
 # Published arguments that only one value of can be translated, with that value.
 FIXED = {
     "label_dim": (0, None),
@@ -84,6 +88,27 @@ FIXED = {
     "filter_kernel": ((1, 3, 3, 1), [1, 3, 3, 1]),
     "eps": (1e-8,),
     "mbstd_channels": (1,),
+    "w_dim": (512,),  # the published field has this written into it
+    "activation_type": ("lrelu",),
+    "input_dim": (3,),
+    "num_per_group": (None,),
+    "fill_mode": (None,),
+    "noise_std": (0,),
+}
+# All other published arguments: those that are translated, by block, and those that no number depends on.
+KNOWN = {
+    "generator": "model_type resolution nerf_res z_dim mapping_layers mapping_fmaps mapping_lr_mul out_dim conv_clamp "
+    "fmaps_base fmaps_max rgb_init_res_out final_tanh fused_modulate fp16_res impl embed_cfg fg_cfg fv_cfg ps_cfg "
+    "hs_cfg vr_cfg",
+    "embed_cfg": "max_freq_log2 N_freqs",
+    "fg_cfg": "num_layers hidden_dim",
+    "fv_cfg": "feat_res init_res base_channels output_channels bounds",
+    "ps_cfg": "num_steps ray_start ray_end radius horizontal_mean horizontal_stddev vertical_mean vertical_stddev "
+    "camera_dist fov perturb_mode",
+    "hs_cfg": "clamp_mode render_mode max_depth",
+    "vr_cfg": "clamp_mode render_mode max_depth last_back white_back",
+    "discriminator": "model_type resolution init_res architecture fmaps_base fmaps_max conv_clamp mbstd_groups "
+    "fp16_res impl",
 }
 
 
@@ -189,18 +214,16 @@ def generator_config(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: one of them has no counterpart here.
     """
-    check_fixed(given)
-    fg, embed, volume = (dict(given.get(name) or {}) for name in ("fg_cfg", "embed_cfg", "fv_cfg"))
-    if fg.get("activation_type", "lrelu") != "lrelu":
-        raise ValueError(f"The published activation '{fg['activation_type']}' has no counterpart here, only lrelu.")
-    if int(embed.get("input_dim", 3)) != 3:
-        raise ValueError("The published field must encode points of three coordinates.")
+    check(given, "generator")
+    blocks = {name: dict(given.get(name) or {}) for name in KNOWN if name.endswith("_cfg")}
+    for name, block in blocks.items():
+        check(block, name)
+    fg, embed, volume, cameras = (blocks[name] for name in ("fg_cfg", "embed_cfg", "fv_cfg", "ps_cfg"))
     structure = {
         "resolution": volume.get("feat_res", 32),
         "start": volume.get("init_res", 4),
         "base_channels": volume.get("base_channels", 256),
         "channels": volume.get("output_channels", 32),
-        "w_dim": volume.get("w_dim", 512),
     }
     halvings = round(math.log2(structure["resolution"] / structure["start"]))
     channels = structure["base_channels"]
@@ -213,7 +236,6 @@ def generator_config(given: Mapping[str, Any]) -> dict[str, Any]:
         "colour_dim": given.get("out_dim", 512),
         "frequencies": embed.get("N_freqs", 10),
         "max_log2": embed.get("max_freq_log2", 9),
-        "w_dim": structure["w_dim"],
     }
     if volume.get("bounds") is not None:
         field["bounds"] = [[float(x) for x in corner] for corner in volume["bounds"]]
@@ -225,15 +247,16 @@ def generator_config(given: Mapping[str, Any]) -> dict[str, Any]:
         "clamp": given.get("conv_clamp"),
         "learned_start": bool(given.get("rgb_init_res_out", True)),  # the published class's default
         "bounded_output": bool(given.get("final_tanh", False)),
-        "w_dim": structure["w_dim"],
     }
-    cameras = dict(given.get("ps_cfg") or {})
+    needed = min(painter["base_channels"] // painter["low"], painter["most_channels"])
+    if field["colour_dim"] != needed:
+        raise ValueError(f"The published 'out_dim' {field['colour_dim']} must be {needed}, what the 2D network takes.")
     return {
         "class_path": "zoo.volumegan.Generator",
         "init_args": {
             "structure": {"class_path": "zoo.volumegan.StructuralVolume", "init_args": structure},
             "field": {"class_path": "zoo.volumegan.StyledField", "init_args": field},
-            "volume": volume_config(cameras, dict(given.get("hs_cfg") or {}), dict(given.get("vr_cfg") or {})),
+            "volume": volume_config(cameras, blocks["hs_cfg"], blocks["vr_cfg"]),
             "painter": {"class_path": "zoo.volumegan.Painter", "init_args": painter},
             "poses": poses_config(cameras),
             "latent_dim": given.get("z_dim", 512),
@@ -265,9 +288,6 @@ def volume_config(cameras: Mapping[str, Any], coarse: Mapping[str, Any], final: 
     Raises:
         ValueError: one of them has no counterpart here.
     """
-    for name in ("num_per_group", "fill_mode"):
-        if final.get(name) is not None:
-            raise ValueError(f"The published '{name}' has no counterpart here.")
     samples = cameras.get("num_steps", 12)
     line = {
         "near": float(cameras.get("ray_start", 0.8)),
@@ -278,12 +298,7 @@ def volume_config(cameras: Mapping[str, Any], coarse: Mapping[str, Any], final: 
     kind = "Stratified" if mode == "mid" else "Shifted"
     depths: dict[str, Any] = {"class_path": f"zoo.render.{kind}", "init_args": line}
     if mode == "none":
-        depths = {"class_path": "zoo.volumegan.Unjittered", "init_args": {"depths": depths}}
-    intervals: Any = "zoo.render.open_ended"
-    if without_distance(final):
-        intervals = "zoo.volumegan.equal"
-    elif final.get("max_depth") is not None:
-        intervals = {"class_path": "zoo.volumegan.Until", "init_args": {"far": float(final["max_depth"])}}
+        depths = {"class_path": "zoo.volumegan_extras.Unjittered", "init_args": {"depths": depths}}
     background = "zoo.render.black"
     if final.get("last_back") and final.get("white_back"):
         raise ValueError("The published backgrounds 'last_back' and 'white_back' exclude each other.")
@@ -295,34 +310,30 @@ def volume_config(cameras: Mapping[str, Any], coarse: Mapping[str, Any], final: 
         "class_path": "zoo.render.Volume",
         "init_args": {
             "depths": depths,
-            "density": density_name(final),
             "background": background,
             "fine": {"class_path": "zoo.render.Importance", "init_args": {"samples": samples, "floor": 2.0e-5}},
-            "intervals": intervals,
+            **weighing(final),
         },
     }
-    if density_name(coarse) != density_name(final) or without_distance(coarse) != without_distance(final):
-        config["class_path"] = "zoo.volumegan.TwiceWeighed"
-        config["init_args"] |= {
-            "coarse_density": density_name(coarse),
-            "coarse_intervals": "zoo.volumegan.equal" if without_distance(coarse) else "zoo.render.open_ended",
-        }
+    if weighing(coarse) != weighing(final):
+        config["class_path"] = "zoo.volumegan_extras.TwiceWeighed"
+        config["init_args"] |= {f"coarse_{name}": value for name, value in weighing(coarse).items()}
     return config
 
 
-def without_distance(given: Mapping[str, Any]) -> bool:
-    """Whether every sample stands for one world unit, in published words ``render_mode``."""
-    if given.get("render_mode") not in (None, "no_dist"):
-        raise ValueError(f"The published render_mode '{given['render_mode']}' has no counterpart here, only no_dist.")
-    return given.get("render_mode") == "no_dist"
-
-
-def density_name(given: Mapping[str, Any]) -> str:
-    """What makes a raw density one, in published words ``clamp_mode``."""
-    mode = given.get("clamp_mode", "relu")
-    if mode not in DENSITIES:
-        raise ValueError(f"The published clamp_mode '{mode}' has no counterpart here: {', '.join(DENSITIES)}.")
-    return DENSITIES[mode]
+def weighing(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes weights of raw densities: in published words ``clamp_mode``, ``render_mode`` and ``max_depth``."""
+    density, mode = given.get("clamp_mode", "relu"), given.get("render_mode")
+    if density not in DENSITIES:
+        raise ValueError(f"The published clamp_mode '{density}' has no counterpart here: {', '.join(DENSITIES)}.")
+    if mode not in (None, "no_dist"):
+        raise ValueError(f"The published render_mode '{mode}' has no counterpart here, only no_dist.")
+    intervals: Any = "zoo.render.open_ended"
+    if mode == "no_dist":
+        intervals = "zoo.volumegan_extras.equal"
+    elif given.get("max_depth") is not None:
+        intervals = {"class_path": "zoo.volumegan_extras.Until", "init_args": {"far": float(given["max_depth"])}}
+    return {"density": DENSITIES[density], "intervals": intervals}
 
 
 def discriminator_config(given: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -331,7 +342,7 @@ def discriminator_config(given: Mapping[str, Any], state: Mapping[str, Tensor]) 
     Raises:
         ValueError: one of them has no counterpart here.
     """
-    check_fixed(given)
+    check(given, "discriminator")
     architecture = given.get("architecture", "resnet" if "residual0.weight" in state else "origin")
     if architecture not in ("resnet", "origin"):
         raise ValueError(f"The published architecture '{architecture}' never worked; only resnet and origin did.")
@@ -348,11 +359,14 @@ def discriminator_config(given: Mapping[str, Any], state: Mapping[str, Tensor]) 
     return {"class_path": "zoo.volumegan.Discriminator", "init_args": sizes}
 
 
-def check_fixed(given: Mapping[str, Any]) -> None:
-    """Fail where an argument has another than the one value that can be translated."""
-    for name, values in FIXED.items():
-        if name in given and given[name] not in values:
-            raise ValueError(f"The published '{name}' {given[name]!r} has no counterpart here.")
+def check(given: Mapping[str, Any], block: str) -> None:
+    """Fail where an argument is unknown, or has another than the one value that can be translated."""
+    for name, value in given.items():
+        if name in FIXED:
+            if value not in FIXED[name]:
+                raise ValueError(f"The published '{name}' {value!r} has no counterpart here.")
+        elif name not in KNOWN[block].split():
+            raise ValueError(f"The published '{name}' {value!r} of the {block} is unknown here.")
 
 
 def blocks_in(state: Mapping[str, Tensor]) -> int:
