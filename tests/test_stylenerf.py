@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 
 from tests.parity.harness import Replay
 from tests.systems import NoiseData, stylenerf
+from zoo.cli import main
 from zoo.draws import SampleDraws, TrainingDraws
 from zoo.gan import GAN
 from zoo.layers.upsampling import NearestConcat, PixelShuffle, neighbours
@@ -29,7 +30,6 @@ from zoo.stylenerf import (
 )
 from zoo.weights import stylenerf as weights
 from zoo.weights.bundle import build, load_bundle
-from zoo.weights.convert import convert
 
 CASES = Path(__file__).parent / "parity" / "cases" / "stylenerf"
 
@@ -383,7 +383,10 @@ def test_unknown_published_arguments_are_refused():
 
 def test_a_published_file_becomes_a_bundle(tmp_path):
     file = CASES / "checkpoint" / "network-snapshot-000000.pkl"
-    convert(file, tmp_path / "bundle")
+    assert main(["convert", str(file), str(tmp_path / "bundle")]) == 0
+    grid = tmp_path / "grid.png"
+    assert main(["sample", str(tmp_path / "bundle"), "--out", str(grid), "--seeds", "0", "--views", "1"]) == 0
+    assert grid.stat().st_size > 1000
     generator, info = load_bundle(tmp_path / "bundle")
     assert isinstance(generator, Generator) and info.card["system"] == "StyleNeRF"
     draws = SampleDraws(0, range(1))

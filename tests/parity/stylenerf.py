@@ -474,20 +474,27 @@ def replay(case: Case, *blocks: str, layers: int) -> Replay:
     return Replay(pairs)
 
 
+def rounded(camera: Camera, dtype: torch.dtype) -> Camera:
+    """Cameras of float64 as published: places are rounded, and where they look is computed from the rounded ones."""
+    place = camera.origins.float()
+    behind = normalize(place, dim=-1)
+    right = normalize(torch.linalg.cross(place.new_tensor([0.0, 1.0, 0.0]).expand_as(place), behind), dim=-1)
+    up = normalize(torch.linalg.cross(behind, right), dim=-1)
+    pose = camera.pose.float()
+    pose[:, :3] = torch.stack([right, up, behind, place], dim=-1)
+    return Camera(pose.to(dtype), camera.intrinsics.float().to(dtype))
+
+
 class FromDoubles:
-    """Cameras that are computed in float64 and then rounded, as published."""
+    """Cameras from the same numbers in float64."""
 
     def __init__(self, poses: Poses) -> None:
         self.poses = poses
 
     def __call__(self, n: int, draws: Replay) -> Camera:
         dtype = draws.queues["yaw"][0].dtype
-        double = Replay([])
-        double.queues = {name: [x.double() for x in draws.queues[name][:1]] for name in ("yaw", "pitch")}
-        camera = self.poses(n, double)
-        for name in ("yaw", "pitch"):
-            draws.queues[name].pop(0)
-        return Camera(*(x.to(dtype) for x in camera))
+        double = Replay([(name, draws.queues[name].pop(0).double()) for name in ("yaw", "pitch")])
+        return rounded(self.poses(n, double), dtype)
 
 
 def build_gan(case: Case, kind: type[StyleNeRF] = StyleNeRF, **kwargs) -> StyleNeRF:
@@ -781,8 +788,8 @@ def linear_cameras(given: dict, uvr: Tensor) -> Camera:
     )
     radius = radius * (uvr[:, 3] if uvr.shape[1] > 3 else 1.0)
     camera = poses.camera(math.pi / 2 - azimuth[:, None], polar[:, None])
-    pose = look_at(camera.origins / poses.radius * radius[:, None])
-    return Camera(pose.float(), camera.intrinsics.float())
+    camera.pose[:, :3, 3] *= radius[:, None] / poses.radius
+    return rounded(camera, torch.float32)
 
 
 def build_poses(given: dict) -> Orbit:
@@ -824,7 +831,7 @@ def cameras_of(case: Case, model: str, given: dict) -> None:
     drawn = {axis: case.inputs[f"{model}.random.camera_{axis}_{kind}"].double() for axis in names}
     turned = drawn | {"u": -drawn["u"] if kind == "n" else 1 - drawn["u"]}
     angles = poses.angles(len(drawn["u"]), Replay([(names[axis], x) for axis, x in turned.items()]))
-    camera = Camera(*(x.float() for x in poses.camera(*angles)))
+    camera = rounded(poses.camera(*angles), torch.float32)
     case.compare(f"{model}.random.c2w", published_pose(camera))
     case.compare(f"{model}.random.inv_intrinsics", inverse_intrinsics(camera))
     azimuth, polar = math.pi / 2 - angles[0][:, 0], angles[1][:, 0]
@@ -948,7 +955,7 @@ def checkpoint(case: Case) -> None:
     }
     for weights, state in expected.items():
         converted = stylenerf.convert(place, contents, None, weights)
-        back = stylenerf.published_state(converted.network, converted.unused)
+        back = stylenerf.published_state(converted.network, converted.network.state_dict() | converted.unused)
         assert set(back) == set(state), set(back) ^ set(state)
         off = max((back[name] - state[name]).abs().max().item() for name in state)
         case.compared[weights] = (off, 1e-12)
