@@ -94,7 +94,10 @@ class Styles(NamedTuple):
 
 
 def paper_axes(x: Tensor) -> Tensor:
-    """(right, up, towards the camera), the zoo's axes, to (towards the camera, right, up), the paper's; [..., 3]."""
+    """(right, up, towards the camera), the zoo's axes, to (towards the camera, right, up), the paper's; [..., 3].
+
+    Sums of squares are taken in the paper's order, too: the encoding's frequencies of 2^9 pi show how they are rounded.
+    """
     return x[..., [2, 0, 1]]
 
 
@@ -233,7 +236,7 @@ class PlainField(nn.Module):
     def forward(self, samples: Samples, z: Tensor) -> tuple[Tensor, Tensor]:
         """Raw density [B, R, S, 1] and hidden features [B, R, S, H] at inverse distances samples.t from the middle."""
         first, *others = self.layers
-        on_sphere = paper_axes(turned_inside_out(samples.origins, samples.directions, samples.t))
+        on_sphere = turned_inside_out(paper_axes(samples.origins), paper_axes(samples.directions), samples.t)
         x = encoded(torch.cat([on_sphere, samples.t[..., None]], dim=-1), self.octaves)
         of_points, of_z = first.weight.split([x.shape[-1], self.latent_dim], dim=1)
         x = (x @ of_points.mT + (z @ of_z.mT + first.bias)[:, None, None]).relu()
@@ -304,7 +307,7 @@ class Warped(Straight):
         return 1 / ((1 / self.near) * (1 - t) + (1 / self.far) * t)
 
     def placed(self, points: Tensor) -> Tensor:
-        length = points.norm(dim=-1, keepdim=True)
+        length = paper_axes(points).norm(dim=-1, keepdim=True)
         far = length.clamp(min=1)
         return torch.where(length < 1, points, (2 - 1 / far) * (points / far))
 
@@ -404,7 +407,7 @@ class StretchedVolume(nn.Module):
     def weigh(self, rays: Rays, t: Tensor, raw: Tensor) -> Tensor:
         """Share of the light that each sample gives, [B, R, S]; the last one stands for no length."""
         place = t if self.in_shares else self.line.distance(t)
-        lengths = pad(place.diff(dim=-1), (0, 1)) * rays.directions.norm(dim=-1, keepdim=True)
+        lengths = pad(place.diff(dim=-1), (0, 1)) * paper_axes(rays.directions).norm(dim=-1, keepdim=True)
         return transmission_weights(self.activation(raw, None)[..., 0], lengths)
 
 

@@ -797,12 +797,10 @@ def build_poses(given: dict) -> Orbit:
     return getattr(zoo.render, config["class_path"].removeprefix("zoo.render."))(**config["init_args"])
 
 
-def rolled(camera: Camera, theta: Tensor) -> Camera:
-    """Cameras turned around where they look, by angles [B] [rad]."""
-    turn = torch.eye(4).to(camera.pose).repeat(len(camera.pose), 1, 1)
-    turn[:, 0, 0] = turn[:, 1, 1] = theta.cos()
-    turn[:, 1, 0], turn[:, 0, 1] = theta.sin(), -theta.sin()
-    return Camera(camera.pose @ turn, camera.intrinsics)
+def rolled_film(film: Tensor, theta: float | Tensor) -> Tensor:
+    """Film coordinates [..., 2] as a camera sees them that is turned around where it looks, by an angle [rad]."""
+    x, y, theta = film[..., 0], film[..., 1], torch.as_tensor(theta, dtype=film.dtype)
+    return torch.stack([x * theta.cos() - y * theta.sin(), x * theta.sin() + y * theta.cos()], dim=-1)
 
 
 @torch.no_grad()
@@ -856,14 +854,8 @@ def cameras_of(case: Case, model: str, given: dict) -> None:
         if found := re.fullmatch(rf"{model}\.pixels_(vol|tgt)(\d+)(_roll)?", name):
             shape = case.outputs[name].shape
             film = pixel_centres(int(found[2])).expand(shape[0], -1, -1)
-            if found[3]:  # seen through a camera that is turned instead
-                still = Camera(
-                    torch.eye(4).repeat(shape[0], 1, 1), torch.tensor([[0.5, 0, 0.5], [0, 0.5, 0.5], [0, 0, 1]])
-                )
-                film = rays_through(
-                    rolled(still._replace(intrinsics=still.intrinsics.expand(shape[0], -1, -1)), theta), film
-                )
-                film = film.directions[..., :2]
+            if found[3]:
+                film = rolled_film(film, theta[:, None])
             case.compare(name, film if found[1] == "vol" else film.mT.unflatten(2, shape[2:]))
 
 
@@ -998,8 +990,9 @@ def truncated(case: Case, generator: Generator) -> dict[str, Tensor]:
             w = torch.cat([plain.w[:, :first], second.w[:, first:last], plain.w[:, last:]], 1)
             ours[name], ours[name.replace("ws", "img", 1)] = w, generator.render(Styles(w, behind), camera).image
         elif found := re.fullmatch(r"img\.roll([\d.]+)", name):
-            turned = rolled(camera, torch.full((len(z),), float(found[1]), dtype=dtype))
-            ours[name] = generator.render(plain, turned).image
+            film = rolled_film(pixel_centres(generator.painter.low).to(dtype), float(found[1]))
+            with patch.object(zoo.stylenerf, "pixel_centres", lambda *_, film=film: film):
+                ours[name] = generator.render(plain, camera).image
     ours[f"img.steps:{steps}"] = stepped.render(plain, camera).image
     ours["img.not_render_background"] = alone.render(plain, camera).image
 
@@ -1007,8 +1000,10 @@ def truncated(case: Case, generator: Generator) -> dict[str, Tensor]:
         seen = linear_cameras(given, torch.tensor([[u, v, 0.5]]))
         return Camera(*(x.to(dtype).expand(len(z), -1, -1) for x in seen))
 
-    still = build_poses(given).camera(torch.full((len(z), 1), math.pi / 2), torch.full((len(z), 1), math.pi / 2 + 0.2))
-    still = Camera(*(x.to(dtype) for x in still))
+    still = build_poses(given).camera(
+        *(torch.full((len(z), 1), angle, dtype=torch.float64) for angle in (math.pi / 2, math.pi / 2 + 0.2))
+    )
+    still = rounded(still, dtype)
     ours["img.freeze_bg"] = generator.render(plain, at(0.8, 0.3), background_camera=still).image  # as its meaning says
     empty = copy.deepcopy(generator)
     empty.volume.activation = lambda raw, points: torch.zeros_like(raw)
