@@ -16,18 +16,9 @@ from zoo.draws import SampleDraws, TrainingDraws
 from zoo.gan import GAN
 from zoo.layers.upsampling import NearestConcat, PixelShuffle, neighbours
 from zoo.paths import CONFIGS
-from zoo.stylenerf import (
-    Generator,
-    Grown,
-    Growth,
-    Latent,
-    StyleNeRF,
-    Warped,
-    grown,
-    path_pixels,
-    shrunk,
-    turned_inside_out,
-)
+from zoo.stylenerf import Generator, Latent, StyleNeRF, path_pixels, shrunk
+from zoo.stylenerf_2d import Grown, Growth, grown
+from zoo.stylenerf_fields import Warped, turned_inside_out
 from zoo.weights import stylenerf as weights
 from zoo.weights.bundle import build, load_bundle
 

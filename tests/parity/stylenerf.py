@@ -25,26 +25,8 @@ from zoo.layers.ada import SYM6, Augmentation, band_filters
 from zoo.layers.stylegan2 import doubled
 from zoo.layers.upsampling import Upsampler
 from zoo.render import Camera, Importance, Orbit, Poses, Rays, Samples, last_sample, look_at, pixel_centres, to_map
-from zoo.stylenerf import (
-    Block,
-    Discriminator,
-    Generator,
-    Grown,
-    Growth,
-    Latent,
-    OutsideVolume,
-    PlainField,
-    StyledLayer,
-    StyleNeRF,
-    Styles,
-    Warped,
-    encoded,
-    jittered,
-    paper_axes,
-    path_pixels,
-    rays_through,
-    turned_inside_out,
-)
+from zoo.stylenerf import Generator, Latent, StyleNeRF, path_pixels
+from zoo.stylenerf_2d import Block, Discriminator, Grown, Growth, StyledLayer
 from zoo.stylenerf_extras import (
     CameraNetwork,
     DualDiscriminator,
@@ -52,6 +34,17 @@ from zoo.stylenerf_extras import (
     PlaneNetwork,
     TriPlaneField,
     pose_of,
+)
+from zoo.stylenerf_fields import (
+    OutsideVolume,
+    PlainField,
+    Styles,
+    Warped,
+    encoded,
+    jittered,
+    paper_axes,
+    rays_through,
+    turned_inside_out,
 )
 from zoo.weights import stylenerf
 from zoo.weights.bundle import build
