@@ -206,15 +206,23 @@ def relative(case: Case, name: str, ours: Tensor | float, share: float = 1e-3) -
     case.compare(name, ours, share * max(case.outputs[name].abs().max().item(), 1e-30))
 
 
-# How much rounding matters: cells of the importance sampling that are nearly empty make it a thousand times as large,
-# the encoding's highest frequency again. The published pictures themselves are up to 1e-2 from what the same network
-# gives in float64. The cases carry no figure for that, so it is measured here, in the way of those that do
-# (``float64_gap``). Where depths were recorded, they are checked by themselves, and what follows starts from them.
+# Tolerances are those of the cases' own description. There is one exception, for what follows from importance samples
+# that were not recorded: cells that are nearly empty make rounding a thousand times as large, the encoding's highest
+# frequency again, so that there the published program itself is farther from what the same network gives in float64.
+# Such cases carry no figure for that, so it is measured here, in the way of those that do (``float64_gap``). Where
+# samples were recorded, they are checked by themselves, and what follows starts from them, with no exception.
+UNRECORDED = {
+    "render": "pictures of modes without ``depth_unit_sorted``, in render_cars and at alpha -1",
+    "truncation": "all pictures",
+    "losses": "fakes are made from importance samples; one gradient, of the density's bias at alpha 0, is zero but for "
+    "rounding: the published norm of 1.2e-5 is off by 14 % in itself",
+    "step": "as in losses",
+}
 
 
 def compare_noisy(case: Case, name: str, ours: Tensor, *exact: Tensor, tolerance: float = 1e-4) -> None:
-    """Compare up to four times the largest distance to the same in float64."""
-    case.compare(name, ours, max(tolerance, *(4 * (ours - x).abs().max().item() for x in exact)))
+    """Compare up to a tolerance, or four times the largest distance to the same in float64, see ``UNRECORDED``."""
+    case.compare(name, ours, max([tolerance, *(4 * (ours - x).abs().max().item() for x in exact)]))
 
 
 SHAKES = (None, 1, 2)  # in float64: once as it is, and with w as float32's last digit may have changed it
@@ -292,10 +300,8 @@ def render(case: Case) -> None:
                 compare_fine(case, mode, generator, generator.rays(camera, low))
             generator.volume.fine = recorded[1]
         wide = []
-        for seed in SHAKES:
+        for seed in SHAKES if recorded is None else ():
             exact = shake(generator, seed)
-            if recorded is not None:
-                exact.volume.fine = Recorded(recorded[1].t.double())
             wide.append(intermediate(case, mode, exact, exact.map(to_double(latent)), to_double(camera))[0])
         ours, raw = intermediate(case, mode, generator, styles, camera)
         for name in case.outputs:
