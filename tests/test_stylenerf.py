@@ -1,5 +1,6 @@
 """StyleNeRF: its fields, growth, NeRF path, training, published arguments and interface."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -370,6 +371,10 @@ def test_unknown_published_arguments_are_refused():
         weights.upsampler_config("sinc")
     with pytest.raises(ValueError, match="'architecture' 'resnet' has no counterpart"):
         weights.discriminator_config({"architecture": "resnet", "img_resolution": 32})
+    given = json.loads((CASES / "render" / "case.json").read_text())["config"]["generator"]
+    given["synthesis_kwargs"]["camera_kwargs"]["ray_align_corner"] = True
+    with pytest.raises(ValueError, match="'ray_align_corner' True has no counterpart"):
+        weights.generator_config(given)
 
 
 def test_a_published_file_becomes_a_bundle(tmp_path):

@@ -218,6 +218,7 @@ def generator_config(given: Mapping[str, Any]) -> dict[str, Any]:
     check_fixed(given, {"c_dim": (0,), "img_channels": (3,)})
     check_fixed(of, {"architecture": ("skip",)})
     cameras, marching = of.get("camera_kwargs") or {}, of.get("renderer_kwargs") or {}
+    check_fixed(cameras, {"ray_align_corner": (False,)})
     top, low = given["img_resolution"], of["resolution_vol"]
     start = of.get("resolution_start") or low
     has_background = not marching.get("no_background")
