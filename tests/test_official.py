@@ -14,7 +14,7 @@ from tests.tiny import CONFIG
 from zoo.cli import main
 from zoo.paths import read_experiment
 from zoo.weights.bundle import load_bundle, read_parts
-from zoo.weights.read import read
+from zoo.weights.read import module_state, read
 
 CASES = Path(__file__).parent / "parity" / "cases"
 CIPS = CASES / "cips3d" / "checkpoint" / "ckptdir" / "best_fid"
@@ -64,6 +64,11 @@ def volumegan_files(folder: Path) -> dict:
     return {"checkpoint.pth": {key: held[key] for key in ("models", "running_metadata")}}
 
 
+def stylenerf_files(folder: Path) -> dict:
+    held = read(folder / "network-snapshot-000000.pkl").value
+    return {"network-snapshot.pt": {name: module_state(held[name]) for name in ("G", "G_ema", "D")}}
+
+
 # system -> the published file, an experiment, what must come back, and how many networks there are
 SYSTEMS = {
     "pigan": (CASES / "pigan/checkpoint/generator.pth", lambda: CONFIG, pigan_files, 4),
@@ -76,6 +81,7 @@ SYSTEMS = {
         3,
     ),
     "volumegan": (CASES / "volumegan/checkpoint/checkpoint-000002.pth", lambda: None, volumegan_files, 3),
+    "stylenerf": (CASES / "stylenerf/checkpoint/network-snapshot-000000.pkl", lambda: None, stylenerf_files, 3),
 }
 
 
@@ -110,7 +116,7 @@ def test_there_and_back(tmp_path, capsys, system):
     written = {Path(line).name: torch.load(line, weights_only=True) for line in capsys.readouterr().out.splitlines()}
     assert same(written, originals(file.parent))
     unused = [name for _, tensors, _ in parts.values() for name in tensors if name.startswith("unused.")]
-    assert bool(unused) == (system in ("cips3d", "volumegan"))
+    assert bool(unused) == (system in ("cips3d", "volumegan", "stylenerf"))
     for part in parts:  # each is a bundle of its own, too
         name = "model" if part == "ema" else part
         alone = tmp_path / part

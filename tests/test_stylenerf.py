@@ -1,5 +1,6 @@
 """StyleNeRF: its fields, growth, NeRF path, training, published arguments and interface."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,25 +12,16 @@ from torch.nn.functional import interpolate
 
 from tests.parity.harness import Replay
 from tests.systems import NoiseData, stylenerf
+from zoo.cli import main
 from zoo.draws import SampleDraws, TrainingDraws
 from zoo.gan import GAN
 from zoo.layers.upsampling import NearestConcat, PixelShuffle, neighbours
 from zoo.paths import CONFIGS
-from zoo.stylenerf import (
-    Generator,
-    Grown,
-    Growth,
-    Latent,
-    StyleNeRF,
-    Warped,
-    grown,
-    path_pixels,
-    shrunk,
-    turned_inside_out,
-)
+from zoo.stylenerf import Generator, Latent, StyleNeRF, path_pixels, shrunk
+from zoo.stylenerf_2d import Grown, Growth, grown
+from zoo.stylenerf_fields import Warped, turned_inside_out
 from zoo.weights import stylenerf as weights
 from zoo.weights.bundle import build, load_bundle
-from zoo.weights.convert import convert
 
 CASES = Path(__file__).parent / "parity" / "cases" / "stylenerf"
 
@@ -379,11 +371,18 @@ def test_unknown_published_arguments_are_refused():
         weights.upsampler_config("sinc")
     with pytest.raises(ValueError, match="'architecture' 'resnet' has no counterpart"):
         weights.discriminator_config({"architecture": "resnet", "img_resolution": 32})
+    given = json.loads((CASES / "render" / "case.json").read_text())["config"]["generator"]
+    given["synthesis_kwargs"]["camera_kwargs"]["ray_align_corner"] = True
+    with pytest.raises(ValueError, match="'ray_align_corner' True has no counterpart"):
+        weights.generator_config(given)
 
 
 def test_a_published_file_becomes_a_bundle(tmp_path):
     file = CASES / "checkpoint" / "network-snapshot-000000.pkl"
-    convert(file, tmp_path / "bundle")
+    assert main(["convert", str(file), str(tmp_path / "bundle")]) == 0
+    grid = tmp_path / "grid.png"
+    assert main(["sample", str(tmp_path / "bundle"), "--out", str(grid), "--seeds", "0", "--views", "1"]) == 0
+    assert grid.stat().st_size > 1000
     generator, info = load_bundle(tmp_path / "bundle")
     assert isinstance(generator, Generator) and info.card["system"] == "StyleNeRF"
     draws = SampleDraws(0, range(1))

@@ -15,18 +15,16 @@ from torch.nn.functional import conv2d, grid_sample, interpolate, normalize
 from zoo.draws import Draws
 from zoo.layers.stylegan2 import Convolution, Dense, Mapping, ModulatedConvolution, activate, bounded, halved
 from zoo.render import Camera, GaussianPoses, Samples, UniformPoses
-from zoo.stylenerf import (
+from zoo.stylenerf_2d import (
     Block,
     Discriminator,
     DiscriminatorBlock,
     Judgement,
     StyledLayer,
-    Styles,
     doublings,
-    paper_axes,
     width,
-    with_rgb,
 )
+from zoo.stylenerf_fields import Styles, paper_axes, with_rgb
 
 
 class PlaneNetwork(nn.Module):
@@ -40,7 +38,7 @@ class PlaneNetwork(nn.Module):
         size: of the kernels.
         clamp: bound of all activations.
         w_dim: size of w.
-        decay: as in ``zoo.stylenerf.StyledLayer``.
+        decay: as in ``zoo.stylenerf_2d.StyledLayer``.
     """
 
     def __init__(

@@ -60,6 +60,8 @@ class Controller(nn.Module):
     def adjust(self, probability: Tensor, iteration: int, images: int) -> None:
         """Move a probability, every so many iterations; what was noted must then be the same on all processes.
 
+        It stays below one, so that it comes down again at once; the published program lets it go on.
+
         Args:
             probability: changed in place.
             iteration: number of this one, from 0.
@@ -68,7 +70,7 @@ class Controller(nn.Module):
         if iteration % self.every:
             return
         direction = torch.sign(self.signs / self.count.clamp(min=1e-3) - self.target)
-        probability.copy_((probability + direction * (images * self.every / self.images)).clamp(min=0))
+        probability.copy_((probability + direction * (images * self.every / self.images)).clamp(0, 1))
         self.signs.zero_()
         self.count.zero_()
 
@@ -402,10 +404,19 @@ def convolved(one: Tensor, other: Tensor) -> Tensor:
 
 
 def in_bands(images: Tensor, gains: Tensor) -> Tensor:
-    """Images [B, C, H, W] with their bands of frequencies times gains [B, 4]; mirrored beyond their borders."""
+    """Images [B, C, H, W] with their bands of frequencies times gains [B, 4]; mirrored beyond their borders.
+
+    Raises:
+        ValueError: the images are too small to be mirrored that far.
+    """
     batch, channels, height, width = images.shape
     lines = (gains @ band_filters().to(gains)).repeat_interleave(channels, 0)
     around = lines.shape[1] // 2
+    if min(height, width) <= around:
+        raise ValueError(
+            f"The augmentation 'imgfilter' needs images of more than {around} pixels a side, not {width}x{height}: "
+            "leave it out of the weights."
+        )
     x = pad(images.reshape(1, batch * channels, height, width), (around,) * 4, mode="reflect")
     x = conv2d(x, lines[:, None, None, :], groups=batch * channels)
     return conv2d(x, lines[:, None, :, None], groups=batch * channels).view_as(images)

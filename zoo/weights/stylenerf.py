@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.weights.bundle import UNUSED, build, check_fit
+from zoo.weights.bundle import UNUSED, Part, build, check_fit
 from zoo.weights.convert import Converted
 from zoo.weights.names import from_published, to_published
 from zoo.weights.pickles import Record
@@ -70,11 +70,27 @@ def convert(
     filled = build(config, nn.Module)
     filled.load_state_dict(used)
     images = re.search(r"network-snapshot-(\d+)", place.name)
-    card = {"system": "StyleNeRF", "images_seen": int(images[1]) * 1000 if images else None}
-    if weights == "discriminator":
-        card["part"] = "discriminator"
+    card = {"system": "StyleNeRF", "weights": weights, "images_seen": int(images[1]) * 1000 if images else None}
     unused = {name: tensor for name, tensor in ours.items() if name.startswith(UNUSED)}
     return Converted(filled, config, unused, card, f"{place.name}, {MODELS[weights]}")
+
+
+def all_weights(place: Place, contents: Contents) -> dict[str, tuple[Place, Contents, str]]:
+    """Everything that ``convert`` makes of a file, by name, and what it takes."""
+    return {name: (place, contents, name) for name, model in MODELS.items() if is_module(contents.value.get(model))}
+
+
+def official(parts: Mapping[str, Part]) -> dict[str, Any]:
+    """State dicts of the published program's modules, by their names in its files.
+
+    Its own files hold the modules themselves, with their source text.
+    """
+    models = {}
+    for name, (config, tensors, _) in parts.items():
+        with torch.device("meta"):
+            network = build(config, nn.Module)
+        models[MODELS[name]] = published_state(network, tensors)
+    return {"network-snapshot.pt": models}
 
 
 def table_of(network: nn.Module) -> list:
@@ -93,12 +109,10 @@ def shaped(ours: dict[str, Tensor], planned: Mapping[str, Tensor]) -> dict[str, 
     }
 
 
-def published_state(network: nn.Module, unused: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """The way back: a published state dict."""
-    state = {
-        name: tensor[0, 0] if name.endswith("noise.stored") else tensor for name, tensor in network.state_dict().items()
-    }
-    return to_published(state | dict(unused or {}), table_of(network))
+def published_state(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The way back: a published state dict of such a network's tensors, ``unused.`` ones included."""
+    state = {name: tensor[0, 0] if name.endswith("noise.stored") else tensor for name, tensor in tensors.items()}
+    return to_published(state, table_of(network))
 
 
 # Arguments in a file
@@ -204,6 +218,7 @@ def generator_config(given: Mapping[str, Any]) -> dict[str, Any]:
     check_fixed(given, {"c_dim": (0,), "img_channels": (3,)})
     check_fixed(of, {"architecture": ("skip",)})
     cameras, marching = of.get("camera_kwargs") or {}, of.get("renderer_kwargs") or {}
+    check_fixed(cameras, {"ray_align_corner": (False,)})
     top, low = given["img_resolution"], of["resolution_vol"]
     start = of.get("resolution_start") or low
     has_background = not marching.get("no_background")
