@@ -197,13 +197,6 @@ def test_at_the_target_the_probability_stays():
     assert augmentation.probability == pytest.approx(0.3)
 
 
-def test_the_probability_stays_below_one():
-    augmentation = Augmentation(probability=0.99, controller=Controller(every=1, images=100))
-    augmentation.observe(torch.ones(4))
-    augmentation.adjust(0, 50)
-    assert augmentation.probability == 1
-
-
 def test_its_state_is_saved_and_comes_back():
     def new() -> Augmentation:
         return Augmentation(probability=0.1, controller=Controller(every=2, images=100))

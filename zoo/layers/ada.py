@@ -60,7 +60,7 @@ class Controller(nn.Module):
     def adjust(self, probability: Tensor, iteration: int, images: int) -> None:
         """Move a probability, every so many iterations; what was noted must then be the same on all processes.
 
-        It stays below one, so that it comes down again at once; the published program lets it go on.
+        As published nothing keeps it below one, which is as good as one.
 
         Args:
             probability: changed in place.
@@ -70,7 +70,7 @@ class Controller(nn.Module):
         if iteration % self.every:
             return
         direction = torch.sign(self.signs / self.count.clamp(min=1e-3) - self.target)
-        probability.copy_((probability + direction * (images * self.every / self.images)).clamp(0, 1))
+        probability.copy_((probability + direction * (images * self.every / self.images)).clamp(min=0))
         self.signs.zero_()
         self.count.zero_()
 
