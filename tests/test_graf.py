@@ -26,11 +26,12 @@ from zoo.graf import (
     all_pixels,
     cut,
     mirrored,
+    through_centres,
     uniform,
     z_up,
 )
 from zoo.layers.encoding import positional_encoding
-from zoo.render import Importance, Rays, Samples, Volume, white
+from zoo.render import Importance, Rays, Samples, Volume, pixel_centres, through, white
 
 
 def tiny_field(**kwargs) -> RadianceField:
@@ -160,6 +161,17 @@ def test_parallel_rays_are_parallel():
     rays = generator.rays(camera, 8)
     assert torch.allclose(rays.directions, rays.directions[:, :1].expand_as(rays.directions))
     assert (rays.origins[0, 7] - rays.origins[0, 0]).norm() == pytest.approx(5 * 7 / 8, rel=1e-5)
+
+
+def test_rays_through_centres_are_those_of_the_renderer():
+    generator = tiny_generator(lens=through_centres)
+    camera = generator.cameras(2, SampleDraws(0, [0, 1]))
+    rays = generator.rays(camera, 8)
+    expected = through(camera, pixel_centres(8), unit=False)
+    assert torch.allclose(rays.origins, expected.origins) and torch.allclose(
+        rays.directions, expected.directions, atol=1e-6
+    )
+    assert not torch.allclose(tiny_generator().rays(camera, 8).directions, expected.directions, atol=1e-3)
 
 
 def test_planes_move_with_the_camera():
