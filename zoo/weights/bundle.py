@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import zoo.gan  # noqa: F401  Classes are built on the meta device, in which torch 2.7 cannot import torchvision first.
 from zoo.paths import BUNDLED, bundled_names, cache_folder, downloaded_names
 from zoo.resume import mismatches
 from zoo.weights.catalogue import released
