@@ -1,3 +1,4 @@
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,10 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+def pytest_unconfigure() -> None:
+    """End forked processes that are still there, such as a reader stuck since its fork: the run would wait for them."""
+    for child in multiprocessing.active_children():
+        print(f"\nStill running at the end, and killed: {child}")
+        child.kill()
