@@ -4,7 +4,8 @@ What papers do differently is a callable that is passed in:
 
 * density ``(raw [B, R, S, 1], points [B, R, S, 3]) -> density``: what makes the field's raw output a density;
 * intervals ``(t [B, R, S], directions [B, R, 3]) -> lengths [B, R, S]``: how much of the ray a sample stands for;
-* background ``(weights [B, R, S]) -> (weights [B, R, S], added [B, R, 1])``: what becomes of light that hit nothing.
+* background ``(weights [B, R, S]) -> (weights [B, R, S], added [B, R, 1] or None)``: what becomes of light that hit
+  nothing.
 
 B batch, R rays, S samples, C channels
 """
@@ -112,9 +113,9 @@ def _to_next(t: Tensor, directions: Tensor, last: float) -> Tensor:
 # Backgrounds
 
 
-def black(weights: Tensor) -> tuple[Tensor, Tensor]:
+def black(weights: Tensor) -> tuple[Tensor, None]:
     """Light that hit nothing is dark."""
-    return weights, torch.zeros_like(weights[..., :1])
+    return weights, None
 
 
 def white(weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,10 +123,10 @@ def white(weights: Tensor) -> tuple[Tensor, Tensor]:
     return weights, 1 - weights.sum(-1, keepdim=True)
 
 
-def last_sample(weights: Tensor) -> tuple[Tensor, Tensor]:
+def last_sample(weights: Tensor) -> tuple[Tensor, None]:
     """Light that hit nothing takes the colour of the last sample."""
     rest = 1 - weights.sum(-1, keepdim=True)
-    return torch.cat([weights[..., :-1], weights[..., -1:] + rest], dim=-1), torch.zeros_like(rest)
+    return torch.cat([weights[..., :-1], weights[..., -1:] + rest], dim=-1), None
 
 
 class ByMode(nn.Module):
@@ -139,5 +140,5 @@ class ByMode(nn.Module):
         super().__init__()
         self.while_training, self.otherwise = training, evaluation
 
-    def forward(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, weights: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.while_training(weights) if self.training else self.otherwise(weights)

@@ -100,10 +100,12 @@ class Volume(nn.Module):
         opacity = weights.sum(-1, keepdim=True)
         weights, added = self.background(weights)
         if order is None:
-            composite = composited(weights, features) + added
+            composite = composited(weights, features)
         else:  # sorting weights back is much cheaper than sorting features
             asked = torch.zeros_like(weights).scatter(-1, order, weights).split([x.shape[2] for x in features], dim=-1)
-            composite = sum(map(composited, asked, features)) + added
+            composite = sum(map(composited, asked, features))
+        if added is not None:
+            composite = composite + added
         depth = (weights * samples.t).sum(-1, keepdim=True)
         return Integrated(composite, depth, opacity, samples.t, weights, raw, features, order, added)
 
