@@ -45,7 +45,7 @@ def reals(count: int = 64) -> DataLoader:
     return DataLoader([{"image": image, "index": i} for i, image in enumerate(images)], batch_size=4)
 
 
-def fit(gan: GAN, steps: int, tmp_path, callbacks=(), loader=None, **kwargs) -> pl.Trainer:
+def fit(gan: GAN, steps: int, tmp_path, callbacks=(), loader=None, ckpt_path=None, **kwargs) -> pl.Trainer:
     trainer = pl.Trainer(
         max_steps=steps,
         max_epochs=-1,
@@ -58,7 +58,7 @@ def fit(gan: GAN, steps: int, tmp_path, callbacks=(), loader=None, **kwargs) -> 
         enable_checkpointing=any(isinstance(c, pl.callbacks.ModelCheckpoint) for c in callbacks),
         **kwargs,
     )
-    trainer.fit(gan, loader or reals())
+    trainer.fit(gan, loader or reals(), ckpt_path=ckpt_path)
     return trainer
 
 
@@ -93,6 +93,29 @@ def test_removing_every_callback_leaves_the_losses(tmp_path) -> None:
         fit(gan, 5, tmp_path, callbacks)
         runs.append(kept)
     assert runs[0] == runs[1]
+
+
+def test_learning_rates_decay_with_the_clock_and_go_on_after_a_checkpoint(tmp_path) -> None:
+    from callbacks.decay import LearningRateDecay
+
+    class Rates(pl.Callback):
+        def on_train_batch_end(self, trainer, *_) -> None:
+            seen.append([group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups])
+
+    runs = []
+    for stops in ([5], [4, 5]):  # straight through, and stopped on the way
+        seen: list = []
+        for steps, resumed in zip(stops, (None, "last.ckpt"), strict=False):
+            gan, callbacks = tiny_gan(), [LearningRateDecay([2, 3], 0.1), Rates()]
+            path = tmp_path / resumed if resumed else None
+            trainer = fit(gan, steps, tmp_path, callbacks, ckpt_path=path)
+            trainer.save_checkpoint(tmp_path / "last.ckpt")
+        runs.append(seen)
+    assert runs[0] == runs[1]
+    first = runs[0][0][0]
+    assert [rates[0] for rates in runs[0]] == pytest.approx([first, first, first / 10, first / 100, first / 100])
+    with pytest.raises(ValueError, match="by a factor above 0 and up to 1, not 0"):
+        LearningRateDecay([1], 0)
 
 
 def test_clocks_and_averages_survive_a_checkpoint(tmp_path) -> None:

@@ -1,0 +1,30 @@
+"""Slower learning towards the end of a run, for systems whose papers know no such thing."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+
+class LearningRateDecay(pl.Callback):
+    """Multiplies all learning rates at milestones. A function of the iteration alone, so that a run resumes exactly.
+
+    Not for systems that set their learning rates themselves, by stages or milestones of their own.
+
+    Args:
+        milestones: iterations from which on the learning rates are multiplied once more.
+        factor: by this, in (0, 1].
+
+    Raises:
+        ValueError: the factor is not in (0, 1].
+    """
+
+    def __init__(self, milestones: list[int], factor: float = 0.3) -> None:
+        if not 0 < factor <= 1:
+            raise ValueError(f"Learning rates decay by a factor above 0 and up to 1, not {factor}.")
+        self.milestones, self.factor = milestones, factor
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        share = self.factor ** sum(pl_module.iterations >= milestone for milestone in self.milestones)
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = share * group.setdefault("initial_lr", group["lr"])
