@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.functional import conv2d, leaky_relu, pad
 
+from zoo.layers import stylegan2
 from zoo.layers.stylegan2 import (
     Convolution,
     Dense,
@@ -17,6 +18,7 @@ from zoo.layers.stylegan2 import (
     activate,
     doubled,
     filtered,
+    finished,
     halved,
     normalised,
     with_deviation,
@@ -43,6 +45,23 @@ def test_doubling_is_zeros_between_the_pixels_then_the_filter(needs_gradient):
     x = torch.randn(2, 3, 4, 6, requires_grad=needs_gradient)
     expected = fir(pad(spread_out(x), (2, 1, 2, 1)), 4.0)
     assert torch.allclose(doubled(x), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("needs_gradient", [False, True])
+@pytest.mark.parametrize("padding", [(2, 1, 2, 1), (1, 1, 1, 1), (2, 2, 2, 2)])
+def test_the_filter_without_gradients_is_the_same_in_pieces(padding, needs_gradient, monkeypatch):
+    monkeypatch.setattr(stylegan2, "IN_CACHE", 100)  # two channels at a time
+    x = torch.randn(2, 5, 4, 6, requires_grad=needs_gradient)
+    assert torch.allclose(filtered(x, padding, gain=4.0), fir(pad(x, padding), 4.0), atol=1e-6)
+
+
+@pytest.mark.parametrize("noise", [None, torch.randn(2, 1, 4, 6)])
+def test_what_follows_a_convolution_is_the_same_in_pieces(noise, monkeypatch):
+    monkeypatch.setattr(stylegan2, "IN_CACHE", 100)
+    y, bias = torch.randn(2, 5, 4, 6), torch.randn(5)
+    expected = leaky_relu(1.5 * y + bias[:, None, None] + (0 if noise is None else noise), 0.2).clamp(-1, 1)
+    assert torch.allclose(finished(y.clone().requires_grad_() + 0, bias, noise, 1.0, 1.5), expected, atol=1e-6)
+    assert torch.allclose(finished(y.clone(), bias, noise, 1.0, 1.5), expected, atol=1e-6)
 
 
 def test_halving_is_the_filter_then_every_second_pixel():

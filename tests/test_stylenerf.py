@@ -15,8 +15,9 @@ from tests.systems import NoiseData, stylenerf
 from zoo.cli import main
 from zoo.draws import SampleDraws, TrainingDraws
 from zoo.gan import GAN
-from zoo.layers.upsampling import NearestConcat, PixelShuffle, neighbours
+from zoo.layers.upsampling import NearestConcat, PixelShuffle, neighbours, softened
 from zoo.paths import CONFIGS
+from zoo.render import white
 from zoo.stylenerf import Generator, Latent, StyleNeRF, path_pixels, shrunk
 from zoo.stylenerf_2d import Grown, Growth, grown
 from zoo.stylenerf_fields import Warped, turned_inside_out
@@ -159,6 +160,19 @@ def test_a_silent_adapter_leaves_repeated_pixels(kind):
     assert torch.equal(up(x), interpolate(x, scale_factor=2, mode="nearest"))
 
 
+@pytest.mark.parametrize("needs_gradient", [False, True])
+def test_the_filter_may_come_before_the_last_layer_and_the_repeating(needs_gradient):
+    up, x = NearestConcat(16), torch.randn(2, 16, 3, 5)
+    for bias in (up.adapter.first.bias, up.adapter.second.bias):
+        torch.nn.init.normal_(bias)
+    up.blur = False
+    with torch.no_grad():
+        expected = softened(up(x))
+    up.blur = True
+    with torch.set_grad_enabled(needs_gradient):
+        assert torch.allclose(up(x), expected, atol=1e-5)
+
+
 def test_neighbours_of_quarters():
     x = torch.arange(9.0).view(1, 1, 3, 3)
     found = neighbours(x)[0, 0, 2:4, 2:4]  # of the middle pixel, 4: left 3, above 1, right 5, below 7
@@ -247,6 +261,24 @@ def test_without_a_2d_network_the_path_is_the_picture():
     assert made.path.loss(made.rendered.image).max() < 1e-9
     assert made.path.index.shape == (2, 16) and made.path.weights.shape == (2, 16, 11)
     assert torch.allclose(made.path.weights.sum(-1), torch.ones(2, 16), atol=1e-5)
+
+
+def test_white_light_takes_part_in_the_path():
+    gan = tiny()
+    generator, draws = gan.generator, TrainingDraws(0, 0)
+    generator.background, generator.volume.background = None, white
+    generator.volume.activation = lambda raw, points: raw.new_full(raw.shape, 0.2)  # light is left on every ray
+    still = {"path_pixels": torch.zeros(2, 2), "jitter": torch.full((2, 64 + 16, 4), 0.5)}
+    still["importance"] = still["jitter"]
+    made = generator.synthesise(
+        generator.map(generator.latents(2, draws)),
+        generator.cameras(2, None),
+        Grown(8, 1.0),
+        Replay(list(still.items())),
+        path_side=4,
+    )
+    assert made.path.weights[..., -1].min() > 0.1
+    assert made.path.loss(made.rendered.image).max() < 1e-9
 
 
 def test_the_path_needs_an_upsampler_that_can_be_left_out():

@@ -18,7 +18,7 @@ from tests.systems import NoiseData, volumegan
 from zoo.cli import main
 from zoo.draws import SampleDraws, TrainingDraws
 from zoo.gan import GAN
-from zoo.layers import winograd
+from zoo.layers import stylegan2, winograd
 from zoo.layers.lookup import Lookup, corners, trilinear
 from zoo.layers.stylegan2 import activate
 from zoo.render import FixedPoses, closed, last_sample, open_ended, white
@@ -128,7 +128,7 @@ def test_without_draws_nothing_is_random():
 
 
 def test_evaluation_paints_as_training_does(monkeypatch):
-    monkeypatch.setattr(zoo.volumegan, "IN_CACHE", 150)  # two images of one channel at a time
+    monkeypatch.setattr(stylegan2, "IN_CACHE", 150)  # two images of one channel at a time
     painter = tiny().generator.painter
     with torch.no_grad():
         for block in painter.blocks:

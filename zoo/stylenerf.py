@@ -131,6 +131,7 @@ class Generator(BaseGenerator):
         background: the field behind; None for none.
         latent_dim: size of z.
         mapping_layers: layers of the mapping network.
+        mapping_rate: its learning rate, as a share of the others'.
         truncated_layers: layers, from the first, whose w truncation moves; None for all.
         start: side of pictures at which growing begins; below the painter's lowest side the field's map itself grows.
             None for no growing.
@@ -149,6 +150,7 @@ class Generator(BaseGenerator):
         background: OutsideVolume | None = None,
         latent_dim: int = 512,
         mapping_layers: int = 8,
+        mapping_rate: float = 0.01,
         truncated_layers: int | None = None,
         start: int | None = 32,
         volume_start: int | None = None,
@@ -167,7 +169,7 @@ class Generator(BaseGenerator):
         self.background, self.start, self.volume_start = background, start, volume_start
         self.latent_dim, self.truncated_layers = latent_dim, truncated_layers
         self.num_layers = foreground.num_styles + painter.num_styles + spare_layers
-        self.mapping = Mapping(latent_dim, foreground.w_dim, foreground.w_dim, mapping_layers)
+        self.mapping = Mapping(latent_dim, foreground.w_dim, foreground.w_dim, mapping_layers, mapping_rate)
         self.register_buffer("mean_w", torch.zeros(foreground.w_dim))
         self.register_buffer("alpha", torch.ones(()))  # how far it has grown, see ``grown``
 
@@ -340,6 +342,9 @@ class Generator(BaseGenerator):
         if behind is not None:
             colours = torch.cat([colours, self.background.field.colours(behind.hidden[:, rays], 1.0)], dim=2)
             weights = torch.cat([weights, behind.weights[:, rays] * (1 - front.opacity[:, rays])], dim=2)
+        if front.added is not None:  # the light that hit nothing is one more sample
+            colours = torch.cat([colours, torch.ones_like(colours[:, :, :1])], dim=2)
+            weights = torch.cat([weights, front.added[:, rays]], dim=2)
         count = colours.shape[2]
         rows = next(n for n in range(math.isqrt(count), 0, -1) if count % n == 0)
         side = math.isqrt(colours.shape[1])

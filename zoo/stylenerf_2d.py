@@ -24,6 +24,7 @@ from zoo.layers.stylegan2 import (
     activate,
     bounded,
     doubled,
+    finished,
     halved,
     with_deviation,
 )
@@ -127,15 +128,15 @@ class StyledLayer(nn.Module):
                 self.magnitude.lerp_(x.to(self.magnitude.dtype).square().mean(), 1 - self.decay)
         turned = self.conv.size > 1 and self.up is not None and not alone
         # As published, kernels before an upsampler are turned around, as those of a transposed convolution are.
-        divided = 1.0 if self.magnitude is None else self.magnitude.rsqrt()
-        y = self.conv(x.flip(2, 3) if turned else x, w, divided)
+        divided, gain = 1.0 if self.magnitude is None else self.magnitude.rsqrt(), GAIN * gain
+        ups = self.up is not None and not alone
+        y = self.conv(x.flip(2, 3) if turned else x, w, divided if ups else divided * gain)
         y = y.flip(2, 3) if turned else y
-        if self.up is not None and not alone:
+        if ups:
             y = self.up(y)
-        if self.noise is not None and not alone:
-            y = y + self.noise(drawn)
-        y = y + self.conv.bias[:, None, None]
-        return activate(y, None if bound is None else bound * gain, GAIN * gain)
+        noise = None if self.noise is None or alone else self.noise(drawn) * gain
+        bound = None if bound is None else bound * gain / GAIN
+        return finished(y, self.conv.bias * gain, noise, bound, gain if ups else 1.0)
 
 
 class Block(nn.Module):

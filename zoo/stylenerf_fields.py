@@ -331,10 +331,12 @@ class StretchedVolume(nn.Module):
         opacity = weights.sum(-1, keepdim=True)
         weights, added = self.background(weights)
         if order is None:
-            composite = weighted(weights, features) + added
+            composite = weighted(weights, features)
         else:
             asked = torch.zeros_like(weights).scatter(-1, order, weights).split([x.shape[2] for x in features], dim=-1)
-            composite = sum(map(weighted, asked, features)) + added
+            composite = sum(map(weighted, asked, features))
+        if added is not None:
+            composite = composite + added
         distance = self.line.distance(t)
         depth = (weights * distance).sum(-1, keepdim=True)
         return Integrated(composite, depth, opacity, distance, weights, raw, features, order, added)

@@ -46,6 +46,7 @@ from zoo.layers.stylegan2 import (
     activate,
     bounded,
     doubled,
+    finished,
     with_deviation,
 )
 from zoo.layers.winograd import directly
@@ -223,9 +224,6 @@ class StyledField(nn.Module):
 # The 2D neural renderer
 
 
-IN_CACHE = 2**18  # numbers that a processor's cache holds
-
-
 def width(resolution: int, base: int, most: int) -> int:
     """Channels at a resolution: fewer, the finer it is."""
     return min(base // resolution, most)
@@ -242,13 +240,7 @@ class StyledLayer(nn.Module):
     def forward(self, x: Tensor, w: Tensor, drawn: Tensor | None, clamp: float | None) -> Tensor:
         """x [B, C_in, H, W] and w [B, D] to [B, C_out, H, W], or twice as large."""
         y = self.conv(x, w, GAIN)
-        noise, bias = self.noise(drawn) * GAIN, (self.conv.bias * GAIN)[:, None, None]
-        if y.requires_grad:
-            return activate(y + noise + bias, clamp, gain=1)
-        few = max(1, IN_CACHE // y[:, 0].numel())
-        for part, of_part in zip(y.split(few, 1), bias.split(few), strict=True):
-            activate(part.add_(noise).add_(of_part), clamp, gain=1)
-        return y
+        return finished(y, self.conv.bias * GAIN, self.noise(drawn) * GAIN, clamp)
 
 
 class PainterBlock(nn.Module):

@@ -8,6 +8,7 @@ B batch, C channels, H height, W width, D width of w
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,9 @@ from torch.nn.functional import conv2d, conv_transpose2d, interpolate, leaky_rel
 
 from zoo.layers.winograd import conv3x3
 
+Taps = tuple[float, float, float]
 SLOPE, GAIN = 0.2, math.sqrt(2)  # of the leaky relu
+IN_CACHE = 2**18  # numbers that a processor's cache holds
 
 
 def activate(x: Tensor, bound: float | None = None, gain: float = GAIN) -> Tensor:
@@ -28,6 +31,37 @@ def bounded(x: Tensor, bound: float | None) -> Tensor:
     if bound is None:
         return x
     return x.clamp(-bound, bound) if x.requires_grad else x.clamp_(-bound, bound)
+
+
+def pieces(*features: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Features [B, C, ...], a few channels at a time: so few that a processor's cache holds those of the first."""
+    few = max(1, IN_CACHE // features[0][:, 0].numel())
+    return zip(*(x.split(few, 1) for x in features), strict=True)
+
+
+def finished(y: Tensor, bias: Tensor, noise: Tensor | None, bound: float | None, gain: float = 1.0) -> Tensor:
+    """What follows a convolution: y times a gain, plus noise and bias, leaky relu, bound. May overwrite y.
+
+    Without gradients a few channels at a time, which stay in the processor's cache from one step to the next.
+
+    Args:
+        y: [B, C, H, W].
+        bias: [C].
+        noise: [B, 1, H, W]; None for none.
+        bound: as in ``activate``.
+        gain: of y alone.
+    """
+    bias = bias[:, None, None]
+    if y.requires_grad:
+        y = y if gain == 1 else y * gain
+        return activate(y + bias if noise is None else y + noise + bias, bound, gain=1)
+    for part, of_part in pieces(y, bias[None]):
+        if gain != 1:
+            part.mul_(gain)
+        if noise is not None:
+            part.add_(noise)
+        activate(part.add_(of_part), bound, gain=1)
+    return y
 
 
 def normalised(z: Tensor) -> Tensor:
@@ -95,6 +129,8 @@ def binomial(like: Tensor, gain: float = 1.0) -> Tensor:
 
 def filtered(x: Tensor, padding: tuple[int, int, int, int], stride: int = 1, gain: float = 1.0) -> Tensor:
     """x [B, C, H, W] padded with zeros (left, right, top, bottom), filtered, and every stride-th pixel of it."""
+    if stride == 1 and not x.requires_grad and x.device.type == "cpu" and x.dtype.itemsize >= 4:
+        return filtered_in_pieces(x, padding, gain)
     kernel = binomial(x, gain).expand(x.shape[1], 1, 4, 4)
     left, right, top, bottom = padding
     if left == right and top == bottom:
@@ -102,19 +138,55 @@ def filtered(x: Tensor, padding: tuple[int, int, int, int], stride: int = 1, gai
     return conv2d(pad(x, padding), kernel, stride=stride, groups=x.shape[1])
 
 
+def filtered_in_pieces(x: Tensor, padding: tuple[int, int, int, int], gain: float) -> Tensor:
+    """As ``filtered``, one way and then the other, a few channels at a time: twice as fast on processors."""
+    left, right, top, bottom = padding
+    height, width = x.shape[2] + top + bottom - 3, x.shape[3] + left + right - 3
+    y = x.new_empty(*x.shape[:2], height, width)
+    for part, result in pieces(x, y):
+        rows = taps(pad(part, padding), 2, height)
+        torch.mul(taps(rows, 3, width), gain / 64, out=result)
+    return y
+
+
+def taps(x: Tensor, dim: int, length: int) -> Tensor:
+    """[1, 3, 3, 1] times neighbours along a dimension, summed."""
+    first, second, third, fourth = (x.narrow(dim, i, length) for i in range(4))
+    return torch.add(first, fourth).add_(second, alpha=3).add_(third, alpha=3)
+
+
 def doubled(x: Tensor) -> Tensor:
     """[B, C, 2H, 2W]: zeros between the pixels, filtered, times four; beyond the border there are zeros.
 
     Inside, that is bilinear interpolation; the outermost pixels get a quarter from beyond the border.
     """
-    y = interpolate(x, scale_factor=2, mode="bilinear")
-    if not y.requires_grad:
-        for edge in (y[:, :, 0], y[:, :, -1], y[..., 0], y[..., -1]):
-            edge *= 0.75
+    if not x.requires_grad:
+        y = x.new_empty(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
+        for result, part in pieces(y, x):
+            result.copy_(between(part, (0.25, 0.75, 0.0), (0.0, 0.75, 0.25)))
         return y
+    y = interpolate(x, scale_factor=2, mode="bilinear")
     rows, columns = (y.new_ones(side) for side in y.shape[2:])
     rows[[0, -1]] = columns[[0, -1]] = 0.75
     return y * torch.outer(rows, columns)
+
+
+def between(x: Tensor, first: Taps, second: Taps) -> Tensor:
+    """[B, C, 2H, 2W]: two new pixels for each old one, both ways, weighted sums of that before, itself, that after it.
+
+    Beyond the border there are zeros.
+    """
+    for dim in (3, 2):
+        around = pad(x, (1, 1) if dim == 3 else (0, 0, 1, 1))
+        before, after = around.narrow(dim, 0, x.shape[dim]), around.narrow(dim, 2, x.shape[dim])
+        y = x.new_empty(*x.shape[: dim + 1], 2, *x.shape[dim + 1 :])  # four times as fast as torch.stack
+        for i, weights in enumerate((first, second)):
+            new = y.select(dim + 1, i).zero_()
+            for weight, old in zip(weights, (before, x, after), strict=True):
+                if weight:
+                    new.add_(old, alpha=weight)
+        x = y.flatten(dim, dim + 1)
+    return x
 
 
 def halved(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, leaky_relu, pad, pixel_shuffle
 
-from zoo.layers.stylegan2 import GAIN, SLOPE, Convolution, filtered
+from zoo.layers.stylegan2 import GAIN, SLOPE, Convolution, between, filtered, pieces
 
 Upsampler = Callable[[int], nn.Module]  # makes one from its channels; a config names the class
 
@@ -37,6 +37,15 @@ class Adapter(nn.Module):
         """What follows the first convolution, which is to have been multiplied by ``GAIN``."""
         return self.second(leaky_relu(x, SLOPE))
 
+    def finish_softly(self, x: Tensor) -> Tensor:
+        """``softened`` of ``finish``: the filter commutes with a 1x1 convolution, and here are fewer channels.
+
+        The bias is the weight of one more channel, of ones, which the filter makes less at two borders.
+        """
+        x = torch.cat([leaky_relu(x, SLOPE), torch.ones_like(x[:, :1])], dim=1)
+        weight = torch.cat([self.second.weight * self.second.scale, self.second.bias[:, None, None, None]], dim=1)
+        return conv2d(softened(x), weight)
+
 
 def softened(x: Tensor) -> Tensor:
     """Filtered with [1, 3, 3, 1] both ways, which moves everything by half a pixel towards the lower right."""
@@ -46,6 +55,11 @@ def softened(x: Tensor) -> Tensor:
 def repeated(x: Tensor) -> Tensor:
     """Every pixel four times."""
     return interpolate(x, scale_factor=2, mode="nearest")
+
+
+def softly_repeated(x: Tensor) -> Tensor:
+    """``softened`` of ``repeated``, from the pixels before they are repeated."""
+    return between(x, (0.5, 0.5, 0.0), (0.125, 0.75, 0.125))
 
 
 class PixelShuffle(nn.Module):
@@ -87,8 +101,14 @@ class NearestConcat(nn.Module):
         # comes before both, at the low resolution.
         own, near = (self.adapter.first.weight * (self.adapter.first.scale * GAIN)).chunk(2, dim=1)
         hidden = repeated(conv2d(x, own, self.adapter.first.bias * GAIN)) + neighbours(conv2d(x, near))
-        y = repeated(x) + self.adapter.finish(hidden)
-        return softened(y) if self.blur else y
+        if not self.blur:
+            return repeated(x) + self.adapter.finish(hidden)
+        y = self.adapter.finish_softly(hidden)
+        if y.requires_grad:
+            return y + softly_repeated(x)
+        for part, of_part in pieces(y, x):
+            part.add_(softly_repeated(of_part))
+        return y
 
 
 def neighbours(x: Tensor) -> Tensor:
