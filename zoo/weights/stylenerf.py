@@ -7,7 +7,8 @@ from an experiment; the released files of 512 and 1024 pixels differ from the pr
 
 import math
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -61,6 +62,8 @@ def convert(
         there = [name for name, model in MODELS.items() if is_module(contents.value.get(model))]
         raise ValueError(f"{place} has no weights '{weights}'; --weights can be {', '.join(there)}.")
     given, state = arguments(network), module_state(network)
+    for left_out in notes(given):
+        warnings.warn(f"{place}: {left_out}", stacklevel=2)
     config = discriminator_config(given) if weights == "discriminator" else generator_config(given)
     with torch.device("meta"):  # a file that claims impossible sizes is found out before there is any memory
         planned = build(config, nn.Module)
@@ -162,6 +165,41 @@ def looked_up(node: Record, value: Any, depth: int) -> Any:
             raise ValueError(f"The file's arguments refer to '{found[1]}', which is not in them.")
         node = held[name]
     return plain(node, depth + 1)
+
+
+# Those that are read below, and those that change neither weights nor pictures
+NAMES = """
+    abs_sigma activation add_rgb angular_camera architecture background_kwargs bg_start block_reses c_dim camera_kwargs
+    channel_base channel_max conv_clamp depth_range depth_transform dists_normalized downscale_p_by dual_discriminator
+    dual_input_ratio dual_input_res epilogue_kwargs foreground_kwargs fov gaussian_camera hidden_size hierarchical
+    img_channels img_resolution in_res input_kwargs input_mode inverse_sphere kernel_size lowres_head
+    magnitude_ema_beta mapping_kwargs margin mbstd_group_size module_name n_bg_samples n_blocks n_freq_posenc
+    n_ray_samples n_reg_samples no_2d_renderer no_background no_bbox no_residual_img num_fp16_res num_layers out_dim
+    out_res output_mode positional_encoding predict_3d_camera predict_9d_camera predict_camera predict_rgb
+    prog_nerf_only progressive range_radius range_u range_v ray_align_corner reg_full renderer_kwargs
+    resize_real_early resolution_start resolution_vol rgb_out_dim saperate_camera shared_rgb_style sigma_type skips
+    synthesis_kwargs upsample_mode upsample_type upsampler_kwargs use_noise use_pos use_style use_viewdirs w_dim z_dim
+    z_dim_bg
+"""
+KNOWN = frozenset(NAMES.split())
+
+
+def notes(given: Mapping[str, Any]) -> list[str]:
+    """Sentences about what of a file's arguments is left out."""
+    unknown = sorted(set(names_in(given)) - KNOWN)
+    found = [f"its arguments {', '.join(unknown)} are not known here and are left out."] if unknown else []
+    radius = ((given.get("synthesis_kwargs") or {}).get("camera_kwargs") or {}).get("range_radius")
+    if radius and radius[0] != radius[1]:
+        found.append(f"its cameras' distances, {radius[0]} to {radius[1]}, become their mean.")
+    return found
+
+
+def names_in(given: Mapping[str, Any]) -> Iterator[str]:
+    """The names of all arguments, those within others, too."""
+    for name, value in given.items():
+        yield name
+        if isinstance(value, dict):
+            yield from names_in(value)
 
 
 # Published arguments in our words
