@@ -25,6 +25,6 @@ class LearningRateDecay(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         share = self.factor ** sum(pl_module.iterations >= milestone for milestone in self.milestones)
-        for optimizer in trainer.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = share * group.setdefault("initial_lr", group["lr"])
+        for optimizer, made in zip(trainer.optimizers, pl_module.settings, strict=True):
+            for group, first in zip(optimizer.param_groups, made["groups"], strict=True):
+                group["lr"] = share * first["lr"]

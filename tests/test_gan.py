@@ -24,10 +24,10 @@ def tiny_generator() -> Generator:
     return Generator(FilmSiren(8, 2, 8.0), volume, GaussianPoses(yaw_spread=0.3, pitch_spread=0.15), 4, 8, resolution=8)
 
 
-def tiny_gan(**kwargs) -> PiGAN:
+def tiny_gan(optimizer_g=OPTIMIZER, **kwargs) -> PiGAN:
     torch.manual_seed(0)
     kwargs = {"averages": {"slow": Average(WarmUp(0.999)), "fast": Average(0.5)}} | kwargs
-    return PiGAN(tiny_generator(), Discriminator([4, 8, 8], latent_dim=4), OPTIMIZER, OPTIMIZER, **kwargs)
+    return PiGAN(tiny_generator(), Discriminator([4, 8, 8], latent_dim=4), optimizer_g, OPTIMIZER, **kwargs)
 
 
 class Log(pl.Callback):
@@ -114,6 +114,10 @@ def test_learning_rates_decay_with_the_clock_and_go_on_after_a_checkpoint(tmp_pa
     assert runs[0] == runs[1]
     first = runs[0][0][0]
     assert [rates[0] for rates in runs[0]] == pytest.approx([first, first, first / 10, first / 100, first / 100])
+    seen = []
+    faster = tiny_gan(partial(Adam, lr=1.0, betas=(0.0, 0.9)))
+    fit(faster, 6, tmp_path, [LearningRateDecay([2, 3], 0.1), Rates()], ckpt_path=tmp_path / "last.ckpt")
+    assert seen[0][0] == pytest.approx(0.01)  # what is asked for now wins over what the checkpoint was made with
     with pytest.raises(ValueError, match="by a factor above 0 and up to 1, not 0"):
         LearningRateDecay([1], 0)
 
