@@ -62,8 +62,8 @@ def convert(
         there = [name for name, model in MODELS.items() if is_module(contents.value.get(model))]
         raise ValueError(f"{place} has no weights '{weights}'; --weights can be {', '.join(there)}.")
     given, state = arguments(network), module_state(network)
-    for left_out in notes(given):
-        warnings.warn(f"{place}: {left_out}", stacklevel=2)
+    for note in notes(given):
+        warnings.warn(f"{place}: {note}", stacklevel=2)
     config = discriminator_config(given) if weights == "discriminator" else generator_config(given)
     with torch.device("meta"):  # a file that claims impossible sizes is found out before there is any memory
         planned = build(config, nn.Module)
@@ -167,7 +167,7 @@ def looked_up(node: Record, value: Any, depth: int) -> Any:
     return plain(node, depth + 1)
 
 
-# Those that are read below, and those that change neither weights nor pictures
+# Names of arguments that are read below, and of those that change neither weights nor pictures
 NAMES = """
     abs_sigma activation add_rgb angular_camera architecture background_kwargs bg_start block_reses c_dim camera_kwargs
     channel_base channel_max conv_clamp depth_range depth_transform dists_normalized downscale_p_by dual_discriminator
@@ -185,7 +185,7 @@ KNOWN = frozenset(NAMES.split())
 
 
 def notes(given: Mapping[str, Any]) -> list[str]:
-    """Sentences about what of a file's arguments is left out."""
+    """Sentences about those of a file's arguments that are left out or changed."""
     unknown = sorted(set(names_in(given)) - KNOWN)
     found = [f"its arguments {', '.join(unknown)} are not known here and are left out."] if unknown else []
     radius = ((given.get("synthesis_kwargs") or {}).get("camera_kwargs") or {}).get("range_radius")
