@@ -292,8 +292,8 @@ def test_the_path_needs_an_upsampler_that_can_be_left_out():
 def test_what_is_left_out_of_a_files_arguments_is_said():
     given = {"z_dim": 8, "synthesis_kwargs": {"camera_kwargs": {"range_radius": [0.9, 1.1], "lens": 3}, "fancy": {}}}
     assert weights.notes(given) == [
-        "its arguments fancy, lens are not known here and are left out.",
-        "its cameras' distances, 0.9 to 1.1, become their mean.",
+        "its arguments fancy, lens are not known here and are left out",
+        "its cameras' distances, 0.9 to 1.1, become their mean",
     ]
     kwargs = {"synthesis_kwargs": {"camera_kwargs": {"range_radius": [1.0, 1.0]}}}
     assert weights.notes(kwargs) == []

@@ -7,7 +7,6 @@ from an experiment; the released files of 512 and 1024 pixels differ from the pr
 
 import math
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -62,8 +61,6 @@ def convert(
         there = [name for name, model in MODELS.items() if is_module(contents.value.get(model))]
         raise ValueError(f"{place} has no weights '{weights}'; --weights can be {', '.join(there)}.")
     given, state = arguments(network), module_state(network)
-    for note in notes(given):
-        warnings.warn(f"{place}: {note}", stacklevel=2)
     config = discriminator_config(given) if weights == "discriminator" else generator_config(given)
     with torch.device("meta"):  # a file that claims impossible sizes is found out before there is any memory
         planned = build(config, nn.Module)
@@ -75,7 +72,7 @@ def convert(
     images = re.search(r"network-snapshot-(\d+)", place.name)
     card = {"system": "StyleNeRF", "weights": weights, "images_seen": int(images[1]) * 1000 if images else None}
     unused = {name: tensor for name, tensor in ours.items() if name.startswith(UNUSED)}
-    return Converted(filled, config, unused, card, f"{place.name}, {MODELS[weights]}")
+    return Converted(filled, config, unused, card, "; ".join([f"{place.name}, {MODELS[weights]}", *notes(given)]))
 
 
 def all_weights(place: Place, contents: Contents) -> dict[str, tuple[Place, Contents, str]]:
@@ -185,12 +182,12 @@ KNOWN = frozenset(NAMES.split())
 
 
 def notes(given: Mapping[str, Any]) -> list[str]:
-    """Sentences about those of a file's arguments that are left out or changed."""
+    """What to say about those of a file's arguments that are left out or changed."""
     unknown = sorted(set(names_in(given)) - KNOWN)
-    found = [f"its arguments {', '.join(unknown)} are not known here and are left out."] if unknown else []
+    found = [f"its arguments {', '.join(unknown)} are not known here and are left out"] if unknown else []
     radius = ((given.get("synthesis_kwargs") or {}).get("camera_kwargs") or {}).get("range_radius")
     if radius and radius[0] != radius[1]:
-        found.append(f"its cameras' distances, {radius[0]} to {radius[1]}, become their mean.")
+        found.append(f"its cameras' distances, {radius[0]} to {radius[1]}, become their mean")
     return found
 
 
