@@ -1,0 +1,1 @@
+import zoo  # before torch: sets how its threads wait

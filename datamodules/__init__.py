@@ -1,5 +1,6 @@
 """Where pictures come from: LightningDataModules, one file a source, on the loaders of ``datamodules.base``."""
 
+import zoo  # before torch: sets how its threads wait
 from datamodules.cars import Cars
 from datamodules.images import ImageFolder
 from datamodules.published import AFHQ, FFHQ, Bedrooms, Carla, Cats, CelebA, CompCars

@@ -8,6 +8,7 @@ B batch, H height, W width
 """
 
 import hashlib
+import logging
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,6 +21,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from zoo.draws import stream_seed
+from zoo.threads import available_cpus
+
+log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
@@ -154,7 +158,7 @@ class ImageData(pl.LightningDataModule):
         stages: training in stages, {first batch: {"resolution": ..., "batch_size": ...}}.
         flip: mirror half of the training pictures.
         seed: of the order of the pictures and of mirroring.
-        num_workers: processes that read pictures.
+        num_workers: processes that read pictures; no more are started than there are CPUs for them.
         predict_count: number of samples to predict.
     """
 
@@ -173,7 +177,7 @@ class ImageData(pl.LightningDataModule):
         super().__init__()
         self.stages = read_stages(stages, resolution, batch_size)
         self.resolution, self.batch_size, self.flip, self.seed = resolution, batch_size, flip, seed
-        self.num_workers, self.predict_count = num_workers, predict_count
+        self.max_workers, self.predict_count = num_workers, predict_count
         self.restored = 0
 
     def train_source(self) -> Source:
@@ -206,8 +210,17 @@ class ImageData(pl.LightningDataModule):
     def _process(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
+    @property
+    def num_workers(self) -> int:
+        """Processes that read pictures for this one: as asked for, but no more than it has CPUs."""
+        processes = 1 if self.trainer is None else self.trainer.num_devices
+        return min(self.max_workers, max(1, available_cpus() // processes))
+
     def train_dataloader(self) -> DataLoader:
         """Endless batches, from the first one that was not trained yet."""
+        if self.num_workers < self.max_workers and self._process()[0] == 0:
+            message = "%d processes shall read pictures (num_workers), but only %d are started: more than the CPUs here"
+            log.warning(f"{message} are no faster.", self.max_workers, self.num_workers)
         source = self.train_source()
         batches = EndlessBatches(len(source), self.stages, self.seed, *self._process(), start=self.batches_done)
         pictures = Pictures(source, self.resolution, self.seed if self.flip else None)

@@ -3,6 +3,10 @@
 from importlib import import_module
 from typing import Any
 
+from zoo.threads import configure_openmp
+
+configure_openmp()  # before anything imports torch
+
 # torch is imported only when one of these is asked for
 _HOMES = {
     "CIPS3D": "zoo.cips3d",

@@ -1,10 +1,14 @@
 """How long an experiment's rendering and training take."""
 
 import gc
+import os
 import resource
 import statistics
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
@@ -26,8 +30,9 @@ def measure(
     work: Literal["render", "train"],
     resolution: int | None,
     batch: int,
-    threads: int,
+    threads: int | None,
     steps: int,
+    beside_load: bool = False,
 ) -> dict[str, Any]:
     """Facts about one experiment on this machine.
 
@@ -37,9 +42,12 @@ def measure(
             Beside them field_gflop, the generator's arithmetic in one image or step, and field_gflops, it by second.
         resolution: side of the pictures [pixels]; by default the generator's own.
         batch: pictures at once.
-        threads: of the processor.
+        threads: of the processor; by default as many as training takes, all that this process may use.
         steps: how often; the median counts, after one that doesn't.
+        beside_load: measure once more beside a process that keeps a CPU busy: the same seconds with _beside_load to
+            their name, and beside_load_ratio, how many times longer that took.
     """
+    threads = threads or torch.get_num_threads()
     torch.set_num_threads(threads)
     if work == "render":  # memory of what renders only
         generator = build(config["model"]["init_args"]["generator"], nn.Module)
@@ -51,16 +59,19 @@ def measure(
     with Work(generator) as done:
         times(resolution, batch, 0)
     gc.collect()  # the first trainer with its optimizers, which would count as memory of the second
-    seconds = statistics.median(times(resolution, batch, steps))
-    name = "seconds_per_step"
-    if work == "render":
-        name, seconds = "seconds_per_image", seconds / batch
+    name, units = ("seconds_per_image", batch) if work == "render" else ("seconds_per_step", 1)
+    seconds = statistics.median(times(resolution, batch, steps)) / units
+    timed = {name: round(seconds, 6)}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
-    gflop = done.flop / 1e9 / (batch if work == "render" else 1)
+    if beside_load:
+        with busy_process():
+            busy = statistics.median(times(resolution, batch, steps)) / units
+        timed |= {f"{name}_beside_load": round(busy, 6), "beside_load_ratio": round(busy / seconds, 3)}
+    gflop = done.flop / 1e9 / units
     return {
         "system": config["model"]["class_path"].rpartition(".")[2],
         "work": work,
-        name: round(seconds, 6),
+        **timed,
         "peak_rss_mib": round(peak),
         "field_gflop": float(f"{gflop:.5g}"),
         "field_gflops": float(f"{gflop / seconds:.4g}"),
@@ -83,6 +94,42 @@ def sgemm(side: int = 4096) -> float:
         torch.mm(a, b, out=result)
         times.append(time.perf_counter() - start)
     return 2 * side**3 / min(times) / 1e9
+
+
+BUSY = """
+import os, sys, time
+parent, end = int(sys.argv[1]), time.monotonic() + float(sys.argv[2])
+print("busy", flush=True)
+while os.getppid() == parent and time.monotonic() < end:
+    for _ in range(1_000_000):
+        pass
+"""
+
+
+@contextmanager
+def busy_process(seconds: float = 3600) -> Iterator[int]:
+    """A process that keeps one CPU busy, as a browser beside the terminal would, while this context is entered.
+
+    It has a session of its own, since Linux divides a CPU between sessions first and between threads second
+    (autogroup): against it, all threads of a training together count as one. It may run on any CPU, and the kernel may
+    move it or our threads, as it does with a browser. It ends with the context, and by itself when this process is no
+    more, however that ended, or when its time is over.
+
+    Yields:
+        its process id.
+
+    Raises:
+        RuntimeError: it ended before the context did, so that what was measured is worth nothing.
+    """
+    command = [sys.executable, "-I", "-S", "-c", BUSY, str(os.getpid()), str(seconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            process.stdout.readline()  # it has begun
+            yield process.pid
+            if process.poll() is not None:
+                raise RuntimeError("The busy process ended while times were taken beside it; try fewer steps.")
+        finally:
+            process.kill()
 
 
 class Work:

@@ -134,6 +134,7 @@ def call(verb: str, rest: list[str]) -> int:
     function: Callable = getattr(verbs, f"{verb}_" if verb == "list" else verb)
     parser = Parser(prog=f"zoo {verb}", description=(function.__doc__ or "").split("\n\n")[0])
     parameters = signature(function).parameters.values()
+    rest = with_underscores(rest, [p.name for p in parameters])
     given = {word.split("=")[0] for word in rest}
     required = {f"--{p.name}": f"--{p.name}" in given for p in parameters if p.default is p.empty}
     parser.add_function_arguments(function, as_group=False, as_positional=not any(required.values()))
@@ -142,10 +143,17 @@ def call(verb: str, rest: list[str]) -> int:
     first = next(iter(parameters))
     if rest and not rest[0].startswith("-") and first.default is not first.empty:
         rest = [f"--{first.name}", *rest]  # 'zoo list pigan*': the first value needs no name
-    rest = ["--from_file" if word == "--from" else word for word in rest]  # Python has a word of its own for it
     switches = {f"--{p.name}" for p in parameters if p.annotation is bool}
     function(**parser.parse_args(switched_on(rest, switches)).as_dict())
     return 0
+
+
+def with_underscores(words: list[str], names: list[str]) -> list[str]:
+    """The words, with options as Python spells them: ``--beside-load`` is ``--beside_load``."""
+    known = {f"--{name.replace('_', '-')}": f"--{name}" for name in names}
+    known["--from"] = "--from_file"  # Python has a word of its own for it
+    parts = (word.partition("=") for word in words)
+    return ["".join((known.get(option, option), *rest)) for option, *rest in parts]
 
 
 def with_names(words: list[str], names: list[str]) -> list[str]:

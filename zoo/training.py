@@ -26,6 +26,7 @@ from zoo.estimate import estimate
 from zoo.gan import GAN
 from zoo.hush import quieten
 from zoo.paths import CONFIGS, config_path
+from zoo.threads import limit_threads
 from zoo.weights.bundle import open_checkpoint
 from zoo.weights.start import start_from
 
@@ -78,6 +79,8 @@ class ZooCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         trainer = self.config_init[self.subcommand].trainer
+        if threads := limit_threads(processes(trainer["devices"], 1, trainer["accelerator"])):
+            torch.set_num_threads(threads)  # before Lightning, which does not know a container's limits
         plugins = listed(trainer.plugins)
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpoints())

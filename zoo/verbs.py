@@ -458,8 +458,9 @@ def benchmark(
     work: Literal["render", "train"] = "render",
     resolution: int | None = None,
     batch: int = 1,
-    threads: int = 1,
+    threads: int | None = None,
     steps: int = 3,
+    beside_load: bool = False,
     json: bool = False,
 ) -> None:
     """Time rendering (seconds per image) or training (seconds per step) of an experiment.
@@ -469,14 +470,16 @@ def benchmark(
         work: what to time.
         resolution: side of the pictures in pixels; by default the generator's own.
         batch: pictures at once.
-        threads: of the processor.
+        threads: of the processor; by default all that training would use.
         steps: how often; the median counts, after one that doesn't.
+        beside_load: time it once more while another process keeps one CPU busy, and print the ratio.
         json: print one line of JSON.
     """
     from zoo.benchmark import measure
 
-    facts = measure(read_experiment(config), work, resolution, batch, threads, steps)
-    print(jsonlib.dumps(facts) if json else "\n".join(f"{name:<18} {value}" for name, value in facts.items()))
+    facts = measure(read_experiment(config), work, resolution, batch, threads, steps, beside_load)
+    width = max(map(len, facts))
+    print(jsonlib.dumps(facts) if json else "\n".join(f"{name:<{width}} {value}" for name, value in facts.items()))
 
 
 def bundle(
