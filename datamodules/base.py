@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from zoo.draws import stream_seed
-from zoo.threads import available_cpus
+from zoo.threads import cpus_of_each
 
 log = logging.getLogger(__name__)
 
@@ -212,15 +212,15 @@ class ImageData(pl.LightningDataModule):
 
     @property
     def num_workers(self) -> int:
-        """Processes that read pictures for this one: as asked for, but no more than it has CPUs."""
-        processes = 1 if self.trainer is None else self.trainer.num_devices
-        return min(self.max_workers, max(1, available_cpus() // processes))
+        """Processes that read pictures for this one: as many as asked for, but no more than it has CPUs."""
+        return min(self.max_workers, cpus_of_each(1 if self.trainer is None else self.trainer.num_devices))
+
+    def setup(self, stage: str) -> None:
+        if self.num_workers < self.max_workers and self._process()[0] == 0:
+            log.warning("num_workers is %d, but there are CPUs for %d only.", self.max_workers, self.num_workers)
 
     def train_dataloader(self) -> DataLoader:
         """Endless batches, from the first one that was not trained yet."""
-        if self.num_workers < self.max_workers and self._process()[0] == 0:
-            message = "%d processes shall read pictures (num_workers), but only %d are started: more than the CPUs here"
-            log.warning(f"{message} are no faster.", self.max_workers, self.num_workers)
         source = self.train_source()
         batches = EndlessBatches(len(source), self.stages, self.seed, *self._process(), start=self.batches_done)
         pictures = Pictures(source, self.resolution, self.seed if self.flip else None)

@@ -10,6 +10,7 @@ import sysconfig
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,10 +22,13 @@ from zoo.benchmark import BUSY, busy_process
 from zoo.cli import main, with_underscores
 
 ROOT = Path(__file__).parent.parent
-TOOK = re.compile(
-    r"(GOMP_SPINCOUNT|KMP_BLOCKTIME) ?= ?'(\w+)'"
-)  # in what OpenMP's libraries print when they are loaded
+SCRIPT = Path(sysconfig.get_path("scripts")) / "zoo"
 PYTHON = [sys.executable, "-c"]
+FAKE_TORCH = """
+import os
+print(os.environ.get("GOMP_SPINCOUNT"), os.environ.get("KMP_BLOCKTIME"), flush=True)
+os._exit(0)
+"""
 SPAWN = """
 import zoo
 from torch.utils.data import DataLoader
@@ -38,10 +42,28 @@ def clean(**more: str) -> dict[str, str]:
     return ours | {"PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"} | more
 
 
-def taken(words: list[str], folder: Path, **environment: str) -> list[str]:
-    """How long threads spin, as each process that loads OpenMP's library on this way in has read it."""
+@pytest.mark.parametrize(
+    "command",
+    [
+        *([*PYTHON, f"import {first}"] for first in ("zoo.gan", "datamodules", "callbacks.samples")),
+        [*PYTHON, "import zoo; zoo.PiGAN"],
+        [sys.executable, "-m", "zoo", "fit", "-c", "pigan/cars32"],
+        [str(SCRIPT), "sample", "pigan-cars32", "--out", "grid.png"],
+    ],
+    ids=["zoo.gan", "datamodules", "callbacks", "zoo", "python -m zoo", "zoo sample"],
+)
+def test_the_spin_is_set_when_torch_is_imported(command, tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/__init__.py").write_text(FAKE_TORCH)
+    environment = clean(PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.stdout.split() == list(threads.SHORT_SPIN.values()), done.stderr
+
+
+def spins(command: list[str], folder: Path, **environment: str) -> list[bool]:
+    """Whether OpenMP's library took the short spin, for each process that loads it: what it prints about itself."""
     process = subprocess.Popen(
-        words,
+        command,
         cwd=folder,
         env=clean(OMP_DISPLAY_ENV="verbose", **environment),
         stdout=subprocess.DEVNULL,
@@ -54,44 +76,24 @@ def taken(words: list[str], folder: Path, **environment: str) -> list[str]:
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    found = TOOK.findall(said)
+    found = re.findall(r"(GOMP_SPINCOUNT|KMP_BLOCKTIME) ?= ?'(\w+)'", said)
     assert found, said[-2000:]
-    return ["short" if value == threads.SHORT_SPIN[name] else value for name, value in found]
+    return [value == threads.SHORT_SPIN[name] for name, value in found]
 
 
-@pytest.mark.parametrize("first", ["zoo, torch", "zoo.gan", "datamodules", "callbacks.samples"])
-def test_whatever_is_imported_first_threads_wait_briefly(first, tmp_path):
-    assert taken([*PYTHON, f"import {first}"], tmp_path) == ["short"]
-
-
-def test_the_test_above_could_fail(tmp_path):
-    assert taken([*PYTHON, "import torch, zoo"], tmp_path) != ["short"]
-
-
-@pytest.mark.parametrize("name, value", [("GOMP_SPINCOUNT", "77"), ("OMP_WAIT_POLICY", "ACTIVE")])
-def test_what_the_user_has_set_stays(name, value, tmp_path):
-    own = taken([*PYTHON, "import torch"], tmp_path, **{name: value})
-    assert taken([*PYTHON, "import zoo, torch"], tmp_path, **{name: value}) == own != ["short"]
+def test_the_library_reads_the_spin_before_or_never(tmp_path):
+    assert spins([*PYTHON, "import zoo, torch"], tmp_path) == [True]
+    assert spins([*PYTHON, "import torch, zoo"], tmp_path) == [False]
 
 
 @pytest.mark.slow
-def test_processes_that_read_pictures_wait_briefly(tmp_path):
-    assert taken([*PYTHON, SPAWN], tmp_path) == ["short", "short"]
-
-
-@pytest.mark.slow
-def test_commands_wait_briefly(tmp_path):
-    script = Path(sysconfig.get_path("scripts")) / "zoo"
-    assert taken([str(script), "sample", "nothing"], tmp_path) == ["short"]
-
-
-@pytest.mark.slow
-def test_processes_of_the_trainer_wait_briefly(tmp_path):
+def test_processes_of_processes_wait_briefly(tmp_path):
+    """Those that read pictures, those that the trainer starts, and those of torchrun, which imports torch first."""
+    assert spins([*PYTHON, SPAWN], tmp_path) == [True, True]
     words = ["-m", "zoo", "fit", "-c", write_config(tmp_path), "--trainer.max_steps", "1"]
-    assert taken([sys.executable, *words, "--trainer.devices", "2"], tmp_path) == ["short", "short"]
+    assert spins([sys.executable, *words, "--trainer.devices", "2"], tmp_path) == [True, True]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
-    of_torchrun, ours = taken([sys.executable, *torchrun, *words, "--print_config"], tmp_path)
-    assert of_torchrun != "short" and ours == "short"
+    assert spins([sys.executable, *torchrun, *words, "--print_config"], tmp_path) == [False, True]
 
 
 @pytest.fixture
@@ -105,7 +107,7 @@ def environment(monkeypatch) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY", "KMP_LIBRARY"])
-def test_one_variable_of_the_users_is_enough(name, environment):
+def test_how_threads_wait_is_the_users_to_say(name, environment):
     environment[name] = "1"
     before = dict(environment)
     threads.configure_openmp()
@@ -133,6 +135,14 @@ def test_processes_of_one_machine_share_its_cpus(processes, each, environment):
     environment["LOCAL_WORLD_SIZE"] = str(processes)
     threads.configure_openmp()
     assert environment["OMP_NUM_THREADS"] == each
+
+
+@pytest.mark.parametrize("cpus", [2, 8], ids=["of its own", "of all"])
+def test_processes_of_slurm(cpus, environment, monkeypatch):
+    """Each of four has two CPUs, whether it may run on these alone or on all eight of the job."""
+    monkeypatch.setattr(threads, "affinity", lambda: cpus)
+    environment["SLURM_CPUS_ON_NODE"] = "8"
+    assert threads.cpus_of_each(4) == 2
 
 
 def test_the_trainer_shares_cpus_among_its_processes(tmp_path, monkeypatch, environment):
@@ -191,20 +201,21 @@ def test_cpus_of_control_groups(groups, files, cpus, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("asked, processes, started", [(0, 1, 0), (2, 1, 2), (6, 1, 4), (6, 2, 2), (6, 8, 1)])
-def test_no_more_processes_read_pictures_than_there_are_cpus(asked, processes, started, monkeypatch, caplog):
+def test_no_more_processes_read_pictures_than_there_are_cpus(
+    asked, processes, started, environment, monkeypatch, caplog
+):
     monkeypatch.setattr(threads, "affinity", lambda: 4)
     data = Cars(16, 4, num_workers=asked)
-    if processes > 1:
-        data.trainer = type("Trainer", (), {"num_devices": processes, "global_rank": 0, "world_size": processes})
-    assert data.train_dataloader().num_workers == data.val_dataloader().num_workers == started
+    data.trainer = SimpleNamespace(num_devices=processes, global_rank=0, world_size=processes, global_step=0)
+    data.setup("fit")
+    assert data.num_workers == started
     assert ("num_workers" in caplog.text) == (started < asked)
 
 
 def test_options_may_have_dashes():
     words = ["x", "--beside-load", "--a-b=c-d", "--other-one", "--from"]
-    assert with_underscores(words, ["beside_load", "a_b"]) == [
-        *["x", "--beside_load", "--a_b=c-d", "--other-one", "--from_file"]
-    ]
+    expected = ["x", "--beside_load", "--a_b=c-d", "--other-one", "--from_file"]
+    assert with_underscores(words, ["beside_load", "a_b"]) == expected
 
 
 def is_running(process: int) -> bool:
@@ -248,7 +259,7 @@ def test_the_busy_process_ends_by_itself_and_its_times_do_not_count():
 
 @pytest.mark.slow
 def test_training_beside_another_program(tmp_path):
-    """Beside another program; spinning as long as OpenMP's libraries do by themselves makes it 15 times slower."""
+    """Spinning as long as OpenMP's libraries do by themselves makes it about fifteen times slower."""
     words = ["-m", "zoo", "benchmark", "pigan/cars32", "--work", "train", "--batch", "8", "--threads", "2"]
     words += ["--steps", "8", "--json", "--beside-load"]
     done = subprocess.run(

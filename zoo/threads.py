@@ -30,13 +30,21 @@ def limit_threads(processes: int) -> int | None:
     yet and for processes that are still to start.
 
     Returns:
-        that number; None, and nothing is set, where the libraries' own choice is as good, or was taken from them.
+        that number; None, and nothing is set, where the user chose it, or the libraries' own choice is as good.
     """
-    threads = max(1, available_cpus() // processes)
+    threads = cpus_of_each(processes)
     if THREADS_GIVEN or threads >= affinity():
         return None
     os.environ["OMP_NUM_THREADS"] = str(threads)
     return threads
+
+
+def cpus_of_each(processes: int) -> int:
+    """CPUs for each of so many processes of this machine, at least one."""
+    cpus = available_cpus()
+    # srun often gives each process CPUs of its own, which are not to be divided once more
+    together = int(os.environ.get("SLURM_CPUS_ON_NODE", cpus))
+    return max(1, min(cpus, together // processes))
 
 
 def available_cpus(root: Path = Path("/")) -> int:
