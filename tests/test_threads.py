@@ -18,7 +18,7 @@ import torch
 from datamodules.cars import Cars
 from tests.tiny import write_config
 from zoo import threads, training
-from zoo.benchmark import BUSY, busy_process
+from zoo.benchmark import busy_process
 from zoo.cli import main, with_underscores
 
 ROOT = Path(__file__).parent.parent
@@ -225,14 +225,6 @@ def is_running(process: int) -> bool:
     return False
 
 
-def ends(process: int, seconds: float = 20) -> bool:
-    """Whether it ends soon."""
-    deadline = time.monotonic() + seconds
-    while is_running(process) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return not is_running(process)
-
-
 def test_the_busy_process_is_of_another_session_and_ends_with_its_context():
     with suppress(KeyError), busy_process() as busy:
         assert is_running(busy) and os.getsid(busy) == busy != os.getsid(0)
@@ -247,14 +239,10 @@ def test_the_busy_process_ends_with_the_one_that_started_it():
         busy = int(starter.stdout.readline())
         assert is_running(busy)
         starter.kill()
-    assert ends(busy)
-
-
-def test_the_busy_process_ends_by_itself_and_its_times_do_not_count():
-    with pytest.raises(RuntimeError, match="fewer steps"), busy_process(seconds=0.1) as busy:
-        assert ends(busy)
-    done = subprocess.run([*PYTHON, BUSY, "1", "100"], timeout=20, capture_output=True)  # not its parent
-    assert done.returncode == 0
+    deadline = time.monotonic() + 20
+    while is_running(busy) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not is_running(busy)
 
 
 @pytest.mark.slow
