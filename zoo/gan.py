@@ -22,11 +22,12 @@ from torch.optim import Optimizer
 
 from zoo import resume
 from zoo.draws import SampleDraws, TrainingDraws
-from zoo.faults import Faults, NonFiniteLoss, parameters
+from zoo.faults import Faults, NonFiniteLoss, parameters, stopped
 from zoo.precision import HalfPrecision, Precision
 from zoo.render import Rendered
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
+MAX_LOSS_SCALE = 2.0**24  # where gradients are zero it would grow without end, and take as many skipped steps to return
 
 
 class WarmUp:
@@ -155,13 +156,13 @@ class GAN(pl.LightningModule):
         strategy = self.trainer.strategy
         wait = not last and isinstance(strategy, DDPStrategy)
         with strategy.block_backward_sync() if wait else nullcontext():
-            self.manual_backward(self.scalers[prefix].scale(loss) if self.scalers else loss)
+            self.manual_backward(self.scalers[prefix].scale(loss) if self.scales_losses else loss)
 
     def step(self, optimizer: LightningOptimizer, clip_norm: float | None = None) -> None:
         """One optimizer step with the accumulated gradients, which are then cleared.
 
-        Gradients that are not finite change nothing, see ``zoo.faults``; with fp16, where a loss that was scaled too
-        much has such, the next loss is scaled less.
+        Gradients that are not finite, or not made so by ``sanitise``, change nothing, see ``zoo.faults``. With fp16,
+        where a loss that was scaled too much has such, that is looked for first, and the next loss is scaled less.
 
         Only the generator's optimizer counts: ``trainer.global_step``, and with it ``max_steps``, checkpoint intervals
         and the loggers' axis, are iterations. Steps that are left out count all the same.
@@ -172,35 +173,55 @@ class GAN(pl.LightningModule):
         """
         if optimizer is not self.optimizers()[0]:
             optimizer._on_before_step = optimizer._on_after_step = lambda: None
-        if self.scalers:
-            self.unscale(optimizer)
+        overflowed = self.scales_losses and self.unscale(optimizer)
+        if not overflowed:
+            self.sanitise(optimizer)
         norm = get_total_norm([p.grad for p in parameters(optimizer) if p.grad is not None])
         if self.faults.are_none(self, norm):
             if clip_norm is not None:
                 clip_grads_with_norm_(parameters(optimizer), clip_norm, norm)
             optimizer.step()
         else:
-            if not self.scalers:
+            if not overflowed:
                 self.faults.skip(self, optimizer)
             optimizer._on_before_step()
             optimizer._on_after_step()
         optimizer.zero_grad()
         self.faults.pending.clear()
 
-    def unscale(self, optimizer: LightningOptimizer) -> None:
-        """Divide gradients by the scale of their loss, and choose the next one."""
-        scaler = self.scalers["loss_g" if optimizer is self.optimizers()[0] else "loss_d"]
+    def sanitise(self, optimizer: LightningOptimizer) -> None:
+        """What a paper makes of gradients, unscaled ones, before they are looked at and used; here nothing."""
+
+    @property
+    def scales_losses(self) -> bool:
+        """Whether losses are scaled now: with fp16, but not where nothing computes in it."""
+        return bool(self.scalers) and not self.half.is_paused
+
+    def unscale(self, optimizer: LightningOptimizer) -> bool:
+        """Divide gradients by the scale of their loss, choose the next one, and say whether any is not finite."""
+        prefix = "loss_g" if optimizer is self.optimizers()[0] else "loss_d"
+        scaler = self.scalers[prefix]
         scaler.unscale_(optimizer.optimizer)
         before = scaler.get_scale()
         scaler.update()
-        if scaler.get_scale() < min(before, 1):
-            raise NonFiniteLoss(
-                f"Gradients in fp16 are not finite at iteration {self.iterations}, even with a loss scale of {before}. "
-                "The last checkpoint is good; go on from it with --model.precision bf16 or float32."
+        after = scaler.get_scale()
+        if after > MAX_LOSS_SCALE:
+            scaler.update(MAX_LOSS_SCALE)
+        self.log(f"{prefix}/scale", before)
+        if after < min(before, 1):
+            raise stopped(
+                NonFiniteLoss,
+                self,
+                f"Gradients in fp16 are not finite at iteration {self.iterations}, even with a loss scale of {before}: "
+                "go on with --model.precision bf16 or float32.",
             )
+        return after < before
 
     def full_precision(self) -> AbstractContextManager:
-        """Inside, every network computes in float32: for regularisers, which differentiate twice."""
+        """Inside, every network computes in float32: for regularisers, which differentiate twice.
+
+        What is accumulated and stepped inside, too, is not scaled: its gradients cannot overflow.
+        """
         return nullcontext() if self.half is None else self.half.paused()
 
     def minimise(

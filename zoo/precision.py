@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from zoo.layers.stylegan2 import widened
+
 Precision = Literal["float32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -55,7 +57,7 @@ class HalfPrecision:
 def in_float32(value: Any) -> Any:
     """The same tensors, alone or in (named) tuples, with 16-bit floats widened."""
     if isinstance(value, Tensor):
-        return value.float() if value.dtype in DTYPES.values() else value
+        return widened(value)
     if isinstance(value, tuple):
         parts = [in_float32(part) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from zoo.draws import Draws
+from zoo.faults import parameters
 from zoo.gan import GAN, Average, OptimizerFactory, frozen
 from zoo.generator import BaseGenerator
 from zoo.layers.ada import Augmentation
@@ -549,13 +550,11 @@ class StyleNeRF(GAN):
         loss = 0.5 * self.r1_weight * self.r1_every * r1_penalty(scores, real)
         return loss + 0 * scores.mean()  # see loss_path
 
-    def step(self, optimizer: LightningOptimizer, clip_norm: float | None = None) -> None:
-        """As in the base, with gradients that are not finite replaced: infinite ones by 1e5, others by 0."""
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.grad.nan_to_num_(0.0, 1e5, -1e5)
-        super().step(optimizer, clip_norm)
+    def sanitise(self, optimizer: LightningOptimizer) -> None:
+        """Replace gradients that are not finite: infinite ones by 1e5, others by 0."""
+        for parameter in parameters(optimizer):
+            if parameter.grad is not None:
+                parameter.grad.nan_to_num_(0.0, 1e5, -1e5)
 
 
 def shrunk(images: Tensor, side: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, grid_sample, interpolate, normalize
 
 from zoo.draws import Draws
-from zoo.layers.stylegan2 import Convolution, Dense, Mapping, ModulatedConvolution, activate, bounded, halved
+from zoo.layers.stylegan2 import Convolution, Dense, Mapping, ModulatedConvolution, activate, bounded, halved, widened
 from zoo.render import Camera, GaussianPoses, Samples, UniformPoses
 from zoo.stylenerf_2d import (
     Block,
@@ -261,7 +261,7 @@ class CameraDiscriminator(Discriminator):
         """As ``zoo.stylenerf.Discriminator``."""
         x, rest = self.reduced(*self.sized(images))
         seen = x if self.small is None else seen_small(self, images)[0]
-        guess = conv2d(seen, self.guess.weight * self.guess.scale).flatten(1)
+        guess = widened(conv2d(seen, self.guess.weight * self.guess.scale).flatten(1))
         camera = pose_of(guess).flatten(1) if self.numbers == 9 else guess
         asked = self.mapping(self.embed(camera))
         scores = (self.score(self.judged(self.entered(x, rest))) * asked).sum(1, keepdim=True)

@@ -32,6 +32,7 @@ from torch.nn.functional import (
 )
 
 from zoo.draws import Draws
+from zoo.faults import parameters
 from zoo.gan import GAN, Average, OptimizerFactory, frozen
 from zoo.generator import BaseGenerator
 from zoo.layers.lookup import trilinear
@@ -714,16 +715,14 @@ class VolumeGAN(GAN):
             for optimizer in self.optimizers():
                 optimizer.optimizer.state.clear()
 
-    def step(self, optimizer: LightningOptimizer, clip_norm: float | None = None) -> None:
-        """As in the base, with finite gradients up to 1e5.
+    def sanitise(self, optimizer: LightningOptimizer) -> None:
+        """Make gradients finite, up to 1e5.
 
         A parameter that has had a gradient before but has none from this loss is stepped with zeros, as published: Adam
         then forgets a little of its past gradients.
         """
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.grad.nan_to_num_(0.0).clamp_(-1e5, 1e5)
-                elif parameter in optimizer.optimizer.state:
-                    parameter.grad = torch.zeros_like(parameter)
-        super().step(optimizer, clip_norm)
+        for parameter in parameters(optimizer):
+            if parameter.grad is not None:
+                parameter.grad.nan_to_num_(0.0).clamp_(-1e5, 1e5)
+            elif parameter in optimizer.optimizer.state:
+                parameter.grad = torch.zeros_like(parameter)

@@ -21,6 +21,11 @@ SLOPE, GAIN = 0.2, math.sqrt(2)  # of the leaky relu
 IN_CACHE = 2**18  # numbers that a processor's cache holds
 
 
+def widened(x: Tensor) -> Tensor:
+    """16-bit floats as float32, all else as it is: what fp16 would overflow or underflow is computed with these."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def activate(x: Tensor, bound: float | None = None, gain: float = GAIN) -> Tensor:
     """Leaky relu of slope 0.2 times a gain, between -bound and bound. May overwrite x."""
     return bounded(leaky_relu(x if gain == 1 else x * gain, SLOPE, inplace=True), bound)
@@ -66,6 +71,7 @@ def finished(y: Tensor, bias: Tensor, noise: Tensor | None, bound: float | None,
 
 def normalised(z: Tensor) -> Tensor:
     """Vectors [B, C] with a mean square of one."""
+    z = widened(z)
     return z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
 
 
@@ -253,7 +259,9 @@ class ModulatedConvolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels_out))
         self.style = Dense(w_dim, channels_in, bias=1.0)
         self.size, self.demodulate, self.up = size, demodulate, up
-        self.scale = 1.0 if demodulate else 1 / math.sqrt(channels_in * size**2)
+        inputs = channels_in * size**2
+        # Demodulation undoes any scale. This one keeps sums in the range of fp16, and a power of two rounds nothing.
+        self.scale = 2.0 ** -round(math.log2(inputs) / 2) if demodulate else 1 / math.sqrt(inputs)
 
     def kernels(self, w: Tensor, gain: float = 1.0) -> Tensor:
         """Kernels [B, C_out, C_in, size, size] that the styles of w [B, D] have gone into, times a gain."""
@@ -277,8 +285,9 @@ class ModulatedConvolution(nn.Module):
             y = conv2d(x, self.weight, padding=self.size // 2)
         if not self.demodulate:
             return y
-        strength = style.square() @ self.weight.square().sum((2, 3)).mT
-        return y * (strength + 1e-8).rsqrt()[:, :, None, None]
+        with torch.autocast(x.device.type, enabled=False):
+            strength = widened(style).square() @ self.weight.square().sum((2, 3)).mT
+        return y * ((strength + 1e-8).rsqrt() / self.scale).to(y.dtype)[:, :, None, None]
 
 
 class Noise(nn.Module):
@@ -310,6 +319,6 @@ def with_deviation(x: Tensor, groups: int = 4) -> Tensor:
     size = min(groups, batch)
     if batch % size:
         raise ValueError(f"The discriminator compares {size} images: a batch of {batch} must be a multiple of that.")
-    y = x.unflatten(0, (size, batch // size))
-    y = ((y - y.mean(0)).square().mean(0) + 1e-8).sqrt().mean((1, 2, 3))
+    y = widened(x).unflatten(0, (size, batch // size))
+    y = ((y - y.mean(0)).square().mean(0) + 1e-8).sqrt().mean((1, 2, 3)).to(x.dtype)
     return torch.cat([x, y.repeat(size)[:, None, None, None].expand(-1, 1, height, width)], dim=1)
