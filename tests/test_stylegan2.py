@@ -124,6 +124,20 @@ def test_demodulated_outputs_keep_their_variance():
     assert abs(y.var(dim=(2, 3)).mean() - 1) < 0.1
 
 
+@pytest.mark.parametrize("up", [False, True])
+@pytest.mark.parametrize(("inputs", "style"), [(torch.full((1, 64, 8, 8), 256.0), 8.0), (torch.randn(1, 64, 8, 8), 40)])
+def test_modulated_convolutions_stay_in_the_range_of_fp16(inputs, style, up):
+    """Large inputs all of one sign, and styles whose squares are large."""
+    conv = ModulatedConvolution(64, 4, 3, w_dim=2, up=up)
+    with torch.no_grad():
+        conv.weight.abs_(), conv.style.bias.fill_(style)
+    expected = conv(inputs, torch.zeros(1, 2))
+    with torch.autocast("cpu", torch.float16):
+        y = conv(inputs.half(), torch.zeros(1, 2))
+    assert y.dtype == torch.float16
+    torch.testing.assert_close(y.float(), expected, rtol=0.02, atol=0.02)
+
+
 def test_mapping_ignores_the_length_of_z():
     mapping = Mapping(6, 8, 10, layers=3)
     z = torch.randn(4, 6)
@@ -178,6 +192,22 @@ BLOCKS = {
     "modulated3up": ModulatedConvolution(2, 3, 3, w_dim=4, up=True).double(),
     "down": Convolution(2, 3, 3, down=True).double(),
 }
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_deviations_and_lengths_hold_in_every_type(dtype):
+    """In fp16 1e-8 is zero and the square of 300 infinite; float64 keeps all its digits."""
+    same = torch.ones(4, 3, 2, 2, dtype=dtype, requires_grad=True)
+    y = with_deviation(same)
+    y.sum().backward()
+    assert y.dtype == dtype and same.grad.isfinite().all() and abs(y[0, -1, 0, 0].item() - 1e-4) < 1e-6
+    far = torch.tensor([0.0, 600.0], dtype=dtype).view(2, 1, 1, 1)
+    assert with_deviation(far)[:, -1].flatten().tolist() == pytest.approx([300.0] * 2, rel=0.01)
+    lengths = normalised(torch.tensor([[0.0, 0.0], [300.0, -300.0]], dtype=dtype))
+    assert lengths.flatten().tolist() == pytest.approx([0.0, 0.0, 1.0, -1.0])
+    if dtype == torch.float64:
+        near = torch.tensor([0.0, 2e-9], dtype=dtype).view(2, 1, 1, 1)
+        assert with_deviation(near)[0, -1].item() == pytest.approx((1e-18 + 1e-8) ** 0.5, rel=1e-14)
 
 
 @pytest.mark.parametrize("name", SMALL)
