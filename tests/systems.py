@@ -485,3 +485,30 @@ class Trouble(pl.Callback):
                 raise RuntimeError(f"trouble on process {self.rank}")
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.01)  # until the handler has run
+
+
+class Overflow(pl.Callback):
+    """In the second iteration the first gradient that one process computes for each network is infinite.
+
+    Args:
+        rank: of the process.
+    """
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # So low a scale that nothing else overflows.
+        pl_module.scalers = {name: torch.amp.GradScaler("cpu", init_scale=2.0**8) for name in pl_module.scalers}
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_) -> None:
+        if (pl_module.iterations, trainer.global_rank) == (1, self.rank):
+            for network in (pl_module.generator, pl_module.discriminator):
+                self.plant(next(network.parameters()))
+
+    def plant(self, parameter: nn.Parameter) -> None:
+        def once(gradient: Tensor) -> Tensor:
+            handle.remove()
+            return gradient + float("inf")
+
+        handle = parameter.register_hook(once)

@@ -146,13 +146,17 @@ class Watched(pl.Callback):
         planted: these replace the first numbers of a gradient of both networks, times the scale of the loss.
         at: the iteration. The lazy regularisers of all systems have a step of their own in iteration 0, none in 1.
         alone: in a regulariser's own step.
+        scaler: options of the scalers; at the scale of 2^8 no system here overflows by itself, on any processor.
     """
 
-    def __init__(self, system: str, planted: tuple[float, ...] = (), at: int = 1, alone: bool = False) -> None:
+    def __init__(
+        self, system: str, planted: tuple[float, ...] = (), at: int = 1, alone: bool = False, **scaler: float
+    ) -> None:
         model = SYSTEMS[system]()["model"]
         torch.manual_seed(0)
         self.gan = build(model | {"init_args": model["init_args"] | {"precision": "fp16"}}, GAN)
         self.planted, self.at, self.alone = torch.tensor(planted), at, alone
+        self.scaler = {"init_scale": 2.0**8} | scaler
         self.scales: list[list[float]] = []
         self.weights: list[list[torch.Tensor]] = []
         self.arrived: list[tuple[int, str, torch.Tensor, float]] = []  # iteration, loss, first numbers, length
@@ -167,6 +171,9 @@ class Watched(pl.Callback):
         networks = (self.gan.generator, self.gan.discriminator)
         self.weights.append([torch.cat([p.detach().flatten() for p in network.parameters()]) for network in networks])
         self.scales.append([self.gan.scalers[name].get_scale() for name in ("loss_g", "loss_d")])
+
+    def on_train_start(self, *args) -> None:
+        self.gan.scalers = {name: torch.amp.GradScaler("cpu", **self.scaler) for name in self.gan.scalers}
 
     def on_train_batch_start(self, *args) -> None:
         self.note()
@@ -195,7 +202,7 @@ class Watched(pl.Callback):
 def test_a_gradient_that_overflows_is_skipped_and_the_next_loss_is_scaled_less(system, tmp_path) -> None:
     run = Watched(system, (math.inf,))
     run.fit(3, tmp_path)
-    assert run.scales == [[2.0**16] * 2, [2.0**16] * 2, [2.0**15] * 2, [2.0**15] * 2]
+    assert run.scales == [[2.0**8] * 2, [2.0**8] * 2, [2.0**7] * 2, [2.0**7] * 2]
     for before, start, end, after in zip(*run.weights, strict=True):
         assert start.equal(end) and not before.equal(start) and not end.equal(after) and after.isfinite().all()
     assert run.gan.faults.skipped == {}  # that is how a scale is found, not a fault
@@ -203,6 +210,7 @@ def test_a_gradient_that_overflows_is_skipped_and_the_next_loss_is_scaled_less(s
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_large_gradients_arrive_as_they_are(system, tmp_path) -> None:
+    """Scaled, they are above VolumeGAN's bound and far above the largest number of fp16."""
     run = Watched(system, (5e4, -2e5))
     run.fit(2, tmp_path)
     expected = run.planted.clamp(-1e5, 1e5) if system == "volumegan" else run.planted  # its published bound
@@ -211,20 +219,18 @@ def test_large_gradients_arrive_as_they_are(system, tmp_path) -> None:
     arrived = {loss: first for iteration, loss, first, _ in run.arrived if iteration == 1}
     for loss in ("loss_g", "loss_d"):
         torch.testing.assert_close(arrived[loss], expected, rtol=1e-3, atol=0)
-    assert run.scales[-1] == [2.0**16] * 2
+    assert run.scales[-1] == [2.0**8] * 2
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_a_scale_that_grows_comes_down_by_itself(system, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, growth_interval=1))
-    run = Watched(system)
+def test_a_scale_that_grows_comes_down_by_itself(system, tmp_path) -> None:
+    run = Watched(system, init_scale=2.0**14, growth_interval=1)
     run.fit(70, tmp_path)
     for loss, scales in zip(("loss_g", "loss_d"), zip(*run.scales, strict=True), strict=True):
         ratios = [after / before for before, after in itertools.pairwise(scales)]
-        assert set(ratios) == {0.5, 2.0}  # one update an iteration: regularisers have none
+        assert set(ratios) == {0.5, 2.0} and max(scales) < MAX_LOSS_SCALE  # regularisers' own steps leave it
         norms = {iteration: norm for iteration, name, _, norm in run.arrived if name == loss}
-        assert set(norms) == {i for i, ratio in enumerate(ratios) if ratio == 2}
-        assert ratios.index(0.5) < 20 and min(norms.values()) > 0 and max(norms) > 60
+        assert set(norms) == {i for i, ratio in enumerate(ratios) if ratio == 2} and min(norms.values()) > 0
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in run.gan.parameters())
 
 
@@ -246,7 +252,7 @@ def test_regularisers_that_are_computed_in_float32_leave_the_scale(system, tmp_p
     """As published, their gradients are made finite; a number that is none is no overflow."""
     run = Watched(system, (math.nan,), at=0, alone=True)
     run.fit(1, tmp_path)
-    assert run.scales == [[2.0**16] * 2] * 2
+    assert run.scales == [[2.0**8] * 2] * 2
     for before, after in zip(*run.weights, strict=True):
         assert not before.equal(after) and after.isfinite().all()
 
@@ -255,7 +261,7 @@ def test_gradients_too_long_to_be_measured_are_no_overflow(tmp_path) -> None:
     """However little they were scaled: they are told and counted as in float32."""
     run = Watched("pigan", (1e20,))
     run.fit(2, tmp_path)
-    assert run.scales[-1] == [2.0**16] * 2 and run.gan.faults.skipped == {"loss_g": 1, "loss_d": 1}
+    assert run.scales[-1] == [2.0**8] * 2 and run.gan.faults.skipped == {"loss_g": 1, "loss_d": 1}
     assert run.weights[1][0].equal(run.weights[2][0])
 
 

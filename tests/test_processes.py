@@ -129,6 +129,22 @@ def test_two_processes_agree_score_as_one_stop_together_and_resume_exactly(syste
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("system", ["volumegan"])
+def test_an_overflow_on_one_process_is_skipped_on_all(system, tmp_path) -> None:
+    """Also in gradients that are accumulated before processes exchange them, as those of fakes are here."""
+    words = ["fit", "-c", write(SYSTEMS[system](), tmp_path), *TWO, "--model.precision", "fp16"]
+    words += ["--trainer.max_steps", "3", "--trainer.callbacks+=tests.systems.Keep"]
+    words += ["--trainer.callbacks+=tests.systems.Overflow", "--trainer.callbacks.rank", "1"]
+    assert zoo(words, tmp_path) == 0, log(tmp_path)
+    first, second = kept(tmp_path, 0), kept(tmp_path, 1)
+    for losses in (first["losses"], second["losses"]):
+        for name in ("loss_g/scale", "loss_d/scale"):
+            assert [of_iteration[name] for of_iteration in losses] == [2.0**8, 2.0**8, 2.0**7]
+    assert differences(first["state"], second["state"]) == []
+    assert all(weights.isfinite().all() for weights in first["state"].values())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["pigan"])
 def test_an_error_on_one_process_ends_all(system, tmp_path) -> None:
     trouble = ["--trainer.callbacks+=tests.systems.Trouble", "--trainer.callbacks.at", "2", "--trainer.callbacks.rank"]
