@@ -187,13 +187,13 @@ class Watched(pl.Callback):
         return next(x for x in gradients if x.numel() >= len(self.planted)).view(-1)[: len(self.planted)]
 
     def plant(self, optimizer, clip_norm: float | None = None) -> None:
-        if self.gan.iterations == self.at and self.gan.scales_losses != self.alone:
+        if self.gan.iterations == self.at and self.gan.half.is_paused == self.alone:
             scale = 1.0 if self.alone else self.gan.scalers[self.loss(optimizer.optimizer)].get_scale()
             self.first(optimizer).copy_(self.planted * scale)
         self.step(optimizer, clip_norm)
 
     def on_before_optimizer_step(self, trainer, gan, optimizer) -> None:
-        if gan.scales_losses:
+        if not gan.half.is_paused:
             norm = torch.stack([p.grad.norm() for p in parameters(optimizer) if p.grad is not None]).norm().item()
             self.arrived.append((gan.iterations, self.loss(optimizer), self.first(optimizer).clone(), norm))
 
