@@ -9,7 +9,6 @@ B batch, H height, W width
 
 import hashlib
 import logging
-import signal
 import warnings
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -21,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from zoo.draws import stream_seed
+from zoo.readers import loader
 from zoo.threads import cpus_of_each
 
 log = logging.getLogger(__name__)
@@ -139,18 +139,23 @@ class Pictures(Dataset):
 
     def __getitem__(self, key: int | Key) -> dict[str, Any]:
         index, draw, resolution = key if isinstance(key, tuple) else (key, None, self.resolution)
-        item = self.source.item(index, resolution)
+        item = self.read(index, draw, resolution)
         image = item["image"]
         if draw is not None and self.flip_seed is not None and stream_seed("flip", self.flip_seed, draw) % 2:
             image = image.flip(-1)
         return {**item, "image": image / 127.5 - 1, "index": index}
+
+    def read(self, index: int, draw: int | None, resolution: int) -> dict[str, Any]:
+        """The source's item; a subclass may take another part of it for each draw. ``draw`` is None for scores."""
+        return self.source.item(index, resolution)
 
 
 class ImageData(pl.LightningDataModule):
     """Base of all datamodules: training batches, the real pictures that scores use, and sample indices to predict.
 
     Batches are {"image": [B, 3, H, W] in [-1, 1], "index": [B]} and what else the source gives. A subclass makes its
-    sources, which open files at their first use. Needs ``Trainer(use_distributed_sampler=False)``, as ``zoo fit`` has.
+    sources, which open files at their first use, and at most another ``train_pictures``: it says what is read, and
+    leaves the loaders alone. Needs ``Trainer(use_distributed_sampler=False)``, as ``zoo fit`` has.
 
     Args:
         resolution: of the pictures, and of training where no stages are given.
@@ -188,6 +193,10 @@ class ImageData(pl.LightningDataModule):
         """The pictures that scores compare with."""
         return self.train_source()
 
+    def train_pictures(self) -> Pictures:
+        """The items to learn from, by ``Key``."""
+        return Pictures(self.train_source(), self.resolution, self.seed if self.flip else None)
+
     def prepare_validation(self) -> None:
         """What ``prepare_data`` does, for scores only: nothing, since sources open their files at first use."""
 
@@ -221,18 +230,16 @@ class ImageData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Endless batches, from the first one that was not trained yet."""
-        source = self.train_source()
-        batches = EndlessBatches(len(source), self.stages, self.seed, *self._process(), start=self.batches_done)
-        pictures = Pictures(source, self.resolution, self.seed if self.flip else None)
-        workers = {"num_workers": self.num_workers, "worker_init_fn": outlive_signals}
-        return DataLoader(pictures, batch_sampler=batches, **workers)
+        pictures = self.train_pictures()
+        batches = EndlessBatches(len(pictures), self.stages, self.seed, *self._process(), start=self.batches_done)
+        return loader(pictures, num_workers=self.num_workers, batch_sampler=batches)
 
     def val_dataloader(self) -> DataLoader:
         """Every real picture once, in order, never mirrored; each process its share, without padding."""
         pictures = Pictures(self.val_source(), self.resolution)
         rank, world = self._process()
         share = range(rank, len(pictures), world)
-        return DataLoader(pictures, self.batch_size, sampler=share, num_workers=self.num_workers)
+        return loader(pictures, self.batch_size, self.num_workers, sampler=share)
 
     def test_dataloader(self) -> DataLoader:
         return self.val_dataloader()
@@ -240,14 +247,7 @@ class ImageData(pl.LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         """Indices of samples, batches of [B]."""
         rank, world = self._process()
-        return DataLoader(dataset=range(rank, self.predict_count, world), batch_size=self.batch_size)
-
-
-def outlive_signals(worker: int) -> None:
-    """In a process that reads pictures: go on when the whole group of processes is told to stop, until the trainer is
-    done with the iteration and has saved."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+        return loader(range(rank, self.predict_count, world), self.batch_size)
 
 
 def to_bytes(image: Tensor) -> Tensor:

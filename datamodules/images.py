@@ -317,13 +317,24 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self.open())
 
-    def item(self, index: int, resolution: int) -> dict[str, Any]:
+    def picture(self, index: int) -> Image.Image:
+        """The whole picture.
+
+        Raises:
+            ValueError: its file could be read at the start, but now cannot.
+        """
         name = self.open()[index]
         try:
-            image = decode(self.container.read(name))
+            return decode(self.container.read(name))
         except (BadPicture, OSError, KeyError, zipfile.BadZipFile) as error:
-            raise ValueError(f"'{name}' of '{self.path}' was a picture at the start, but now: {error}.") from error
-        return {"image": fit(image, resolution, self.filter, self.crop)}
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise ValueError(
+                f"'{name}' of '{self.path}' was a picture at the start, but now: {why}. Put it back or take it away, "
+                "then start again; training resumes with --ckpt_path."
+            ) from error
+
+    def item(self, index: int, resolution: int) -> dict[str, Any]:
+        return {"image": fit(self.picture(index), resolution, self.filter, self.crop)}
 
     def digest(self, resolution: int) -> str:
         self.open()

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch import Tensor
 
-from datamodules.base import EndlessBatches, Key, Pictures
-from datamodules.images import Crop, Filter, ImageFiles, ImageFolder, decode, fit
+from datamodules.base import Pictures
+from datamodules.images import Crop, Filter, ImageFiles, ImageFolder, fit
 from zoo.draws import stream_seed
 
 
@@ -34,9 +34,10 @@ class Squeezed(ImageFolder):
 class CroppedFiles(ImageFiles):
     """Pictures cut to a square somewhere along their longer side."""
 
-    def somewhere(self, index: int, resolution: int, chance: float) -> Any:
-        """The picture with this index, its square ``chance`` of the way from the left or top to the other end."""
-        image = decode(self.container.read(self.open()[index]))
+    def somewhere(self, index: int, resolution: int, chance: float) -> Tensor:
+        """The picture with this index, its square ``chance`` of the way from the left or top to the other end; uint8
+        [3, resolution, resolution]."""
+        image = self.picture(index)
         shorter, longer = sorted(image.size)
         slack = resolution * longer // shorter - resolution
         start = min(int(chance * (slack + 1)), slack) - round(slack / 2)
@@ -46,17 +47,21 @@ class CroppedFiles(ImageFiles):
 
 
 class CroppedPictures(Pictures):
-    """Training pictures with a crop of their own for each draw."""
+    """Training pictures with a crop of their own for each draw.
 
-    crop_seed = 0
+    Args:
+        source, resolution, flip_seed: as in ``Pictures``.
+        crop_seed: of the places where they are cut.
+    """
 
-    def __getitem__(self, key: Key) -> dict[str, Any]:
-        index, draw, resolution = key
-        chance = stream_seed("crop", self.crop_seed, draw) / 2**63
-        image = self.source.somewhere(index, resolution, chance)
-        if self.flip_seed is not None and stream_seed("flip", self.flip_seed, draw) % 2:
-            image = image.flip(-1)
-        return {"image": image / 127.5 - 1, "index": index}
+    def __init__(self, source: CroppedFiles, resolution: int, flip_seed: int | None, crop_seed: int) -> None:
+        super().__init__(source, resolution, flip_seed)
+        self.crop_seed = crop_seed
+
+    def read(self, index: int, draw: int | None, resolution: int) -> dict[str, Any]:
+        if draw is None:
+            return super().read(index, draw, resolution)
+        return {"image": self.source.somewhere(index, resolution, stream_seed("crop", self.crop_seed, draw) / 2**63)}
 
 
 class RandomlyCropped(ImageFolder):
@@ -72,9 +77,5 @@ class RandomlyCropped(ImageFolder):
         files = self.files
         self.files = CroppedFiles(path, files.filter, files.on_bad, files.manifests, files.crop)
 
-    def train_dataloader(self) -> DataLoader:
-        """Endless batches, from the first one that was not trained yet."""
-        batches = EndlessBatches(len(self.files), self.stages, self.seed, *self._process(), start=self.batches_done)
-        pictures = CroppedPictures(self.files, self.resolution, self.seed if self.flip else None)
-        pictures.crop_seed = self.seed
-        return DataLoader(pictures, batch_sampler=batches, num_workers=self.num_workers)
+    def train_pictures(self) -> CroppedPictures:
+        return CroppedPictures(self.files, self.resolution, self.seed if self.flip else None, self.seed)

@@ -15,13 +15,14 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.draws import SampleDraws
 from zoo.evaluate.samples import evaluating
 from zoo.gan import GAN
 from zoo.hush import quieten
+from zoo.readers import loader
 from zoo.weights.bundle import build
 
 
@@ -207,6 +208,6 @@ def train_times(gan: GAN, resolution: int, batch: int, steps: int) -> list[float
     watch = Stopwatch()
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = pl.Trainer(max_steps=steps + 1, accelerator="cpu", callbacks=[watch], enable_model_summary=False, **quiet)
-    trainer.fit(gan, DataLoader(Grey(resolution, (steps + 1) * batch), batch))
+    trainer.fit(gan, loader(Grey(resolution, (steps + 1) * batch), batch))
     gan.trainer = None
     return [end - start for start, end in zip(watch.ends, watch.ends[1:], strict=False)]

@@ -10,6 +10,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from zoo.readers import loader
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
@@ -56,7 +58,7 @@ class PictureFolder(Dataset):
         return {"image": pixels / 127.5 - 1, "index": torch.tensor(index)}
 
     def val_dataloader(self) -> DataLoader:
-        return DataLoader(self, batch_size=32)
+        return loader(self, batch_size=32)
 
     def digest(self) -> str:
         """sha256 over names and contents."""

@@ -17,6 +17,7 @@ from zoo.evaluate.features import QUANTISATION, Extractor, quantise
 from zoo.evaluate.fid import Moments, moments
 from zoo.evaluate.processes import from_first, gather_rows, rank_and_world
 from zoo.paths import cache_folder
+from zoo.readers import loader
 
 
 class Reals(Protocol):
@@ -62,13 +63,13 @@ def picture_batches(
         ValueError: the pictures are not ``resolution`` pixels wide.
     """
     rank, world = rank_and_world()
-    loader = real.val_dataloader()
+    whole = real.val_dataloader()
     mine = range(rank, len(indices), world)
-    share = DataLoader(
-        Subset(loader.dataset, [indices[i] for i in mine]),
+    share = loader(
+        Subset(whole.dataset, [indices[i] for i in mine]),
         batch_size,
-        num_workers=loader.num_workers if len(mine) > batch_size else 0,
-        collate_fn=loader.collate_fn,
+        whole.num_workers if len(mine) > batch_size else 0,
+        collate_fn=whole.collate_fn,
     )
     for positions, batch in zip(torch.tensor(mine).split(batch_size), share, strict=True):
         images = batch["image"]

@@ -1,0 +1,53 @@
+"""Processes that read images for a loader: how loaders are made, what readers do on signals, how they end."""
+
+import os
+import signal
+import threading
+from collections.abc import Sized
+from multiprocessing import parent_process
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+
+def loader(dataset: Sized, batch_size: int = 1, num_workers: int = 0, **options: Any) -> DataLoader:
+    """The one place that makes loaders, so that the readers of all of them heed signals alike.
+
+    Args:
+        dataset: what is read.
+        batch_size: items of a batch, where ``options`` give no ``batch_sampler``.
+        num_workers: processes that read; 0 reads in this one.
+        options: as of ``torch.utils.data.DataLoader``.
+    """
+    return DataLoader(dataset, batch_size, num_workers=num_workers, worker_init_fn=outlive_signals, **options)
+
+
+def outlive_signals(worker: int) -> None:
+    """In a reader: go on when the whole group of processes is told to stop, until the trainer is done with the
+    iteration and has saved; end when the process that reads for says so.
+
+    A terminal sends Ctrl-C, and SLURM, systemd and ``kill -- -GROUP`` send SIGTERM, to every process of a run. Python
+    ends its readers by SIGTERM, too, when a run is over while they still wait for work, as after any error, and then
+    waits for them: only who sent the signal tells the two apart. (A reader whose parent was killed ends by itself.)
+
+    Args:
+        worker: number of this reader.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # macOS: readers end on every SIGTERM, as torch has it
+        return
+    # A thread waits for the signal: a handler in Python does not learn who sent it, and runs only between two lines of
+    # Python, which a reader that hangs on a disk or a lock never reaches.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=end_when_told, args=(parent_process().pid,), daemon=True).start()
+
+
+def end_when_told(parent: int) -> None:
+    """Ends this process at once when that one sends it SIGTERM.
+
+    Args:
+        parent: the number of a process.
+    """
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)  # a reader has nothing to save; torch takes another code for a failure
