@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Sized
 from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -24,30 +25,27 @@ def loader(dataset: Sized, batch_size: int = 1, num_workers: int = 0, **options:
 
 def outlive_signals(worker: int) -> None:
     """In a reader: go on when the whole group of processes is told to stop, until the trainer is done with the
-    iteration and has saved; end when the process that reads for says so.
+    iteration and has saved; end when the process that it reads for says so, or has gone.
 
     A terminal sends Ctrl-C, and SLURM, systemd and ``kill -- -GROUP`` send SIGTERM, to every process of a run. Python
     ends its readers by SIGTERM, too, when a run is over while they still wait for work, as after any error, and then
-    waits for them: only who sent the signal tells the two apart. (A reader whose parent was killed ends by itself.)
+    waits for them: only who sent the signal tells the two apart.
 
     Args:
         worker: number of this reader.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if not hasattr(signal, "sigwaitinfo"):  # macOS: readers end on every SIGTERM, as torch has it
+    if not hasattr(signal, "sigtimedwait"):  # macOS: readers end on every SIGTERM, as torch has it
         return
     # A thread waits for the signal: a handler in Python does not learn who sent it, and runs only between two lines of
     # Python, which a reader that hangs on a disk or a lock never reaches.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=end_when_told, args=(parent_process().pid,), daemon=True).start()
+    threading.Thread(target=end_with, args=(parent_process(),), daemon=True).start()
 
 
-def end_when_told(parent: int) -> None:
-    """Ends this process at once when that one sends it SIGTERM.
-
-    Args:
-        parent: the number of a process.
-    """
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
+def end_with(parent: BaseProcess) -> None:
+    """Ends this process at once when its parent sends SIGTERM, and within a second after the parent has gone."""
+    told = None
+    while parent.is_alive() and (told is None or told.si_pid != parent.pid):
+        told = signal.sigtimedwait({signal.SIGTERM}, 1)
     os._exit(0)  # a reader has nothing to save; torch takes another code for a failure
