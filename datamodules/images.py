@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datamodules.base import ImageData
+from zoo.errors import Stopped
 
 log = logging.getLogger(__name__)
 
@@ -321,16 +323,16 @@ class ImageFiles:
         """The whole picture.
 
         Raises:
-            ValueError: its file could be read at the start, but now cannot.
+            zoo.errors.Stopped: it could be read at the start, but now cannot.
         """
         name = self.open()[index]
         try:
             return decode(self.container.read(name))
-        except (BadPicture, OSError, KeyError, zipfile.BadZipFile) as error:
+        except (ValueError, OSError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise ValueError(
+            raise Stopped(
                 f"'{name}' of '{self.path}' was a picture at the start, but now: {why}. Put it back or take it away, "
-                "then start again; training resumes with --ckpt_path."
+                "and go on from the last checkpoint (--ckpt_path)."
             ) from error
 
     def item(self, index: int, resolution: int) -> dict[str, Any]:

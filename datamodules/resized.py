@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
-from torch import Tensor
 
 from datamodules.base import Pictures
 from datamodules.images import Crop, Filter, ImageFiles, ImageFolder, fit
@@ -31,37 +30,29 @@ class Squeezed(ImageFolder):
         super().__init__(path, crop=Whole(), filter=filter, flip=flip, **kwargs)
 
 
-class CroppedFiles(ImageFiles):
-    """Pictures cut to a square somewhere along their longer side."""
-
-    def somewhere(self, index: int, resolution: int, chance: float) -> Tensor:
-        """The picture with this index, its square ``chance`` of the way from the left or top to the other end; uint8
-        [3, resolution, resolution]."""
-        image = self.picture(index)
-        shorter, longer = sorted(image.size)
-        slack = resolution * longer // shorter - resolution
-        start = min(int(chance * (slack + 1)), slack) - round(slack / 2)
-        wide = image.width > image.height
-        crop = Crop(shorter=resolution, right=start if wide else 0, down=0 if wide else start)
-        return fit(image, resolution, self.filter, crop)
-
-
 class CroppedPictures(Pictures):
-    """Training pictures with a crop of their own for each draw.
+    """Training pictures with a crop of their own for each draw, somewhere along the longer side.
 
     Args:
         source, resolution, flip_seed: as in ``Pictures``.
         crop_seed: of the places where they are cut.
     """
 
-    def __init__(self, source: CroppedFiles, resolution: int, flip_seed: int | None, crop_seed: int) -> None:
+    def __init__(self, source: ImageFiles, resolution: int, flip_seed: int | None, crop_seed: int) -> None:
         super().__init__(source, resolution, flip_seed)
         self.crop_seed = crop_seed
 
     def read(self, index: int, draw: int | None, resolution: int) -> dict[str, Any]:
         if draw is None:
             return super().read(index, draw, resolution)
-        return {"image": self.source.somewhere(index, resolution, stream_seed("crop", self.crop_seed, draw) / 2**63)}
+        image = self.source.picture(index)
+        shorter, longer = sorted(image.size)
+        slack = resolution * longer // shorter - resolution
+        chance = stream_seed("crop", self.crop_seed, draw) / 2**63
+        start = min(int(chance * (slack + 1)), slack) - round(slack / 2)
+        wide = image.width > image.height
+        crop = Crop(shorter=resolution, right=start if wide else 0, down=0 if wide else start)
+        return {"image": fit(image, resolution, self.source.filter, crop)}
 
 
 class RandomlyCropped(ImageFolder):
@@ -74,8 +65,6 @@ class RandomlyCropped(ImageFolder):
 
     def __init__(self, path: str, filter: Filter = "bilinear", flip: bool = True, **kwargs: Any) -> None:
         super().__init__(path, filter=filter, flip=flip, **kwargs)
-        files = self.files
-        self.files = CroppedFiles(path, files.filter, files.on_bad, files.manifests, files.crop)
 
     def train_pictures(self) -> CroppedPictures:
         return CroppedPictures(self.files, self.resolution, self.seed if self.flip else None, self.seed)

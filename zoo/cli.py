@@ -10,7 +10,7 @@ from collections.abc import Callable
 from inspect import signature
 from itertools import chain, takewhile
 
-from zoo.errors import OneLineErrors, Stopped, fail, near, sentence, started_by_trainer
+from zoo.errors import OneLineErrors, Stopped, disk_problem, fail, is_users, near, reader_failed
 from zoo.memory import keep_freed_memory
 
 TRAINING = {
@@ -80,17 +80,27 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # what reads our output has seen enough
         return 1
     except Exception as error:
+        if sentence := reader_failed(error):
+            return fail(sentence, 1)
         if isinstance(error, Stopped):
             if error.silent and started_by_trainer():
                 return 0
             if not error.silent:
                 print(error if error.code > 128 else f"zoo: error: {error}", file=sys.stderr)
             return error.code
-        if told := sentence(error):
-            return fail(*told)
-        raise
+        if (problem := disk_problem(error)) and error.filename:
+            return fail(f"'{error.filename}': {problem}.", 1)
+        if not is_users(error):
+            raise
+        return fail(" ".join(str(error).split()))
     except KeyboardInterrupt:
         return fail("Interrupted.", 130)
+
+
+def started_by_trainer() -> bool:
+    """Whether the trainer of another process started this one. That one watches it and kills everything, itself too,
+    when it ends with an error; so the exit code of a run that was stopped in good order is the first process's."""
+    return int(os.environ.get("LOCAL_RANK", 0)) > 0 and "TORCHELASTIC_RUN_ID" not in os.environ
 
 
 def overview() -> str:

@@ -2,7 +2,6 @@
 
 import dis
 import errno
-import os
 import re
 import sys
 from argparse import ArgumentParser
@@ -148,48 +147,29 @@ def disk_problem(error: BaseException) -> str | None:
     return None
 
 
-def reader_failed(error: BaseException) -> tuple[str, int] | None:
-    """Sentence and exit code for what a process which reads pictures has sent, or died of; None for other errors."""
+def reader_failed(error: BaseException) -> str | None:
+    """The sentence for what a process which reads pictures has sent, or died of; None for other errors.
+
+    All that torch hands over is text: the traceback in that process, whose last part is the message.
+    """
     text = str(error)
+    sent = re.match(r"Caught (\w+) in DataLoader worker process.*^[\w.]*\1: (.+)", text, re.DOTALL | re.MULTILINE)
+    if sent and sent[1] in ("Stopped", "FileNotFoundError"):
+        return " ".join(sent[2].split())
     died = re.search(r"DataLoader worker \(pid.*?\) (?:is killed by signal: ([\w ]+)|exited unexpectedly)", text)
-    caught = re.match(r"Caught (\w+) in DataLoader worker process", text)
-    if (died and died[1] == "Bus error") or (caught and "shared memory" in text and "No space left" in text):
+    if (died and died[1] == "Bus error") or (sent and "shared memory" in sent[2] and "No space left" in sent[2]):
         return (
             "The shared memory (/dev/shm) through which processes that read pictures hand them over is full. Make it "
-            "larger (docker run --shm-size=1g), or read without such processes (--data.num_workers 0); training "
-            "resumes with --ckpt_path.",
-            1,
+            "larger (docker run --shm-size=1g) or read without such processes (--data.num_workers 0), and go on from "
+            "the last checkpoint (--ckpt_path)."
         )
     if died:
         how = f" (killed by signal: {died[1]})" if died[1] else ""
         return (
             f"A process that reads pictures died{how}, most often because memory ran out. Take fewer of them "
-            "(--data.num_workers N) or smaller batches, and go on from the last checkpoint (--ckpt_path).",
-            1,
+            "(--data.num_workers N) or smaller batches, and go on from the last checkpoint (--ckpt_path)."
         )
-    if not caught or caught[1] not in ("ValueError", "FileNotFoundError"):
-        return None
-    # The traceback of the other process comes as text: its last frame is the place, its last part the message.
-    frames = list(re.finditer(r'^  File "(.+)", line \d+, in .+\n +(.+)$', text, re.MULTILINE))
-    ours = frames and any(Path(frames[-1][1]).is_relative_to(root) for root in ROOTS)
-    if not frames or (caught[1] == "ValueError" and not (ours and frames[-1][2].startswith("raise "))):
-        return None
-    return " ".join(text[frames[-1].end() :].partition(f"{caught[1]}: ")[2].split()), 2
-
-
-def sentence(error: BaseException) -> tuple[str, int] | None:
-    """What to tell the user, and the exit code; None for a bug, which keeps its traceback."""
-    if failure := reader_failed(error):
-        return failure
-    if (problem := disk_problem(error)) and error.filename:
-        return f"'{error.filename}': {problem}.", 1
-    return (" ".join(str(error).split()), 2) if is_users(error) else None
-
-
-def started_by_trainer() -> bool:
-    """Whether the trainer of another process started this one. That one watches it and kills everything, itself too,
-    when it ends with an error; so the exit code of a run that was stopped in good order is the first process's."""
-    return int(os.environ.get("LOCAL_RANK", 0)) > 0 and "TORCHELASTIC_RUN_ID" not in os.environ
+    return None
 
 
 def fail(message: str, code: int = 2) -> int:

@@ -2,11 +2,7 @@
 
 import os
 import shlex
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +21,7 @@ from callbacks.predictions import PredictionWriter
 from callbacks.progress import Progress
 from zoo.cards import check_cards
 from zoo.checkpoint_io import AtomicCheckpoints
-from zoo.errors import OneLineErrors, Stopped, missing_file, sentence, started_by_trainer
+from zoo.errors import OneLineErrors, missing_file
 from zoo.estimate import estimate
 from zoo.gan import GAN
 from zoo.hush import quieten
@@ -105,43 +101,9 @@ class ZooCLI(LightningCLI):
         self.trainer.callbacks.sort(key=lambda callback: not isinstance(callback, GracefulInterrupt))
         if self.trainer.is_global_zero:
             keep_old_metrics(Path(self.trainer.default_root_dir))
-        with one_voice(self.trainer):
-            self.trainer.fit(model, **kwargs)
+        self.trainer.fit(model, **kwargs)
         if self.trainer.is_global_zero:
             print(f"Everything is in {self.trainer.default_root_dir}", file=sys.stderr)
-
-
-@contextmanager
-def one_voice(trainer: pl.Trainer) -> Iterator[None]:
-    """Where one of several processes that the trainer started fails, all of them end, and one says why.
-
-    Their readers often fail together. The first process ends its children before it speaks, and a child that failed
-    waits for that. Where it fails alone it speaks itself; the first one, cut off from it, ends with its exit code.
-
-    Raises:
-        zoo.errors.Stopped: silently, in the first process, where a child has spoken.
-    """
-    try:
-        yield
-    except Stopped:  # all know of it
-        raise
-    except Exception as error:
-        if started_by_trainer():
-            time.sleep(1)
-            raise
-        launched = getattr(trainer.strategy.launcher, "procs", [])
-        children = [child for child in launched if isinstance(child, subprocess.Popen)]
-        patience = time.monotonic() + (0 if sentence(error) else 5)
-        while children and not any(child.poll() for child in children) and time.monotonic() < patience:
-            time.sleep(0.05)
-        codes = [child.returncode for child in children if child.returncode]
-        launched.clear()  # Lightning kills this process too, where one of these ended with an error
-        for child in children:
-            child.kill()
-            child.wait()
-        if codes:
-            raise Stopped("A process that the trainer started failed.", codes[0], silent=True) from error
-        raise
 
 
 def run(argv: list[str]) -> None:
