@@ -8,11 +8,13 @@ from multiprocessing import parent_process
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from torch.utils.data import DataLoader
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
+from torch.utils.data import DataLoader, default_collate, get_worker_info
 
 
 def loader(dataset: Sized, batch_size: int = 1, num_workers: int = 0, **options: Any) -> DataLoader:
-    """The one place that makes loaders, so that the readers of all of them heed signals alike.
+    """The one place that makes loaders, so that the readers of all of them heed signals, and fail, alike.
 
     Args:
         dataset: what is read.
@@ -20,7 +22,18 @@ def loader(dataset: Sized, batch_size: int = 1, num_workers: int = 0, **options:
         num_workers: processes that read; 0 reads in this one.
         options: as of ``torch.utils.data.DataLoader``.
     """
-    return DataLoader(dataset, batch_size, num_workers=num_workers, worker_init_fn=outlive_signals, **options)
+    ours = {"collate_fn": shared, "worker_init_fn": outlive_signals}
+    return DataLoader(dataset, batch_size, num_workers=num_workers, **ours | options)
+
+
+def shared(items: list[Any]) -> Any:
+    """A batch of items; from a reader, in the memory that it shares with the process that it reads for.
+
+    torch by itself puts some tensors there only in a thread of the reader which sends them. Where there is no space
+    left for them, it prints the error, and the run waits for that batch for ever.
+    """
+    batch = default_collate(items)
+    return batch if get_worker_info() is None else apply_to_collection(batch, Tensor, Tensor.share_memory_)
 
 
 def outlive_signals(worker: int) -> None:
