@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,9 +25,15 @@ ROOT = Path(__file__).parent.parent
 
 
 @contextmanager
-def fit(config: str, *words: str, **environment: str) -> Iterator[subprocess.Popen]:
-    """``zoo fit`` in a process group of its own, which is killed in the end, whatever happens."""
-    command = [sys.executable, "-m", "zoo", "fit", "-c", config, "--progress.line_every_seconds", "0", *words]
+def fit(config: str, *words: str, through: Sequence[str] = (), **environment: str) -> Iterator[subprocess.Popen]:
+    """``zoo fit`` in a process group of its own, which is killed in the end, whatever happens.
+
+    Args:
+        config, words: of the command line.
+        through: a command that runs it.
+        environment: added to this process's.
+    """
+    command = [*through, sys.executable, "-m", "zoo", "fit", "-c", config, "--progress.line_every_seconds", "0", *words]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
     everything = {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
     folder = Path(config).parent

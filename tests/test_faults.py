@@ -1,17 +1,14 @@
-"""What goes wrong while training: readers that die, pictures that vanish, gradients that are not finite."""
+"""Gradients that are not finite while training."""
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 import torch
 import yaml
-from PIL import Image
 from torch import Tensor
 
-from tests.runs import fit, load, wait_for_iteration
+from tests.runs import fit, load
 from tests.tiny import write_config
 from zoo.cli import main
 from zoo.pigan import PiGAN
@@ -19,61 +16,6 @@ from zoo.pigan import PiGAN
 
 def last_line(capsys) -> str:
     return capsys.readouterr().err.strip().splitlines()[-1]
-
-
-# Reading
-
-
-@pytest.fixture
-def own_pictures(tmp_path) -> list[str]:
-    """Options for a run on six small pictures."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for i in range(6):
-        Image.new("RGB", (8, 8), (40 * i, 90, 200)).save(folder / f"{i}.png")
-    words = ["--data", "datamodules.ImageFolder", "--data.path", str(folder), "--data.resolution", "8"]
-    return [*words, "--data.batch_size", "4", "--data.manifests", str(tmp_path / "manifests")]
-
-
-def test_a_reader_that_dies(own_pictures, tmp_path):
-    config = write_config(tmp_path, max_steps=100_000)
-    with fit(config, *own_pictures, "--data.num_workers", "2", "--checkpoint.every", "1") as process:
-        wait_for_iteration(process, 3)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(int(children[-1]), signal.SIGKILL)
-        said = process.stderr.read().strip().splitlines()
-        assert process.wait(timeout=60) == 1
-    # The other reader, which is told to end at the same moment, may still say something of its own.
-    told = [line for line in said if line.startswith("zoo: error: A process that reads pictures died")]
-    assert len(told) == 1 and "--data.num_workers" in told[0]
-    assert (
-        load(tmp_path / "run" / "checkpoints" / "last.ckpt")["clocks"]["iterations"] >= 2
-    )  # killed before it saved the third
-
-
-class Spoil(pl.Callback):
-    """Spoils a picture after the second iteration."""
-
-    def __init__(self, path: str, how: str) -> None:
-        self.path, self.how = Path(path), how
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args) -> None:
-        if pl_module.iterations == 2 and self.how == "remove":
-            self.path.unlink()
-        elif pl_module.iterations == 2:
-            self.path.write_bytes(self.path.read_bytes()[:40])
-
-
-@pytest.mark.parametrize("workers", ["0", "1"])
-@pytest.mark.parametrize("how", ["remove", "cut"])
-def test_a_picture_that_goes_bad_during_training_is_named(how, workers, own_pictures, tmp_path, capsys):
-    config = write_config(tmp_path, max_steps=100)
-    spoil = ["--trainer.callbacks+=tests.test_faults.Spoil", f"--trainer.callbacks.how={how}"]
-    spoil += [f"--trainer.callbacks.path={tmp_path}/pictures/3.png", "--data.num_workers", workers]
-    assert main(["fit", "-c", config, *own_pictures, *spoil, "--checkpoint.every", "1"]) == 1
-    said = last_line(capsys)
-    assert said.startswith("zoo: error: '3.png' of '") and "was a picture at the start, but now" in said
-    assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["clocks"]["iterations"] >= 2
 
 
 # Gradients

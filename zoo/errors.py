@@ -150,14 +150,17 @@ def disk_problem(error: BaseException) -> str | None:
 def reader_failed(error: BaseException) -> str | None:
     """The sentence for what a process which reads pictures has sent, or died of; None for other errors.
 
-    All that torch hands over is text: the traceback in that process, whose last part is the message.
+    All that torch hands over is text: the traceback in that process, whose last part is the message. Where Lightning
+    could not start readers, its own error hides why.
     """
     text = str(error)
     sent = re.match(r"Caught (\w+) in DataLoader worker process.*^[\w.]*\1: (.+)", text, re.DOTALL | re.MULTILINE)
     if sent and sent[1] in ("Stopped", "FileNotFoundError"):
         return " ".join(sent[2].split())
     died = re.search(r"DataLoader worker \(pid.*?\) (?:is killed by signal: ([\w ]+)|exited unexpectedly)", text)
-    if (died and died[1] == "Bus error") or (sent and "shared memory" in sent[2] and "No space left" in sent[2]):
+    not_sent = (died and died[1] == "Bus error") or (sent and "unable to allocate shared memory" in sent[2])
+    not_started = "iter(combined_loader)" in text and getattr(error.__context__, "errno", None) == errno.ENOSPC
+    if not_sent or not_started:
         return (
             "The shared memory (/dev/shm) through which processes that read pictures hand them over is full. Make it "
             "larger (docker run --shm-size=1g) or read without such processes (--data.num_workers 0), and go on from "

@@ -50,6 +50,8 @@ def outlive_signals(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if not hasattr(signal, "sigtimedwait"):  # macOS: readers end on every SIGTERM, as torch has it
         return
+    for notice in (signal.SIGUSR1, signal.SIGUSR2):  # SLURM's, before a job's time is over, to every process, too
+        signal.signal(notice, signal.SIG_IGN)
     # A thread waits for the signal: a handler in Python does not learn who sent it, and runs only between two lines of
     # Python, which a reader that hangs on a disk or a lock never reaches.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
