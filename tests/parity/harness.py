@@ -4,11 +4,15 @@ A case is a folder with ``case.json`` (arguments of the published constructors a
 tensor), ``io.safetensors`` (tensors ``in.<name>`` and ``out.<name>``) and published state dicts.
 """
 
+import importlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import pytorch_lightning as pl
 import torch
@@ -16,28 +20,57 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from zoo.render import Camera, Importance
 from zoo.weights.names import published_name
 
-FLOOR = 1e-6  # smallest tolerance
+LEAST = 1e-6  # no tolerance is smaller
+MOST = 10  # no tolerance is larger than so many times the guide figure of its kind of output, unless a line says why
+CASES = Path(__file__).parent / "cases"
+SENSITIVITY = Path(__file__).parent / "sensitivity.json"
+
+
+class Compared(NamedTuple):
+    """What is compared with one recorded output, all in float64 and in units of ``scale``."""
+
+    ours: Tensor
+    guide: float  # usual tolerance of this kind of output
+    scale: Tensor
 
 
 class Case:
-    """One reference case and the record of what was compared with it."""
+    """One reference case, in which everything is computed in one precision, and what was computed for its outputs.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        folder: of the case.
+        dtype: floating-point tensors of the case are cast to it once.
+        shake: None, or the seed of changes of all inputs, weights, cameras and coarse weights by 2^-24 of each number.
+    """
+
+    def __init__(self, folder: Path, dtype: torch.dtype = torch.float64, shake: int | None = None) -> None:
+        self.folder, self.dtype, self.shake = folder, dtype, shake
+        self.name = f"{folder.parent.name}/{folder.name}"
         self.info = json.loads((folder / "case.json").read_text())
         self.config = self.info["config"]
         recorded = folder / "io.safetensors"  # a case may only have weights
         tensors = {n: t.clone() for n, t in load_file(recorded).items()} if recorded.is_file() else {}
-        self.inputs = {n.removeprefix("in."): t for n, t in tensors.items() if n.startswith("in.")}
+        self.inputs = {n.removeprefix("in."): self.cast(t) for n, t in tensors.items() if n.startswith("in.")}
         self.outputs = {n.removeprefix("out."): t for n, t in tensors.items() if n.startswith("out.")}
-        self.compared: dict[str, tuple[float, float]] = {}  # name -> (difference, tolerance), in order
+        self.compared: dict[str, Compared] = {}  # in order
 
-    def weights(self, prefix: str) -> dict[str, Tensor]:
-        """The published state dict under a prefix (with its dot)."""
+    def cast(self, recorded: Tensor) -> Tensor:
+        """A recorded tensor in the precision of this run."""
+        if not recorded.is_floating_point():
+            return recorded
+        return shaken(recorded.to(self.dtype), self.shake)
+
+    def published(self, prefix: str) -> dict[str, Tensor]:
+        """The published state dict under a prefix (with its dot), bit for bit."""
         tensors = load_file(self.folder / self.info["weights_file"])
         return {n.removeprefix(prefix): t.clone() for n, t in tensors.items() if n.startswith(prefix)}
+
+    def weights(self, prefix: str) -> dict[str, Tensor]:
+        """The published state dict under a prefix (with its dot) in the precision of this run."""
+        return {name: self.cast(tensor) for name, tensor in self.published(prefix).items()}
 
     def named_draws(self, block: str) -> dict[str, Tensor]:
         """The random numbers of a block by their full names, in the order in which the published code drew them."""
@@ -53,37 +86,132 @@ class Case:
         """First parts of the outputs' names, in order."""
         return list(dict.fromkeys(name.split(".")[0] for name in self.info["outputs"]))
 
-    def compare(self, name: str, ours: Tensor | float, tolerance: float = 1e-4, least: float = FLOOR) -> None:
-        """Compare with the output of this name.
+    def compare(self, name: str, ours: Tensor | float, guide: float = 1e-4, scale: Tensor | float = 1.0) -> None:
+        """Note what we have for the output of this name.
 
         Args:
-            tolerance: largest absolute difference for outputs that carry no noise figure; with one it is four times
-                that figure.
-            least: smallest tolerance, for numbers whose noise figure cannot know what rounding may do to them.
+            guide: usual tolerance of this kind of output, in units of ``scale``; see ``tolerance``.
+            scale: one number, or one for each number of the output.
         """
         theirs = self.outputs[name]
-        ours = torch.as_tensor(ours)
+        ours = torch.as_tensor(ours).detach()
         assert ours.shape == theirs.shape, f"{name}: shape {tuple(ours.shape)}, not {tuple(theirs.shape)}"
+        self.compared[name] = Compared(ours.double(), guide, torch.as_tensor(scale).double().clamp(min=1e-30))
+
+    def relative(self, name: str, ours: Tensor | float, share: float = 1e-3) -> None:
+        """Compare in units of the largest number."""
+        self.compare(name, ours, share, self.outputs[name].abs().max())
+
+    def each_relative(self, name: str, ours: Tensor, share: float = 1e-3) -> None:
+        """Compare each number, such as the norm of one parameter's gradient, in units of itself."""
+        self.compare(name, ours, share, self.outputs[name].abs().clamp(min=1e-9))
+
+    def noise(self, name: str) -> float:
+        """How far the published float32 was seen to be from itself in float64; 0 where that was not recorded."""
         about = self.info["outputs"].get(name, {})
-        noise = about.get("float32_sensitivity", about.get("float64_gap"))
-        limit = max(least, tolerance if noise is None else 4 * noise)
-        difference = (ours.double() - theirs.double()).abs()
-        worst = difference.nan_to_num(torch.inf).max().item() if difference.numel() else 0.0
-        self.compared[name] = (worst, limit)
+        return about.get("float32_sensitivity", about.get("float64_gap", 0.0))
 
-    def finish(self, absent: dict[str, str]) -> str:
-        """Fail at the first output that is off, or that was not compared and has no reason in ``absent``.
 
-        Returns:
-            A line with the worst difference, as a share of its tolerance.
-        """
-        off = [f"{n}: off by {d:.3g}, at most {limit:.3g}" for n, (d, limit) in self.compared.items() if d > limit]
-        assert not off, f"{self.folder.name}, first difference first:\n  " + "\n  ".join(off)
-        forgotten = [n for n in self.outputs if n not in self.compared and n not in absent]
-        assert not forgotten, f"{self.folder.name}: outputs that nothing was compared with: {', '.join(forgotten)}"
-        name, (difference, limit) = max(self.compared.items(), key=lambda item: item[1][0] / item[1][1])
-        where = f"{self.folder.parent.name}/{self.folder.name}"
-        return f"{where}: {len(self.compared)} outputs agree; worst {name}, off by {difference:.2g} of {limit:.2g}"
+def shaken(values: Tensor, seed: int | None) -> Tensor:
+    """Each number changed by 2^-24 of itself, up or down; the same for the same shape and seed on every machine."""
+    if seed is None:
+        return values
+    stream = torch.Generator().manual_seed(seed)
+    return values * (1 + 2**-24 * (2 * torch.randint(2, values.shape, generator=stream) - 1).to(values.dtype))
+
+
+@contextmanager
+def shaking(seed: int | None) -> Iterator[None]:
+    """Inside, cameras and the weights that importance samples are drawn from are changed as by ``shaken``."""
+    if seed is None:
+        yield
+        return
+    new, call = Camera.__new__, Importance.__call__
+
+    def camera(cls: type, pose: Tensor, intrinsics: Tensor) -> Camera:
+        return new(cls, shaken(pose, seed), shaken(intrinsics, seed))
+
+    def importance(self: Importance, t: Tensor, weights: Tensor, draws: Any) -> Tensor:
+        return call(self, t, shaken(weights, seed), draws)
+
+    with patch.object(Camera, "__new__", camera), patch.object(Importance, "__call__", importance):
+        yield
+
+
+def run(folder: Path, dtype: torch.dtype = torch.float64, shake: int | None = None) -> Case:
+    """Compute all outputs of a case with our code; arguments as of ``Case``."""
+    adapter = importlib.import_module(f"tests.parity.{folder.parent.name}")
+    kinds = [kind for kind in adapter.KINDS if folder.name.startswith(kind)]
+    assert kinds, f"{adapter.__name__} knows the kinds {', '.join(adapter.KINDS)}, not {folder.name}"
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)  # of what an adapter makes itself, such as a single sample's depth
+    try:
+        with shaking(shake):
+            case = Case(folder, dtype, shake)
+            adapter.KINDS[max(kinds, key=len)](case)
+    finally:
+        torch.set_default_dtype(before)
+    absent = adapter.ABSENT.get(folder.name, {})
+    forgotten = [n for n in case.outputs if n not in case.compared and n not in absent]
+    assert not forgotten, f"{case.name}: outputs that nothing was compared with: {', '.join(forgotten)}"
+    return case
+
+
+def sensitivity(exact: Case, seeds: Sequence[int] = range(1, 5)) -> dict[str, Tensor]:
+    """Largest changes of our outputs in float64, in units of their scales, if all that goes in is ``shaken``.
+
+    One figure for an output; where its numbers have scales of their own, one for each.
+    """
+    found = {}
+    for shaken_case in (run(exact.folder, shake=seed) for seed in seeds):
+        for name, (ours, _, scale) in exact.compared.items():
+            change = (shaken_case.compared[name].ours - ours).abs() / scale
+            if not scale.dim():
+                change = change.max() if change.numel() else torch.zeros(())
+            found[name] = torch.maximum(found.get(name, change), change)
+    return found
+
+
+def tolerances(exact: Case) -> dict[str, Tensor]:
+    """The largest allowed difference of every output, in units of its scale.
+
+    Four times the published noise figure, or four times our own sensitivity where that is larger: the figure comes
+    from few changes, and published float32 was seen to be up to eight figures from itself in float64. Sensitivities
+    come from the file that ``python -m tests.parity.sensitivity`` writes; for a case that is not in it they are
+    computed now. They never allow more than ten times what is usual for the kind of output, unless the adapter's
+    ``LOOSE`` says why.
+    """
+    known: dict[str, Any] = json.loads(SENSITIVITY.read_text()).get(exact.name, {})
+    if not exact.compared.keys() <= known.keys():
+        known = sensitivity(exact)
+    loose = importlib.import_module(f"tests.parity.{exact.folder.parent.name}").LOOSE.get(exact.folder.name, {})
+    limits = {}
+    for name, (_, guide, scale) in exact.compared.items():
+        most = torch.inf if any(re.fullmatch(pattern, name) for pattern in loose) else MOST * guide
+        own = (4 * torch.as_tensor(known[name]).double()).clamp(LEAST, max(most, LEAST))
+        limits[name] = torch.maximum(own, torch.as_tensor(4 * exact.noise(name)).double() / scale)
+    return limits
+
+
+def check(case: Case, reference: Mapping[str, Tensor], limits: Mapping[str, Tensor]) -> str:
+    """Fail at the first output that is further from the reference than its limit.
+
+    Returns:
+        A line with the worst difference, as a share of its tolerance.
+    """
+    shares, off = {}, []
+    for name, (ours, _, scale) in case.compared.items():
+        difference = ((ours - reference[name].double()).abs() / scale).nan_to_num(torch.inf)
+        share = difference / limits[name]
+        shares[name] = share.max().item() if share.numel() else 0.0
+        if shares[name] > 1:
+            at = share.flatten().argmax().item()
+            limit = limits[name].expand_as(share).flatten()[at].item()
+            number = f" (number {at})" if share.numel() > 1 else ""
+            off.append(f"{name}{number}: off by {difference.flatten()[at].item():.3g}, at most {limit:.3g}")
+    assert not off, f"{case.name}, first difference first:\n  " + "\n  ".join(off)
+    worst = max(shares, key=shares.__getitem__)
+    return f"{case.name}: {len(shares)} outputs agree; worst {worst}, {shares[worst]:.2g} of what is allowed"
 
 
 class Replay:

@@ -577,7 +577,7 @@ def truncation(case: Case) -> None:
 def shape(case: Case, generator: Generator, styles: Styles) -> None:
     """The published script's cube of densities, at its points with their fractional indices."""
     n = len(case.outputs["shape.sigmas"])
-    i, side = torch.arange(n**3, dtype=torch.float32), 0.3
+    i, side = torch.arange(n**3, dtype=case.dtype), 0.3
     points = (torch.stack([i / n / n % n, i / n % n, i % n], -1) * (side / (n - 1)) - side / 2)[None]
     case.compare("shape.samples", points)
     samples = Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1]))
@@ -626,11 +626,12 @@ def checkpoint(case: Case) -> None:
     pictures = {}
     for weights, prefix in (("raw", "generator."), ("ema", "ema."), ("ema2", "ema2.")):
         converted = pigan.convert(place, contents, experiment, weights)
-        generator, expected = converted.network, case.weights(prefix)
+        generator, expected = converted.network, case.published(prefix)
         learned = {n: t for n, t in generator.state_dict().items() if not n.startswith("mean_")}
         back = to_published(learned | converted.unused, GENERATOR)
         assert same_tensors(back, expected)
         assert converted.card["iterations"] == 12345 and generator.latent_dim == config["generator"]["z_dim"]
+        generator.load_state_dict({n: case.cast(t) for n, t in generator.to(case.dtype).state_dict().items()})
         generator.volume = build_volume(options)
         camera = generator.poses.camera(case.inputs["yaw"], case.inputs["pitch"])
         draws = Replay(forward_draws(case.draws("hier_noise"), True))
@@ -646,7 +647,7 @@ def checkpoint(case: Case) -> None:
 
     place = Place(case.folder / "discriminator.pth")
     converted = pigan.convert(place, read(place), None)
-    back, expected = to_published(converted.network.state_dict(), DISCRIMINATOR), case.weights("discriminator.")
+    back, expected = to_published(converted.network.state_dict(), DISCRIMINATOR), case.published("discriminator.")
     assert same_tensors(back, expected)
     assert converted.network.from_rgb[0].out_channels == config["discriminator"]["channel_map"]["32"]
 
@@ -663,3 +664,5 @@ KINDS = {
 
 # Outputs that our formulation does not have, by case, with the reason.
 ABSENT: dict[str, dict[str, str]] = {}
+# Outputs with tolerances of more than ten times what is usual, by case and pattern of names, with the reason.
+LOOSE: dict[str, dict[str, str]] = {}
