@@ -44,21 +44,32 @@ class TrainingDraws:
         iteration: training iterations completed before this one.
         rank: index of the process; ``shared`` numbers ignore it.
         device: where the numbers are made.
+        dtype: of the numbers, which are those of float32 in any.
     """
 
-    def __init__(self, seed: int, iteration: int, rank: int = 0, device: torch.device | str = "cpu") -> None:
-        self.device = torch.device(device)
+    def __init__(
+        self,
+        seed: int,
+        iteration: int,
+        rank: int = 0,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.device, self.dtype = torch.device(device), dtype
         self.own = torch.Generator(self.device).manual_seed(stream_seed("training", seed, iteration, rank))
         self.common = torch.Generator(self.device).manual_seed(stream_seed("shared", seed, iteration))
 
+    def _make(self, make, stream: torch.Generator, shape: Sequence[int]) -> Tensor:
+        return make(tuple(shape), generator=stream, device=self.device, dtype=torch.float32).to(self.dtype)
+
     def uniform(self, name: str, shape: Sequence[int]) -> Tensor:
-        return torch.rand(tuple(shape), generator=self.own, device=self.device)
+        return self._make(torch.rand, self.own, shape)
 
     def normal(self, name: str, shape: Sequence[int]) -> Tensor:
-        return torch.randn(tuple(shape), generator=self.own, device=self.device)
+        return self._make(torch.randn, self.own, shape)
 
     def shared(self, name: str, shape: Sequence[int]) -> Tensor:
-        return torch.rand(tuple(shape), generator=self.common, device=self.device)
+        return self._make(torch.rand, self.common, shape)
 
 
 class SampleDraws:
@@ -70,16 +81,24 @@ class SampleDraws:
         seed: seed of the set of samples.
         indices: index of every sample of the batch, in order.
         device: where the numbers are wanted.
+        dtype: of the numbers, which are those of float32 in any.
     """
 
-    def __init__(self, seed: int, indices: Sequence[int], device: torch.device | str = "cpu") -> None:
-        self.seed, self.indices, self.device = seed, list(indices), torch.device(device)
+    def __init__(
+        self,
+        seed: int,
+        indices: Sequence[int],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.seed, self.indices, self.device, self.dtype = seed, list(indices), torch.device(device), dtype
 
     def _stack(self, make, name: str, shape: Sequence[int]) -> Tensor:
         if shape[0] != len(self.indices):
             raise ValueError(f"'{name}' was asked for {shape[0]} samples, but these draws are for {len(self.indices)}.")
         streams = (torch.Generator().manual_seed(stream_seed(self.seed, i, name)) for i in self.indices)
-        return torch.stack([make(tuple(shape[1:]), generator=stream) for stream in streams]).to(self.device)
+        numbers = [make(tuple(shape[1:]), generator=stream, dtype=torch.float32) for stream in streams]
+        return torch.stack(numbers).to(self.device, self.dtype)
 
     def uniform(self, name: str, shape: Sequence[int]) -> Tensor:
         return self._stack(torch.rand, name, shape)
@@ -89,7 +108,7 @@ class SampleDraws:
 
     def shared(self, name: str, shape: Sequence[int]) -> Tensor:
         stream = torch.Generator().manual_seed(stream_seed(self.seed, "shared", name))
-        return torch.rand(tuple(shape), generator=stream).to(self.device)
+        return torch.rand(tuple(shape), generator=stream, dtype=torch.float32).to(self.device, self.dtype)
 
 
 class MixedDraws:
@@ -109,9 +128,9 @@ class MixedDraws:
         self.weights = (weights / weights.norm(dim=1, keepdim=True)).to(draws.device)
 
     def uniform(self, name: str, shape: Sequence[int]) -> Tensor:
-        numbers = self.draws.uniform(name, (len(self.draws.indices), *shape[1:])).double()
-        mixed = torch.special.ndtr(self._mix(torch.special.ndtri(numbers.clamp(1e-9, 1 - 1e-9))))
-        return mixed.float().clamp(max=1 - 1e-7)
+        numbers = self.draws.uniform(name, (len(self.draws.indices), *shape[1:]))
+        mixed = torch.special.ndtr(self._mix(torch.special.ndtri(numbers.double().clamp(1e-9, 1 - 1e-9))))
+        return mixed.to(numbers.dtype).clamp(max=1 - 1e-7)
 
     def normal(self, name: str, shape: Sequence[int]) -> Tensor:
         return self._mix(self.draws.normal(name, (len(self.draws.indices), *shape[1:])))

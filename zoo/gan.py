@@ -139,7 +139,7 @@ class GAN(pl.LightningModule):
 
     def draws(self) -> TrainingDraws:
         """This iteration's random numbers, a function of (seed, iterations, rank)."""
-        return TrainingDraws(self.seed, self.iterations, self.global_rank, self.device)
+        return TrainingDraws(self.seed, self.iterations, self.global_rank, self.device, self.dtype)
 
     def accumulate(self, prefix: str, terms: dict[str, Tensor], *, last: bool = True) -> None:
         """Add the gradient of the sum of the terms, and log each of them as ``prefix/name``.
@@ -275,7 +275,7 @@ class GAN(pl.LightningModule):
 
     def predict_step(self, indices: Tensor) -> Rendered:
         """The samples with these indices [B]."""
-        draws = SampleDraws(self.seed, indices.tolist(), self.device)
+        draws = SampleDraws(self.seed, indices.tolist(), self.device, self.dtype)
         styles = self.sampler.map(self.sampler.latents(len(indices), draws))
         return self.sampler.render(styles, self.sampler.cameras(len(indices), draws), draws=draws)
 

@@ -40,9 +40,13 @@ class BaseGenerator(nn.Module):
     def device(self) -> torch.device:
         return self.bounds.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.bounds.dtype
+
     def cameras(self, n: int, draws: Draws | None) -> Camera:
         """n cameras from the prior."""
-        return self.poses(n, draws).to(self.device)
+        return self.poses(n, draws).to(self.bounds)
 
     def prepare(self) -> "BaseGenerator":
         """Compute what is stored with finished weights but not learned: nothing, or a mean style."""
@@ -54,11 +58,11 @@ class BaseGenerator(nn.Module):
 
     def turntable(self, latent: Any, n: int) -> tuple[Any, Camera]:
         """Latents (or styles) and cameras that show each of B objects from n sides, object after object, B n long."""
-        return each_from(latent, self.poses.turntable(n).to(self.device))
+        return each_from(latent, self.poses.turntable(n).to(self.bounds))
 
     def around(self, latent: Any, turn: Tensor) -> tuple[Any, Camera]:
         """As ``turntable``, from these places [T] on its way: 0 is its beginning, 1 its end; both are B T long."""
-        return each_from(latent, self.poses.around(turn).to(self.device))
+        return each_from(latent, self.poses.around(turn).to(self.bounds))
 
     def without_background(self, styles: Any) -> Any:
         """Styles whose depth and opacity are the objects' alone: the same ones, unless a background is opaque too."""

@@ -211,7 +211,7 @@ class Generator(BaseGenerator):
         stored = Styles(self.mean_frequencies, self.mean_phases)
         if not stored.frequencies.isnan().any():
             return stored
-        z = SampleDraws(0, [0], self.device).normal("mean_styles", (1, 10_000, self.latent_dim))[0]
+        z = SampleDraws(0, [0], self.device, self.dtype).normal("mean_styles", (1, 10_000, self.latent_dim))[0]
         return Styles(*(x.mean(0, keepdim=True) for x in self.mapping(z)))
 
     def prepare(self) -> "Generator":
@@ -223,7 +223,7 @@ class Generator(BaseGenerator):
 
     def rays(self, camera: Camera, resolution: int) -> Rays:
         """Unit rays [B, R, 3] of all pixels, row by row; the outermost ones lie on the border of the field of view."""
-        return through(camera, pixel_corners(resolution, self.device))
+        return through(camera, pixel_corners(resolution, self.device, camera.pose.dtype))
 
     def render(
         self,

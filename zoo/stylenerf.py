@@ -221,7 +221,7 @@ class Generator(BaseGenerator):
 
     def rays(self, camera: Camera, resolution: int) -> Rays:
         """Rays [B, R, 3] of all pixels, row by row; they count depth along the optical axis."""
-        return rays_through(camera, pixel_centres(resolution, self.device))
+        return rays_through(camera, pixel_centres(resolution, self.device, camera.pose.dtype))
 
     def render(
         self,
@@ -282,11 +282,11 @@ class Generator(BaseGenerator):
             background_camera: where the background is seen from, if that is somewhere else.
         """
         side = min(level.side, self.volume_side)
-        film = pixel_centres(side, self.device).expand(len(styles.w), -1, -1)
+        film = pixel_centres(side, self.device, camera.pose.dtype).expand(len(styles.w), -1, -1)
         index = None
         if path_side:
             index = path_pixels(draws.uniform("path_pixels", (len(film), 2)), path_side, level.side)
-            film = torch.cat([film, pixel_centres(level.side, self.device)[index]], dim=1)
+            film = torch.cat([film, pixel_centres(level.side, self.device, camera.pose.dtype)[index]], dim=1)
         rays = rays_through(camera, film)
         front = self.volume(self.foreground, rays, self.foreground.modulate(styles), draws, density_noise)
         behind = None

@@ -5,7 +5,6 @@ Writes ``sensitivity.json``, from which tolerances follow; see ``harness.toleran
 
 import json
 import sys
-from pathlib import Path
 
 import torch
 

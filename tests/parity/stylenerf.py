@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
@@ -15,11 +14,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus
-from torch.utils.data import DataLoader
 
 import zoo.render
 import zoo.stylenerf
-from tests.parity.harness import Case, Replay
+from tests.parity.harness import Case, Replay, Watched, train
 from zoo.gan import Average
 from zoo.layers.ada import SYM6, Augmentation, band_filters
 from zoo.layers.stylegan2 import doubled
@@ -57,15 +55,16 @@ from zoo.weights.read import Place, read
 class Constant:
     """The published pipe's percentiles: every draw at the same place of its distribution, and nothing left out."""
 
-    def __init__(self, percentile: float) -> None:
-        self.percentile = percentile
+    def __init__(self, case: Case, percentile: float) -> None:
+        self.case, self.percentile = case, percentile
 
     def uniform(self, name: str, shape) -> Tensor:
         value = 0.0 if name.endswith("_gate") else 0.5 if name == "postrotate" else self.percentile
-        return torch.full(tuple(shape), value)
+        return self.case.cast(torch.full(tuple(shape), value))
 
     def normal(self, name: str, shape) -> Tensor:
-        return torch.full(tuple(shape), torch.erfinv(torch.tensor(2 * self.percentile - 1)).item())
+        value = torch.erfinv(torch.tensor(2 * self.percentile - 1)).item()
+        return self.case.cast(torch.full(tuple(shape), value))
 
 
 def augment(case: Case) -> None:
@@ -77,7 +76,7 @@ def augment(case: Case) -> None:
         probability = number if kind == "p" else 1.0
         weights, options = stylenerf.augmentation_arguments(case.config["pipes"][pipe])
         augmentation = Augmentation(weights, probability, **options)
-        draws = Constant(number)
+        draws = Constant(case, number)
         if kind == "p":
             recorded = {n.removeprefix(f"p{found[2]}."): t for n, t in case.inputs.items()}
             draws = Replay([(re.sub(r"_[iutn]$", "", n).replace("_p", "_gate"), t) for n, t in recorded.items()])
@@ -201,59 +200,6 @@ class WatchedModule(nn.Module):
         return result
 
 
-def relative(case: Case, name: str, ours: Tensor | float, share: float = 1e-3) -> None:
-    """Compare up to a share of the largest number."""
-    case.compare(name, ours, share * max(case.outputs[name].abs().max().item(), 1e-30))
-
-
-# Tolerances are those of the cases' own description. There is one exception, for what follows from importance samples
-# that were not recorded: cells that are nearly empty make rounding a thousand times as large, the encoding's highest
-# frequency again, so that there the published program itself is farther from what the same network gives in float64.
-# Such cases carry no figure for that, so it is measured here, in the way of those that do (``float64_gap``). Where
-# samples were recorded, they are checked by themselves, and what follows starts from them, with no exception.
-UNRECORDED = {
-    "render": "pictures of modes without ``depth_unit_sorted``, in render_cars and at alpha -1",
-    "truncation": "all pictures",
-    "losses": "fakes are made from importance samples; one gradient, of the density's bias at alpha 0, is zero but for "
-    "rounding: the published norm of 1.2e-5 is off by 14 % in itself",
-    "step": "as in losses",
-}
-
-
-def compare_noisy(case: Case, name: str, ours: Tensor, *exact: Tensor, tolerance: float = 1e-4) -> None:
-    """Compare up to a tolerance, or four times the distance to the same computed otherwise, see ``UNRECORDED``."""
-    case.compare(name, ours, max([tolerance, *(4 * (ours - x).abs().max().item() for x in exact)]))
-
-
-SHAKES = (None, 1, 2)  # in float64: once as it is, and with w as float32's last digit may have changed it
-
-
-# For training in float32, where that now and then bends a leaky ReLU the other way (``float32_sensitivity``).
-OTHERWISE = ((torch.float64, None), *((torch.float32, seed) for seed in range(1, 5)))
-
-
-def shake(generator: Generator, seed: int | None) -> Generator:
-    """The generator in float64, with w changed by about float32's last digit, in a way that a seed chooses."""
-    return shaken(copy.deepcopy(generator).double(), seed)
-
-
-def shaken(generator: Generator, seed: int | None) -> Generator:
-    """The same generator, with such a change of w."""
-    if seed is not None:
-        stream = torch.Generator().manual_seed(seed)
-
-        def change(module: nn.Module, inputs: tuple, w: Tensor) -> Tensor:
-            return w * (1 + 2**-23 * torch.randn(w.shape, generator=stream, dtype=w.dtype))
-
-        generator.mapping.register_forward_hook(change)
-    return generator
-
-
-def to_double(values):
-    """A (named) tuple of tensors in float64."""
-    return type(values)(*(None if x is None else x.double() for x in values))
-
-
 class Recorded:
     """Fine depths that were recorded."""
 
@@ -264,26 +210,22 @@ class Recorded:
         return self.t
 
 
-def recorded_fine(case: Case, generator: Generator) -> tuple[str, Recorded] | None:
-    """The mode of which depths were recorded, and those that are not the coarse ones."""
-    name = next((name for name in case.outputs if name.endswith(".depth_unit_sorted")), None)
-    if name is None or generator.volume.fine is None:
-        return None
+def recorded_fine(case: Case, name: str, coarse: int) -> Recorded:
+    """Those of the recorded depths of this name that are not the coarse ones."""
     found = case.outputs[name]
-    coarse = torch.linspace(0, 1, generator.volume.samples)
     fine = []
     for line in found.flatten(0, 1).tolist():
-        for value in coarse.tolist():
+        for value in torch.linspace(0, 1, coarse, dtype=torch.float32).tolist():
             line.remove(value)
         fine.append(line)
-    return name.rsplit(".", 1)[0], Recorded(torch.tensor(fine).unflatten(0, found.shape[:2]))
+    return Recorded(case.cast(torch.tensor(fine)).unflatten(0, found.shape[:2]))
 
 
 def compare_fine(case: Case, mode: str, generator: Generator, rays: Rays) -> None:
     """Our fine depths for the recorded raw densities."""
     volume, theirs = generator.volume, case.outputs[f"{mode}.depth_unit_sorted"]
     t = torch.linspace(0, 1, volume.samples).expand(*theirs.shape[:2], -1)
-    weights = volume.weigh(rays, t, case.outputs[f"{mode}.fg_sigma_raw"].unflatten(1, t.shape[1:]))
+    weights = volume.weigh(rays, t, case.cast(case.outputs[f"{mode}.fg_sigma_raw"]).unflatten(1, t.shape[1:]))
     case.compare(f"{mode}.depth_unit_sorted", torch.cat([volume.fine(t, weights, None), t], -1).sort(-1).values)
 
 
@@ -298,28 +240,27 @@ def render(case: Case) -> None:
         generator.volume.chunk = None
         if generator.background is not None:
             generator.background.chunk = None
-        generator.grow(alpha)
+        level = generator.grow(alpha)
         styles = generator.map(latent)
         case.compare("ws", styles.w)
-        recorded = None if alpha == -1 else recorded_fine(case, generator)
-        low = generator.painter.low
-        if recorded is not None:
-            if recorded[0] == mode:
-                compare_fine(case, mode, generator, generator.rays(camera, low))
-            generator.volume.fine = recorded[1]
-        wide = []
-        for seed in SHAKES if recorded is None else ():
-            exact = shake(generator, seed)
-            wide.append(intermediate(case, mode, exact, exact.map(to_double(latent)), to_double(camera))[0])
+        side = min(level.side, generator.volume_side)
+        name = next((n for n in case.outputs if n.endswith(".depth_unit_sorted")), None)
+        if name is not None and generator.volume.fine is not None and alpha != -1:
+            # Importance samples of one mode were recorded: they are checked by themselves, and what follows in all
+            # modes with the same rays starts from them.
+            if name.startswith(f"{mode}."):
+                compare_fine(case, mode, generator, generator.rays(camera, side))
+            if case.outputs[name].shape[1] == side**2:
+                generator.volume.fine = recorded_fine(case, name, generator.volume.samples)
         ours, raw = intermediate(case, mode, generator, styles, camera)
         for name in case.outputs:
             part = name.removeprefix(f"{mode}.")
             if part == name or part not in ours | raw or name in case.compared:
                 continue
             if part in raw:
-                relative(case, name, raw[part])
+                case.relative(name, raw[part])
             else:
-                compare_noisy(case, name, ours[part], *(x[part] for x in wide))
+                case.compare(name, ours[part])
 
 
 def intermediate(
@@ -481,15 +422,15 @@ def replay(case: Case, *blocks: str, layers: int) -> Replay:
     return Replay(pairs)
 
 
-def rounded(camera: Camera, dtype: torch.dtype) -> Camera:
+def rounded(camera: Camera) -> Camera:
     """Cameras of float64 as published: places are rounded, and where they look is computed from the rounded ones."""
-    place = camera.origins.float()
+    place = camera.origins.float().to(torch.get_default_dtype())
     behind = normalize(place, dim=-1)
     right = normalize(torch.linalg.cross(place.new_tensor([0.0, 1.0, 0.0]).expand_as(place), behind), dim=-1)
     up = normalize(torch.linalg.cross(behind, right), dim=-1)
-    pose = camera.pose.float()
+    pose = camera.pose.to(place.dtype)
     pose[:, :3] = torch.stack([right, up, behind, place], dim=-1)
-    return Camera(pose.to(dtype), camera.intrinsics.float().to(dtype))
+    return Camera(pose, camera.intrinsics.float().to(place.dtype))
 
 
 class FromDoubles:
@@ -499,9 +440,8 @@ class FromDoubles:
         self.poses = poses
 
     def __call__(self, n: int, draws: Replay) -> Camera:
-        dtype = draws.queues["yaw"][0].dtype
         double = Replay([(name, draws.queues[name].pop(0).double()) for name in ("yaw", "pitch")])
-        return rounded(self.poses(n, double), dtype)
+        return rounded(self.poses(n, double))
 
 
 def build_gan(case: Case, kind: type[StyleNeRF] = StyleNeRF, **kwargs) -> StyleNeRF:
@@ -537,53 +477,9 @@ def tables(gan: StyleNeRF) -> dict[str, list]:
     }
 
 
-def relative_noisy(case: Case, name: str, share: float, ours: Tensor, *exact: Tensor) -> None:
-    """Compare up to a share of the largest number, or up to four times the distance to the same computed otherwise."""
-    tolerance = share * max(case.outputs[name].abs().max().item(), 1e-30)
-    compare_noisy(case, name, ours, *exact, tolerance=tolerance)
-
-
 def norms_of(tensors: dict[str, Tensor | None]) -> dict[str, Tensor]:
     """Norms; -1 for None, as the cases have it."""
     return {name: torch.tensor(-1.0) if tensor is None else tensor.norm() for name, tensor in tensors.items()}
-
-
-def each_relative(
-    case: Case,
-    name: str,
-    order: list[str],
-    share: float,
-    ours: dict[str, Tensor],
-    *exact: dict[str, Tensor],
-    loose: dict[str, float] | None = None,
-) -> None:
-    """Compare norms, each up to a share of its own, or up to four times the distance to the same computed otherwise.
-
-    ``loose`` gives single norms a wider tolerance.
-    """
-    theirs = dict(zip(order, case.outputs[name].double().tolist(), strict=True))
-    assert set(ours) == set(order), set(ours) ^ set(order)
-    off = {}
-    for n, norm in ours.items():
-        limit = max(share * abs(theirs[n]), *(4 * abs(float(norm) - float(x[n])) for x in exact), 1e-9)
-        limit = max(limit, (loose or {}).get(n, 0.0))
-        off[n] = abs(float(norm) - theirs[n]) / limit
-    worst = max(off, key=off.get)
-    case.compared[name] = (off[worst] * share, share)
-    if off[worst] > 1:
-        case.compared[f"{name} of {worst}"] = (float(ours[worst]), theirs[worst])
-
-
-class Watched:
-    """A callable that remembers arguments and results of its calls."""
-
-    def __init__(self, function) -> None:
-        self.function, self.calls = function, []
-
-    def __call__(self, *args, **kwargs):
-        result = self.function(*args, **kwargs)
-        self.calls.append((args, result))
-        return result
 
 
 def per_image(scores: Tensor, images: Tensor) -> Tensor:
@@ -595,34 +491,29 @@ def per_image(scores: Tensor, images: Tensor) -> Tensor:
 def losses(case: Case) -> None:
     for mode, about in case.config["modes"].items():
         for phase in about["phases"]:
-            ours = phase_of(case, mode, phase, torch.float32)
-            exact = [phase_of(case, mode, phase, *how) for how in OTHERWISE]
+            ours = phase_of(case, mode, phase)
             order = case.config["grad_norm_order"]["generator" if phase.startswith("G") else "discriminator"]
-            gradients = [
-                {n.removeprefix("grad."): g for n, g in x.items() if n.startswith("grad.")} for x in (ours, *exact)
-            ]
-            each_relative(case, f"{mode}.{phase}.grad_norm", order, 1e-3, *map(norms_of, gradients))
+            gradients = norms_of({n.removeprefix("grad."): g for n, g in ours.items() if n.startswith("grad.")})
+            assert set(gradients) == set(order), set(gradients) ^ set(order)
+            case.each_relative(f"{mode}.{phase}.grad_norm", torch.stack([gradients[name] for name in order]))
             for name in case.outputs:
                 part = name.removeprefix(f"{mode}.{phase}.")
                 if part == name or part == "grad_norm":
                     continue
                 share = 1e-3 if part.startswith("grad.") else 1e-5 if part.startswith("buffer.") else 1e-4
-                value, *wide = (x[part].detach().reshape_as(case.outputs[name]) for x in (ours, *exact))
-                relative_noisy(case, name, share, value, *wide)
+                case.relative(name, ours[part].reshape_as(case.outputs[name]), share)
 
 
-def phase_of(case: Case, mode: str, phase: str, dtype: torch.dtype, seed: int | None = None) -> dict[str, Any]:
-    """All numbers of one of the four losses in one mode, by published name; seed as in ``shaken``."""
+def phase_of(case: Case, mode: str, phase: str) -> dict[str, Any]:
+    """All numbers of one of the four losses in one mode, by published name."""
     about = case.config["modes"][mode]
-    gan = build_gan(case).to(dtype)
-    shaken(gan.generator, seed)
+    gan = build_gan(case)
     gan.images_seen = about["cur_nimg"]
     gan.mean_path.copy_(case.inputs["pl_mean"])
-    real = case.inputs[f"real_img{about['resolution']}"].to(dtype)
+    real = case.inputs[f"real_img{about['resolution']}"]
     level = gan.grow(gan.generator.resolution)
     assert level.side == about["resolution"]
     draws = replay(case, f"{mode}.{phase}", layers=gan.generator.num_layers)
-    draws.queues = {name: [x.to(dtype) for x in queue] for name, queue in draws.queues.items()}
     found = run_phase(phase, gan, level, real, draws)
     player = "generator" if phase.startswith("G") else "discriminator"
     table = tables(gan)
@@ -711,18 +602,16 @@ class Warm(pl.Callback):
                 }
 
 
-def trained(case: Case, variant: str, dtype: torch.dtype, seed: int | None) -> dict[str, Any]:
-    """All numbers of one iteration, by published name; seed as in ``shaken``."""
+def trained(case: Case, variant: str) -> dict[str, Any]:
+    """All numbers of one iteration, by published name."""
     config = case.config
     decay = 0.5 ** (config["batch"] / (config["ema_kimg"] * 1000))
     assert abs(decay - config["ema_beta"]) < 1e-12
-    gan = build_gan(case, Replayed, averages={"ema": Average(decay)}).to(dtype)
-    shaken(gan.generator, seed)
+    gan = build_gan(case, Replayed, averages={"ema": Average(decay)})
     averaged = case.weights("generator.") | case.weights("generator_ema.")
     fill_generator(gan.averages["ema"].module, averaged)
     gan.images_seen, gan.paid, gan.lengths = config["cur_nimg"], [], []
     gan.recorded = replay(case, *config["phases"], layers=gan.generator.num_layers)
-    gan.recorded.queues = {name: [x.to(dtype) for x in queue] for name, queue in gan.recorded.queues.items()}
     gan.recorded.queues["z"].pop()  # drawn for the last phase too, which has no pictures of its own
     made = gan.generate = Watched(gan.generate)
     table = tables(gan) | {"generator_ema": tables(gan)["generator"]}
@@ -734,19 +623,8 @@ def trained(case: Case, variant: str, dtype: torch.dtype, seed: int | None) -> d
     before = {
         player: {n: t.detach().clone() for n, t in network.state_dict().items()} for player, network in networks.items()
     }
-    with TemporaryDirectory() as folder:
-        trainer = pl.Trainer(
-            max_steps=1,
-            accelerator="cpu",
-            callbacks=[Warm()] if variant == "warm" else [],
-            default_root_dir=folder,
-            enable_model_summary=False,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-        )
-        real = case.inputs["real_img"].to(dtype)
-        trainer.fit(gan, DataLoader([{"image": image} for image in real], len(real)))
+    real = case.inputs["real_img"]
+    train(gan, real, len(real), Warm() if variant == "warm" else pl.Callback())
     assert gan.iterations == 1 and gan.recorded.used_up()
 
     found: dict[str, Any] = {
@@ -762,30 +640,24 @@ def trained(case: Case, variant: str, dtype: torch.dtype, seed: int | None) -> d
         learned = dict(network.named_parameters())
         state = {n: t.detach() for n, t in network.state_dict().items()}
         found |= {f"{player}.after.{published_name(n, table[player])}": t for n, t in state.items()}
-        changes = {published_name(n, table[player]): state[n] - before[player][n] for n in learned}
+        changes = {published_name(n, table[player]): case.cast(state[n]) - before[player][n] for n in learned}
         found[f"{player}.change_norm"] = norms_of(changes)
-        # Gradients that cancel but for rounding make an Adam without past take steps of any length. In a small tensor
-        # one such weight is seen in the norm: this is what a fifth of the largest step does to it.
-        found[f"{player}.loose"] = {
-            n: 0.2 * float(change.abs().max() ** 2 / change.norm().clamp(min=1e-30)) for n, change in changes.items()
-        }
     return found
 
 
 def step(case: Case) -> None:
     for variant in case.blocks():
-        ours, *exact = (trained(case, variant, *how) for how in ((torch.float32, None), *OTHERWISE))
+        ours = trained(case, variant)
         for name in case.outputs:
             part = name.removeprefix(f"{variant}.")
             if part == name:
                 continue
             if part.endswith("change_norm"):
                 order = case.config["param_order"][part.split(".")[0].removesuffix("_ema")]
-                loose = ours[part.replace("change_norm", "loose")]
-                each_relative(case, name, order, 1e-2, ours[part], *(x[part] for x in exact), loose=loose)
+                assert set(ours[part]) == set(order), set(ours[part]) ^ set(order)
+                case.each_relative(name, torch.stack([ours[part][n] for n in order]), 1e-2)
             else:
-                share = 1e-4 if "backward" in part or part == "pl_mean_after" else 1e-3
-                relative_noisy(case, name, share, ours[part], *(x[part] for x in exact))
+                case.relative(name, ours[part], 1e-4 if "backward" in part or part == "pl_mean_after" else 1e-3)
 
 
 # Cameras and sampling
@@ -815,7 +687,7 @@ def linear_cameras(given: dict, uvr: Tensor) -> Camera:
     radius = radius * (uvr[:, 3] if uvr.shape[1] > 3 else 1.0)
     camera = poses.camera(math.pi / 2 - azimuth[:, None], polar[:, None])
     camera.pose[:, :3, 3] *= radius[:, None] / poses.radius
-    return rounded(camera, torch.float32)
+    return rounded(camera)
 
 
 def build_poses(given: dict) -> Orbit:
@@ -855,7 +727,7 @@ def cameras_of(case: Case, model: str, given: dict) -> None:
     drawn = {axis: case.inputs[f"{model}.random.camera_{axis}_{kind}"].double() for axis in names}
     turned = drawn | {"u": -drawn["u"] if kind == "n" else 1 - drawn["u"]}
     angles = poses.angles(len(drawn["u"]), Replay([(names[axis], x) for axis, x in turned.items()]))
-    camera = rounded(poses.camera(*angles), torch.float32)
+    camera = rounded(poses.camera(*angles))
     case.compare(f"{model}.random.c2w", published_pose(camera))
     case.compare(f"{model}.random.inv_intrinsics", inverse_intrinsics(camera))
     azimuth, polar = math.pi / 2 - angles[0][:, 0], angles[1][:, 0]
@@ -892,9 +764,10 @@ def depths_of(case: Case, model: str, given: dict) -> None:
     u, raw = case.inputs[f"{model}.stratified_u"], case.inputs[f"{model}.sigma"][..., None]
     batch, count, samples = u.shape
     volume = build(stylenerf.volume_config(given, {"n_ray_samples": samples}), nn.Module)
-    pose = case.outputs[f"{model}.random.c2w"][:batch]
+    pose = case.cast(case.outputs[f"{model}.random.c2w"][:batch])
     rays = rays_through(
-        our_camera(case.outputs[f"{model}.random.inv_intrinsics"][:batch], pose), pixel_centres(math.isqrt(count))
+        our_camera(case.cast(case.outputs[f"{model}.random.inv_intrinsics"][:batch]), pose),
+        pixel_centres(math.isqrt(count)),
     )
     compare("rays4.origin", paper_axes(rays.origins))
     compare("rays4.vector", paper_axes(rays.directions))
@@ -916,10 +789,11 @@ def depths_of(case: Case, model: str, given: dict) -> None:
     compare("bg_points", torch.cat([paper_axes(sphere), samples_behind.t[..., None]], -1).flatten(1, 2))
 
     weights = volume.weigh(rays, t, raw)
-    compare("weights_last0", weights)
-    compare("T_last0", 1 - weights.sum(-1))
-    compare("weights_last1e+10", last_sample(weights)[0])
-    compare("T_last1e+10", 1 - weights.sum(-1))
+    # Intervals are differences of depths near 1: of their seven digits they keep five.
+    for last, weighed in (("0", weights), ("1e+10", last_sample(weights)[0])):
+        case.compare(f"{model}.weights_last{last}", weighed, 1e-3)
+        case.compare(f"{model}.T_last{last}", 1 - weights.sum(-1), 1e-3)
+    weights = case.cast(case.outputs[f"{model}.weights_last0"])
     compare("fine_det", volume.fine(t, weights, None))
     drawn = Replay([("importance", case.inputs[f"{model}.hierarchical_u"])])
     compare("fine_rand", volume.fine(t, weights, drawn))
@@ -967,16 +841,15 @@ def checkpoint(case: Case) -> None:
     assert stylenerf.part(contents) == "generator" and stylenerf.experiments(contents) is None
     render_case = Case(Path(__file__).parent / "cases" / "stylenerf" / "render")
     expected = {
-        "raw": case.weights("generator."),
-        "ema": render_case.weights("generator."),
-        "discriminator": render_case.weights("discriminator."),
+        "raw": case.published("generator."),
+        "ema": render_case.published("generator."),
+        "discriminator": render_case.published("discriminator."),
     }
     for weights, state in expected.items():
         converted = stylenerf.convert(place, contents, None, weights)
         back = stylenerf.published_state(converted.network, converted.network.state_dict() | converted.unused)
         assert set(back) == set(state), set(back) ^ set(state)
-        off = max((back[name] - state[name]).abs().max().item() for name in state)
-        case.compared[weights] = (off, 1e-12)
+        assert all(torch.allclose(back[name].to(t.dtype), t, rtol=0, atol=1e-12) for name, t in state.items()), weights
         config = case.config["discriminator" if weights == "discriminator" else "generator"]
         make = stylenerf.discriminator_config if weights == "discriminator" else stylenerf.generator_config
         assert converted.config == make(config), weights
@@ -987,22 +860,20 @@ def checkpoint(case: Case) -> None:
 
 
 def truncation(case: Case) -> None:
-    generator = load_generator(case)
-    ours, *exact = (truncated(case, made) for made in (generator, *(shake(generator, seed) for seed in SHAKES)))
+    ours = truncated(case, load_generator(case))
     for name in case.outputs:
-        compare_noisy(case, name, ours[name].detach(), *(x[name].detach() for x in exact))
+        case.compare(name, ours[name])
 
 
 def truncated(case: Case, generator: Generator) -> dict[str, Tensor]:
     """All numbers of the case, by published name."""
-    dtype = generator.mean_w.dtype
     given = case.config["generator"]["synthesis_kwargs"]["camera_kwargs"]
     steps = next(int(name.split(":")[1]) for name in case.outputs if name.startswith("img.steps:"))
     stepped, alone = copy.deepcopy(generator), copy.deepcopy(generator)
     stepped.volume.samples, stepped.volume.fine = steps, Importance(steps)
     alone.background, alone.volume.background = None, last_sample
-    z, other, behind = (case.inputs[name].to(dtype) for name in ("z", "z2", "z_shape_bg"))
-    latent, camera = Latent(z, behind), Camera(*(x.to(dtype) for x in given_camera(case)))
+    z, other, behind = (case.inputs[name] for name in ("z", "z2", "z_shape_bg"))
+    latent, camera = Latent(z, behind), given_camera(case)
     plain, second = generator.map(latent), generator.map(Latent(other, behind))
     ours = {"ws.psi1": plain.w, "ws2.psi1": second.w, "img.psi1": generator.render(plain, camera).image}
     for name in case.outputs:
@@ -1016,7 +887,7 @@ def truncated(case: Case, generator: Generator) -> dict[str, Tensor]:
             w = torch.cat([plain.w[:, :first], second.w[:, first:last], plain.w[:, last:]], 1)
             ours[name], ours[name.replace("ws", "img", 1)] = w, generator.render(Styles(w, behind), camera).image
         elif found := re.fullmatch(r"img\.roll([\d.]+)", name):
-            film = rolled_film(pixel_centres(generator.painter.low).to(dtype), float(found[1]))
+            film = rolled_film(pixel_centres(generator.painter.low), float(found[1]))
             with patch.object(zoo.stylenerf, "pixel_centres", lambda *_, film=film: film):
                 ours[name] = generator.render(plain, camera).image
     ours[f"img.steps:{steps}"] = stepped.render(plain, camera).image
@@ -1024,12 +895,12 @@ def truncated(case: Case, generator: Generator) -> dict[str, Tensor]:
 
     def at(u: float, v: float) -> Camera:
         seen = linear_cameras(given, torch.tensor([[u, v, 0.5]]))
-        return Camera(*(x.to(dtype).expand(len(z), -1, -1) for x in seen))
+        return Camera(*(x.expand(len(z), -1, -1) for x in seen))
 
     still = build_poses(given).camera(
         *(torch.full((len(z), 1), angle, dtype=torch.float64) for angle in (math.pi / 2, math.pi / 2 + 0.2))
     )
-    still = rounded(still, dtype)
+    still = rounded(still)
     ours["img.freeze_bg"] = generator.render(plain, at(0.8, 0.3), background_camera=still).image  # as its meaning says
     empty = copy.deepcopy(generator)
     empty.volume.activation = lambda raw, points: torch.zeros_like(raw)
@@ -1038,7 +909,7 @@ def truncated(case: Case, generator: Generator) -> dict[str, Tensor]:
 
     t = case.inputs["traj_t"].double() * 2 * math.pi
     camera = build_poses(given).camera(math.pi / 2 - 0.4 * t.sin()[:, None], math.pi / 2 + 0.2 * t.cos()[:, None])
-    ours["traj.c2w"] = published_pose(camera).to(dtype)
+    ours["traj.c2w"] = published_pose(camera)
     generator.follow(generator.mapping(z), 0.995)
     ours["w_avg.after"] = generator.mean_w
     return ours
@@ -1078,3 +949,9 @@ NO_SKIP = "left out of a convolution it is part of, upsampling has no meaning; t
 ABSENT: dict[str, dict[str, str]] = {
     "upsamplers": {"default.k1.skip_up": NO_SKIP, "default.k3.skip_up": NO_SKIP},
 }
+# Outputs with tolerances of more than ten times what is usual, by case and pattern of names, with the reason.
+IMPORTANCE = (
+    "follows from importance samples that were not recorded: in cells which are nearly empty rounding moves them a "
+    "thousand times as far, and the encoding's highest frequency again"
+)
+LOOSE: dict[str, dict[str, str]] = {"render": {r".*\.(img|image_lowres|depth_map|b\d+\.(x|img))": IMPORTANCE}}

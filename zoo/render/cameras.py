@@ -36,8 +36,9 @@ class Camera(NamedTuple):
         """Cameras ``index`` of the batch (a slice or an index tensor)."""
         return Camera(self.pose[index], self.intrinsics[index])
 
-    def to(self, device) -> "Camera":
-        return Camera(self.pose.to(device), self.intrinsics.to(device))
+    def to(self, where) -> "Camera":
+        """The same on another device, in another dtype, or in both as a tensor's."""
+        return Camera(self.pose.to(where), self.intrinsics.to(where))
 
 
 def look_at(origins: Tensor, target: Tensor | None = None, up: tuple[float, float, float] = (0.0, 1.0, 0.0)) -> Tensor:

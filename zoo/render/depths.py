@@ -105,8 +105,9 @@ class Stratified:
 
 
 def _even(depths: Shifted | Stratified, rays: Rays) -> Tensor:
-    line = torch.linspace(depths.near, depths.far, depths.samples, device=rays.origins.device)
-    return line.to(rays.origins.dtype).expand(*rays.origins.shape[:-1], -1)
+    like = {"device": rays.origins.device, "dtype": rays.origins.dtype}
+    line = torch.linspace(depths.near, depths.far, depths.samples, **like)
+    return line.expand(*rays.origins.shape[:-1], -1)
 
 
 @dataclass(frozen=True)
