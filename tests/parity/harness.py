@@ -24,9 +24,8 @@ from torch.utils.data import DataLoader
 from zoo.render import Camera, Importance
 from zoo.weights.names import published_name
 
-# Of the guide figure of a kind of output, such as 1e-4 for images: no tolerance is smaller or, unless a line in the
-# adapter's ``LOOSE`` says why, larger.
-LEAST, MOST = 0.01, 10
+LEAST = 1e-6  # no tolerance is smaller
+MOST = 10  # times the guide figure of a kind of output, such as 1e-4 for images; more needs a line in ``LOOSE``
 CASES = Path(__file__).parent / "cases"
 SENSITIVITY = Path(__file__).parent / "sensitivity.json"
 
@@ -124,7 +123,7 @@ def shaken(values: Tensor, seed: int | None) -> Tensor:
 
 @contextmanager
 def shaking(seed: int | None) -> Iterator[None]:
-    """Inside, cameras and the weights that importance samples are drawn from are changed by 2^-24, too."""
+    """Inside, cameras and what importance samples are drawn from are changed by 2^-24, too."""
     if seed is None:
         yield
         return
@@ -136,6 +135,9 @@ def shaking(seed: int | None) -> Iterator[None]:
     def importance(self: Importance, t: Tensor, weights: Tensor, draws: Any) -> Tensor:
         # They are summed up, so rounding is of the size of the sum, also in cells which are nearly empty.
         total = weights.sum(-1, keepdim=True)
+        if draws is None:  # evenly spaced quantiles, as recorded ones are
+            quantiles = torch.linspace(0, 1, self.samples, dtype=t.dtype).expand(*t.shape[:-1], self.samples)
+            draws = Replay([("importance", shaken(quantiles, seed))])
         return call(self, t, weights + (shaken(total.expand_as(weights), seed) - total), draws)
 
     with patch.object(Camera, "__new__", camera), patch.object(Importance, "__call__", importance):
@@ -191,7 +193,7 @@ def tolerances(exact: Case) -> dict[str, Tensor]:
     Four times the published noise figure, or four times our own sensitivity where that is larger: the figure comes
     from few changes, and published float32 was seen to be up to eight figures from itself in float64. Sensitivities
     come from the file that ``python -m tests.parity.sensitivity`` writes; for a case that is not in it they are
-    computed now. They never allow less than a hundredth of what is usual for the kind of output, which is what float32
+    computed now. They never allow less than 1e-6 and a hundredth of what is usual for the kind of output, which float32
     may lose in its sums, nor more than ten times as much, unless the adapter's ``LOOSE`` says why.
     """
     known: dict[str, Any] = json.loads(SENSITIVITY.read_text()).get(exact.name, {})
@@ -201,7 +203,7 @@ def tolerances(exact: Case) -> dict[str, Tensor]:
     limits = {}
     for name, (_, guide, scale) in exact.compared.items():
         most = torch.inf if any(re.fullmatch(pattern, name) for pattern in loose) else MOST * guide
-        own = (4 * torch.as_tensor(known[name]).double()).clamp(LEAST * guide, most)
+        own = (4 * torch.as_tensor(known[name]).double()).clamp(max(LEAST, guide / 100), most)
         limits[name] = torch.maximum(own, torch.as_tensor(4 * exact.noise(name)).double() / scale)
     return limits
 
@@ -223,8 +225,8 @@ def check(case: Case, reference: Mapping[str, Tensor], limits: Mapping[str, Tens
             number = f" (number {at})" if share.numel() > 1 else ""
             off.append(f"{name}{number}: off by {difference.flatten()[at].item():.3g}, at most {limit:.3g}")
     assert not off, f"{case.name}, first difference first:\n  " + "\n  ".join(off)
-    worst = max(shares, key=shares.__getitem__)
-    return f"{case.name}: {len(shares)} outputs agree; worst {worst}, {shares[worst]:.2g} of what is allowed"
+    worst = max(shares, key=shares.__getitem__, default="none")
+    return f"{case.name}: {len(shares)} outputs agree; worst {worst}, {shares.get(worst, 0):.2g} of what is allowed"
 
 
 class Replay:
