@@ -565,11 +565,12 @@ def shrunk(images: Tensor, side: int) -> Tensor:
     factor = images.shape[-1] // side
     if factor == 1:
         return images
-    place = torch.arange(-3.5, 4.0, device=images.device)
+    like = {"device": images.device, "dtype": images.dtype}
+    place = torch.arange(-3.5, 4.0, **like)
     taps = torch.sinc(place) * torch.sinc(place / 4)
     first = torch.arange(side, device=images.device)[:, None] * factor + factor // 2
     index = (first + torch.arange(-4, 4, device=images.device)).clamp(0, images.shape[-1] - 1)
-    lines = torch.zeros(side, images.shape[-1], device=images.device).index_put(
+    lines = torch.zeros(side, images.shape[-1], **like).index_put(
         (torch.arange(side, device=images.device)[:, None].expand_as(index), index),
         (taps / taps.sum()).expand_as(index),
         accumulate=True,

@@ -148,9 +148,10 @@ def adapter_of(folder: Path) -> ModuleType:
     return importlib.import_module(f"tests.parity.{folder.parent.name}")
 
 
-def of_kind(table: dict[str, dict[str, str]], folder: Path) -> dict[str, str]:
+def of_kind(table: dict[str, dict[str, Any]], folder: Path) -> dict[str, Any]:
     """What a table by kind of case says of this one, whose name begins with its kind."""
-    return {what: why for kind, lines in table.items() if folder.name.startswith(kind) for what, why in lines.items()}
+    lines = [of_it for kind, of_it in table.items() if folder.name.startswith(kind)]
+    return {name: about for of_it in lines for name, about in of_it.items()}
 
 
 def run(folder: Path, dtype: torch.dtype = torch.float64, shake: int | None = None) -> Case:
@@ -194,7 +195,7 @@ def tolerances(exact: Case) -> dict[str, Tensor]:
     from few changes, and published float32 was seen to be up to eight figures from itself in float64. Sensitivities
     come from the file that ``python -m tests.parity.sensitivity`` writes; for a case that is not in it they are
     computed now. They never allow less than 1e-6 and a hundredth of what is usual for the kind of output, which float32
-    may lose in its sums, nor more than ten times as much, unless the adapter's ``LOOSE`` says why.
+    may lose in its sums, nor more than ten times as much, unless the adapter's ``LOOSE`` says how much and why.
     """
     known: dict[str, Any] = json.loads(SENSITIVITY.read_text()).get(exact.name, {})
     if not exact.compared.keys() <= known.keys():
@@ -202,9 +203,9 @@ def tolerances(exact: Case) -> dict[str, Tensor]:
     loose = of_kind(adapter_of(exact.folder).LOOSE, exact.folder)
     limits = {}
     for name, (_, guide, scale) in exact.compared.items():
-        most = torch.inf if any(re.fullmatch(pattern, name) for pattern in loose) else MOST * guide
+        most = guide * max([MOST, *(times for pattern, (times, _) in loose.items() if re.fullmatch(pattern, name))])
         own = (4 * torch.as_tensor(known[name]).double()).clamp(max(LEAST, guide / 100), most)
-        limits[name] = torch.maximum(own, torch.as_tensor(4 * exact.noise(name)).double() / scale)
+        limits[name] = torch.maximum(own, 4 * exact.noise(name) / scale.max())
     return limits
 
 
@@ -292,13 +293,13 @@ class Before(pl.Callback):
                 optimizer.state[parameter] = {"step": torch.tensor(10.0), **of_it}
 
 
-def train(gan: pl.LightningModule, images: Tensor, batch: int, callback: pl.Callback) -> pl.Trainer:
+def train(gan: pl.LightningModule, images: Tensor, batch: int, *callbacks: pl.Callback) -> pl.Trainer:
     """Train on these images in order, as many at once."""
     with TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             max_steps=len(images) // batch,
             accelerator="cpu",
-            callbacks=[callback],
+            callbacks=[*callbacks],
             default_root_dir=folder,
             enable_model_summary=False,
             logger=False,

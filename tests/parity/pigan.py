@@ -44,6 +44,7 @@ from zoo.weights.pigan import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR
 from zoo.weights.read import Place, read
 
 BOX = 2 / 0.24
+PICTURE = 1e-3  # usual tolerance of images, since eight sines of thirty times their argument amplify rounding
 CHANNELS = {"sg": ["32", "64", "128", "256", "400", "400", "400", "400"]}
 CHANNELS["progressive"] = ["16", *CHANNELS["sg"][:4], "400", "400", "400", "400"]
 
@@ -179,8 +180,12 @@ def render(case: Case) -> None:
             "image": 2 * integrated.features.mT.unflatten(-1, (size, size)) - 1,
         }
         for name, value in ours.items():
-            if f"{block}.{name}" in case.outputs:
-                case.compare(f"{block}.{name}", value)
+            if f"{block}.{name}" not in case.outputs:
+                continue
+            if name.endswith("rgb_sigma"):
+                case.relative(f"{block}.{name}", value)
+            else:
+                case.compare(f"{block}.{name}", value, PICTURE if name == "image" else 1e-4)
         assert draws.used_up() or options["nerf_noise"] == 0
 
         again = Replay(forward_draws(case.draws(block), hierarchical))  # the public way gives the same picture
@@ -202,8 +207,8 @@ def query(case: Case, generator: Generator) -> None:
     styles = generator.map(Latent(case.inputs["z"]))
     with patch.object(zoo.pigan, "sine", Watched(zoo.pigan.sine)) as watched:
         raw, colour = generator.field(samples, generator.field.modulate(styles))
-    case.compare("query.film_activations", torch.stack([result for _, result in watched.calls]))
-    case.compare("query.rgb_sigma", torch.cat([colour, raw], -1)[:, :, 0])
+    case.compare("query.film_activations", torch.stack([result for _, result in watched.calls]), PICTURE)
+    case.relative("query.rgb_sigma", torch.cat([colour, raw], -1)[:, :, 0])
 
 
 def remember(activations: list[Tensor], module: nn.Module, inputs: tuple, output: Tensor) -> None:
@@ -282,7 +287,7 @@ def losses(case: Case) -> None:
 
     with torch.no_grad():
         fake, angles = gan.generate(z, real, Replay(forward_draws(case.draws("gen_d"), hierarchical)))
-    case.compare("fake_d", fake)
+    case.compare("fake_d", fake, PICTURE)
     case.compare("pos_d", angles)
     watched = judge.forward = Watched(judge.forward)
     terms = gan.loss_d(real, fake, z, angles)
@@ -293,12 +298,12 @@ def losses(case: Case) -> None:
     case.compare("d.real_scores", judged_reals.scores.detach())
     case.compare("d.fake_scores", judged_fakes.scores.detach())
     for name, term in (("d.latent_penalty", "latent"), ("d.position_penalty", "angles")):
-        case.compare(name, torch.as_tensor(terms.get(term, 0.0)).detach())
-    case.compare("d.adversarial", (terms["real"] + terms["fake"]).detach())
-    case.compare("d.r1_term", terms["r1"].detach())
-    case.compare("d.r1_raw", terms["r1"].detach() / (0.5 * loss["r1_lambda"]))
-    case.compare("d.identity", torch.as_tensor(guessed).detach())
-    case.compare("d.loss", total.detach())
+        case.relative(name, torch.as_tensor(terms.get(term, 0.0)), 1e-4)
+    case.relative("d.adversarial", (terms["real"] + terms["fake"]).detach(), 1e-4)
+    case.relative("d.r1_term", terms["r1"].detach(), 1e-3)
+    case.relative("d.r1_raw", terms["r1"].detach() / (0.5 * loss["r1_lambda"]), 1e-3)
+    case.relative("d.identity", torch.as_tensor(guessed).detach(), 1e-4)
+    case.relative("d.loss", total.detach(), 1e-4)
     table = DISCRIMINATOR if of["class"] != "StridedDiscriminator" else PLAIN_DISCRIMINATOR
     compare_gradients(case, "d", judge, table)
 
@@ -310,15 +315,15 @@ def losses(case: Case) -> None:
         terms = gan.loss_g(fake, z, angles)
     total = sum(terms.values())
     total.backward()
-    case.compare("g.fake", fake.detach())
+    case.compare("g.fake", fake, PICTURE)
     case.compare("g.fake_scores", watched.calls[0][1].scores.detach())
     (_, count), _ = kept.calls[0]
     case.compare("g.topk", count)
-    case.compare("g.identity", torch.as_tensor(terms.get("latent", 0.0) + terms.get("angles", 0.0)).detach())
-    case.compare("g.loss", total.detach())
+    case.relative("g.identity", torch.as_tensor(terms.get("latent", 0.0) + terms.get("angles", 0.0)).detach(), 1e-4)
+    case.relative("g.loss", total.detach(), 1e-4)
     compare_gradients(case, "g", generator, GENERATOR)
     norms = torch.stack([p.grad.norm() for p in generator.parameters()])
-    case.compare("g.grad_total_norm", norms.norm())
+    case.relative("g.grad_total_norm", norms.norm())
 
 
 def compare_gradients(case: Case, player: str, network: nn.Module, table: list) -> None:
@@ -326,10 +331,10 @@ def compare_gradients(case: Case, player: str, network: nn.Module, table: list) 
     state = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in network.named_parameters()}
     order = case.config[f"{player}_param_order"]
     published = {published_name(name, table): gradient for name, gradient in state.items()}
-    case.compare(f"{player}.grad_norms", torch.stack([published[name].norm() for name in order]))
+    case.each_relative(f"{player}.grad_norms", torch.stack([published[name].norm() for name in order]))
     for name in case.outputs:
         if name.startswith(f"{player}.grad."):
-            case.compare(name, published[name.removeprefix(f"{player}.grad.")])
+            case.relative(name, published[name.removeprefix(f"{player}.grad.")])
 
 
 # A published draw's name without number, place and distribution -> ours.
@@ -432,18 +437,19 @@ def step(case: Case) -> None:
         trainer = train(gan, real, len(real), Before(moments))
 
     case.compare("topk_num", kept.calls[0][0][1])
-    case.compare("d_loss", torch.stack([total for prefix, total in gan.totals if prefix == "loss_d"]))
-    case.compare("g_losses", torch.stack([total for prefix, total in gan.totals if prefix == "loss_g"]))
-    case.compare("grad_penalty", gan.penalties[0])
-    case.compare("clip_total_norm_d", gan.norms[0])
-    case.compare("clip_total_norm_g", gan.norms[1])
+    case.relative("d_loss", torch.stack([total for prefix, total in gan.totals if prefix == "loss_d"]), 1e-4)
+    case.relative("g_losses", torch.stack([total for prefix, total in gan.totals if prefix == "loss_g"]), 1e-4)
+    case.relative("grad_penalty", gan.penalties[0])
+    case.relative("clip_total_norm_d", gan.norms[0])
+    case.relative("clip_total_norm_g", gan.norms[1])
     case.compare("lr", torch.tensor([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers]))
     for player, parameters in networks.items():
         order = config[f"{'d' if player == 'd' else 'g'}_param_order"]
-        changes = {n: (p.detach() - before[player][n]).norm() for n, p in parameters.items()}
+        changes = {n: (case.cast(p.detach()) - before[player][n]).norm() for n, p in parameters.items()}
         if f"{player}.change_norms" in case.outputs:
             # What our network does not have, since nothing reads it, doesn't change.
-            case.compare(f"{player}.change_norms", torch.stack([changes.get(n, torch.tensor(0.0)) for n in order]))
+            norms = torch.stack([changes.get(n, torch.tensor(0.0)) for n in order])
+            case.each_relative(f"{player}.change_norms", norms, 1e-2)
         for name in case.outputs:
             if name.startswith(f"{player}.after."):
                 case.compare(name, parameters[name.removeprefix(f"{player}.after.")].detach())
@@ -568,7 +574,7 @@ def truncation(case: Case) -> None:
         draws = Replay(forward_draws(case.draws(block), options["hierarchical_sample"]))
         result = volume(field, generator.rays(camera, size), generator.field.modulate(styles), draws)
         colour = FILLS[changed.get("fill", "no")](result)
-        case.compare(f"{block}.image", 2 * colour.mT.unflatten(-1, (size, size)) - 1)
+        case.compare(f"{block}.image", 2 * colour.mT.unflatten(-1, (size, size)) - 1, PICTURE)
         if f"{block}.depth" in case.outputs:
             case.compare(f"{block}.depth", result.depth.unflatten(1, (size, size))[..., 0])
     shape(case, generator, generator.map(Latent(latent.z[:1]), truncation=0.5))
@@ -582,7 +588,7 @@ def shape(case: Case, generator: Generator, styles: Styles) -> None:
     case.compare("shape.samples", points)
     samples = Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1]))
     raw, _ = generator.field(samples, generator.field.modulate(styles))
-    case.compare("shape.sigmas", raw.reshape(n, n, n))
+    case.relative("shape.sigmas", raw.reshape(n, n, n))
 
 
 # Colours that the published code can paint instead of the rendered ones, for looking into a field.
@@ -641,8 +647,8 @@ def checkpoint(case: Case) -> None:
         )
         pictures[weights] = rendered.image
     for weights in ("raw", "ema"):
-        for name in (f"image_{weights}", f"image_{weights}_torch1.8.1"):  # eight sines amplify the rounding of versions
-            case.compare(name, pictures[weights], 1e-3)
+        for name in (f"image_{weights}", f"image_{weights}_torch1.8.1"):
+            case.compare(name, pictures[weights], PICTURE)
     assert not torch.allclose(pictures["raw"], pictures["ema"], atol=1e-2)
 
     place = Place(case.folder / "discriminator.pth")
@@ -664,5 +670,7 @@ KINDS = {
 
 # Outputs that our formulation does not have, by case, with the reason.
 ABSENT: dict[str, dict[str, str]] = {}
-# Outputs with tolerances of more than ten times what is usual, by case and pattern of names, with the reason.
-LOOSE: dict[str, dict[str, str]] = {}
+# Outputs whose tolerance may be over ten times the usual, by kind of case and pattern of names: how often, and why.
+LOOSE: dict[str, dict[str, tuple[float, str]]] = {
+    "step": {r".*\.change_norms": (1e5, "some parameters move by less than the distance to the next float32 number")},
+}

@@ -949,19 +949,19 @@ NO_SKIP = "left out of a convolution it is part of, upsampling has no meaning; t
 ABSENT: dict[str, dict[str, str]] = {
     "upsamplers": {"default.k1.skip_up": NO_SKIP, "default.k3.skip_up": NO_SKIP},
 }
-# Outputs with tolerances of more than ten times what is usual, by kind of case and pattern of names, with the reason.
+# Outputs whose tolerance may be over ten times the usual, by kind of case and pattern of names: how often, and why.
 IMPORTANCE = (
     "follows from importance samples that were not recorded: in cells which are nearly empty rounding moves them a "
     "thousand times as far, and the encoding's highest frequency again"
 )
 CANCELS = "the bias of the density's last layer moves the whole volume: shares of its gradient cancel but for rounding"
-LOOSE: dict[str, dict[str, str]] = {
-    "render": {r".*\.(img|image_lowres|depth_map|b\d+\.(x|img))": IMPORTANCE},
-    "truncation": {r"img\..*": IMPORTANCE},
+LOOSE: dict[str, dict[str, tuple[float, str]]] = {
+    "render": {r".*\.(img|image_lowres|depth_map|b\d+\.(x|img))": (300, IMPORTANCE)},
+    "truncation": {r"img\..*": (300, IMPORTANCE)},
     "losses": {
-        r".*\.reg\.(rgb_rand|rgb_rand_out|x_rand)": IMPORTANCE,
-        r".*main\.grad_norm": CANCELS,
-        r".*main\.grad\..*sigma_out\.bias": CANCELS,
+        r".*\.reg\.(rgb_rand|rgb_rand_out|x_rand)": (300, IMPORTANCE),
+        r".*Gmain\.(grad_norm|grad\..*sigma_out\.bias)": (1000, CANCELS),
+        r".*Dmain\.grad_norm": (30, IMPORTANCE),
     },
-    "step": {r".*Greg\.backward\.Gpl|.*pl_mean_after": IMPORTANCE},
+    "step": {r".*Greg\.backward\.Gpl|.*pl_mean_after": (100, IMPORTANCE)},
 }

@@ -253,7 +253,7 @@ class Augmentation(nn.Module):
         middle = draws.uniform("cutout", (len(images), 2))
         outside = []
         for axis, side in enumerate((images.shape[3], images.shape[2])):
-            place = (torch.arange(side, device=images.device) + 0.5) / side
+            place = (torch.arange(side, device=images.device, dtype=images.dtype) + 0.5) / side
             outside.append((place - middle[:, axis, None]).abs() >= half)
         return (outside[0][:, None, None] | outside[1][:, None, :, None]).to(images.dtype)
 
@@ -385,7 +385,7 @@ def looked_up(images: Tensor, grid: Tensor) -> Tensor:
 
 
 def band_filters() -> Tensor:
-    """Filters [4, 43] that together leave everything as it is: each half as high frequencies as the next one."""
+    """Float64 filters [4, 43] that together leave everything as it is, each of half as high frequencies as the next."""
     low = torch.tensor(SYM2, dtype=torch.float64)
     high = low * torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64)
     low, high = (convolved(line, line.flip(0)) / 2 for line in (low, high))
@@ -395,7 +395,7 @@ def band_filters() -> Tensor:
         bank = torch.stack([convolved(line, low) for line in bank])
         start = (bank.shape[1] - len(high)) // 2
         bank[band, start : start + len(high)] += high
-    return bank.float()
+    return bank
 
 
 def convolved(one: Tensor, other: Tensor) -> Tensor:
