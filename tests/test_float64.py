@@ -1,0 +1,38 @@
+"""A system computes in the precision of its networks and of what it is given: nothing inside rounds to float32."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.parity.harness import train
+from tests.systems import SYSTEMS, NoiseData
+from zoo.gan import GAN
+from zoo.weights.bundle import build
+
+
+def trained_and_drawn(system: str, dtype: torch.dtype, default: torch.dtype) -> dict[str, Tensor]:
+    """Weights after eight iterations, and pictures, with all that torch makes by itself in another precision."""
+    config = copy.deepcopy(SYSTEMS[system]())
+    torch.manual_seed(0)
+    gan = build(config["model"], GAN).to(dtype)
+    source = NoiseData(resolution=gan.generator.resolution).train_source()
+    images = torch.stack([source.item(i, gan.generator.resolution)["image"] for i in range(16)])
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        train(gan, images.repeat(2, 1, 1, 1).to(dtype) / 127.5 - 1, 4)
+        drawn = gan.predict_step(torch.arange(2))
+    finally:
+        torch.set_default_dtype(before)
+    found = dict(gan.named_parameters()) | dict(gan.named_buffers()) | drawn._asdict()
+    return {name: t for name, t in found.items() if isinstance(t, Tensor) and t.is_floating_point()}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_networks_in_float64_compute_in_float64(system):
+    ours = trained_and_drawn(system, torch.float64, torch.float32)
+    exact = trained_and_drawn(system, torch.float64, torch.float64)
+    assert [name for name, t in ours.items() if t.dtype != torch.float64] == []
+    assert [n for n, t in exact.items() if not torch.allclose(ours[n], t, rtol=0, atol=1e-9, equal_nan=True)] == []
