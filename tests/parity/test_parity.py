@@ -5,12 +5,13 @@ float32 run, a constant of the case. In float32, with its fast paths, it must th
 """
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.parity.harness import check, run, tolerances
+from tests.parity.harness import CASES, SENSITIVITY, check, run, sensitivity, tolerances
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -31,3 +32,13 @@ def test_case(case_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines.append(check(run(case_folder, torch.float32), {n: c.ours for n, c in exact.compared.items()}, limits))
     with capsys.disabled():
         print("\n  " + "\n    in float32, against our float64: ".join(lines), end="")
+
+
+@pytest.mark.parametrize("name", ["pigan/render_tall", "stylenerf/render_warped"])
+def test_sensitivities_are_those_of_today(name: str) -> None:
+    """Those of all cases come from ``python -m tests.parity.sensitivity``; this recomputes one of each system."""
+    stored = json.loads(SENSITIVITY.read_text())[name]
+    computed = sensitivity(run(CASES / name))
+    assert stored.keys() == computed.keys()
+    off = [n for n, s in computed.items() if not torch.allclose(s, s.new_tensor(stored[n]), rtol=0.02, atol=1e-12)]
+    assert off == []
