@@ -1,12 +1,10 @@
 """How the published StyleNeRF's arguments, names and draws translate into ours."""
 
 import copy
-import json
 import math
 import re
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -17,7 +15,7 @@ from torch.nn.functional import normalize, softplus
 
 import zoo.render
 import zoo.stylenerf
-from tests.parity.harness import Case, Replay, Watched, train
+from tests.parity.harness import CASES, Case, Replay, Watched, train
 from zoo.gan import Average
 from zoo.layers.ada import SYM6, Augmentation, band_filters
 from zoo.layers.stylegan2 import doubled
@@ -215,8 +213,8 @@ def recorded_fine(case: Case, name: str, coarse: int) -> Recorded:
     found = case.outputs[name]
     fine = []
     for line in found.flatten(0, 1).tolist():
-        for value in torch.linspace(0, 1, coarse, dtype=torch.float32).tolist():
-            line.remove(value)
+        for value in torch.linspace(0, 1, coarse).tolist():
+            line.remove(min(line, key=lambda found, value=value: abs(found - value)))
         fine.append(line)
     return Recorded(case.cast(torch.tensor(fine)).unflatten(0, found.shape[:2]))
 
@@ -244,7 +242,8 @@ def render(case: Case) -> None:
         styles = generator.map(latent)
         case.compare("ws", styles.w)
         side = min(level.side, generator.volume_side)
-        name = next((n for n in case.outputs if n.endswith(".depth_unit_sorted")), None)
+        recorded = [n for n in case.outputs if n.endswith(".depth_unit_sorted")]
+        name = next((n for n in recorded if n.startswith(f"{mode}.")), *(recorded[:1] or [None]))
         if name is not None and generator.volume.fine is not None and alpha != -1:
             # Importance samples of one mode were recorded: they are checked by themselves, and what follows in all
             # modes with the same rays starts from them.
@@ -799,9 +798,10 @@ def depths_of(case: Case, model: str, given: dict) -> None:
     compare("fine_rand", volume.fine(t, weights, drawn))
 
 
-def sibling(name: str) -> dict[str, Any]:
-    """The arguments of a case that this one leaves out."""
-    return json.loads((Path(__file__).parent / "cases" / "stylenerf" / name / "case.json").read_text())["config"]
+def beside(case: Case, name: str) -> Case:
+    """The case of this name that a case refers to."""
+    here = case.folder.parent / name
+    return Case(here if here.is_dir() else CASES / "stylenerf" / name)
 
 
 @torch.no_grad()
@@ -809,7 +809,7 @@ def camera_predictor(case: Case) -> None:
     weights = {n.removeprefix("camera_generator."): t for n, t in case.weights("").items()}
     table = [(r"first\.", "affine1."), (r"second\.", "affine2."), (r"last\.", "proj.")]
     for model in case.config["models"]:
-        given = sibling("sampling")["camera_kwargs"][model]
+        given = beside(case, "sampling").config["camera_kwargs"][model]
         poses = LearnedPoses(build_poses(given), CameraNetwork(len(weights["affine1.bias"])))
         fill(poses.network, weights, partial(published_name, table=table))
         place = case.inputs[f"{model}.rand_mode"]
@@ -823,7 +823,7 @@ def camera_predictor(case: Case) -> None:
         case.compare(f"{model}.c2w", published_pose(camera))
         moved = place + poses.strength * moves
         case.compare(f"{model}.mode", torch.cat([moved, torch.full((len(place), 1), 0.5)], 1))
-        of = sibling("render" if model == "stylenerf_ffhq" else "render_cars")["generator"]
+        of = beside(case, "render" if model == "stylenerf_ffhq" else "render_cars").config["generator"]
         of = of | {"synthesis_kwargs": of["synthesis_kwargs"] | {"predict_camera": True}}
         generator = build(stylenerf.generator_config(of), nn.Module)
         assert isinstance(generator.poses, LearnedPoses)
@@ -839,7 +839,7 @@ def checkpoint(case: Case) -> None:
     place = Place(case.folder / case.info["file"])
     contents = read(place)
     assert stylenerf.part(contents) == "generator" and stylenerf.experiments(contents) is None
-    render_case = Case(Path(__file__).parent / "cases" / "stylenerf" / "render")
+    render_case = beside(case, "render")
     expected = {
         "raw": case.published("generator."),
         "ema": render_case.published("generator."),
