@@ -525,20 +525,22 @@ class Generator(BaseGenerator):
         """Rays [B, R, 3] of all pixels of a feature map, row by row; the outermost ones lie on the border of the image.
 
         Along the optical axis they are as long as the camera's distance from the origin, measured in that of the
-        ``farthest``: by default of the prior, in published training of the batch.
+        ``farthest``: by default of the prior, in published training of the batch. Computed in double precision, then
+        rounded to the networks'.
         """
         camera = Camera(camera.pose.double(), camera.intrinsics.double())
         farthest = self.poses.farthest if farthest is None else farthest
         reach = torch.ones_like(camera.pose[:, 0, 0]) if farthest is None else camera.origins.norm(dim=-1) / farthest
-        inverse = 1 / torch.tensor(self.poses.focal, device=self.device)
+        dtype = self.bounds.dtype
+        inverse = 1 / torch.tensor(self.poses.focal, device=self.device, dtype=dtype)
         lengths = torch.stack([*(reach / (2 * camera.intrinsics[:, i, i] * inverse) for i in (0, 1)), reach], -1)
-        axes = (camera.pose[:, :3, :3] * lengths[:, None]).float()  # the published camera's, which are not rigid
-        line = 2 * torch.arange(resolution, device=self.device) / (resolution - 1) - 1
+        axes = (camera.pose[:, :3, :3] * lengths[:, None]).to(dtype)  # the published camera's, which are not rigid
+        line = 2 * torch.arange(resolution, device=self.device, dtype=dtype) / (resolution - 1) - 1
         y, x = (film.flatten() for film in torch.meshgrid(-line, line, indexing="ij"))
-        x = x - (2 * camera.intrinsics[:, 0, 2, None] - 1).float()
-        y = y + (2 * camera.intrinsics[:, 1, 2, None] - 1).float()
+        x = x - (2 * camera.intrinsics[:, 0, 2, None] - 1).to(dtype)
+        y = y + (2 * camera.intrinsics[:, 1, 2, None] - 1).to(dtype)
         right, up, back = (axes[:, None, :, i] for i in range(3))
-        origins = camera.origins.float()[:, None]
+        origins = camera.origins.to(dtype)[:, None]
         points = x[..., None] * (right * inverse) + y[..., None] * (up * inverse) - back + origins
         return Rays(origins.expand_as(points), points - origins)
 
@@ -616,15 +618,15 @@ class Generator(BaseGenerator):
     def go_round(self, latent: Latent, share: Tensor, camera: Camera) -> tuple[Latent, Camera]:
         """Cameras [T] taken round each of B scenes by these shares [T] of the boxes' range of turns."""
         first, last = self.boxes.rotation
-        turn = turned((last - first) * share).to(self.device)
-        camera, batch, n = camera.to(self.device), len(latent.shape), len(share)
+        turn, batch, n = turned((last - first) * share).to(latent.place), len(latent.shape), len(share)
+        camera = Camera(*(x.to(latent.place) for x in camera))
         round_it = turn.roll((-1, -1), (1, 2)) @ camera.pose[:, :3]  # the matrix in the zoo's axes
         camera = camera._replace(pose=torch.cat([round_it, camera.pose[:, 3:]], dim=1))
 
         there = latent.present[:, :-1, None].to(latent.place.dtype)
         aside = (there * latent.place).sum(1, keepdim=True) / there.sum(1, keepdim=True).clamp(min=1)
         aside[..., 2] = 0
-        rotation = turned(torch.tensor(first)).to(latent.rotation).expand_as(latent.rotation)
+        rotation = turned(latent.rotation.new_tensor(first)).expand_as(latent.rotation)
         scenes = latent._replace(place=latent.place - aside, rotation=rotation)
         scenes = Latent(*(x.repeat_interleave(n, 0) for x in scenes))
         behind = scenes.background_rotation @ turn.mT.repeat(batch, 1, 1)
@@ -648,26 +650,42 @@ class Discriminator(nn.Module):
         resolution: side of the images [pixels], a power of two.
         channels: of the last convolution; each one before has half as many.
         image_min: what black is for the convolutions; white is 1. The zoo's images, in [-1, 1], are moved there.
+        bias: whether the convolutions have one.
+        image_channels: of the images that are looked at; further ones are left out.
+
+    Raises:
+        ValueError: the resolution is not a power of two from 8 on.
     """
 
-    def __init__(self, resolution: int = 64, channels: int = 512, image_min: float = 0.0, bias: bool = False) -> None:
+    def __init__(
+        self,
+        resolution: int = 64,
+        channels: int = 512,
+        image_min: float = 0.0,
+        bias: bool = False,
+        image_channels: int = 3,
+    ) -> None:
         super().__init__()
-        self.resolution, self.image_min = resolution, image_min
+        self.resolution, self.image_min, self.image_channels = resolution, image_min, image_channels
         count = round(math.log2(resolution)) - 2
-        widths = [3, *(channels // 2 ** (count - 1 - i) for i in range(count))]
+        if count < 1 or resolution != 4 * 2**count:
+            raise ValueError(f"Images of side {resolution} cannot be judged; take a power of two from 8 on.")
+        widths = [image_channels, *(channels // 2 ** (count - 1 - i) for i in range(count))]
         pairs = itertools.pairwise(widths)
         self.layers = nn.ModuleList(nn.Conv2d(i, o, 4, 2, padding=1, bias=bias) for i, o in pairs)
         self.score = nn.Conv2d(channels, 1, 4, bias=bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Scores [B, 1] of images [B, 3, H, H] in [-1, 1]; further channels are left out.
+        """Scores [B, 1] of images [B, C, H, H] in [-1, 1]; channels beyond ``image_channels`` are left out.
 
         Raises:
-            ValueError: images of another side.
+            ValueError: images of another side, or of fewer channels.
         """
         if images.shape[-1] != self.resolution:
             raise ValueError(f"This discriminator takes images of side {self.resolution}, not {images.shape[-1]}.")
-        x = (images[:, :3] + 1) * ((1 - self.image_min) / 2) + self.image_min
+        if images.shape[1] < self.image_channels:
+            raise ValueError(f"This discriminator takes {self.image_channels} channels, not {images.shape[1]}.")
+        x = (images[:, : self.image_channels] + 1) * ((1 - self.image_min) / 2) + self.image_min
         for layer in self.layers:
             x = leaky_relu(layer(x), 0.2)
         return self.score(x).flatten(1)

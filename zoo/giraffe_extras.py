@@ -48,10 +48,14 @@ def boxed(latent: Latent, boxes: Boxes) -> Latent:
     batch, count = latent.scale.shape[:2]
 
     def everywhere(x: Tensor) -> Tensor:
-        x = x.to(latent.scale.device)
         return x.expand(-1, count, *x.shape[2:]).repeat(batch // len(x), *[1] * (x.dim() - 1))
 
     return latent._replace(**{name: everywhere(x) for name, x in boxes._asdict().items()})
+
+
+def even(latent: Latent, first: float, last: float, frames: int) -> Tensor:
+    """Shares [T] from the first to the last, as precise as the latents."""
+    return torch.linspace(first, last, frames, dtype=latent.scale.dtype, device=latent.scale.device)
 
 
 def chosen(generator: Generator, polar: Tensor, batch: int) -> Camera:
@@ -63,16 +67,17 @@ def chosen(generator: Generator, polar: Tensor, batch: int) -> Camera:
 
 def middle(generator: Generator, latent: Latent, frames: int) -> Path:
     """Every object as small as they are, in the middle of its ranges, seen by the middle camera."""
-    boxes = generator.boxes.at(torch.zeros(1, 1, 3), torch.full((1, 1, 3), 0.5), torch.full((1, 1), 0.5))
-    camera = chosen(generator, torch.full((frames,), 0.5), len(latent.shape))
+    of = latent.scale
+    boxes = generator.boxes.at(of.new_zeros(1, 1, 3), of.new_full((1, 1, 3), 0.5), of.new_full((1, 1), 0.5))
+    camera = chosen(generator, of.new_full((frames,), 0.5), len(latent.shape))
     return boxed(repeated(latent, frames), boxes), camera
 
 
 def rotate(generator: Generator, latent: Latent, frames: int, draws: Draws) -> Path:
     """Objects turn: a full circle, ends included, or eight tenths of a smaller range."""
     full = generator.boxes.rotation == (0.0, 1.0)
-    turn = torch.linspace(0.0, 1.0, frames) if full else torch.linspace(0.1, 0.9, frames)
-    boxes = generator.boxes.at(torch.zeros(frames, 1, 3), torch.full((frames, 1, 3), 0.5), turn[:, None])
+    turn = even(latent, 0.0, 1.0, frames) if full else even(latent, 0.1, 0.9, frames)
+    boxes = generator.boxes.at(turn.new_zeros(frames, 1, 3), turn.new_full((frames, 1, 3), 0.5), turn[:, None])
     scenes, camera = middle(generator, latent, frames)
     return boxed(scenes, boxes), camera
 
@@ -97,11 +102,12 @@ def move(
         turn: of both.
         loop: the way ends where it began.
     """
-    way = torch.linspace(0, 2 * math.pi if loop else 1, frames)
+    way = even(latent, 0, 2 * math.pi if loop else 1, frames)
     count = latent.scale.shape[1]
-    place = torch.tensor(other).repeat(frames, count, 1)
-    place[:, -1] = torch.stack([torch.as_tensor(x).expand(frames) for x in path(way, count > 1)], dim=-1)
-    boxes = generator.boxes.at(torch.zeros(frames, count, 3), place, torch.full((frames, count), turn))
+    place = way.new_tensor(other).repeat(frames, count, 1)
+    for axis, x in enumerate(path(way, count > 1)):
+        place[:, -1, axis] = x
+    boxes = generator.boxes.at(way.new_zeros(frames, count, 3), place, way.new_full((frames, count), turn))
     scenes, camera = middle(generator, latent, frames)
     moved = boxed(scenes, boxes)
     if count <= 2:
@@ -114,7 +120,7 @@ def move(
 def elevate(generator: Generator, latent: Latent, frames: int, draws: Draws) -> Path:
     """The camera sinks from above, through eight tenths of its range."""
     scenes, _ = middle(generator, latent, frames)
-    return scenes, chosen(generator, torch.linspace(0.1, 0.9, frames), len(latent.shape))
+    return scenes, chosen(generator, even(latent, 0.1, 0.9, frames), len(latent.shape))
 
 
 def add(
@@ -136,15 +142,15 @@ def add(
     """
     batch, total = len(latent.shape), len(places)
     codes = [draws.normal(name, (batch, total, latent.shape.shape[-1])) for name in ("added_shape", "added_appearance")]
-    place = torch.tensor([[(*p, 0.0) for p in places]])
-    boxes = generator.boxes.at(torch.full((1, total, 3), scale), place, torch.full((1, total), 0.5))
+    place = latent.place.new_tensor([[(*p, 0.0) for p in places]])
+    boxes = generator.boxes.at(place.new_full((1, total, 3), scale), place, place.new_full((1, total), 0.5))
     stage = torch.arange(frames) * (total // at_once) // frames + 1
     there = torch.arange(total) < at_once * stage[:, None]
     there = torch.cat([there, torch.ones(frames, 1, dtype=torch.bool)], dim=1)
-    new = [x.to(latent.shape.device).expand(batch, *x.shape[1:]).repeat_interleave(frames, 0) for x in (*codes, *boxes)]
+    new = [x.to(latent.shape).expand(batch, *x.shape[1:]).repeat_interleave(frames, 0) for x in (*codes, *boxes)]
     named = dict(zip(("shape", "appearance", "scale", "place", "rotation"), new, strict=True))
     scenes = repeated(latent, frames)._replace(**named, present=there.to(latent.shape.device).repeat(batch, 1))
-    return scenes, chosen(generator, torch.zeros(frames), batch)
+    return scenes, chosen(generator, place.new_zeros(frames), batch)
 
 
 def between_codes(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
@@ -165,11 +171,11 @@ def wander(generator: Generator, latent: Latent, frames: int, draws: Draws, *, c
         stations: random values on the way.
     """
     own = getattr(latent, code)
-    stops = draws.normal("stations", (len(own), stations, *own.shape[1:])).to(own.device)
+    stops = draws.normal("stations", (len(own), stations, *own.shape[1:])).to(own)
     per_leg = -(-frames // stations)
     frame = torch.arange(frames)
-    leg, share = frame // per_leg, frame % per_leg / max(1, per_leg - 1)
-    share = share.to(own.device).view(-1, *[1] * (own.dim() - 1))
+    leg, share = frame // per_leg, (frame % per_leg).to(own) / max(1, per_leg - 1)
+    share = share.view(-1, *[1] * (own.dim() - 1))
     codes = between_codes(stops[:, leg], stops[:, (leg + 1) % stations], share)
     scenes, camera = middle(generator, latent, frames)
     return scenes._replace(**{code: codes.flatten(0, 1)}), camera
@@ -177,11 +183,11 @@ def wander(generator: Generator, latent: Latent, frames: int, draws: Draws, *, c
 
 def swap(generator: Generator, latent: Latent, frames: int, draws: Draws, *, codes: tuple[str, ...]) -> Path:
     """The scene as it is, then with the codes of other scenes in place of its own; boxes stay where they are."""
-    camera = chosen(generator, torch.full((frames,), 0.5), len(latent.shape))
+    camera = chosen(generator, latent.scale.new_full((frames,), 0.5), len(latent.shape))
     new = {}
     for name in codes:
         own = getattr(latent, name)[:, None]
-        others = draws.normal(f"other_{name}", (len(own), frames - 1, *own.shape[2:])).to(own.device)
+        others = draws.normal(f"other_{name}", (len(own), frames - 1, *own.shape[2:])).to(own)
         new[name] = torch.cat([own, others], dim=1).flatten(0, 1)
     return repeated(latent, frames)._replace(**new), camera
 
@@ -240,7 +246,8 @@ class GaussianFeatures(nn.Module):
         super().__init__()
         self.downscale, self.channels = downscale, 2 * features
         numbers = np.random.RandomState(42).randn(after + 3 * features)[after:]
-        directions = torch.from_numpy(std * numbers).float().reshape(features, 3)
+        directions = torch.from_numpy(std * numbers).float().reshape(features, 3)  # rounded as published
+        directions = directions.to(torch.get_default_dtype())
         self.register_buffer("directions", directions, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

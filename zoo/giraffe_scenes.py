@@ -30,10 +30,13 @@ def to_zoo(points: Tensor) -> Tensor:
 
 
 def turned(turns: Tensor) -> Tensor:
-    """Rotation matrices [..., 3, 3] about the paper's vertical axis by these shares of a full turn [...]."""
+    """Rotation matrices [..., 3, 3] about the paper's vertical axis by these shares of a full turn [...].
+
+    Rounded once, to the precision of the shares.
+    """
     angle = 2 * math.pi * turns.double()
     cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
-    return torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], -1).unflatten(-1, (3, 3)).float()
+    return torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], -1).unflatten(-1, (3, 3)).to(turns.dtype)
 
 
 def rotated(points: Tensor, rotation: Tensor) -> Tensor:
@@ -90,14 +93,14 @@ class BoxPrior:
     def __call__(self, n: int, draws: Draws) -> Boxes:
         """Boxes of n scenes."""
         share = draws.uniform("box_scale", (n, self.count, 1 if self.one_scale else 3))
-        scale = between(self.scale_min, self.scale_max, share.float())
+        scale = between(self.scale_min, self.scale_max, share)
         place = self.places(n, scale, draws)
         return Boxes(scale, place, turned(between(*self.rotation, draws.uniform("box_rotation", (n, self.count)))))
 
     def places(self, n: int, scale: Tensor, draws: Draws) -> Tensor:
         """Middles of the boxes of n scenes, [n, N, 3]."""
         if self.coordinates is not None:
-            known = self.known_places().to(scale.device)
+            known = self.known_places().to(scale)
             row = (draws.uniform("box_scene", (n,)) * len(known)).long()
             return known[row] * self.coordinates_scale
         place = between(self.place_min, self.place_max, draws.uniform("box_place", (n, self.count, 3)))
@@ -137,7 +140,7 @@ class BoxPrior:
             known = arrays["coordinates"] if "coordinates" in arrays else np.zeros(())
         if known.ndim != 3 or known.shape[1:] != (self.count, 3) or not len(known):
             raise ValueError(f"'{path}' needs an array 'coordinates' of shape (scenes, {self.count}, 3).")
-        return torch.from_numpy(known).float()
+        return torch.from_numpy(known)
 
     def at(self, scale: Tensor, place: Tensor, turn: Tensor) -> Boxes:
         """Boxes at chosen shares of the ranges: 0 for the least, 1 for the greatest, straight on beyond.
@@ -198,9 +201,9 @@ class Counts:
 # Cameras
 
 
-def single(camera: Camera) -> Camera:
-    """In single precision."""
-    return Camera(camera.pose.float(), camera.intrinsics.float())
+def rounded(camera: Camera, dtype: torch.dtype) -> Camera:
+    """In this precision."""
+    return Camera(camera.pose.to(dtype), camera.intrinsics.to(dtype))
 
 
 @dataclass(frozen=True)
@@ -236,7 +239,8 @@ class ScenePoses:
             return self.at(*(torch.full((n,), 0.5) for _ in range(3)))
         level = min(max(0.5, min(self.polar)), max(self.polar))  # where cameras are farthest from the vertical axis
         widest = 2 * math.sqrt(level * (1 - level)) * self.radius[1]
-        return single(self.zoomed(self.draw(n, draws), self.radius[1], widest))
+        origins = self.draw(n, draws)
+        return rounded(self.zoomed(origins, self.radius[1], widest), origins.dtype)
 
     def together(self, n: int, draws: Draws) -> Camera:
         """n cameras drawn as the published training draws them, in double precision."""
@@ -246,11 +250,11 @@ class ScenePoses:
         return self.origins(*(draws.uniform(name, (n,)) for name in ("azimuth", "polar", "radius")))
 
     def origins(self, azimuth: Tensor, polar: Tensor, radius: Tensor) -> Tensor:
-        """Positions [B, 3] at shares [B] of the ranges, 0 for the first value and 1 for the last."""
+        """Positions [B, 3] at shares [B] of the ranges: 0 for the first value, 1 for the last; as precise as these."""
         theta = 2 * math.pi * between(*self.azimuth, azimuth.double())
         phi = (1 - 2 * between(*self.polar, polar.double()).clamp(1e-5, 1 - 1e-5)).arccos()
         unit = torch.stack([phi.sin() * theta.sin(), phi.cos(), phi.sin() * theta.cos()], dim=-1)
-        return between(*self.radius, radius.float())[:, None] * unit.float()
+        return between(*self.radius, radius)[:, None] * unit.to(radius.dtype)
 
     def zoomed(self, origins: Tensor, farthest: float | None = None, widest: float | None = None) -> Camera:
         """Cameras that see less of the scene the nearer they are to the origin and to the vertical axis.
@@ -283,7 +287,8 @@ class ScenePoses:
 
     def at(self, azimuth: Tensor, polar: Tensor, radius: Tensor) -> Camera:
         """Cameras at chosen shares [B] of the ranges."""
-        return single(self.camera(self.origins(azimuth, polar, radius), 1.0, 1.0))
+        origins = self.origins(azimuth, polar, radius)
+        return rounded(self.camera(origins, 1.0, 1.0), origins.dtype)
 
     def turntable(self, n: int) -> Camera:
         """From the first azimuth to the last one."""

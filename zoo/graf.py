@@ -92,16 +92,19 @@ class OnSphere:
             middle = (sum(ends) / 2 for ends in (self.azimuth_deg, self.polar_deg, self.radius))
             azimuth, polar, radius = (torch.full((n, 1), x, dtype=torch.float64) for x in middle)
             return self.camera(azimuth.deg2rad(), polar.deg2rad(), radius)
-        azimuth = between(*map(math.radians, self.azimuth_deg), draws.uniform("azimuth", (n, 1)))
+        share = draws.uniform("azimuth", (n, 1))
+        azimuth = between(*map(math.radians, self.azimuth_deg), share)
         cosine = between(*(math.cos(math.radians(x)) for x in self.polar_deg), draws.uniform("polar", (n, 1)))
         low, high = self.radius
         radius = between(low, high, draws.uniform("radius", (n, 1))) if low < high else low
-        return self.camera(azimuth, cosine.arccos(), radius)
+        return self.camera(azimuth, cosine.arccos(), radius, share.dtype)
 
-    def camera(self, azimuth: Tensor, polar: Tensor, radius: float | Tensor) -> Camera:
-        """Cameras in these directions [rad] and distances, all [B, 1]."""
+    def camera(
+        self, azimuth: Tensor, polar: Tensor, radius: float | Tensor, dtype: torch.dtype | None = None
+    ) -> Camera:
+        """Cameras in these directions [rad] and distances, all [B, 1]; in this precision, or the default one."""
         camera = orbit_cameras(-azimuth.double(), polar.double(), radius, math.radians(self.fov_deg))
-        return Camera(*(x.float() for x in camera))
+        return Camera(*(x.to(dtype or torch.get_default_dtype()) for x in camera))
 
     def turntable(self, n: int) -> Camera:
         """Along all azimuths, without the end of a full circle, at the middle polar angle and the largest radius."""
@@ -125,9 +128,9 @@ def z_up(vectors: Tensor) -> Tensor:
     return torch.stack([x, -z, y], dim=-1)
 
 
-def all_pixels(resolution: int, device: torch.device | str = "cpu") -> Tensor:
-    """Column and row of every pixel, [R, 2], row by row."""
-    line = torch.arange(resolution, device=device, dtype=torch.float32)
+def all_pixels(resolution: int, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Tensor:
+    """Column and row of every pixel, [R, 2], row by row; in this precision, or the default one."""
+    line = torch.arange(resolution, device=device, dtype=dtype or torch.get_default_dtype())
     rows, columns = torch.meshgrid(line, line, indexing="ij")
     return torch.stack([columns, rows], dim=-1).reshape(-1, 2)
 
@@ -230,17 +233,18 @@ class Patches:
 
         -1 and 1 are the centres of the outermost pixels.
         """
-        scale = between(self.least_scale(iterations), self.max_scale, draws.uniform("patch_scale", (n, 1)))
+        share = draws.uniform("patch_scale", (n, 1))
+        scale = between(self.least_scale(iterations), self.max_scale, share)
         shift = (1 - scale) * between(-1, 1, draws.uniform("patch_shift", (n, 2)))
-        line = torch.linspace(-1, 1, self.size, device=scale.device)
+        line = torch.linspace(-1, 1, self.size, device=share.device, dtype=share.dtype)
         rows, columns = torch.meshgrid(line, line, indexing="ij")
         grid = torch.stack([columns, rows], dim=-1)
-        return grid * scale[:, None, None].float() + shift[:, None, None].float()
+        return grid * scale[:, None, None].to(share.dtype) + shift[:, None, None].to(share.dtype)
 
 
 def cut(images: Tensor, places: Tensor) -> Tensor:
     """Patches [B, C, K, K] of images [B, C, H, H] at these places [B, K, K, 2]."""
-    return grid_sample(images, places, align_corners=True)
+    return grid_sample(images, places.to(images.dtype), align_corners=True)
 
 
 # Generator
@@ -396,8 +400,10 @@ class Generator(BaseGenerator):
         return latent if truncation == 1 else Latent(*(truncation * code for code in latent))
 
     def rays(self, camera: Camera, resolution: int) -> Rays:
-        """Rays [B, R, 3] of all pixels, row by row, through the pixels' top left corners."""
-        return self.lens(camera, all_pixels(resolution, self.device), resolution)
+        """Rays [B, R, 3] of all pixels, row by row, through their top left corners, in the networks' precision."""
+        dtype = self.bounds.dtype
+        camera = camera._replace(pose=camera.pose.to(dtype))
+        return self.lens(camera, all_pixels(resolution, self.device, dtype), resolution)
 
     def patch_rays(self, camera: Camera, places: Tensor, resolution: int) -> Rays:
         """Rays [B, K K, 3] at places [B, K, K, 2] of images of this resolution, cut out just as real patches are."""

@@ -140,10 +140,11 @@ def official(parts: dict[str, Part]) -> dict[str, Any]:
 
 def discriminator_config(state: dict[str, Tensor]) -> dict[str, Any]:
     """Our config of a published discriminator: each layer halves the image, down to 4 pixels."""
-    layers, score = numbered(state, r"blocks\.\d+\.weight"), state.get("conv_out.weight")
-    if score is None or score.dim() != 4 or not 1 <= len(layers) <= 12:
+    layers = numbered(state, r"blocks\.\d+\.weight")
+    first, score = (state.get(name, torch.empty(0)) for name in ("blocks.0.weight", "conv_out.weight"))
+    if {first.dim(), score.dim()} != {4} or len(layers) > 12:
         raise ValueError("The file's discriminator is not of the kind that every published GIRAFFE has.")
-    sizes = {"resolution": 4 * 2 ** len(layers), "channels": score.shape[1]}
+    sizes = {"resolution": 4 * 2 ** len(layers), "channels": score.shape[1], "image_channels": first.shape[1]}
     return {"class_path": "zoo.giraffe.Discriminator", "init_args": sizes}
 
 
