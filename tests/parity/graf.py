@@ -166,7 +166,7 @@ def published_draws(case: Case, block: str, config: dict, patches: Patches | Non
             ("radius", "radius_np", (low, high)),
         ):
             if theirs in found:
-                pairs.append((ours, share(torch.stack(found.pop(theirs)), *ends)))
+                pairs.append((ours, share(torch.stack(found.pop(theirs)), *ends).to(case.dtype)))
     if "scale" in found:
         scale = torch.cat(found.pop("scale")).double()
         least = patches.least_scale(config["iteration"])
@@ -174,13 +174,13 @@ def published_draws(case: Case, block: str, config: dict, patches: Patches | Non
             low, high = re.search(r"uniform_\(([^,]+),([^)]+)\)", case.info["inputs"][name]["meaning"]).groups()
             assert math.isclose(float(low), least, rel_tol=1e-5), f"{name}: from {low}, not {least}"
             assert math.isclose(float(high), patches.max_scale, rel_tol=1e-5), f"{name}: to {high}"
-        pairs.append(("patch_scale", share(scale, least, patches.max_scale)))
+        pairs.append(("patch_scale", share(scale, least, patches.max_scale).to(case.dtype)))
         shifts = []
         for axis in ("h", "w"):
             offset = torch.cat(found.pop(f"{axis}_offset")).double()
             sign = 2 * torch.cat(found.pop(f"{axis}_sign_randint")) - 1
             shifts.append((1 + sign * offset / (1 - scale).clamp(min=1e-300)) / 2)
-        pairs.append(("patch_shift", torch.stack(shifts, dim=-1)))
+        pairs.append(("patch_shift", torch.stack(shifts, dim=-1).to(case.dtype)))
     renamed = {
         "t_rand_U": "jitter",
         "noise_N": "final_density_noise",
@@ -192,7 +192,7 @@ def published_draws(case: Case, block: str, config: dict, patches: Patches | Non
         if theirs in found:
             pairs.append((ours, torch.cat(found.pop(theirs))))  # one draw for all chunks
     masks = found.pop("hflip_mask", []) + found.pop("mask_randint", [])
-    pairs += [("mirror", mask.float()) for mask in masks]  # 1 keeps
+    pairs += [("mirror", mask.to(case.dtype)) for mask in masks]  # 1 keeps
     assert not found, f"{block}: draws of unknown meaning: {', '.join(found)}"
     return pairs
 
@@ -216,8 +216,9 @@ def render(case: Case) -> None:
     latent = generator.map(codes(config, case.inputs["z"]))
     compare_block(case, "full", generator, latent, our_camera(case.inputs["poses"], data["fov"]), None)
     case.compare("full.image", to_map(case_rgb(case, generator, latent, None).features) * 2 - 1)
-    chunked = case_rgb(case, generator, latent, 37)
-    case.compare("full.rgb_chunk37", flat(chunked.features) * 2 - 1)
+    for name in [n for n in case.outputs if n.startswith("full.rgb_chunk")]:
+        chunked = case_rgb(case, generator, latent, int(name.removeprefix("full.rgb_chunk")))
+        case.compare(name, flat(chunked.features) * 2 - 1)
 
     patches = build_patches(config)
     recorded = published_draws(case, "patch", config, patches)
@@ -428,9 +429,8 @@ def small_gan(**kwargs) -> GRAF:
 
 
 def double_camera(azimuth: Tensor, polar: Tensor, radius: float, fov: float) -> Camera:
-    """``OnSphere.camera`` without its rounding to single precision."""
-    with patch.object(Tensor, "float", Tensor.double):
-        return OnSphere(fov_deg=fov).camera(azimuth.reshape(-1, 1), polar.reshape(-1, 1), radius)
+    """As drawn by the published scripts, which do not round to single precision."""
+    return OnSphere(fov_deg=fov).camera(azimuth.reshape(-1, 1), polar.reshape(-1, 1), radius, torch.float64)
 
 
 def trajectory(meaning: str, fov: float) -> Tensor:
@@ -680,7 +680,7 @@ def inference(case: Case) -> None:
     case.compare("render_poses", found)
 
     camera = our_camera(found[20:21].expand(len(latent.shape), -1, -1), fov)
-    rays = Rays(*(x.float() for x in generator.rays(camera, data["imsize"])[:2]))
+    rays = generator.rays(camera, data["imsize"])
     result = generator.volume(generator.field, rays, latent)
     image = to_map(result.features) * 2 - 1
     case.compare("grid.rgb", image)
@@ -692,21 +692,20 @@ def inference(case: Case) -> None:
     case.compare("fid_quantised", quantised)
 
 
-COLOURS = torch.tensor(
-    [[0, 0, 0], [0, 0, 1], [1, 0, 0], [1, 0, 1], [0, 1, 0], [0, 1, 1], [1, 1, 0], [1, 1, 1]], dtype=torch.float32
-)
-NODES = torch.tensor([0, 0.114, 0.299, 0.413, 0.587, 0.701, 0.886, 1])
+COLOURS = [[0, 0, 0], [0, 0, 1], [1, 0, 0], [1, 0, 1], [0, 1, 0], [0, 1, 1], [1, 1, 0], [1, 1, 1]]
+NODES = [0, 0.114, 0.299, 0.413, 0.587, 0.701, 0.886, 1]
 
 
 def coloured(disparities: Tensor, near: float, far: float) -> Tensor:
     """The published picture of a depth [B, 3, H, W], from twice the disparity less one [B, 1, H, W]."""
     depth = (1 / (disparities / 2 + 0.5) - near) / (far - near)
     depth = (depth / depth.flatten(1).max(1).values[:, None, None, None]).clamp(0, 1)[:, 0]
-    index = torch.searchsorted(NODES, depth.contiguous(), right=True).clamp(1, len(NODES) - 1) - 1
-    place = (depth - NODES[index]) / (NODES[index + 1] - NODES[index])
-    colour = COLOURS[index] + place[..., None] * (COLOURS[index + 1] - COLOURS[index])
+    nodes, colours = depth.new_tensor(NODES), depth.new_tensor(COLOURS)
+    index = torch.searchsorted(nodes, depth.contiguous(), right=True).clamp(1, len(nodes) - 1) - 1
+    place = (depth - nodes[index]) / (nodes[index + 1] - nodes[index])
+    colour = colours[index] + place[..., None] * (colours[index + 1] - colours[index])
     levels = (colour * 255).to(torch.uint8)
-    return levels.float().permute(0, 3, 1, 2) / 255 * 2 - 1
+    return levels.to(depth.dtype).permute(0, 3, 1, 2) / 255 * 2 - 1
 
 
 @torch.no_grad()
@@ -747,16 +746,17 @@ def checkpoint(case: Case) -> None:
     for weights, prefix in (("raw", "generator."), ("ema", "generator_test.")):
         converted = graf.convert(place, contents, experiment, weights)
         assert converted.network.field.appearance_dim == z["dim_appearance"] and not converted.unused
-        back, expected = to_published(converted.network.state_dict(), GENERATOR), case.weights(prefix)
+        back, expected = to_published(converted.network.state_dict(), GENERATOR), case.published(prefix)
         back = {name.removeprefix("generator."): tensor for name, tensor in back.items()}
         assert same_tensors(back, expected)
+        converted.network.load_state_dict({n: case.cast(t) for n, t in converted.network.state_dict().items()})
         camera = our_camera(case.inputs["poses"], data["fov"])
         latent = converted.network.map(codes(config, case.inputs["z"]))
         case.compare(f"image_{weights}", converted.network.render(latent, camera).image)
     assert converted.card["iterations"] == contents.value["it"]
 
     size = math.isqrt(config["ray_sampler"]["N_samples"])
-    judge, expected = Discriminator(size, config["discriminator"]["ndf"]), case.weights("discriminator.")
+    judge, expected = Discriminator(size, config["discriminator"]["ndf"]), case.published("discriminator.")
     table = DISCRIMINATOR[size]
     judge.load_state_dict(from_published(contents.value["discriminator"], list(judge.state_dict()), table))
     back = to_published(judge.state_dict(), table)
@@ -775,3 +775,5 @@ KINDS = {
 
 # Outputs that our formulation does not have, by case, with the reason.
 ABSENT: dict[str, dict[str, str]] = {}
+# Outputs with tolerances of more than ten times what is usual, by case and pattern of names, with the reason.
+LOOSE: dict[str, dict[str, str]] = {}
