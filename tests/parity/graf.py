@@ -262,14 +262,14 @@ def compare_block(
     ]
     results: list[Integrated] = []
     forward = Volume.forward
-    watched_depths = Watched(volume.depths) if two else None
-    if two:
-        volume.depths = watched_depths
 
     def recording(self, *args, **kwargs) -> Integrated:
         results.append(forward(self, *args, **kwargs))
         return results[-1]
 
+    own = volume.depths if two else None
+    if two and f"{block}.fine_samples" in case.outputs:
+        volume.depths = partial(recorded_depths, case, block, own)
     with patch.object(Volume, "forward", recording):
         volume(field, rays, latent, draws, config["raw_noise_std_used"])
     for hook in hooks:
@@ -286,18 +286,14 @@ def compare_block(
     }
     raws = [flat(torch.cat([c[..., :3], r.raw], dim=-1)) for c, r in zip(colours, results, strict=True)]
     if two:
-        coarse = results[0]
-        (_, further) = watched_depths.calls[0]
-        volume.depths = watched_depths.function
+        volume.depths, coarse = own, results[0]
         ours |= {
             "coarse_z": flat(coarse.t),
             "coarse_raw": raws[0],
             "coarse_weights": flat(coarse.weights),
-            "fine_samples": flat(further),
             "extra.rgb0": flat(coarse.features),
             "extra.disp0": flat(disparity(coarse))[:, 0],
             "extra.acc0": flat(coarse.opacity)[:, 0],
-            "extra.z_std": flat(further).std(-1, unbiased=False),
         }
     result = results[-1]
     ours |= {
@@ -312,7 +308,32 @@ def compare_block(
     }
     for name, value in ours.items():
         if f"{block}.{name}" in case.outputs:
-            case.compare(f"{block}.{name}", value)
+            note(case, f"{block}.{name}", value)
+
+
+def recorded_depths(case: Case, block: str, own: Importance, t: Tensor, weights: Tensor, draws) -> Tensor:
+    """Recorded depths of the second network; ours, which are compared, follow from recorded weights of the first.
+
+    In cells that are nearly empty the rounding of weights moves depths a thousand times as far.
+    """
+    name = f"{block}.fine_samples"
+    ours = own(t, case.cast(case.outputs[f"{block}.coarse_weights"]).view_as(weights), draws)
+    case.compare(name, flat(ours))
+    if f"{block}.extra.z_std" in case.outputs:
+        case.compare(f"{block}.extra.z_std", flat(ours).std(-1, unbiased=False))
+    return case.cast(case.outputs[name]).view_as(ours)
+
+
+def note(case: Case, name: str, ours: Tensor) -> None:
+    """Raw densities have no scale, depths that of the scene, and disparities of nearly empty rays go to 1e10."""
+    if name.endswith("raw"):
+        case.relative(name, ours)
+    elif "depth_map" in name:
+        case.relative(name, ours, 1e-4)
+    elif "disp" in name:
+        case.compare(name, ours, scale=case.outputs[name].abs().clamp(min=1))
+    else:
+        case.compare(name, ours)
 
 
 def first_radius(config: dict) -> float | None:
@@ -346,7 +367,7 @@ def query(case: Case, field: RadianceField) -> None:
     parts = [x if x.dim() == 3 else x[:, None].expand(-1, points.shape[1], -1) for x in parts]
     case.compare("query.network_input", flat(torch.cat(parts, dim=-1)))
     case.compare("query.pts_linears", torch.stack([flat(x) for x in before[: len(field.layers)]]))
-    case.compare("query.raw", torch.cat([colours[0][..., :3], raw], dim=-1)[:, 0])
+    case.relative("query.raw", torch.cat([colours[0][..., :3], raw], dim=-1)[:, 0])
 
 
 def unswap(vectors: Tensor) -> Tensor:
@@ -455,7 +476,7 @@ def composite(case: Case, block: str, background, noise: float) -> None:
     draws = Replay([("final_density_noise", case.draws(block)[0])])
     result = volume(lambda *_: (raw[..., 3:], raw[..., :3].sigmoid()), rays, None, draws, noise)
     case.compare(f"{block}.rgb", flat(result.features))
-    case.compare(f"{block}.disp", flat(disparity(result))[:, 0])
+    note(case, f"{block}.disp", flat(disparity(result))[:, 0])
     case.compare(f"{block}.acc", flat(result.opacity)[:, 0])
     case.compare(f"{block}.weights", flat(result.weights))
     case.compare(f"{block}.depth", flat(result.depth)[:, 0])
@@ -542,8 +563,8 @@ def losses(case: Case) -> None:
     (_, real_scores), (_, fake_scores) = judge.calls
     case.compare("d.real_scores", real_scores.detach()[..., None, None])
     case.compare("d.fake_scores", fake_scores.detach()[..., None, None])
-    case.compare("d.loss", (terms["real"] + terms["fake"]).detach())
-    case.compare("d.reg", terms["r1"].detach())
+    case.relative("d.loss", (terms["real"] + terms["fake"]).detach(), 1e-4)
+    case.relative("d.reg", terms["r1"].detach(), 1e-4)
     compare_gradients(case, "d", gan.discriminator, DISCRIMINATOR[gan.patches.size])
 
     judge.calls.clear()
@@ -554,7 +575,7 @@ def losses(case: Case) -> None:
     sum(terms.values()).backward()
     assert draws.used_up()
     case.compare("g.fake_scores", judge.calls[0][1].detach()[..., None, None])
-    case.compare("g.loss", terms["fake"].detach())
+    case.relative("g.loss", terms["fake"].detach(), 1e-4)
     compare_gradients(case, "g", gan.generator, GENERATOR)
 
 
@@ -565,10 +586,10 @@ def compare_gradients(case: Case, player: str, network: nn.Module, table: list) 
         for name, p in network.named_parameters()
     }
     order = case.config[f"{player}_param_order"]
-    case.compare(f"{player}.grad_norms", torch.stack([gradients[name].norm() for name in order]))
+    case.each_relative(f"{player}.grad_norms", torch.stack([gradients[name].norm() for name in order]))
     for name in case.outputs:
         if name.startswith(f"{player}.grad."):
-            case.compare(name, gradients[name.removeprefix(f"{player}.grad.")])
+            case.relative(name, gradients[name.removeprefix(f"{player}.grad.")])
 
 
 class Replayed(GRAF):
@@ -636,17 +657,17 @@ def step(case: Case) -> None:
 
     case.compare("real_patches", cuts.calls[0][1].flatten(2).mT.reshape(-1, 3))
     d, g = gan.terms["loss_d"], gan.terms["loss_g"]
-    case.compare("losses", torch.stack([d["real"] + d["fake"], d["r1"], g["fake"]]))
+    case.each_relative("losses", torch.stack([d["real"] + d["fake"], d["r1"], g["fake"]]), 1e-4)
     state = {f"d.after.{published_name(n, table)}": t for n, t in gan.discriminator.state_dict().items()}
     for player, parameters in networks.items():
         if f"{player}.change_norms" in case.outputs:
             names = config[f"{player}_param_order"]
             changes = [(parameters[n].detach() - before[player][n]).norm() for n in names]
-            case.compare(f"{player}.change_norms", torch.stack(changes))
+            case.each_relative(f"{player}.change_norms", torch.stack(changes), 1e-2)
         state |= {f"{player}.after.{n}": p.detach() for n, p in parameters.items()}
     for name in case.outputs:
         if name in state:
-            case.compare(name, state[name])
+            case.relative(name, state[name])
 
 
 def split_networks(name: str, parameters: dict[str, nn.Parameter]) -> dict[str, dict[str, nn.Parameter]]:
@@ -776,4 +797,13 @@ KINDS = {
 # Outputs that our formulation does not have, by case, with the reason.
 ABSENT: dict[str, dict[str, str]] = {}
 # Outputs with tolerances of more than ten times what is usual, by case and pattern of names, with the reason.
-LOOSE: dict[str, dict[str, str]] = {}
+ENCODING = "places of samples are rounded to float32, and the encoding's highest frequency is 2^9 per world unit"
+KINKS = f"{ENCODING}; units of the discriminator that are that near zero have one slope or another"
+LOOSE: dict[str, dict[str, str]] = {
+    "render": {r"(full|patch)\.(weights|coarse_weights|depth_map|rgb.*|image|acc|extra\..*)": ENCODING},
+    "inference": {r"grid\.(rgb|acc)": ENCODING, r"(grid\.)?depth_colour": "colours of 256 levels, cut off"},
+    "checkpoint": {r"image_.*": ENCODING},
+    "losses": {r"g\.loss|[dg]\.fake_scores": ENCODING, r"[dg]\.grad.*": KINKS},
+    "step": {r"losses": ENCODING},
+}
+SHAKES = 16  # one in four meets a kink of the discriminator
