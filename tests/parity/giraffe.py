@@ -1,6 +1,7 @@
 """How the published GIRAFFE's arguments, names and draws translate into ours."""
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
@@ -164,11 +165,13 @@ def load_generator(case: Case, prefix: str = "generator.", config: dict | None =
 NEVER_READ = ("upsample_rgb.1.f", "fc_z_skips", "fc_p_skips")
 
 
+def build_discriminator(of: dict) -> Discriminator:
+    return Discriminator(of.get("img_size", 64), of.get("n_feat", 512), image_channels=of.get("in_dim", 3))
+
+
 def load_discriminator(case: Case) -> Discriminator:
-    of = case.config["discriminator_kwargs"]
-    return load(
-        Discriminator(of.get("img_size", 64), of.get("n_feat", 512)), case.weights("discriminator."), DISCRIMINATOR
-    )
+    judge = build_discriminator(case.config["discriminator_kwargs"])
+    return load(judge, case.weights("discriminator."), DISCRIMINATOR)
 
 
 def latent_of(inputs: dict[str, Tensor]) -> Latent:
@@ -232,31 +235,39 @@ def block(case: Case, name: str) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def render(case: Case) -> None:
-    generator, averaged = load_generator(case), load_generator(case, "generator_test.")
-    latent = latent_of(case.inputs)
+    generator, latent = load_generator(case), latent_of(case.inputs)
     camera, farthest = camera_of(case.inputs["camera_mat"], case.inputs["world_mat"])
-    known = {"val", "train", "max", "no_background", "only_background", "alpha_map", "ema", "bigger", "exist"}
-    assert {*case.blocks()} <= known | {"discriminator"}, case.blocks()
-    no_background, only_background = latent.present.clone(), latent.present.clone()
-    no_background[:, -1], only_background[:, :-1] = False, False
+    compose = generator.scene.compose
 
-    image = march(case, "val", generator, latent, camera, farthest)
-    march(case, "train", generator, latent, camera, farthest, block(case, "train"))
-    generator.scene.compose = densest
-    march(case, "max", generator, latent, camera, farthest)
-    generator.scene.compose = weighted
-    march(case, "no_background", generator, latent._replace(present=no_background), camera, farthest)
-    march(case, "only_background", generator, latent._replace(present=only_background), camera, farthest)
-    case.compare("alpha_map", object_masks(generator, latent, camera, farthest=farthest))
-    march(case, "ema", averaged, latent, camera, farthest)
-    bigger = case.config["extra_resolution_vol"] * 2**generator.renderer.stages
-    march(case, "bigger", generator, latent, camera, farthest, resolution=bigger)
+    def there(objects: Tensor | bool, background: bool) -> Latent:
+        shown = latent.present.clone()
+        shown[:, :-1], shown[:, -1] = objects, background
+        return latent._replace(present=shown)
+
+    scenes = dict.fromkeys(("val", "train", "max", "ema", "bigger"), latent)
+    scenes |= {"no_background": there(True, False), "only_background": there(False, True)}
     if "exist" in case.blocks():
-        there = present(block(case, "exist"), latent.scale.shape[1])
-        case.compare("exist.mask", there)
-        behind = latent.present[:, -1:]
-        march(case, "exist", generator, latent._replace(present=torch.cat([there, behind], 1)), camera, farthest)
-    case.compare("discriminator.score", load_discriminator(case)(image))
+        objects = present(block(case, "exist"), latent.scale.shape[1])
+        case.compare("exist.mask", objects)
+        scenes["exist"] = there(objects, True)
+    for name in case.blocks():
+        if name == "alpha_map":
+            case.compare(name, object_masks(generator, latent, camera, farthest=farthest))
+        elif name == "discriminator":
+            image = generator.render(latent, camera, farthest=farthest).image
+            case.compare("discriminator.score", load_discriminator(case)(image))
+        else:
+            generator.scene.compose = densest if name == "max" else compose
+            march(
+                case,
+                name,
+                load_generator(case, "generator_test.") if name == "ema" else generator,
+                scenes[name],
+                camera,
+                farthest,
+                block(case, name) if name == "train" else None,
+                case.config["extra_resolution_vol"] * 2**generator.renderer.stages if name == "bigger" else None,
+            )
 
 
 def present(recorded: dict[str, Tensor], boxes: int) -> Tensor:
@@ -279,8 +290,8 @@ def march(
     farthest: Tensor | None,
     recorded: dict[str, Tensor] | None = None,
     resolution: int | None = None,
-) -> Tensor:
-    """Render one block of a case, comparing what there is on the way; returns the image."""
+) -> None:
+    """Render one block of a case, comparing what there is on the way."""
     side = (resolution or generator.resolution) // 2**generator.renderer.stages
     draws = None if recorded is None else Replay(rendering_draws(recorded))
     rays = generator.rays(camera, side, farthest)
@@ -327,8 +338,8 @@ def march(
         hook.remove()
     for key, value in (ours | seen | {"image": (image + 1) / 2}).items():
         if f"{name}.{key}" in case.outputs:
-            case.compare(f"{name}.{key}", value)
-    return image
+            compare = case.relative if key.startswith("sigma") else case.compare
+            compare(f"{name}.{key}", value)
 
 
 @torch.no_grad()
@@ -341,21 +352,21 @@ def modules(case: Case) -> None:
         encoders = build_encodings(of)
         if of.get("positional_encoding") == "gauss":
             for key, encoder in zip(("gauss_B_pos", "gauss_B_view"), encoders, strict=True):
-                assert torch.equal(case.inputs[key][0], encoder.directions)
+                torch.testing.assert_close(case.inputs[key][0], encoder.directions, rtol=2**-23, atol=0)
         case.compare(f"{name}.posenc", encoders[0](points[:, :8]))
         case.compare(f"{name}.posenc_view", encoders[1](nn.functional.normalize(directions[:, :8], dim=-1)))
         for suffix, seen in (("", directions), ("_no_dirs", None)):
             if f"{name}.feat{suffix}" in case.outputs:
                 raw, hidden = field(points, seen, terms)
                 case.compare(f"{name}.feat{suffix}", field.finish(hidden, torch.ones_like(hidden[..., :1])))
-        case.compare(f"{name}.sigma", raw)
+        case.relative(f"{name}.sigma", raw)
     for variant, of in case.config["renderers"].items():
         renderer = load(build_renderer(of), case.weights(f"renderer_{variant}."), RENDERER, NEVER_READ)
         case.compare(f"renderer_{variant}.image", renderer(case.inputs["feat_map"])[0])
     case.compare("blur", SmoothUp().blur(case.inputs["blur_in"]))
     case.compare("rgb_upsample", SmoothUp()(case.inputs["blur_in"]))
-    codes = [between_codes(shape[:1], appearance[:1], torch.tensor([share])) for share in (0.25, 0.5, 0.9)]
-    case.compare("interpolate_sphere", torch.stack(codes))
+    shares = numbers_after(case, "interpolate_sphere", " at ")
+    case.compare("interpolate_sphere", torch.stack([between_codes(shape[:1], appearance[:1], x) for x in shares]))
     into, out = case.inputs["res_in"].shape[1], case.outputs["resblock"].shape[1]
     case.compare("resblock", load(Block(into, out), case.weights("resblock."), BLOCK)(case.inputs["res_in"]))
     for name, compose in (("composite", weighted), ("composite_max", densest)):
@@ -365,6 +376,12 @@ def modules(case: Case) -> None:
     for name, intervals in (("weights", open_ended), ("weights_last0", closed)):
         lengths = intervals(case.inputs["vol_depth"], case.inputs["vol_ray"])
         case.compare(f"volume.{name}", transmission_weights(case.inputs["vol_sigma"].relu(), lengths))
+
+
+def numbers_after(case: Case, name: str, text: str) -> Tensor:
+    """The numbers that an output's meaning lists behind this text."""
+    meaning = case.info["outputs"][name]["meaning"]
+    return torch.tensor([float(x) for x in re.findall(r"[\d.]+", meaning.split(text)[1])])
 
 
 def unread_view(of: dict) -> tuple[str, ...]:
@@ -389,10 +406,11 @@ def sampling(case: Case) -> None:
     for name, config in case.config["configs"].items():
         boxes, poses = build_boxes(config["bb"]), build_poses(config["gen"])
         cameras(case, name, poses)
-        at = [poses.at(torch.full((1,), 0.5), torch.tensor([v]), torch.full((1,), 0.5)) for v in (0, 0.5, 1, 0.1, 0.9)]
-        case.compare(f"{name}.get_camera", torch.cat([world_mat(camera, poses) for camera in at]))
-        inverse = torch.eye(4)[None].repeat(1, 1, 1)
-        inverse[:, 0, 0] = inverse[:, 1, 1] = 1 / (2 * at[0].intrinsics[:, 0, 0])
+        polar = numbers_after(case, f"{name}.get_camera", "val_v = ")
+        chosen = poses.at(torch.full_like(polar, 0.5), polar, torch.full_like(polar, 0.5))
+        case.compare(f"{name}.get_camera", world_mat(chosen, poses))
+        inverse = torch.eye(4)[None]
+        inverse[:, 0, 0] = inverse[:, 1, 1] = 1 / (2 * chosen.intrinsics[0, 0, 0])
         case.compare(f"{name}.camera_mat", inverse)
         drawn = boxes(case.config["batch"], Replay(box_draws(inputs, boxes.count)))
         chosen = boxes.at(*(inputs[key][None, : boxes.count] for key in ("val_s", "val_t", "val_r")))
@@ -427,7 +445,8 @@ def sampling(case: Case) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "coordinates.npz"
         np.savez(path, coordinates=inputs["prior_raw"].numpy())
-        of = case.config["configs"]["clevr2_256"]["bb"]
+        count = inputs["prior_raw"].shape[1]
+        of = next(of["bb"] for of in case.config["configs"].values() if of["bb"].get("n_boxes", 1) == count)
         boxes = build_boxes({**of, "prior_npz_file": path})
         scene = (inputs["prior_idx"].double() + 0.5) / len(inputs["prior_raw"])
         draws = Replay([*box_draws(inputs, boxes.count), ("box_scene", scene)])
@@ -453,7 +472,7 @@ def cameras(case: Case, name: str, poses: ScenePoses) -> None:
         case.compare(f"{name}.world_mat_one_at_a_time", torch.cat([drawn(slice(i, i + 1)) for i in batch]))
     if f"{name}.world_mat_inverted" in case.outputs:
         few = len(case.outputs[f"{name}.world_mat_inverted"])
-        case.compare(f"{name}.world_mat_inverted", torch.linalg.inv(drawn(slice(None)).double())[:few].float())
+        case.compare(f"{name}.world_mat_inverted", torch.linalg.inv(drawn(slice(None)))[:few])
 
 
 def marching(case: Case) -> None:
@@ -485,7 +504,7 @@ def latents(case: Case) -> None:
     rest = [("box_scale", torch.zeros(batch, count)), ("box_place", torch.zeros(batch, count, 3))]
     rest += [("box_rotation", torch.zeros(batch, count)), ("background_rotation", torch.zeros(batch))]
     drawn = generator.latents(batch, Replay([*zip(names, lat, strict=True), *rest]))
-    for temperature in ("1.00", "0.65"):
+    for temperature in dict.fromkeys(re.findall(r"latent_tmp([\d.]+)\.", " ".join(case.outputs))):
         scaled = generator.map(drawn, truncation=float(temperature))
         for key, ours in zip(("shape_obj", "app_obj", "shape_bg", "app_bg"), scaled, strict=False):
             case.compare(f"latent_tmp{temperature}.{key}", ours)
@@ -507,8 +526,7 @@ IN_RANGE = ((0.0, 0.5), (0.2, 0.8), (0.0, 0.3))
 @torch.no_grad()
 def discriminator(case: Case) -> None:
     for variant, of in case.config["dc"].items():
-        judge = Discriminator(of.get("img_size", 64), of.get("n_feat", 512))
-        load(judge, case.weights(f"dc_{variant}."), DISCRIMINATOR)
+        judge = load(build_discriminator(of), case.weights(f"dc_{variant}."), DISCRIMINATOR)
         images = case.inputs[f"x_{judge.resolution}"] * 2 - 1
         seen: list[Tensor] = []
         hooks = [layer.register_forward_hook(lambda m, i, o, seen=seen: seen.append(o)) for layer in judge.layers]
@@ -543,25 +561,26 @@ def losses(case: Case) -> None:
         return generator.render(latent, camera, draws=draws, farthest=farthest).image
 
     fake = fakes()
-    case.compare("G.image", ((fake + 1) / 2).detach())
-    case.compare("G.d_fake", judge(fake).detach())
+    case.compare("G.image", (fake + 1) / 2)
+    case.compare("G.d_fake", judge(fake))
     loss = sum(gan.loss_g(fake).values())
-    case.compare("G.loss", loss.detach())
+    case.relative("G.loss", loss, 1e-4)
     compare_gradients(case, "G", generator, loss, GENERATOR)
     generator.scene.compose = densest
     loss = sum(gan.loss_g(fakes()).values())
-    case.compare("G_max.loss", loss.detach())
+    case.relative("G_max.loss", loss, 1e-4)
     compare_gradients(case, "G_max", generator, loss, GENERATOR)
 
     real = case.inputs["x_real"].requires_grad_()
     scores = judge(real * 2 - 1)
-    case.compare("D.d_real", scores.detach())
+    case.compare("D.d_real", scores)
     (gradient,) = torch.autograd.grad(scores.sum(), real)
-    case.compare("D.grad2_per_image", gradient.square().flatten(1).sum(1))
-    terms = gan.loss_d(real * 2 - 1, fake.detach())
+    case.each_relative("D.grad2_per_image", gradient.square().flatten(1).sum(1))
+    # As recorded: which side of zero a hidden unit is on decides its slope.
+    terms = gan.loss_d(real * 2 - 1, case.cast(case.outputs["G.image"]) * 2 - 1)
     for name, key in (("loss_real", "real"), ("reg", "r1"), ("loss_fake", "fake")):
-        case.compare(f"D.{name}", terms[key].detach())
-    case.compare("D.loss", sum(terms.values()).detach())
+        case.relative(f"D.{name}", terms[key], 1e-4)
+    case.relative("D.loss", sum(terms.values()), 1e-4)
     compare_gradients(case, "D.gan", judge, terms["real"] + terms["fake"], DISCRIMINATOR)
     compare_gradients(case, "D.reg", judge, terms["r1"], DISCRIMINATOR)
     compare_gradients(case, "D", judge, sum(terms.values()), DISCRIMINATOR)
@@ -570,15 +589,19 @@ def losses(case: Case) -> None:
 def compare_gradients(case: Case, name: str, network: nn.Module, loss: Tensor, table: list) -> None:
     """Norms of all gradients in the published order, and the full ones that were recorded."""
     player, _, part = name.partition(".")
-    parameters = dict(network.named_parameters())
+    parameters = by_published_name(network, table)
     gradients = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True)
-    published = {published_name(n, table): g for n, g in zip(parameters, gradients, strict=True)}
     prefix = f"{player}.{part}_" if part else f"{player}."
-    order = case.info[f"param_names_{player[0]}"]
-    case.compare(f"{prefix}grad_norms", torch.stack([published[n].double().norm() for n in order]))
-    for output in case.outputs:
-        if output.startswith(f"{prefix}grad."):
-            case.compare(output, published[output.removeprefix(f"{prefix}grad.")])
+    compare_all_gradients(
+        case, prefix, dict(zip(parameters, gradients, strict=True)), case.info[f"param_names_{player[0]}"]
+    )
+
+
+def compare_all_gradients(case: Case, prefix: str, gradients: dict[str, Tensor], order: list[str]) -> None:
+    case.each_relative(f"{prefix}grad_norms", torch.stack([gradients[n].norm() for n in order]))
+    for name in case.outputs:
+        if name.startswith(f"{prefix}grad."):
+            case.relative(name, gradients[name.removeprefix(f"{prefix}grad.")])
 
 
 class Replayed(GIRAFFE):
@@ -621,36 +644,26 @@ def parameters(gan: GIRAFFE, generator_table: list, discriminator_table: list) -
         yield name, by_published_name(network, table)
 
 
-# RMSprop moves a weight by about ten learning rates a step, whatever its gradient, and a hidden unit that rounding puts
-# on the other side of zero changes that by percents: in the reference case one unit of 8e-7, worth 1e-4 of a weight.
-# Losses, changes and moments, which say more, are held to their own noise.
-LOOSE = 0.02 * 10
-
-
-def compare_changes(case: Case, prefix: str, network: str, before: dict, now: dict) -> None:
+def compare_changes(case: Case, prefix: str, gan: GIRAFFE, before: dict, tables: tuple[list, list]) -> None:
     """How far each parameter has moved, and the values that were recorded."""
-    order = [n.removeprefix(f"{network}.") for n in case.info["param_names"][network]]
-    changes = [(now[n].detach().double() - before[n].double()).norm() for n in order]
-    case.compare(f"{prefix}{network}.change_norms", torch.stack(changes))
-    for name in case.outputs:
-        if name.startswith(f"{prefix}after.{network}.") and not seen_later(case, name):
-            case.compare(name, now[name.removeprefix(f"{prefix}after.{network}.")].detach(), least=loose(case, network))
+    for network, now in parameters(gan, *tables):
+        changes = [(now[n] - before[network][n]).norm() for n in order_of(case, network)]
+        case.each_relative(f"{prefix}{network}.change_norms", torch.stack(changes), 1e-2)
+        for name in case.outputs:
+            if name.startswith(f"{prefix}after.{network}."):
+                case.relative(name, now[name.removeprefix(f"{prefix}after.{network}.")])
 
 
-def loose(case: Case, network: str) -> float:
-    rate = case.config["learning_rate_d" if network == "discriminator" else "learning_rate"]
-    return LOOSE * rate * case.config.get("steps", 1)
+def order_of(case: Case, network: str) -> list[str]:
+    """Published names of a network's parameters, in order."""
+    return [n.removeprefix(f"{network}.") for n in case.info["param_names"][network]]
 
 
 def seen_later(case: Case, name: str) -> bool:
     """Whether the recording shows a parameter as it was after the last step: it kept no copies on the way."""
-    last = f"step{case.config.get('steps', 1) - 1}.after."
-    first, _, rest = name.partition(".after.")
-    return (
-        f"{first}.after." != last
-        and last + rest in case.outputs
-        and torch.equal(case.outputs[name], case.outputs[last + rest])
-    )
+    _, after, rest = name.partition(".after.")
+    last = f"step{case.config['steps'] - 1}{after}{rest}"
+    return name != last and last in case.outputs and torch.equal(case.outputs[name], case.outputs[last])
 
 
 def step(case: Case) -> None:
@@ -662,7 +675,7 @@ def step(case: Case) -> None:
         discriminator=load_discriminator(case),
         optimizer_g=rmsprop(of["learning_rate"]),
         optimizer_d=rmsprop(of["learning_rate_d"]),
-        averages={"average": Average(0.999, "keep")},
+        averages={"average": Average(case.info["ema_beta"], "keep")},
         fakes=len(case.inputs["step0.G.z_shape_obj"]),
     )
     gan.averages["average"].module = load_generator(case, "generator_test.").requires_grad_(False)
@@ -670,16 +683,16 @@ def step(case: Case) -> None:
     before = {name: {n: p.detach().clone() for n, p in ps.items()} for name, ps in parameters(gan, *tables)}
 
     def look(k: int, optimizers: list[torch.optim.Optimizer]) -> None:
-        case.compare(f"step{k}.loss_generator", gan.terms["loss_g"]["fake"])
-        case.compare(f"step{k}.loss_discriminator", gan.terms["loss_d"]["real"] + gan.terms["loss_d"]["fake"])
-        case.compare(f"step{k}.loss_regularizer", gan.terms["loss_d"]["r1"])
+        loss_d = gan.terms["loss_d"]
+        case.relative(f"step{k}.loss_generator", gan.terms["loss_g"]["fake"], 1e-4)
+        case.relative(f"step{k}.loss_discriminator", loss_d["real"] + loss_d["fake"], 1e-4)
+        case.relative(f"step{k}.loss_regularizer", loss_d["r1"], 1e-4)
+        compare_changes(case, f"step{k}.", gan, before, tables)
         for name, now in parameters(gan, *tables):
-            compare_changes(case, f"step{k}.", name, before[name], now)
             if name != "generator_test":
                 state = optimizers[name == "discriminator"].state
-                order = [n.removeprefix(f"{name}.") for n in case.info["param_names"][name]]
-                moments = [state[now[n]]["square_avg"].double().norm() for n in order]
-                case.compare(f"step{k}.{name}.square_avg_norms", torch.stack(moments))
+                moments = [state[now[n]]["square_avg"].norm() for n in order_of(case, name)]
+                case.each_relative(f"step{k}.{name}.square_avg_norms", torch.stack(moments))
 
     real = torch.stack([case.inputs[f"step{k}.x_real"] for k in range(steps)])
     train(gan, real.flatten(0, 1) * 2 - 1, real.shape[1], AfterEach(look))
@@ -687,7 +700,7 @@ def step(case: Case) -> None:
     final = dict(parameters(gan, *tables))
     for name in filter(partial(seen_later, case), case.outputs):
         network, parameter = name.partition(".after.")[2].split(".", 1)
-        case.compare(name, final[network][parameter].detach(), least=loose(case, network))
+        case.relative(name, final[network][parameter])
 
 
 CODES = {
@@ -734,8 +747,6 @@ def gan2d(case: Case) -> None:
     with torch.no_grad():
         latent = PlainLatent(case.inputs["z_eval"])
         image = gan.generator(latent, gan.generator.cameras(len(latent.z), None)).image
-        if (case.outputs["image_tanh"] - image).abs().max() > 0.01:  # which network the case drew with
-            image = gan.sampler(latent, gan.generator.cameras(len(latent.z), None)).image
         case.compare("image_tanh", image)
         case.compare("image_01", 0.5 * image + 0.5)
         case.compare("score", judge(image))
@@ -752,20 +763,14 @@ def gan2d(case: Case) -> None:
             "d_fake": terms["fake"],
         }
         for name, value in ours.items():
-            case.compare(f"step.{name}", value)
-        for name, now in parameters(gan, *tables):
-            compare_changes(case, "step.", name, before[name], now)
+            case.relative(f"step.{name}", value, 1e-4)
+        compare_changes(case, "step.", gan, before, tables)
         for player, prefix, network, table in (
             ("D", "loss_d", "discriminator", DISCRIMINATOR_2D),
             ("G", "loss_g", "generator", GENERATOR_2D),
         ):
-            published = {published_name(n, table): g for n, g in gan.gradients[prefix].items()}
-            order = [n.removeprefix(f"{network}.") for n in case.info["param_names"][network]]
-            norms = torch.stack([published[n].double().norm() for n in order])
-            case.compare(f"{player}.grad_norms", norms)
-            for name in case.outputs:
-                if name.startswith(f"{player}.grad."):
-                    case.compare(name, published[name.removeprefix(f"{player}.grad.")])
+            gradients = {published_name(n, table): g for n, g in gan.gradients[prefix].items()}
+            compare_all_gradients(case, f"{player}.", gradients, order_of(case, network))
 
     train(gan, case.inputs["x_real"], of["batch"], AfterEach(look))
 
@@ -797,7 +802,7 @@ def play(case: Case, name: str, generator: Generator, programme: dict) -> None:
     recorded = block(case, name)
     drawn = [recorded[f"z{i}"] for i in range(programme["n_randn"])]
     batch, count = drawn[0].shape[:2]
-    rotation = recorded.get("bg_u", torch.zeros((), dtype=torch.float64))
+    rotation = recorded.get("bg_u", torch.zeros(()))
     rest = [("box_scale", torch.zeros(batch, count)), ("box_place", torch.zeros(batch, count, 3))]
     rest += [("box_rotation", torch.zeros(batch, count)), ("background_rotation", rotation.expand(batch))]
     if generator.counts is not None:
@@ -893,15 +898,15 @@ def checkpoint(case: Case) -> None:
         for weights, prefix in giraffe.WEIGHTS.items():
             converted = giraffe.convert(place, contents, as_config(case.config), weights)
             back = to_published(converted.network.state_dict() | converted.unused, GENERATOR)
-            expected = case.weights(prefix)
-            assert same_tensors(back, expected)
+            assert same_tensors(back, case.published(prefix))
             assert converted.card["iterations"] == case.info["layout"]["it"]
+            converted.network.load_state_dict({n: case.cast(t) for n, t in converted.network.state_dict().items()})
             image = converted.network.render(latent, camera, farthest=farthest).image
             case.compare(f"{prefix}image", (image + 1) / 2)
         for optimizer in ("optimizer", "optimizer_d"):
             moments = contents.value[optimizer]["state"]
             norms = [moments[i]["square_avg"].double().norm() for i in sorted(moments)]
-            case.compare(f"{optimizer}.square_avg_norms", torch.stack(norms), 1e-6)
+            case.each_relative(f"{optimizer}.square_avg_norms", torch.stack(norms), 1e-5)
 
 
 KINDS = {
@@ -918,3 +923,5 @@ KINDS = {
 
 # Outputs that our formulation does not have, by case, with the reason.
 ABSENT: dict[str, dict[str, str]] = {}
+# Outputs with tolerances of more than ten times what is usual, by case and pattern of names, with the reason.
+LOOSE: dict[str, dict[str, str]] = {}
