@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,7 +36,9 @@ from zoo.giraffe_extras import EDITS, object_masks
 from zoo.giraffe_scenes import BoxPrior, Counts, ScenePoses, are_free, to_paper, to_zoo, turned
 from zoo.paths import CONFIGS
 from zoo.render import Camera, Volume
+from zoo.weights import giraffe
 from zoo.weights.bundle import build, save_bundle
+from zoo.weights.read import Contents, Place
 
 DEPTHS = StratifiedDepths(1.0, 4.5, 24)
 
@@ -397,6 +400,29 @@ def test_the_discriminator_sees_images_in_its_own_range() -> None:
     assert seen[0][0, :, 0, 0].tolist() == [0.0, 0.5, 1.0]
     with pytest.raises(ValueError, match="takes images of side 16, not 8"):
         judge(torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_discriminator_of_other_than_three_channels(channels) -> None:
+    judge = Discriminator(16, 8, image_channels=channels)
+    images = torch.rand(2, channels + 1, 16, 16)
+    assert torch.equal(judge(images), judge(images[:, :channels]))
+    other = images.index_fill(1, torch.tensor([channels - 1]), 0.0)
+    assert not torch.equal(judge(images), judge(other))
+    with pytest.raises(ValueError, match=f"takes {channels} channels, not {channels - 1}"):
+        judge(images[:, : channels - 1])
+
+    files = giraffe.official({"discriminator": (None, judge.state_dict(), {"iterations": 7})})
+    place, contents = Place(Path("model.pt")), Contents(files["model.pt"], [], "")
+    converted = giraffe.convert(place, contents, None, "discriminator")
+    assert converted.config["init_args"] == {"resolution": 16, "channels": 8, "image_channels": channels}
+    assert torch.equal(converted.network(images), judge(images))
+
+
+@pytest.mark.parametrize("resolution", [-8, 0, 4, 12, 24])
+def test_sides_that_do_not_halve_down_to_four_are_refused(resolution) -> None:
+    with pytest.raises(ValueError, match="take a power of two from 8 on"):
+        Discriminator(resolution)
 
 
 def test_training_draws_one_background_for_all_and_evaluation_one_each() -> None:

@@ -531,7 +531,7 @@ class Generator(BaseGenerator):
         camera = Camera(camera.pose.double(), camera.intrinsics.double())
         farthest = self.poses.farthest if farthest is None else farthest
         reach = torch.ones_like(camera.pose[:, 0, 0]) if farthest is None else camera.origins.norm(dim=-1) / farthest
-        dtype = self.bounds.dtype
+        dtype = self.dtype
         inverse = 1 / torch.tensor(self.poses.focal, device=self.device, dtype=dtype)
         lengths = torch.stack([*(reach / (2 * camera.intrinsics[:, i, i] * inverse) for i in (0, 1)), reach], -1)
         axes = (camera.pose[:, :3, :3] * lengths[:, None]).to(dtype)  # the published camera's, which are not rigid
@@ -667,8 +667,8 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.resolution, self.image_min, self.image_channels = resolution, image_min, image_channels
-        count = round(math.log2(resolution)) - 2
-        if count < 1 or resolution != 4 * 2**count:
+        count = resolution.bit_length() - 3  # halvings down to a side of 4
+        if count < 1 or resolution != 4 << count:
             raise ValueError(f"Images of side {resolution} cannot be judged; take a power of two from 8 on.")
         widths = [image_channels, *(channels // 2 ** (count - 1 - i) for i in range(count))]
         pairs = itertools.pairwise(widths)

@@ -401,9 +401,8 @@ class Generator(BaseGenerator):
 
     def rays(self, camera: Camera, resolution: int) -> Rays:
         """Rays [B, R, 3] of all pixels, row by row, through their top left corners, in the networks' precision."""
-        dtype = self.bounds.dtype
-        camera = camera._replace(pose=camera.pose.to(dtype))
-        return self.lens(camera, all_pixels(resolution, self.device, dtype), resolution)
+        camera = camera._replace(pose=camera.pose.to(self.dtype))
+        return self.lens(camera, all_pixels(resolution, self.device, self.dtype), resolution)
 
     def patch_rays(self, camera: Camera, places: Tensor, resolution: int) -> Rays:
         """Rays [B, K K, 3] at places [B, K, K, 2] of images of this resolution, cut out just as real patches are."""
