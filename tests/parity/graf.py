@@ -700,7 +700,8 @@ def inference(case: Case) -> None:
     found = path(poses.radius[1], poses.azimuth_deg, sum(poses.polar_deg) / 2, count, False, fov)
     case.compare("render_poses", found)
 
-    camera = our_camera(found[20:21].expand(len(latent.shape), -1, -1), fov)
+    seen = int(re.search(r"render_poses\[(\d+)\]", case.info["outputs"]["grid.rgb"]["meaning"])[1])
+    camera = our_camera(found[seen].expand(len(latent.shape), -1, -1), fov)
     rays = generator.rays(camera, data["imsize"])
     result = generator.volume(generator.field, rays, latent)
     image = to_map(result.features) * 2 - 1
