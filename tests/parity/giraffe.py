@@ -936,5 +936,5 @@ KINDS = {
 
 # Outputs that our formulation does not have, by case, with the reason.
 ABSENT: dict[str, dict[str, str]] = {}
-# Outputs with tolerances of more than ten times what is usual, by case and pattern of names, with the reason.
-LOOSE: dict[str, dict[str, str]] = {}
+# Outputs whose tolerance may be over ten times the usual, by kind of case and pattern of names: how often, and why.
+LOOSE: dict[str, dict[str, tuple[float, str]]] = {}

@@ -5,21 +5,31 @@ Writes ``sensitivity.json``, from which tolerances follow; see ``harness.toleran
 
 import json
 import sys
+from multiprocessing import Pool
+from pathlib import Path
 
 import torch
 
 from tests.parity.harness import CASES, SENSITIVITY, run, sensitivity
+from zoo.threads import available_cpus
 
 
 def main(wanted: list[str]) -> None:
     stored = json.loads(SENSITIVITY.read_text()) if SENSITIVITY.is_file() else {}
-    for folder in sorted(path.parent for path in CASES.glob("*/*/case.json")):
-        name = f"{folder.parent.name}/{folder.name}"
-        if not wanted or {name, folder.parent.name} & set(wanted):
-            stored[name] = {output: digits(value) for output, value in sensitivity(run(folder)).items()}
+    folders = sorted(path.parent for path in CASES.glob("*/*/case.json"))
+    chosen = [f for f in folders if not wanted or {f"{f.parent.name}/{f.name}", f.parent.name} & set(wanted)]
+    with Pool(available_cpus(), torch.set_num_threads, (1,)) as pool:
+        for name, figures in pool.imap_unordered(measured, chosen):
+            stored[name] = figures
             print(name, flush=True)
     lines = [f"{json.dumps(name)}: {{\n" + ",\n".join(rows(stored[name])) + "\n}" for name in sorted(stored)]
     SENSITIVITY.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def measured(folder: Path) -> tuple[str, dict[str, float | list]]:
+    """A case's name, and the figure of each output."""
+    exact = run(folder)
+    return exact.name, {output: digits(value) for output, value in sensitivity(exact).items()}
 
 
 def rows(figures: dict[str, float | list[float]]) -> list[str]:
@@ -33,5 +43,4 @@ def digits(value: torch.Tensor) -> float | list:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     main(sys.argv[1:])

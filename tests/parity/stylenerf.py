@@ -955,9 +955,10 @@ IMPORTANCE = (
     "thousand times as far, and the encoding's highest frequency again"
 )
 CANCELS = "the bias of the density's last layer moves the whole volume: shares of its gradient cancel but for rounding"
+VANISHES = "where the density's gradient is nearly zero its direction is all rounding"
 LOOSE: dict[str, dict[str, tuple[float, str]]] = {
     "render": {r".*\.(img|image_lowres|depth_map|b\d+\.(x|img))": (300, IMPORTANCE)},
-    "truncation": {r"img\..*": (300, IMPORTANCE)},
+    "truncation": {r"img\.early_gradient": (1e4, VANISHES), r"img\..*": (300, IMPORTANCE)},
     "losses": {
         r".*\.reg\.(rgb_rand|rgb_rand_out|x_rand)": (300, IMPORTANCE),
         r".*Gmain\.(grad_norm|grad\..*sigma_out\.bias)": (1000, CANCELS),
