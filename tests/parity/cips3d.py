@@ -5,16 +5,14 @@ import re
 from collections.abc import Callable
 from fnmatch import fnmatch
 from functools import partial
-from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 import zoo.cips3d
-from tests.parity.harness import FLOOR, Case, Replay
+from tests.parity.harness import Case, Replay, Watched, by_published_name, same_tensors, train
 from zoo.cips3d import (
     CIPS3D,
     Discriminator,
@@ -285,50 +283,28 @@ def untold_noise(told: float | None, is_noisy: bool, distance: Callable[[float],
 # Comparisons
 
 
-def compare_relative(case: Case, name: str, ours: Tensor, share: float, each: bool) -> None:
-    """Compare relative to the size of each of the numbers, or to the largest one."""
-    theirs = case.outputs[name].double()
-    assert ours.shape == theirs.shape, f"{name}: shape {tuple(ours.shape)}, not {tuple(theirs.shape)}"
-    scale = theirs.abs() if each else theirs.abs().max()
-    difference = (ours.detach().double() - theirs).abs()
-    excess = (difference - FLOOR).clamp(min=0) / scale.clamp(min=1e-12)
-    case.compared[name] = (excess.nan_to_num(torch.inf).max().item(), share)
-
-
 def compare_field(case: Case, name: str, ours: Tensor) -> None:
-    """Compare features and, in the last channel, raw densities, which have a tolerance of their own."""
-    theirs = case.outputs[name]
-    assert ours.shape == theirs.shape, f"{name}: shape {tuple(ours.shape)}, not {tuple(theirs.shape)}"
-    off = (ours - theirs).abs().flatten(0, -2).amax(0).nan_to_num(torch.inf)
-    limits = torch.full_like(off, 1e-4)
-    limits[-1] = 1e-3 * theirs[..., -1].abs().max()
-    case.compared[name] = ((off / limits).max().item(), 1.0)
-
-
-def by_published_name(network: nn.Module, table: list) -> dict[str, nn.Parameter]:
-    return {published_name(name, table): parameter for name, parameter in network.named_parameters()}
+    """Compare features and, in the last channel, raw densities as two outputs: densities are much larger."""
+    theirs, about = case.outputs.pop(name), case.info["outputs"].get(name, {})
+    for part, (values, recorded) in {
+        "features": (ours[..., :-1], theirs[..., :-1]),
+        "density": (ours[..., -1], theirs[..., -1]),
+    }.items():
+        case.outputs[f"{name}.{part}"], case.info["outputs"][f"{name}.{part}"] = recorded, about
+        case.relative(f"{name}.{part}", values) if part == "density" else case.compare(f"{name}.{part}", values)
 
 
 def compare_gradients(case: Case, block: str, network: nn.Module, table: list, order: list[str]) -> None:
-    """Norms of all gradients in the published order, and the full ones that were recorded."""
+    """Norms of all gradients in the published order, and the full ones that were recorded.
+
+    A parameter that nothing reads or that is frozen has none, for which the published program has zero.
+    """
     found = {name: p.grad for name, p in by_published_name(network, table).items() if p.grad is not None}
     norms = [found[name].norm() if name in found else torch.tensor(0.0) for name in order]
-    compare_relative(case, f"{block}.grad_norms", torch.stack(norms), 1e-3, each=True)
+    case.each_relative(f"{block}.grad_norms", torch.stack(norms))
     for name in case.outputs:
         if name.startswith(f"{block}.grad."):
-            compare_relative(case, name, found[name.removeprefix(f"{block}.grad.")], 1e-3, each=False)
-
-
-class Watched:
-    """A callable that remembers arguments and results of its calls."""
-
-    def __init__(self, function) -> None:
-        self.function, self.calls = function, []
-
-    def __call__(self, *args):
-        result = self.function(*args)
-        self.calls.append((args, result))
-        return result
+            case.relative(name, found[name.removeprefix(f"{block}.grad.")])
 
 
 class Heard:
@@ -689,16 +665,19 @@ def losses(case: Case) -> None:
         judge = gan.judge = Watched(gan.judge)
         with patch.object(zoo.cips3d, "real_and_r1", Watched(zoo.cips3d.real_and_r1)) as penalised:
             terms = gan.loss_real(real, draws) | gan.loss_fake(fake, draws)
-        *judged_real, judged_fake = (result for _, result in judge.calls)
-        if penalised.calls:
-            ((images, shares, alpha, weight), _) = penalised.calls[0]
+        judged_fake = judge.calls[-1][1]
+        if penalised.calls:  # R1 and the loss in one pass, which knows no single scores
+            ((images, shares, alpha, _), _) = penalised.calls[0]
             judged_real = torch.cat([tower(part, alpha) for tower, part in shares])
+        else:
+            ((images, _), judged_real) = judge.calls[0]
+        if "r1" in terms:
             (gradient,) = torch.autograd.grad(judged_real.sum(), images, retain_graph=True)
+            weight = 0.5 * gan.r1_weight * gan.r1_every
             penalties = weight * gradient.square().flatten(1).sum(1, keepdim=True)
             assert torch.allclose(terms["r1"], penalties.mean())
-        else:
-            (judged_real,) = judged_real
-            penalties = torch.zeros_like(judged_real)
+        else:  # the published program's placeholder in iterations without R1
+            penalties = torch.zeros_like(case.outputs[f"{block}.D.grad_penalty"])
         sum(terms.values()).backward()
         order = torch.arange(len(fake))
         if gan.stage.batch_split == 2 and not gan.auxiliary:  # the published program swaps quarters then
@@ -706,8 +685,8 @@ def losses(case: Case) -> None:
         case.compare(f"{block}.D.fake_images", fake[order])
         case.compare(f"{block}.D.r_preds", judged_real.detach())
         case.compare(f"{block}.D.g_preds", judged_fake[order].detach())
-        compare_relative(case, f"{block}.D.grad_penalty", penalties, 1e-3, each=True)
-        compare_relative(case, f"{block}.D.d_loss", sum(terms.values()), 1e-4, each=True)
+        case.each_relative(f"{block}.D.grad_penalty", penalties, 1e-3)
+        case.each_relative(f"{block}.D.d_loss", sum(terms.values()), 1e-4)
         compare_gradients(case, f"{block}.D", gan.discriminator, DISCRIMINATOR, names["D"])
 
         judge.calls.clear()
@@ -719,7 +698,7 @@ def losses(case: Case) -> None:
         scores = [result.chunk(len(slices[0])) for _, result in judge.calls]
         case.compare(f"{block}.G.fake_images", fake.detach())
         case.compare(f"{block}.G.g_preds", torch.cat([torch.cat(p) for p in zip(*scores, strict=True)]).detach())
-        compare_relative(case, f"{block}.G.g_loss", terms[-1], 1e-4, each=True)  # the published loop keeps the last
+        case.each_relative(f"{block}.G.g_loss", terms[-1], 1e-4)  # the published loop keeps the last
         compare_gradients(case, f"{block}.G", gan.generator, GENERATOR, names["G"])
 
 
@@ -759,31 +738,23 @@ def step(case: Case) -> None:
             "E": by_published_name(average.module, GENERATOR),
         }
         before = {player: {n: p.detach().clone() for n, p in ps.items()} for player, ps in networks.items()}
-        with TemporaryDirectory() as folder:
-            quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-            trainer = pl.Trainer(
-                max_steps=iterations,
-                accelerator="cpu",
-                default_root_dir=folder,
-                enable_model_summary=False,
-                **quiet,
-            )
-            trainer.fit(gan, DataLoader([{"image": image} for _ in range(iterations) for image in real], len(real)))
+        train(gan, real.repeat(iterations, 1, 1, 1), len(real), pl.Callback())
 
         for i in range(iterations):
             for k, player in enumerate("DG"):
                 name = f"{block}.it{i}.{player}_total_norm"
-                compare_relative(case, name, gan.norms[2 * i + k], 1e-3, each=True)
-                compare_relative(case, f"{block}.it{i}.{player.lower()}_loss", gan.totals[2 * i + k], 1e-4, each=True)
+                case.each_relative(name, gan.norms[2 * i + k], 1e-3)
+                case.each_relative(f"{block}.it{i}.{player.lower()}_loss", gan.totals[2 * i + k], 1e-4)
         for player, parameters in networks.items():
             order = case.config[f"param_names_{'D' if player == 'D' else 'G'}"]
             changes = {n: (p.detach() - before[player][n]).norm() for n, p in parameters.items()}
+            if player == "E":  # what nothing reads changes, too, where the average started from other numbers
+                kept = [n in changes for n in order]
+                order = [n for n in order if n in changes]
+                case.outputs[f"{block}.E.change_norms"] = case.outputs[f"{block}.E.change_norms"][kept]
             # What our network does not have, since nothing reads it, doesn't change.
             norms = torch.stack([changes.get(n, torch.tensor(0.0)) for n in order])
-            if player == "E":  # but its average does, where it started from other numbers
-                unused = torch.tensor([n not in changes for n in order])
-                norms = torch.where(unused, case.outputs[f"{block}.E.change_norms"], norms)
-            compare_relative(case, f"{block}.{player}.change_norms", norms, 1e-2, each=True)
+            case.each_relative(f"{block}.{player}.change_norms", norms, 1e-2)
             for name in case.outputs:
                 if name.startswith(f"{block}.{player}.after."):
                     case.compare(name, parameters[name.removeprefix(f"{block}.{player}.after.")].detach())
@@ -851,7 +822,8 @@ def checkpoint(case: Case) -> None:
             used, unused = converted.network, converted.unused
             learned = {n: t for n, t in used.state_dict().items() if not n.startswith("mean_")}
             back = to_published(learned | unused, GENERATOR)
-            assert set(back) == set(expected) and all(torch.equal(back[n], expected[n]) for n in expected)
+            assert same_tensors(back, expected)
+        used.load_state_dict({n: case.cast(t) for n, t in used.to(case.dtype).state_dict().items()})
         used.volume, used.poses = build_volume(options), build_poses(options)
         numbers = replay(recorded(case, block), options["img_size"])
         camera = used.cameras(len(latent.shape), numbers)
@@ -867,9 +839,10 @@ def checkpoint(case: Case) -> None:
         other = Place(folder / source)
         converted = cips3d.convert(other, read(other), None)
         back = to_published(converted.network.state_dict() | converted.unused, DISCRIMINATOR)
-        assert set(back) == set(expected) and all(torch.equal(back[n], expected[n]) for n in expected)
-    image = case.inputs["img"]
-    case.compare("discriminator.main_aux", converted.network(torch.cat([image, image]), auxiliary=True))
+        assert same_tensors(back, expected)
+    judge, image = converted.network.to(case.dtype), case.inputs["img"]
+    judge.load_state_dict({n: case.cast(t) for n, t in judge.state_dict().items()})
+    case.compare("discriminator.main_aux", judge(torch.cat([image, image]), auxiliary=True))
 
 
 KINDS = {
@@ -899,3 +872,5 @@ class ByPattern(dict):
 ABSENT = ByPattern(
     {"sampling*": ByPattern({"path_*": "cameras of the published web demo; ours follow an orbit of their own"})}
 )
+# Outputs with tolerances of more than ten times what is usual, by case and pattern of names, with the reason.
+LOOSE: dict[str, dict[str, str]] = {}
