@@ -422,7 +422,7 @@ class Generator(BaseGenerator):
         stored = Styles(self.mean_shape, self.mean_colour, self.mean_appearance)
         if not any(mean.isnan().any() for mean in stored):
             return stored
-        draws = SampleDraws(0, [0], self.device)
+        draws = SampleDraws(0, [0], self.device, self.dtype)
         widths = Latent(self.mapping.shape.latent_dim, self.mapping.appearance.latent_dim)
         latent = Latent(
             *(draws.normal(f"mean_{n}", (1, 10_000, w))[0] for n, w in zip(Latent._fields, widths, strict=True))
@@ -437,7 +437,7 @@ class Generator(BaseGenerator):
 
     def rays(self, camera: Camera, resolution: int) -> Rays:
         """Unit rays [B, R, 3] of all pixels, row by row; the outermost ones lie on the border of the field of view."""
-        return through(camera, pixel_corners(resolution, self.device))
+        return through(camera, pixel_corners(resolution, self.device, camera.pose.dtype))
 
     def render(
         self,

@@ -413,7 +413,7 @@ class Generator(BaseGenerator):
 
     def rays(self, camera: Camera, resolution: int) -> Rays:
         """Unit rays [B, R, 3] of all pixels, row by row; the outermost ones lie on the border of the field of view."""
-        return through(camera, pixel_corners(resolution, self.device))
+        return through(camera, pixel_corners(resolution, self.device, camera.pose.dtype))
 
     def render(
         self, styles: Styles, camera: Camera, *, resolution: int | None = None, draws: Draws | None = None
