@@ -58,7 +58,7 @@ from zoo.render import (
 from zoo.weights import cips3d
 from zoo.weights.bundle import UNUSED
 from zoo.weights.cips3d import DISCRIMINATOR, GENERATOR
-from zoo.weights.names import from_published, published_name, to_published
+from zoo.weights.names import from_published, to_published
 from zoo.weights.read import Place, read
 
 
@@ -293,6 +293,16 @@ def compare_field(case: Case, name: str, ours: Tensor) -> None:
         case.relative(f"{name}.{part}", values) if part == "density" else case.compare(f"{name}.{part}", values)
 
 
+def compare_scores(case: Case, name: str, ours: Tensor, beside: list[str] | None = None) -> None:
+    """Compare scores, or features on the way to them, in units of the largest number if that is above 1.
+
+    Args:
+        beside: outputs whose numbers count, too: what float32 rounds in early layers is carried into later ones.
+    """
+    largest = max(case.outputs[n].abs().max().item() for n in (name, *(beside or [])))
+    case.compare(name, ours, scale=max(1.0, largest))
+
+
 def compare_gradients(case: Case, block: str, network: nn.Module, table: list, order: list[str]) -> None:
     """Norms of all gradients in the published order, and the full ones that were recorded.
 
@@ -324,6 +334,25 @@ class Heard:
             hook.remove()
 
 
+class Followed:
+    """Importance samples; what comes after them starts from those that were recorded, if any were.
+
+    In cells which are nearly empty rounding moves them a thousand times as far. They are drawn from recorded weights,
+    if any were, so that they are compared by themselves.
+    """
+
+    def __init__(self, fine: Importance, case: Case, block: str) -> None:
+        self.fine = fine
+        self.given, self.recorded = (
+            case.cast(case.outputs[name])[..., 0] if (name := f"{block}.{part}") in case.outputs else None
+            for part in ("coarse_weights", "fine_z")
+        )
+
+    def __call__(self, t: Tensor, weights: Tensor, draws: Replay) -> Tensor:
+        self.weights, self.t = weights, self.fine(t, weights if self.given is None else self.given, draws)
+        return self.t if self.recorded is None else self.recorded
+
+
 # Kinds of case
 
 
@@ -342,7 +371,7 @@ def render(case: Case) -> None:
                 "Rendering without gradients knows no grad_points; such a case is of the kind partial_grad."
             )
         generator.volume, generator.poses = build_volume(options), build_poses(options)
-        generator.volume.fine = fine = Watched(generator.volume.fine) if generator.volume.fine else None
+        generator.volume.fine = fine = generator.volume.fine and Followed(generator.volume.fine, case, block)
         generator.chunk = 10**9
         latent = Latent(case.inputs[f"{block}.z_nerf"], case.inputs[f"{block}.z_inr"])
         size, count, staged = options["img_size"], len(latent.shape), bool(options.get("forward_points"))
@@ -385,11 +414,10 @@ def render(case: Case) -> None:
             "siren_out": torch.cat([coarse_features, coarse_raw], -1).flatten(1, 2),
         }
         if fine is not None:
-            ((_, weights, _), fine_t) = fine.calls[0]
             _, (fine_raw, fine_features) = heard["field"][1]
             ours |= {
-                "coarse_weights": weights[..., None],
-                "fine_z": fine_t[..., None],
+                "coarse_weights": fine.weights[..., None],
+                "fine_z": fine.t[..., None],
                 "siren_out.2": torch.cat([fine_features, fine_raw], -1).flatten(1, 2),
             }
         ours |= {
@@ -488,7 +516,7 @@ def sampling(case: Case) -> None:
         case.compare(f"{block}.pitch", off_the_poles(pitch))
         case.compare(f"{block}.position", poses.camera(yaw, pitch).origins)
     for name, ups in (("cam2world", None), ("cam2world_up", case.inputs["up_vector"])):
-        places = case.outputs[name][:, :3, 3]
+        places = case.cast(case.outputs[name][:, :3, 3])
         case.compare(name, looking(places, -places, ups))
 
     of = case.config["rays"]
@@ -554,14 +582,15 @@ def discriminator(case: Case) -> None:
                 size, alpha, towers = found.groups()
                 image = case.inputs[f"img{size}"]
                 both = towers == "main_aux"
-                case.compare(name, judge(torch.cat([image, image.flip(-1)]) if both else image, float(alpha), both))
+                scores = judge(torch.cat([image, image.flip(-1)]) if both else image, float(alpha), both)
+                compare_scores(case, name, scores)
         for towers in ("main", "main_aux"):
             if f"diffaug_sg{group}.{towers}" in case.outputs:
                 image = case.inputs[f"img{augmented_size}"]
                 draws = replay(recorded(case, f"diffaug_sg{group}"), augmented_size)
                 both = towers == "main_aux"
                 images = torch.cat([image, image.flip(-1)]) if both else image
-                case.compare(f"diffaug_sg{group}.{towers}", judge(images, 1.0, both, diffaugment, draws))
+                compare_scores(case, f"diffaug_sg{group}.{towers}", judge(images, 1.0, both, diffaugment, draws))
                 assert draws.used_up()
         tower_features(case, f"sg{group}.feat", judge.main)
 
@@ -586,7 +615,7 @@ def tower_features(case: Case, block: str, tower: Tower) -> None:
     ours["final_conv.equal_conv"] = before - tower.final.bias[:, None, None]
     ours["space_linear"] = act(ours["space_linear"], 0.2)
     for name in names:
-        case.compare(name, ours[name.removeprefix(f"{block}.")])
+        compare_scores(case, name, ours[name.removeprefix(f"{block}.")], beside=names)
 
 
 def frozen_parts(kind: str) -> tuple[str, ...]:
@@ -675,8 +704,8 @@ def losses(case: Case) -> None:
         if gan.stage.batch_split == 2 and not gan.auxiliary:  # the published program swaps quarters then
             order = order.view(2, 2, -1).transpose(0, 1).flatten()
         case.compare(f"{block}.D.fake_images", fake[order])
-        case.compare(f"{block}.D.r_preds", judged_real.detach())
-        case.compare(f"{block}.D.g_preds", judged_fake[order].detach())
+        compare_scores(case, f"{block}.D.r_preds", judged_real)
+        compare_scores(case, f"{block}.D.g_preds", judged_fake[order])
         case.each_relative(f"{block}.D.grad_penalty", penalties, 1e-3)
         case.each_relative(f"{block}.D.d_loss", sum(terms.values()), 1e-4)
         compare_gradients(case, f"{block}.D", gan.discriminator, DISCRIMINATOR, names["D"])
@@ -689,9 +718,10 @@ def losses(case: Case) -> None:
         fake = torch.cat([torch.cat(parts) for parts in zip(*slices, strict=True)])
         scores = [result.chunk(len(slices[0])) for _, result in judge.calls]
         case.compare(f"{block}.G.fake_images", fake.detach())
-        case.compare(f"{block}.G.g_preds", torch.cat([torch.cat(p) for p in zip(*scores, strict=True)]).detach())
+        compare_scores(case, f"{block}.G.g_preds", torch.cat([torch.cat(p) for p in zip(*scores, strict=True)]))
         case.each_relative(f"{block}.G.g_loss", terms[-1], 1e-4)  # the published loop keeps the last
         compare_gradients(case, f"{block}.G", gan.generator, GENERATOR, names["G"])
+        assert draws.used_up()
 
 
 class Replayed(CIPS3D):
@@ -730,7 +760,9 @@ def step(case: Case) -> None:
             "E": by_published_name(average.module, GENERATOR),
         }
         before = {player: {n: p.detach().clone() for n, p in ps.items()} for player, ps in networks.items()}
+        used = list(gan.replays)
         train(gan, real.repeat(iterations, 1, 1, 1), len(real), pl.Callback())
+        assert all(draws.used_up() for draws in used)
 
         for i in range(iterations):
             for k, player in enumerate("DG"):
@@ -739,7 +771,7 @@ def step(case: Case) -> None:
                 case.each_relative(f"{block}.it{i}.{player.lower()}_loss", gan.totals[2 * i + k], 1e-4)
         for player, parameters in networks.items():
             order = case.config[f"param_names_{'D' if player == 'D' else 'G'}"]
-            changes = {n: (p.detach() - before[player][n]).norm() for n, p in parameters.items()}
+            changes = {n: change(case, p.detach(), before[player][n]).norm() for n, p in parameters.items()}
             if player == "E":  # what nothing reads changes, too, where the average started from other numbers
                 kept = [n in changes for n in order]
                 order = [n for n in order if n in changes]
@@ -752,6 +784,11 @@ def step(case: Case) -> None:
                     case.compare(name, parameters[name.removeprefix(f"{block}.{player}.after.")].detach())
 
 
+def change(case: Case, after: Tensor, before: Tensor) -> Tensor:
+    """What steps changed; they may be as small as the rounding of what is stored, if anything is stored anew."""
+    return torch.where(after == before, before, case.cast(after)) - before
+
+
 @torch.no_grad()
 def truncation(case: Case) -> None:
     config, options = case.config, case.config["kwargs"]
@@ -760,8 +797,7 @@ def truncation(case: Case) -> None:
     for block in case.blocks():
         draws = recorded(case, block)
         used = generator
-        if block in config["swap"]:
-            of = config["swap"][block]
+        if (of := config.get("swap", {}).get(block)) is not None:
             target = load_generator(case, config["generator"], config["generator_class"], "target.")
             used = swap_layers(generator, target, [int(math.log2(n)) - 2 for n in of["layers"]], of["gamma_target"])
         psi = options.get("psi", 1.0)
@@ -783,7 +819,8 @@ def truncation(case: Case) -> None:
 @torch.no_grad()
 def checkpoint(case: Case) -> None:
     """Files of a training run: every tensor, and what is drawn with them once they are bundles."""
-    options, block = case.config["render_kwargs"], "det"
+    options = case.config["render_kwargs"]
+    (block,) = {name.removesuffix(".z_nerf") for name in case.inputs if name.endswith(".z_nerf")}
     latent = Latent(case.inputs[f"{block}.z_nerf"], case.inputs[f"{block}.z_inr"])
     experiment = {
         "class_path": "zoo.cips3d.Generator",
@@ -805,10 +842,16 @@ def checkpoint(case: Case) -> None:
     }
     (folder,) = {path.parent for path in case.folder.rglob("generator.pth")}
     found = {}
+
+    def there(*names: str) -> list[str]:
+        return [name for name in names if (folder / name).is_file()]
+
     for name, weights in (("generator", "raw"), ("G_ema", "ema")):
+        if not there(f"{name}.pth"):
+            continue
         place = Place(folder / f"{name}.pth")
         expected = torch.load(place.path, weights_only=True)
-        for source in (f"{name}.pth", f"{name}_model.pth", "generator.pth"):
+        for source in there(f"{name}.pth", f"{name}_model.pth", "generator.pth"):
             other = Place(folder / source)
             converted = cips3d.convert(other, read(other), experiment, weights)
             used, unused = converted.network, converted.unused
@@ -823,18 +866,19 @@ def checkpoint(case: Case) -> None:
         found[name] = pictures(rendered, options)
         case.compare(f"{name}.img", found[name])
         assert converted.card["iterations"] == torch.load(folder / "state_dict.pth", weights_only=False)["step"]
-    assert not torch.allclose(*found.values(), atol=1e-3)
+    assert len(found) == 1 or not torch.allclose(*found.values(), atol=1e-3)
 
-    place = Place(folder / "discriminator.pth")
-    expected = torch.load(place.path, weights_only=True)
-    for source in ("discriminator.pth", "discriminator_model.pth"):
+    if not there("discriminator.pth"):
+        return
+    expected = torch.load(folder / "discriminator.pth", weights_only=True)
+    for source in there("discriminator.pth", "discriminator_model.pth"):
         other = Place(folder / source)
         converted = cips3d.convert(other, read(other), None)
         back = to_published(converted.network.state_dict() | converted.unused, DISCRIMINATOR)
         assert same_tensors(back, expected)
     judge, image = converted.network.to(case.dtype), case.inputs["img"]
     judge.load_state_dict({n: case.cast(t) for n, t in judge.state_dict().items()})
-    case.compare("discriminator.main_aux", judge(torch.cat([image, image]), auxiliary=True))
+    compare_scores(case, "discriminator.main_aux", judge(torch.cat([image, image]), auxiliary=True))
 
 
 KINDS = {
@@ -858,4 +902,18 @@ ABSENT: dict[str, dict[str, str]] = {
     }
 }
 # Outputs with tolerances of more than ten times what is usual, by case and pattern of names, with the reason.
-LOOSE: dict[str, dict[str, str]] = {}
+IMPORTANCE = (
+    "follows from importance samples that were not recorded: in cells which are nearly empty rounding moves them a "
+    "thousand times as far"
+)
+LOOSE: dict[str, dict[str, str]] = {
+    "render": {
+        r".*\.fine_z": "in cells which are nearly empty rounding moves importance samples a thousand times as far",
+        r".*\.(siren_out\.2\..*|final_.*|feature_map|depth|inr_.*|aux_out|img)": IMPORTANCE,
+    },
+    "partial_grad": {r".*\.(img|grad_norms|grad\..*)": IMPORTANCE},
+    "losses": {r".*\.(fake_images|g_preds|[dg]_loss|grad_norms|grad\..*)": IMPORTANCE},
+    "step": {r".*\.change_norms": "two steps of Adam, which are nearly signs, may cancel but for their rounding"},
+    "truncation": {r".*\.img": IMPORTANCE},
+    "checkpoint": {r".*\.img": IMPORTANCE},
+}
