@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import zoo.cips3d
-from tests.parity.harness import Case, Replay, Watched, by_published_name, same_tensors, train
+from tests.parity.harness import Case, Followed, Replay, Watched, by_published_name, even_quantiles, same_tensors, train
 from zoo.cips3d import (
     CIPS3D,
     Discriminator,
@@ -293,16 +293,6 @@ def compare_field(case: Case, name: str, ours: Tensor) -> None:
         case.relative(f"{name}.{part}", values) if part == "density" else case.compare(f"{name}.{part}", values)
 
 
-def compare_scores(case: Case, name: str, ours: Tensor, beside: list[str] | None = None) -> None:
-    """Compare scores, or features on the way to them, in units of the largest number if that is above 1.
-
-    Args:
-        beside: outputs whose numbers count, too: what float32 rounds in early layers is carried into later ones.
-    """
-    largest = max(case.outputs[n].abs().max().item() for n in (name, *(beside or [])))
-    case.compare(name, ours, scale=max(1.0, largest))
-
-
 def compare_gradients(case: Case, block: str, network: nn.Module, table: list, order: list[str]) -> None:
     """Norms of all gradients in the published order, and the full ones that were recorded.
 
@@ -334,23 +324,10 @@ class Heard:
             hook.remove()
 
 
-class Followed:
-    """Importance samples; what comes after them starts from those that were recorded, if any were.
-
-    In cells which are nearly empty rounding moves them a thousand times as far. They are drawn from recorded weights,
-    if any were, so that they are compared by themselves.
-    """
-
-    def __init__(self, fine: Importance, case: Case, block: str) -> None:
-        self.fine = fine
-        self.given, self.recorded = (
-            case.cast(case.outputs[name])[..., 0] if (name := f"{block}.{part}") in case.outputs else None
-            for part in ("coarse_weights", "fine_z")
-        )
-
-    def __call__(self, t: Tensor, weights: Tensor, draws: Replay) -> Tensor:
-        self.weights, self.t = weights, self.fine(t, weights if self.given is None else self.given, draws)
-        return self.t if self.recorded is None else self.recorded
+def followed(case: Case, block: str, fine: Importance) -> Followed:
+    """Importance samples of a block, with what was recorded of them."""
+    names = (f"{block}.coarse_weights", f"{block}.fine_z")
+    return Followed(fine, *(case.cast(case.outputs[name]) if name in case.outputs else None for name in names))
 
 
 # Kinds of case
@@ -371,7 +348,7 @@ def render(case: Case) -> None:
                 "Rendering without gradients knows no grad_points; such a case is of the kind partial_grad."
             )
         generator.volume, generator.poses = build_volume(options), build_poses(options)
-        generator.volume.fine = fine = generator.volume.fine and Followed(generator.volume.fine, case, block)
+        generator.volume.fine = fine = generator.volume.fine and followed(case, block, generator.volume.fine)
         generator.chunk = 10**9
         latent = Latent(case.inputs[f"{block}.z_nerf"], case.inputs[f"{block}.z_inr"])
         size, count, staged = options["img_size"], len(latent.shape), bool(options.get("forward_points"))
@@ -532,7 +509,8 @@ def sampling(case: Case) -> None:
     edges, weights = case.inputs["pdf.bins"], case.inputs["pdf.weights"] + 1e-5
     ((_, u),) = recorded(case, "pdf")
     case.compare("pdf.samples", inverse_cdf(edges, weights, u))
-    case.compare("pdf_det.samples", inverse_cdf(edges, weights, torch.linspace(0, 1, u.shape[1]).expand_as(u)))
+    even = even_quantiles(edges, case.outputs["pdf_det.samples"])
+    case.compare("pdf_det.samples", inverse_cdf(edges, weights, even))
 
     for block in case.blocks():
         if block.startswith("int_"):
@@ -583,14 +561,14 @@ def discriminator(case: Case) -> None:
                 image = case.inputs[f"img{size}"]
                 both = towers == "main_aux"
                 scores = judge(torch.cat([image, image.flip(-1)]) if both else image, float(alpha), both)
-                compare_scores(case, name, scores)
+                case.scores(name, scores)
         for towers in ("main", "main_aux"):
             if f"diffaug_sg{group}.{towers}" in case.outputs:
                 image = case.inputs[f"img{augmented_size}"]
                 draws = replay(recorded(case, f"diffaug_sg{group}"), augmented_size)
                 both = towers == "main_aux"
                 images = torch.cat([image, image.flip(-1)]) if both else image
-                compare_scores(case, f"diffaug_sg{group}.{towers}", judge(images, 1.0, both, diffaugment, draws))
+                case.scores(f"diffaug_sg{group}.{towers}", judge(images, 1.0, both, diffaugment, draws))
                 assert draws.used_up()
         tower_features(case, f"sg{group}.feat", judge.main)
 
@@ -615,7 +593,7 @@ def tower_features(case: Case, block: str, tower: Tower) -> None:
     ours["final_conv.equal_conv"] = before - tower.final.bias[:, None, None]
     ours["space_linear"] = act(ours["space_linear"], 0.2)
     for name in names:
-        compare_scores(case, name, ours[name.removeprefix(f"{block}.")], beside=names)
+        case.scores(name, ours[name.removeprefix(f"{block}.")], beside=names)
 
 
 def frozen_parts(kind: str) -> tuple[str, ...]:
@@ -704,8 +682,8 @@ def losses(case: Case) -> None:
         if gan.stage.batch_split == 2 and not gan.auxiliary:  # the published program swaps quarters then
             order = order.view(2, 2, -1).transpose(0, 1).flatten()
         case.compare(f"{block}.D.fake_images", fake[order])
-        compare_scores(case, f"{block}.D.r_preds", judged_real)
-        compare_scores(case, f"{block}.D.g_preds", judged_fake[order])
+        case.scores(f"{block}.D.r_preds", judged_real)
+        case.scores(f"{block}.D.g_preds", judged_fake[order])
         case.each_relative(f"{block}.D.grad_penalty", penalties, 1e-3)
         case.each_relative(f"{block}.D.d_loss", sum(terms.values()), 1e-4)
         compare_gradients(case, f"{block}.D", gan.discriminator, DISCRIMINATOR, names["D"])
@@ -718,7 +696,7 @@ def losses(case: Case) -> None:
         fake = torch.cat([torch.cat(parts) for parts in zip(*slices, strict=True)])
         scores = [result.chunk(len(slices[0])) for _, result in judge.calls]
         case.compare(f"{block}.G.fake_images", fake.detach())
-        compare_scores(case, f"{block}.G.g_preds", torch.cat([torch.cat(p) for p in zip(*scores, strict=True)]))
+        case.scores(f"{block}.G.g_preds", torch.cat([torch.cat(p) for p in zip(*scores, strict=True)]))
         case.each_relative(f"{block}.G.g_loss", terms[-1], 1e-4)  # the published loop keeps the last
         compare_gradients(case, f"{block}.G", gan.generator, GENERATOR, names["G"])
         assert draws.used_up()
@@ -771,7 +749,7 @@ def step(case: Case) -> None:
                 case.each_relative(f"{block}.it{i}.{player.lower()}_loss", gan.totals[2 * i + k], 1e-4)
         for player, parameters in networks.items():
             order = case.config[f"param_names_{'D' if player == 'D' else 'G'}"]
-            changes = {n: change(case, p.detach(), before[player][n]).norm() for n, p in parameters.items()}
+            changes = {n: case.change(p, before[player][n]).norm() for n, p in parameters.items()}
             if player == "E":  # what nothing reads changes, too, where the average started from other numbers
                 kept = [n in changes for n in order]
                 order = [n for n in order if n in changes]
@@ -782,11 +760,6 @@ def step(case: Case) -> None:
             for name in case.outputs:
                 if name.startswith(f"{block}.{player}.after."):
                     case.compare(name, parameters[name.removeprefix(f"{block}.{player}.after.")].detach())
-
-
-def change(case: Case, after: Tensor, before: Tensor) -> Tensor:
-    """What steps changed; they may be as small as the rounding of what is stored, if anything is stored anew."""
-    return torch.where(after == before, before, case.cast(after)) - before
 
 
 @torch.no_grad()
@@ -878,7 +851,7 @@ def checkpoint(case: Case) -> None:
         assert same_tensors(back, expected)
     judge, image = converted.network.to(case.dtype), case.inputs["img"]
     judge.load_state_dict({n: case.cast(t) for n, t in judge.state_dict().items()})
-    compare_scores(case, "discriminator.main_aux", judge(torch.cat([image, image]), auxiliary=True))
+    case.scores("discriminator.main_aux", judge(torch.cat([image, image]), auxiliary=True))
 
 
 KINDS = {

@@ -65,6 +65,10 @@ class Case:
             return recorded
         return shaken(recorded.to(self.dtype), self.shake)
 
+    def change(self, after: Tensor, before: Tensor) -> Tensor:
+        """What steps changed; it may be as small as the rounding of what is stored, if anything is stored anew."""
+        return torch.where(after == before, before, self.cast(after.detach())) - before
+
     def published(self, prefix: str) -> dict[str, Tensor]:
         """The published state dict under a prefix (with its dot), bit for bit."""
         tensors = load_file(self.folder / self.info["weights_file"])
@@ -98,11 +102,21 @@ class Case:
         theirs = self.outputs[name]
         ours = torch.as_tensor(ours).detach()
         assert ours.shape == theirs.shape, f"{name}: shape {tuple(ours.shape)}, not {tuple(theirs.shape)}"
-        self.compared[name] = Compared(ours.double(), guide, torch.as_tensor(scale).double().clamp(min=1e-30))
+        self.compared[name] = Compared(
+            ours.to(torch.float64, copy=True), guide, torch.as_tensor(scale).double().clamp(min=1e-30)
+        )
 
     def relative(self, name: str, ours: Tensor | float, share: float = 1e-3) -> None:
         """Compare in units of the largest number."""
         self.compare(name, ours, share, self.outputs[name].abs().max())
+
+    def scores(self, name: str, ours: Tensor, beside: Sequence[str] = ()) -> None:
+        """Compare scores, or features on the way to them, in units of the largest number if that is above 1.
+
+        Args:
+            beside: outputs whose numbers count, too: what float32 rounds in early layers is carried into later ones.
+        """
+        self.compare(name, ours, scale=max(1.0, *(self.outputs[n].abs().max().item() for n in (name, *beside))))
 
     def each_relative(self, name: str, ours: Tensor, share: float = 1e-3) -> None:
         """Compare each number, such as the norm of one parameter's gradient, in units of itself."""
@@ -256,6 +270,38 @@ class Replay:
 
     def used_up(self) -> bool:
         return not any(self.queues.values())
+
+
+class Followed:
+    """Importance samples; what comes after them starts from those that were recorded, if any were.
+
+    In cells which are nearly empty rounding moves them a thousand times as far, so they are compared by themselves.
+    Afterwards ``weights`` are those that were given, and ``t`` the depths that were drawn.
+
+    Args:
+        fine: draws them.
+        weights: recorded ones that they are drawn from instead of those that are given; None for none.
+        t: recorded depths; None for none.
+    """
+
+    def __init__(self, fine: Importance, weights: Tensor | None, t: Tensor | None) -> None:
+        self.fine, self.recorded_weights, self.recorded_t = fine, weights, t
+
+    def __call__(self, t: Tensor, weights: Tensor, draws: Any) -> Tensor:
+        self.weights = weights
+        given = weights if self.recorded_weights is None else self.recorded_weights.view_as(weights)
+        self.t = self.fine(t, given, draws)
+        return self.t if self.recorded_t is None else self.recorded_t.view_as(self.t)
+
+
+def even_quantiles(edges: Tensor, recorded: Tensor) -> Tensor:
+    """Evenly spaced numbers from 0 to 1, the last one beyond all cells where the published program's was.
+
+    The cells' shares sum up to 1 but for rounding, which decides where the last cell is too empty to interpolate in.
+    """
+    u = torch.linspace(0, 1, recorded.shape[-1]).repeat(*recorded.shape[:-1], 1)
+    u[..., -1] += torch.where((recorded[..., -1] - edges[..., -1]).abs() < 1e-6, 1e-9, -1e-9)
+    return u
 
 
 class Watched:

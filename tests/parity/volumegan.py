@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 import zoo.volumegan
-from tests.parity.harness import Case, Replay, Watched, same_tensors, train
+from tests.parity.harness import Case, Followed, Replay, Watched, even_quantiles, same_tensors, train
 from zoo.gan import Average
 from zoo.layers.lookup import trilinear
 from zoo.layers.stylegan2 import normalised, with_deviation
@@ -121,26 +121,23 @@ def stored_noise(generator: Generator) -> dict[str, Tensor]:
     return {f"noise{i + 1}": layer.noise.stored for i, layer in enumerate(layers)}
 
 
-def relative(case: Case, name: str, ours: Tensor | float, share: float = 1e-3) -> None:
-    """Compare up to a share of the largest number."""
-    case.compare(name, ours, share * case.outputs[name].abs().max().item())
+# Their gradients are zero, since an instance norm follows: what is recorded of them is rounding noise.
+WITHOUT_EFFECT = r"nerfmlp\.fv\.layer\d+\.bias"
 
 
-def each_relative(case: Case, name: str, ours: dict[str, Tensor], player: str, share: float) -> None:
-    """Compare norms, each up to a share of its own, in the published order of parameters.
+def compare_norms(case: Case, name: str, ours: dict[str, Tensor], player: str, share: float) -> None:
+    """Compare norms, each in units of its own, in the published order of parameters.
 
-    Those of biases before an instance norm are rounding noise. What our network does not have, since nothing reads it,
-    has norm zero.
+    What our network does not have, since nothing reads it, has norm zero.
     """
     order = case.info["parameter_order"][player]
-    theirs = dict(zip(order, case.outputs[name].double().tolist(), strict=True))
-    assert set(ours) <= set(order)
-    kept = [n for n in order if not re.fullmatch(r"nerfmlp\.fv\.layer\d+\.bias", n)]
-    off = {n: abs(float(ours.get(n, 0.0)) - theirs[n]) / max(abs(theirs[n]), 1e-9) for n in kept}
-    case.compared[name] = (max(off.values()), share)
+    assert set(ours) <= set(order), set(ours) - set(order)
+    kept = [i for i, parameter in enumerate(order) if not re.fullmatch(WITHOUT_EFFECT, parameter)]
+    case.outputs[name] = case.outputs[name][kept]
+    case.each_relative(name, torch.stack([ours.get(order[i], torch.tensor(0.0)) for i in kept]), share)
 
 
-def norms(network: nn.Module, tensors: dict[str, Tensor | None], table: list) -> dict[str, Tensor]:
+def norms(tensors: dict[str, Tensor | None], table: list) -> dict[str, Tensor]:
     """Norms by published name; zero for None."""
     return {
         published_name(name, table): torch.tensor(0.0) if tensor is None else tensor.norm()
@@ -157,7 +154,8 @@ def render(case: Case) -> None:
     volume, field, painter = generator.volume, generator.field, generator.painter
     if "jitter_u" not in case.inputs:
         volume.depths = Unjittered(volume.depths)
-    volume.chunk = None
+    given = {n: case.cast(case.outputs[n]) if n in case.outputs else None for n in ("coarse_weights", "fine_z")}
+    volume.chunk, volume.fine = None, Followed(volume.fine, *given.values())
     low, z = painter.low, case.inputs["z"]
 
     def draws() -> Replay:
@@ -176,11 +174,8 @@ def render(case: Case) -> None:
     styles = generator.map(Latent(z))
     rays = generator.rays(camera, low)
     watched = Watched(field)
-    volume.fine = Watched(volume.fine)
     integrated: Integrated = volume(watched, rays, field.modulate(styles), const())
-    (_, coarse_weights, _), fine_t = volume.fine.calls[0]
     ((coarse, _), (coarse_raw, coarse_hidden)), ((fine, _), (fine_raw, fine_hidden)) = watched.calls
-    volume.fine = volume.fine.function
     ours = {
         "z_norm": normalised(z),
         "w": generator.mapping(z),
@@ -195,8 +190,8 @@ def render(case: Case) -> None:
         "coarse_z": as_map(coarse.t)[..., None],
         "volume": styles.volume,
         "coarse_feat": as_map(field.colour(coarse_hidden)),
-        "coarse_weights": as_map(coarse_weights)[..., None],
-        "fine_z": as_map(fine_t)[..., None],
+        "coarse_weights": as_map(volume.fine.weights)[..., None],
+        "fine_z": as_map(volume.fine.t)[..., None],
         "fine_pts": as_map(fine.points),
         "fine_feat": as_map(field.colour(fine_hidden)),
         "merged_z": as_map(integrated.t)[..., None],
@@ -204,11 +199,13 @@ def render(case: Case) -> None:
         "depth": as_map(integrated.depth),
     }
     for name, value in ours.items():
-        case.compare(name, value)
+        if name in case.outputs:
+            case.scores(name, value)
     for name, value in (("coarse_sigma", coarse_raw), ("fine_sigma", fine_raw), ("merged_sigma", integrated.raw)):
-        relative(case, name, as_map(value))
+        if name in case.outputs:
+            case.relative(name, as_map(value))
 
-    case.compare("feature2d", generator.render_features(styles, camera, const())[0])
+    case.scores("feature2d", generator.render_features(styles, camera, const())[0])
     remembered: dict[str, Tensor] = {}
     hooks = []
     for i, block in enumerate(painter.blocks):
@@ -222,12 +219,14 @@ def render(case: Case) -> None:
     rendered = generator.render(styles, camera, draws=const())
     for hook in hooks:
         hook.remove()
+    remembered["rgb_lowres"] = remembered["syn.rgb_init_res"] = rendered.raw  # the second where it is a layer
     for name, value in remembered.items():
+        if name not in case.outputs:
+            continue
         if name.startswith("syn.output"):  # without its bias and bound
             value = value + painter.blocks[int(name.removeprefix("syn.output")) - 1].rgb.bias[:, None, None]
             value = value if painter.clamp is None else value.clamp(-painter.clamp, painter.clamp)
-        case.compare(name, value)
-    case.compare("rgb_lowres", rendered.raw)
+        case.scores(name, value)
     case.compare("image", rendered.image)
 
     none = const()
@@ -242,10 +241,8 @@ def render(case: Case) -> None:
     points = case.inputs["query_pts"]
     samples = Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1]))
     raw, hidden = field(samples, field.modulate(styles))
-    relative(case, "query_sigma", raw[:, :, 0])
-    case.compare("query_feat", field.colour(hidden)[:, :, 0])
-    densities = volume.density(raw, points[:, :, None])[:, :, 0]
-    assert torch.allclose(generator.density(points, styles), densities)
+    case.relative("query_sigma", raw[:, :, 0])
+    case.scores("query_feat", field.colour(hidden)[:, :, 0])
 
 
 def remember(remembered: dict[str, Tensor], name: str, module: nn.Module, inputs: tuple, output: Tensor) -> None:
@@ -259,17 +256,18 @@ def discriminator(case: Case) -> None:
     for name in case.outputs:
         if name.startswith("score_lod_") and name != "score_lod_arg":
             judge.lod.fill_(float(name.removeprefix("score_lod_")))
-            case.compare(name, judge(images).scores)
-    judge.lod.fill_(1.0)  # what score_lod_arg was given as an argument
-    case.compare("score_lod_arg", judge(images).scores)
+            case.scores(name, judge(images).scores)
+    if "score_lod_arg" in case.outputs:
+        judge.lod.fill_(1.0)  # what it was given as an argument
+        case.scores("score_lod_arg", judge(images).scores)
     judge.lod.fill_(0.0)
     for name in case.outputs:
         if name.startswith("score_batch"):
-            case.compare(name, judge(images[: int(name.removeprefix("score_batch"))]).scores)
+            case.scores(name, judge(images[: int(name.removeprefix("score_batch"))]).scores)
     judge(images)
     features = watched.calls[-1][1]
-    case.compare("feat_before_mbstd", features)
-    if judge.groups:
+    case.scores("feat_before_mbstd", features)
+    if "mbstd_channel" in case.outputs:
         case.compare("mbstd_channel", with_deviation(features, judge.groups)[:, -1:])
 
 
@@ -321,7 +319,7 @@ def losses(case: Case) -> None:
             """The loss, and its gradients."""
             network.zero_grad()
             loss.backward()
-            relative(case, f"{start}{name}_loss", loss.detach(), 1e-4)
+            case.relative(f"{start}{name}_loss", loss, 1e-4)
             full = {"g": "g_loss"}.get(name, name)
             compare_gradients(case, f"{start}{full}", network)
 
@@ -331,8 +329,8 @@ def losses(case: Case) -> None:
         judge.requires_grad_(True)
         ((fake,), judged) = watched.calls[-1]
         compare("g", sum(loss.values()), generator)
-        relative(case, f"{start}g_loss_per_sample", softplus(-judged.scores).detach())
-        case.compare(f"{start}fake_image", fake.detach())
+        case.relative(f"{start}g_loss_per_sample", softplus(-judged.scores), 1e-4)
+        case.compare(f"{start}fake_image", fake)
         case.compare(f"{start}w_avg_after_g", generator.mean_w)
         # The published program was set back here, and not again before the next level's loss.
         generator.mean_w.copy_(case.inputs["w_avg0"])
@@ -345,8 +343,8 @@ def losses(case: Case) -> None:
                 loss = gan.loss_path(n, size, replay(case, "pl", generator=generator))
             compare("pl", loss, generator)
             penalties = (lengths.calls[0][1] - gan.mean_path).square()
-            relative(case, f"{start}pl_penalty_per_sample", penalties.detach())
-            relative(case, f"{start}pl_mean_after", gan.mean_path, 1e-4)
+            case.relative(f"{start}pl_penalty_per_sample", penalties)
+            case.relative(f"{start}pl_mean_after", gan.mean_path, 1e-4)
 
         with torch.no_grad():
             fake, _ = gan.generate(len(real), size, replay(case, "d", generator=generator))
@@ -357,7 +355,7 @@ def losses(case: Case) -> None:
         if f"{start}r1_loss" in case.outputs:
             compare("r1", gan.loss_r1(real), judge)
             images = real.clone().requires_grad_()
-            relative(case, f"{start}r1_per_sample", per_image(judge(images).scores, images))
+            case.relative(f"{start}r1_per_sample", per_image(judge(images).scores, images))
 
 
 def compare_gradients(case: Case, name: str, network: nn.Module) -> None:
@@ -365,15 +363,12 @@ def compare_gradients(case: Case, name: str, network: nn.Module) -> None:
     player = "generator" if isinstance(network, Generator) else "discriminator"
     table = GENERATOR if player == "generator" else discriminator_table(len(network.blocks))
     gradients = {name: p.grad for name, p in network.named_parameters()}
-    each_relative(case, f"grad_norm.{name}", norms(network, gradients, table), player, 1e-3)
+    compare_norms(case, f"grad_norm.{name}", norms(gradients, table), player, 1e-3)
     published = {published_name(n, table): gradient for n, gradient in gradients.items()}
     for output in case.outputs:
         if output.startswith(f"grad.{name}."):
-            theirs = case.outputs[output]
             ours = published[output.removeprefix(f"grad.{name}.")]
-            ours = torch.zeros_like(theirs) if ours is None else ours
-            if not re.search(r"nerfmlp\.fv\.layer\d+\.bias", output):
-                relative(case, output, ours)
+            case.relative(output, torch.zeros(case.outputs[output].shape) if ours is None else ours)
 
 
 class Replayed(VolumeGAN):
@@ -404,22 +399,22 @@ class After(pl.Callback):
         for player, start in places.items():
             values = {n.removeprefix(start): p for n, p in gan.named_parameters() if n.startswith(start)}
             origin = "generator." if player == "generator_smooth" else start
-            changes = {n: p.detach() - self.before[origin + n] for n, p in values.items()}
+            changes = {n: case.change(p, self.before[origin + n]) for n, p in values.items()}
             order = "generator" if player == "generator_smooth" else player
-            each_relative(case, f"{k}.change_norm.{player}", norms(gan, changes, tables[player]), order, 1e-2)
+            compare_norms(case, f"{k}.change_norm.{player}", norms(changes, tables[player]), order, 1e-2)
             published = {published_name(n, tables[player]): p.detach() for n, p in values.items()}
             if player != "discriminator":
                 published["w_avg"] = buffers[f"{start}mean_w"]
             for name in case.outputs:
                 if name.startswith(f"{k}.value.{player}."):
-                    relative(case, name, published[name.removeprefix(f"{k}.value.{player}.")])
+                    case.relative(name, published[name.removeprefix(f"{k}.value.{player}.")])
             if player != "generator_smooth":
                 optimizer = trainer.optimizers[0 if player == "generator" else 1]
                 own = {published_name(n, tables[player]): p for n, p in values.items()}
                 for name in case.outputs:
                     if name.startswith(f"{k}.adam_exp_avg_sq.{player}."):
                         state = optimizer.state[own[name.removeprefix(f"{k}.adam_exp_avg_sq.{player}.")]]
-                        relative(case, name, state["exp_avg_sq"])
+                        case.relative(name, state["exp_avg_sq"])
         scores = [judged.scores.detach() for _, judged in self.judged.calls]
         self.judged.calls.clear()
         stats = {"G": softplus(-scores[0]), "D_Fake": softplus(scores[1]), "D_Real": softplus(-scores[2])}
@@ -431,8 +426,8 @@ class After(pl.Callback):
         if self.gradients:
             stats["Real_Gradient_Penalty"] = self.gradients[-1]
         for name, value in stats.items():
-            relative(case, f"{k}.stat.{name}", value)
-        relative(case, f"{k}.pl_mean", gan.mean_path, 1e-4)
+            case.relative(f"{k}.stat.{name}", value, 1e-3 if name.endswith("Penalty") else 1e-4)
+        case.relative(f"{k}.pl_mean", gan.mean_path, 1e-4)
 
 
 def step(case: Case) -> None:
@@ -475,35 +470,33 @@ def truncation(case: Case) -> None:
     for name in case.outputs:
         if found := re.fullmatch(r"wp_psi(.+)_layers(\d+)", name):
             styles = generator.map(latent, truncation=float(found[1]), layers=int(found[2]))
-            case.compare(name, styles.w)
+            case.scores(name, styles.w)
             case.compare(name.replace("wp", "image", 1), draw(styles))
-    case.compare("image_fused_modulate", draw(generator.map(latent)))
+    if "image_fused_modulate" in case.outputs:
+        case.compare("image_fused_modulate", draw(generator.map(latent)))
 
     spec = case.config["spec"]
-    video = load_generator(case, num_steps=case.inputs["video.pdf_u"].shape[1])
-    video.volume.depths = Unjittered(video.volume.depths)
-    angles = (torch.full((len(latent.z), 1), spec[name]) for name in ("yaw", "pitch"))
-    draws = replay(case, "video", generator=video)
-    styles = video.map(latent, truncation=0.7, layers=8)
-    case.compare("image_video", video.render(styles, video.poses.camera(*angles), draws=draws).image)
+    if "image_video" in case.outputs:
+        video = load_generator(case, num_steps=case.inputs["video.pdf_u"].shape[1])
+        video.volume.depths = Unjittered(video.volume.depths)
+        angles = (torch.full((len(latent.z), 1), spec[name]) for name in ("yaw", "pitch"))
+        draws = replay(case, "video", generator=video)
+        styles = video.map(latent, truncation=0.7, layers=8)  # as the published script has it
+        case.compare("image_video", video.render(styles, video.poses.camera(*angles), draws=draws).image)
 
-    gan = VolumeGAN(
-        generator,
-        load_discriminator(case),
-        torch.optim.Adam,
-        torch.optim.Adam,
-        mean_decay=case.config["generator_train_kwargs"]["w_moving_decay"],
-    )
-    draws = replay(case, "", generator=generator)
-    first, end = generator.field.num_layers, generator.num_layers
-    draws.queues |= {
-        "mixing": [torch.tensor(0.0)],
-        "cut": [torch.tensor((spec["cutoff"] - first + 0.5) / (end - first))],
-    }
-    image, w = gan.generate(len(latent.z), generator.resolution, draws)
-    case.compare("mix_wp", w)
-    case.compare("mix_image", image)
-    case.compare("mix_w_avg_after", generator.mean_w)
+    if "mix_wp" in case.outputs:
+        decay = case.config["generator_train_kwargs"]["w_moving_decay"]
+        gan = VolumeGAN(generator, nn.Identity(), torch.optim.Adam, torch.optim.Adam, mean_decay=decay)
+        draws = replay(case, "", generator=generator)
+        first, end = generator.field.num_layers, generator.num_layers
+        draws.queues |= {
+            "mixing": [torch.tensor(0.0)],
+            "cut": [torch.tensor((spec["cutoff"] - first + 0.5) / (end - first))],
+        }
+        image, w = gan.generate(len(latent.z), generator.resolution, draws)
+        case.scores("mix_wp", w)
+        case.compare("mix_image", image)
+        case.compare("mix_w_avg_after", generator.mean_w)
 
 
 @torch.no_grad()
@@ -512,7 +505,8 @@ def sampling(case: Case) -> None:
     near, far = of["ray_start"], of["ray_end"]
     for block in ("rays", "rays_w3_h2"):
         n, height, side, count, _ = case.outputs[f"{block}.pts"].shape
-        ends, corner = case.outputs[f"{block}.pts_z"][0, 0, 0, [0, -1], 0], case.outputs[f"{block}.ray_dirs"][0, 0, 0]
+        depths, directions = (case.cast(case.outputs[f"{block}.{name}"]) for name in ("pts_z", "ray_dirs"))
+        ends, corner = depths[0, 0, 0, [0, -1], 0], directions[0, 0, 0]
         # The arguments are stated nowhere: that which the first ray shows, all others must have.
         rays = local_rays(n, height, side, 2 * math.degrees(math.atan2(corner[1], -corner[2])))
         samples = Shifted(*ends.tolist(), count)(rays, None)
@@ -553,9 +547,9 @@ def sampling(case: Case) -> None:
     case.compare("full.yaw", yaw)
     case.compare("full.pitch", off_the_poles(pitch))
 
-    case.compare("pdf_u", inverse_cdf(case.inputs["pdf.bins"], case.inputs["pdf.weights"] + 1e-5, case.inputs["pdf.u"]))
-    det = torch.linspace(0, 1, case.inputs["pdf.u"].shape[1]).expand_as(case.inputs["pdf.u"])
-    case.compare("pdf_det", inverse_cdf(case.inputs["pdf.bins"], case.inputs["pdf.weights"] + 1e-5, det))
+    edges, weights = case.inputs["pdf.bins"], case.inputs["pdf.weights"] + 1e-5
+    case.compare("pdf_u", inverse_cdf(edges, weights, case.inputs["pdf.u"]))
+    case.compare("pdf_det", inverse_cdf(edges, weights, even_quantiles(edges, case.outputs["pdf_det"])))
     for block in case.blocks():
         if block.startswith(("hs_", "render_")):
             composite(case, block)
@@ -646,6 +640,8 @@ def checkpoint(case: Case) -> None:
     place = Place(case.folder / case.info["checkpoint"])
     contents = read(place)
     for weights, model in volumegan.MODELS.items():
+        if model not in contents.value["models"]:
+            continue
         converted = volumegan.convert(place, contents, None, weights)
         network, expected = converted.network, contents.value["models"][model]
         table = discriminator_table(len(network.blocks)) if model == "discriminator" else GENERATOR
@@ -653,15 +649,17 @@ def checkpoint(case: Case) -> None:
         assert same_tensors(back, expected)
         about = contents.value["running_metadata"]
         assert (converted.card["iterations"], converted.card["images_seen"]) == (about["iter"], about["seen_img"])
+        network.load_state_dict({name: case.cast(t) for name, t in network.to(case.dtype).state_dict().items()})
         if model == "discriminator":
-            case.compare("score", network(case.inputs["image"]).scores)
+            case.scores("score", network(case.inputs["image"]).scores)
             continue
         network.volume.depths = Unjittered(network.volume.depths)
         draws = replay(case, "", generator=network)
         styles = network.map(Latent(case.inputs["z"]))
         camera = network.cameras(len(case.inputs["z"]), draws)
         case.compare(f"image_{model}", network.render(styles, camera, draws=draws).image)
-    case.compare("pl_mean", contents.value["loss"]["pl_mean"])
+    if "pl_mean" in case.outputs:
+        case.compare("pl_mean", contents.value["loss"]["pl_mean"])
 
 
 KINDS = {
@@ -683,4 +681,23 @@ ABSENT: dict[str, dict[str, str]] = {
     "truncation": {
         "sampler_num_steps_after_video_call": "the published sampler keeps the numbers of its last call; ours has none"
     },
+}
+# Outputs with tolerances of more than ten times what is usual, by case and pattern of names, with the reason.
+IMPORTANCE = (
+    "follows from importance samples that were not recorded: in cells which are nearly empty rounding moves them a "
+    "thousand times as far"
+)
+SIGNS = (
+    "Adam's first steps are as long for tiny gradients as for large ones: rounding, which importance samples enlarge, "
+    "turns some of them round"
+)
+LOOSE: dict[str, dict[str, str]] = {
+    "render": {
+        "fine_z": "in cells which are nearly empty rounding moves importance samples a thousand times as far",
+        r"fine_.*|merged_.*|weights|depth|feature2d|syn\..*|rgb_lowres|image.*": IMPORTANCE,
+    },
+    "losses": {r"(.*\.)?(fake_image|g_loss.*|pl_.*|d_fake_loss|grad_norm\..*|grad\..*)": IMPORTANCE},
+    "step": {r"\d+\.(value|change_norm|adam_exp_avg_sq|stat)\..*": SIGNS},
+    "truncation": {r".*image.*": IMPORTANCE},
+    "checkpoint": {r"image.*": IMPORTANCE},
 }
