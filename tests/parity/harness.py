@@ -66,8 +66,12 @@ class Case:
         return shaken(recorded.to(self.dtype), self.shake)
 
     def change(self, after: Tensor, before: Tensor) -> Tensor:
-        """What steps changed; it may be as small as the rounding of what is stored, if anything is stored anew."""
-        return torch.where(after == before, before, self.cast(after.detach())) - before
+        """What steps changed; with ``shake``, by as much more as what is stored may be rounded.
+
+        Steps of Adam are alike in length, and so is then their rounding: it adds up in the norm of a change.
+        """
+        change = after.detach() - before
+        return change if self.shake is None else change + 2**-24 * after.detach().abs() * change.sign()
 
     def published(self, prefix: str) -> dict[str, Tensor]:
         """The published state dict under a prefix (with its dot), bit for bit."""
