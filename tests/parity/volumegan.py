@@ -125,6 +125,11 @@ def stored_noise(generator: Generator) -> dict[str, Tensor]:
 WITHOUT_EFFECT = r"nerfmlp\.fv\.layer\d+\.bias"
 
 
+def leave_out_noise(case: Case) -> None:
+    """Compare with no gradient, moment or value of what has no effect."""
+    case.outputs = {name: t for name, t in case.outputs.items() if not re.search(WITHOUT_EFFECT, name)}
+
+
 def compare_norms(case: Case, name: str, ours: dict[str, Tensor], player: str, share: float) -> None:
     """Compare norms, each in units of its own, in the published order of parameters.
 
@@ -154,8 +159,8 @@ def render(case: Case) -> None:
     volume, field, painter = generator.volume, generator.field, generator.painter
     if "jitter_u" not in case.inputs:
         volume.depths = Unjittered(volume.depths)
-    given = {n: case.cast(case.outputs[n]) if n in case.outputs else None for n in ("coarse_weights", "fine_z")}
-    volume.chunk, volume.fine = None, Followed(volume.fine, *given.values())
+    given = (case.cast(case.outputs[n]) if n in case.outputs else None for n in ("coarse_weights", "fine_z"))
+    volume.chunk, volume.fine = None, Followed(volume.fine, *given)
     low, z = painter.low, case.inputs["z"]
 
     def draws() -> Replay:
@@ -304,6 +309,7 @@ def per_image(scores: Tensor, images: Tensor) -> Tensor:
 
 
 def losses(case: Case) -> None:
+    leave_out_noise(case)
     real = case.inputs["real"]
     size = real.shape[-1]
     mean_w = case.inputs["w_avg0"]
@@ -431,6 +437,7 @@ class After(pl.Callback):
 
 
 def step(case: Case) -> None:
+    leave_out_noise(case)
     config = case.config
     count = len([name for name in case.inputs if re.fullmatch(r"\d+\.real", name)])
     decay = 0.5 ** (config["batch_size"] * config["world_size"] / config["g_ema_img"])
