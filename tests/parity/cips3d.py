@@ -879,14 +879,19 @@ IMPORTANCE = (
     "follows from importance samples that were not recorded: in cells which are nearly empty rounding moves them a "
     "thousand times as far"
 )
-LOOSE: dict[str, dict[str, str]] = {
+LOOSE: dict[str, dict[str, tuple[float, str]]] = {
     "render": {
-        r".*\.fine_z": "in cells which are nearly empty rounding moves importance samples a thousand times as far",
-        r".*\.(siren_out\.2\..*|final_.*|feature_map|depth|inr_.*|aux_out|img)": IMPORTANCE,
+        r".*\.fine_z": (
+            30,
+            "in cells which are nearly empty rounding moves importance samples a thousand times as far",
+        ),
+        r".*\.(siren_out\.2\..*|final_.*|feature_map|depth|inr_.*|aux_out|img)": (100, IMPORTANCE),
     },
-    "partial_grad": {r".*\.(img|grad_norms|grad\..*)": IMPORTANCE},
-    "losses": {r".*\.(fake_images|g_preds|[dg]_loss|grad_norms|grad\..*)": IMPORTANCE},
-    "step": {r".*\.change_norms": "two steps of Adam, which are nearly signs, may cancel but for their rounding"},
-    "truncation": {r".*\.img": IMPORTANCE},
-    "checkpoint": {r".*\.img": IMPORTANCE},
+    "partial_grad": {r".*\.(img|grad_norms|grad\..*)": (100, IMPORTANCE)},
+    "losses": {r".*\.(fake_images|g_preds|[dg]_loss|grad_norms|grad\..*)": (100, IMPORTANCE)},
+    "step": {
+        r".*\.change_norms": (100, "two steps of Adam, which are nearly signs, may cancel but for their rounding")
+    },
+    "truncation": {r".*\.img": (100, IMPORTANCE)},
+    "checkpoint": {r".*\.img": (100, IMPORTANCE)},
 }

@@ -34,7 +34,9 @@ def test_case(case_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         print("\n  " + "\n    in float32, against our float64: ".join(lines), end="")
 
 
-@pytest.mark.parametrize("name", ["pigan/render_tall", "stylenerf/render_warped"])
+@pytest.mark.parametrize(
+    "name", ["cips3d/render_v1", "pigan/render_tall", "stylenerf/render_warped", "volumegan/discriminator"]
+)
 def test_sensitivities_are_those_of_today(name: str) -> None:
     """Those of all cases come from ``python -m tests.parity.sensitivity``; this recomputes one of each system."""
     stored = json.loads(SENSITIVITY.read_text())[name]
