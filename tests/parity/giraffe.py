@@ -649,7 +649,7 @@ def parameters(gan: GIRAFFE, generator_table: list, discriminator_table: list) -
 def compare_changes(case: Case, prefix: str, gan: GIRAFFE, before: dict, tables: tuple[list, list]) -> None:
     """How far each parameter has moved, and the values that were recorded."""
     for network, now in parameters(gan, *tables):
-        changes = [(now[n] - before[network][n]).norm() for n in order_of(case, network)]
+        changes = [case.change(now[n], before[network][n]).norm() for n in order_of(case, network)]
         case.each_relative(f"{prefix}{network}.change_norms", torch.stack(changes), 1e-2)
         for name in case.outputs:
             if name.startswith(f"{prefix}after.{network}."):

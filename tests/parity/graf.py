@@ -662,7 +662,7 @@ def step(case: Case) -> None:
     for player, parameters in networks.items():
         if f"{player}.change_norms" in case.outputs:
             names = config[f"{player}_param_order"]
-            changes = [(parameters[n].detach() - before[player][n]).norm() for n in names]
+            changes = [case.change(parameters[n], before[player][n]).norm() for n in names]
             case.each_relative(f"{player}.change_norms", torch.stack(changes), 1e-2)
         state |= {f"{player}.after.{n}": p.detach() for n, p in parameters.items()}
     for name in case.outputs:

@@ -226,7 +226,7 @@ def tolerances(exact: Case) -> dict[str, Tensor]:
         own = torch.as_tensor(known[name]).double()
         own = own.clamp(min=own.median())  # few draws say little of a single number
         own = (4 * own).clamp(max(LEAST, guide / 100), most)
-        limits[name] = torch.maximum(own, 4 * exact.noise(name) / scale.max())
+        limits[name] = torch.maximum(own, 4 * exact.noise(name) / scale)
     return limits
 
 

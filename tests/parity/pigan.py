@@ -445,7 +445,7 @@ def step(case: Case) -> None:
     case.compare("lr", torch.tensor([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers]))
     for player, parameters in networks.items():
         order = config[f"{'d' if player == 'd' else 'g'}_param_order"]
-        changes = {n: (case.cast(p.detach()) - before[player][n]).norm() for n, p in parameters.items()}
+        changes = {n: case.change(p, before[player][n]).norm() for n, p in parameters.items()}
         if f"{player}.change_norms" in case.outputs:
             # What our network does not have, since nothing reads it, doesn't change.
             norms = torch.stack([changes.get(n, torch.tensor(0.0)) for n in order])

@@ -639,7 +639,7 @@ def trained(case: Case, variant: str) -> dict[str, Any]:
         learned = dict(network.named_parameters())
         state = {n: t.detach() for n, t in network.state_dict().items()}
         found |= {f"{player}.after.{published_name(n, table[player])}": t for n, t in state.items()}
-        changes = {published_name(n, table[player]): case.cast(state[n]) - before[player][n] for n in learned}
+        changes = {published_name(n, table[player]): case.change(state[n], before[player][n]) for n in learned}
         found[f"{player}.change_norm"] = norms_of(changes)
     return found
 

@@ -34,9 +34,17 @@ def test_case(case_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         print("\n  " + "\n    in float32, against our float64: ".join(lines), end="")
 
 
-@pytest.mark.parametrize(
-    "name", ["cips3d/render_v1", "pigan/render_tall", "stylenerf/render_warped", "volumegan/discriminator"]
-)
+ONE_EACH = [
+    "cips3d/render_v1",
+    "giraffe/render_one",
+    "graf/render_orthographic",
+    "pigan/render_tall",
+    "stylenerf/render_warped",
+    "volumegan/discriminator",
+]
+
+
+@pytest.mark.parametrize("name", ONE_EACH)
 def test_sensitivities_are_those_of_today(name: str) -> None:
     """Those of all cases come from ``python -m tests.parity.sensitivity``; this recomputes one of each system."""
     stored = json.loads(SENSITIVITY.read_text())[name]
