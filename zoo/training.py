@@ -42,7 +42,8 @@ class SaveConfig(SaveConfigCallback):
         if stage == "fit":
             path = Path(trainer.default_root_dir) / self.config_filename
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, path, skip_unset=False, overwrite=True, multifile=False)
+            options = {"skip_unset": False, "skip_validation": True}  # it was just parsed
+            self.parser.save(self.config, path, overwrite=True, multifile=False, **options)
 
 
 class ZooCLI(LightningCLI):
@@ -220,7 +221,7 @@ def plain_config(parser: LightningArgumentParser, config: Any, verb: str) -> dic
     """All options in plain values, as yaml would hold them."""
     import yaml
 
-    return yaml.safe_load(parser.dump(config, skip_unset=False))[verb]
+    return yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))[verb]
 
 
 def check_options(config: Any, verb: str) -> None:
