@@ -15,6 +15,8 @@ help: ## list the targets
 
 install: .venv/installed ## make .venv with everything in it
 
+# threads that sleep while they wait: 8 minutes on two quiet cores instead of 7, but 12 beside a busy program, not 20
+demo: export OMP_WAIT_POLICY ?= PASSIVE
 demo: .venv/installed ## train a small pi-GAN on procedural cars, score it, show it, rank it (ten minutes on two cores)
 	$(ZOO) fit -c pigan/cars32 --trainer.default_root_dir $(RUN)
 	$(ZOO) bundle $(RUN)/checkpoints/last.ckpt $(RUN)/bundle --experiment pigan/cars32 --data "procedural cars" --license MIT

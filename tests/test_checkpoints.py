@@ -20,6 +20,8 @@ from zoo.checkpoint_io import AtomicCheckpoints, NotSaved, not_saved, sweep
 from zoo.cli import main
 from zoo.training import job_checkpoint
 
+pytestmark = pytest.mark.xdist_group("processes")
+
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
@@ -134,6 +136,7 @@ def test_a_writer_whose_new_file_was_swept_makes_another(tmp_path, monkeypatch):
     assert swept and names(tmp_path) == ["x.ckpt"]
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_loses_one_interval_at_most(tmp_path):
     kills = kill_again_and_again(tmp_path, 4)
     assert len(kills) == 4

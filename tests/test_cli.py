@@ -22,6 +22,8 @@ from zoo import verbs
 from zoo.benchmark import Work
 from zoo.cli import main
 
+pytestmark = pytest.mark.xdist_group("processes")
+
 ROOT = Path(__file__).parent.parent
 
 

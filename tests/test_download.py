@@ -24,6 +24,8 @@ from zoo.weights import catalogue, download, fetch
 from zoo.weights.bundle import load_bundle
 from zoo.weights.catalogue import Address, released
 
+pytestmark = pytest.mark.xdist_group("processes")
+
 PIGAN = Path(__file__).parent / "parity" / "cases" / "pigan" / "checkpoint"
 EXPERIMENT = CONFIG["model"]["init_args"]["generator"]
 NAME = "pigan-celeba-64.official"

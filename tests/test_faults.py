@@ -13,6 +13,8 @@ from tests.tiny import write_config
 from zoo.cli import main
 from zoo.pigan import PiGAN
 
+pytestmark = pytest.mark.xdist_group("processes")
+
 
 def last_line(capsys) -> str:
     return capsys.readouterr().err.strip().splitlines()[-1]

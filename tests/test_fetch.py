@@ -17,6 +17,8 @@ from zoo.weights import fetch as module
 from zoo.weights.catalogue import Address
 from zoo.weights.fetch import NotFetched, Patience, fetch
 
+pytestmark = pytest.mark.xdist_group("processes")
+
 BODY = bytes(range(256)) * 4096 * 3  # 3 MiB
 SHA256 = hashlib.sha256(BODY).hexdigest()
 QUICK = Patience(timeout=0.5, attempts=3, wait=0.01, longest_wait=0.2, slowest=1000)

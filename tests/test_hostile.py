@@ -26,6 +26,8 @@ from zoo.cli import main
 from zoo.weights.pickles import MAX_STEPS
 from zoo.weights.read import read
 
+pytestmark = pytest.mark.xdist_group("processes")
+
 ROOT = Path(__file__).parent.parent
 STYLENERF = Path(__file__).parent / "parity" / "cases" / "stylenerf" / "checkpoint" / "network-snapshot-000000.pkl"
 PUBLISHED = {

@@ -18,6 +18,8 @@ from tests.tiny import CONFIG
 from zoo.cli import main
 from zoo.weights.bundle import build, load_bundle, save_bundle
 
+pytestmark = pytest.mark.xdist_group("processes")
+
 GENERATOR = CONFIG["model"]["init_args"]["generator"]
 BIG = ".safetensors"  # files that the Hub keeps elsewhere and knows by their sha256
 

@@ -24,8 +24,7 @@ ROOT = Path(__file__).parent.parent
 TWO = ["--trainer.devices", "2"]
 SECONDS = 150  # until a run counts as hanging; alone on two cores one takes fifteen
 
-
-pytestmark = pytest.mark.timeout(4 * SECONDS)
+pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.timeout(4 * SECONDS)]
 
 
 def start(words: list[str], folder: Path, **environment: str) -> subprocess.Popen:

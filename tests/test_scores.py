@@ -25,6 +25,8 @@ from zoo.evaluate.protocol import evaluate, score
 from zoo.evaluate.samples import render_samples
 from zoo.gan import GAN
 
+pytestmark = pytest.mark.xdist_group("processes")
+
 
 class Colours(nn.Module):
     """An extractor without weights: mean colour of each quarter of an image."""
