@@ -2,7 +2,7 @@
 PYTHON ?= python3
 ZOO := .venv/bin/zoo
 RUN := runs/pigan/cars32
-# two processes of one thread each: on tensors as small as the tests', more threads wait more than they compute
+# Two processes of one thread each: on tensors as small as the tests', more threads wait more than they compute.
 PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadgroup
 
 help: ## list the targets
@@ -15,7 +15,7 @@ help: ## list the targets
 
 install: .venv/installed ## make .venv with everything in it
 
-# threads that sleep while they wait: 8 minutes on two quiet cores instead of 7, but 12 beside a busy program, not 20
+# Threads that sleep while they wait: a third slower on two quiet cores, and twice as fast beside another busy program.
 demo: export OMP_WAIT_POLICY ?= PASSIVE
 demo: .venv/installed ## train a small pi-GAN on procedural cars, score it, show it, rank it (ten minutes on two cores)
 	$(ZOO) fit -c pigan/cars32 --trainer.default_root_dir $(RUN)
