@@ -51,21 +51,25 @@ def test_a_checkpoint_for_which_there_is_no_space_leaves_the_old_one(tmp_path):
         (errno.EDQUOT, "make room"),
         (errno.EROFS, "make the folder writable"),
         (errno.EACCES, "make the folder writable"),
-        (errno.EIO, "Input/output error"),
+        (errno.EIO, "Input/output error; mend that"),
     ],
 )
-def test_a_run_that_cannot_save_stops_with_one_sentence(number, message, tmp_path, monkeypatch, capsys):
+def test_what_to_do_about_a_checkpoint_that_was_not_saved(number, message, tmp_path):
+    assert message in not_saved(tmp_path / "last.ckpt", OSError(number, os.strerror(number)))
+
+
+def test_a_run_that_cannot_save_stops_with_one_sentence(tmp_path, monkeypatch, capsys):
     config, saves, save = write_config(tmp_path, max_steps=9), [], torch.save
 
     def fail_the_second_time(checkpoint, file):
         saves.append(save(checkpoint, file))
         if len(saves) == 2:
-            raise OSError(number, os.strerror(number))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(checkpoint_io.torch, "save", fail_the_second_time)
     assert main(["fit", "-c", config, "--checkpoint.every", "2"]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("zoo: error: The checkpoint") and message in last and "still whole" in last
+    assert last.startswith("zoo: error: The checkpoint") and "make room" in last and "still whole" in last
     folder = tmp_path / "run" / "checkpoints"
     assert names(folder) == ["last.ckpt"] and load(folder / "last.ckpt")["clocks"]["iterations"] == 2
 
