@@ -149,7 +149,6 @@ def answers(folder: Path, jobs: list[list[str]]) -> tuple[list[tuple[int, float,
     return results, int(peak) / 2**20
 
 
-@pytest.mark.slow
 def test_hostile_and_broken_files(tmp_path):
     files = hostile(tmp_path)
     (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(graf_experiment()))

@@ -145,7 +145,6 @@ def test_an_overflow_on_one_process_is_skipped_on_all(system, tmp_path) -> None:
     assert differences(first["state"], second["state"]) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("system", ["pigan"])
 def test_an_error_on_one_process_ends_all(system, tmp_path) -> None:
     trouble = ["--trainer.callbacks+=tests.systems.Trouble", "--trainer.callbacks.at", "2", "--trainer.callbacks.rank"]
