@@ -33,7 +33,7 @@ def wheel(tmp_path_factory) -> Path:
 def environment(wheel, tmp_path_factory) -> Path:
     """Folder of the commands of an environment that holds the wheel, and sees the packages of this one behind it."""
     folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder)
+    venv.create(folder, symlinks=True)
     pip("--python", str(folder / "bin" / "python"), "install", "--quiet", "--no-deps", str(wheel))
     (packages,) = folder.glob("lib/python*/site-packages")
     # A path that a .pth names is searched, but the .pth files in it, such as that of the checkout, are not read.
