@@ -23,6 +23,8 @@ from tests.tiny import write_config
 from zoo.cli import main
 from zoo.readers import loader
 
+pytestmark = pytest.mark.xdist_group("processes")
+
 SECONDS = 60  # until a run counts as hanging; it takes three on two cores that nobody else uses
 
 

@@ -21,6 +21,7 @@ from zoo import threads, training
 from zoo.benchmark import busy_process
 from zoo.cli import main, with_underscores
 
+pytestmark = pytest.mark.xdist_group("processes")
 ROOT = Path(__file__).parent.parent
 SCRIPT = Path(sysconfig.get_path("scripts")) / "zoo"
 PYTHON = [sys.executable, "-c"]
