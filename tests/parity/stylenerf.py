@@ -955,14 +955,16 @@ IMPORTANCE = (
     "thousand times as far, and the encoding's highest frequency again"
 )
 CANCELS = "the bias of the density's last layer moves the whole volume: shares of its gradient cancel but for rounding"
+KINKS = f"{IMPORTANCE}; units of the discriminator that are that near zero have one slope or another"
 VANISHES = "where the density's gradient is nearly zero its direction is all rounding"
 LOOSE: dict[str, dict[str, tuple[float, str]]] = {
-    "render": {r".*\.(img|image_lowres|depth_map|b\d+\.(x|img))": (300, IMPORTANCE)},
+    "render": {r".*\.(depth_unit_sorted|img|image_lowres|depth_map|b\d+\.(x|img))": (300, IMPORTANCE)},
     "truncation": {r"img\.early_gradient": (1e4, VANISHES), r"img\..*": (300, IMPORTANCE)},
+    "sampling": {r".*\.fine_(det|rand)": (30, IMPORTANCE)},
     "losses": {
         r".*\.reg\.(rgb_rand|rgb_rand_out|x_rand)": (300, IMPORTANCE),
-        r".*Gmain\.(grad_norm|grad\..*sigma_out\.bias)": (1000, CANCELS),
-        r".*Dmain\.grad_norm": (30, IMPORTANCE),
+        r".*Gmain\.(grad_norm|grad\..*sigma_out\.bias)": (1e5, CANCELS),
+        r".*(main|reg)\.(Loss.*|backward.*|grad_norm|grad\..*)": (100, KINKS),
     },
-    "step": {r".*Greg\.backward\.Gpl|.*pl_mean_after": (100, IMPORTANCE)},
+    "step": {r".*\.(backward\..*|pl_mean_after|total_grad_norm|change_norm|after\..*)": (300, KINKS)},
 }
