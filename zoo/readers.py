@@ -23,7 +23,7 @@ def loader(dataset: Sized, batch_size: int = 1, num_workers: int = 0, **options:
         options: as of ``torch.utils.data.DataLoader``.
     """
     ours = {"collate_fn": shared, "worker_init_fn": outlive_signals}
-    return DataLoader(dataset, batch_size, num_workers=num_workers, **ours | options)
+    return DataLoader(dataset=dataset, batch_size=batch_size, num_workers=num_workers, **ours | options)
 
 
 def shared(items: list[Any]) -> Any:
