@@ -60,7 +60,7 @@ def test_every_system_finds_what_it_drew_itself(system):
     stages = [stage._replace(learning_rate=rate) for stage in steps(60, 60)]
     found = invert(generator, target[0], camera=camera, find_camera=False, samples=16, stages=stages)
     start, latent, styles = (found.losses[name][-1] for name in ("start", "latent", "styles"))
-    assert start > factor * styles and latent >= styles
+    assert start > factor * styles and styles <= 1.001 * latent
     assert system == "giraffe" or latent > 1.5 * styles  # whose styles are latents
     assert torch.equal(found.camera.pose, camera.pose)
     others = drawn(generator, list(range(100)), camera)

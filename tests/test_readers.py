@@ -98,21 +98,15 @@ def test_an_image_that_goes_bad_during_training_is_named(how, workers, images, t
     assert last_checkpoint(tmp_path) >= 2
 
 
-@pytest.mark.parametrize(
-    ("number", "why"),
-    [
-        (signal.SIGKILL, "died (killed by signal: Killed)"),
-        pytest.param(signal.SIGBUS, "/dev/shm", marks=pytest.mark.slow),
-    ],
-)
-def test_a_reader_that_is_killed_ends_the_run(number, why, images, tmp_path):
+def test_a_reader_that_is_killed_ends_the_run(images, tmp_path):
     with fit(write_config(tmp_path, max_steps=100_000), *images) as process:
         wait_for_iteration(process, 3)
         children = readers(process)
-        os.kill(children[0], number)
+        os.kill(children[0], signal.SIGKILL)
         code, said = ended(process, children)
     assert code == 1
-    assert [why in line and "--data.num_workers" in line for line in said].count(True) == 1
+    sentences = [line for line in said if "A process that reads pictures died" in line]
+    assert len(sentences) == 1 and "--data.num_workers" in sentences[0], "\n".join(said)
     assert last_checkpoint(tmp_path) >= 2
 
 
@@ -129,7 +123,7 @@ def test_a_small_shared_memory_ends_the_run(size, images, tmp_path):
         pytest.skip(f"this machine lets nobody mount a small /dev/shm ({error})")
     with fit(write_config(tmp_path, max_steps=100_000), *images, through=small) as process:
         said = process.communicate(timeout=5 * SECONDS)[1].strip().splitlines()
-    assert process.returncode == 1 and not any("Traceback" in line for line in said), said
+    assert process.returncode == 1 and not any("Traceback" in line for line in said), "\n".join(said)
     assert said[-1].startswith("zoo: error: The shared memory (/dev/shm)") and "--data.num_workers 0" in said[-1]
 
 

@@ -147,6 +147,13 @@ def disk_problem(error: BaseException) -> str | None:
     return None
 
 
+SHARED_MEMORY_FULL = (
+    "The shared memory (/dev/shm) through which processes that read pictures hand them over is full. Make it larger "
+    "(docker run --shm-size=1g) or read without such processes (--data.num_workers 0), and go on from the last "
+    "checkpoint (--ckpt_path)."
+)
+
+
 def reader_failed(error: BaseException) -> str | None:
     """The sentence for what a process which reads pictures has sent, or died of; None for other errors.
 
@@ -158,14 +165,9 @@ def reader_failed(error: BaseException) -> str | None:
     if sent and sent[1] in ("Stopped", "FileNotFoundError"):
         return " ".join(sent[2].split())
     died = re.search(r"DataLoader worker \(pid.*?\) (?:is killed by signal: ([\w ]+)|exited unexpectedly)", text)
-    not_sent = (died and died[1] == "Bus error") or (sent and "unable to allocate shared memory" in sent[2])
     not_started = "iter(combined_loader)" in text and getattr(error.__context__, "errno", None) == errno.ENOSPC
-    if not_sent or not_started:
-        return (
-            "The shared memory (/dev/shm) through which processes that read pictures hand them over is full. Make it "
-            "larger (docker run --shm-size=1g) or read without such processes (--data.num_workers 0), and go on from "
-            "the last checkpoint (--ckpt_path)."
-        )
+    if not_started or (died and died[1] == "Bus error"):
+        return SHARED_MEMORY_FULL
     if died:
         how = f" (killed by signal: {died[1]})" if died[1] else ""
         return (

@@ -1,5 +1,6 @@
 """Processes that read images for a loader: how loaders are made, what readers do on signals, how they end."""
 
+import errno
 import os
 import signal
 import threading
@@ -11,6 +12,8 @@ from typing import Any
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate, get_worker_info
+
+from zoo.errors import SHARED_MEMORY_FULL, Stopped
 
 
 def loader(dataset: Sized, batch_size: int = 1, num_workers: int = 0, **options: Any) -> DataLoader:
@@ -31,9 +34,17 @@ def shared(items: list[Any]) -> Any:
 
     torch by itself puts some tensors there only in a thread of the reader which sends them. Where there is no space
     left for them, it prints the error, and the run waits for that batch for ever.
+
+    Raises:
+        zoo.errors.Stopped: there is no space left.
     """
-    batch = default_collate(items)
-    return batch if get_worker_info() is None else apply_to_collection(batch, Tensor, Tensor.share_memory_)
+    try:
+        batch = default_collate(items)
+        return batch if get_worker_info() is None else apply_to_collection(batch, Tensor, Tensor.share_memory_)
+    except RuntimeError as error:
+        if os.strerror(errno.ENOSPC) not in str(error):  # such as images of unequal sizes
+            raise
+        raise Stopped(SHARED_MEMORY_FULL) from error
 
 
 def outlive_signals(worker: int) -> None:
