@@ -15,7 +15,7 @@ help: ## list the targets
 
 install: .venv/installed ## make .venv with everything in it
 
-# Threads that sleep while they wait: a third slower on two quiet cores, and twice as fast beside another busy program.
+# Threads that sleep while they wait: slower on two quiet cores, twice as fast beside another program (README, "Threads").
 demo: export OMP_WAIT_POLICY ?= PASSIVE
 demo: .venv/installed ## train a small pi-GAN on procedural cars, score it, show it, rank it (ten minutes on two cores)
 	$(ZOO) fit -c pigan/cars32 --trainer.default_root_dir $(RUN)

@@ -21,6 +21,7 @@ import datamodules.resized
 from tests.runs import ROOT, fit, load, wait_for_iteration
 from tests.tiny import write_config
 from zoo.cli import main
+from zoo.errors import SHARED_MEMORY_FULL, reader_failed
 from zoo.readers import loader
 
 pytestmark = pytest.mark.xdist_group("processes")
@@ -108,6 +109,14 @@ def test_a_reader_that_is_killed_ends_the_run(images, tmp_path):
     sentences = [line for line in said if "A process that reads pictures died" in line]
     assert len(sentences) == 1 and "--data.num_workers" in sentences[0], "\n".join(said)
     assert last_checkpoint(tmp_path) >= 2
+
+
+def test_a_bus_error_of_a_reader_is_a_full_shared_memory():
+    said = (
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of"
+    )
+    assert reader_failed(RuntimeError(f"{said} shared memory.")) == SHARED_MEMORY_FULL
+    assert "(killed by signal: Killed)" in reader_failed(RuntimeError(said.replace("Bus error", "Killed")))
 
 
 # It is full at the last tensor of a batch, at the first, or when readers are started.

@@ -528,7 +528,7 @@ class Generator(BaseGenerator):
         ``farthest``: by default of the prior, in published training of the batch. Computed in double precision, then
         rounded to the networks'.
         """
-        camera = Camera(camera.pose.double(), camera.intrinsics.double())
+        camera = camera.to(torch.float64)
         farthest = self.poses.farthest if farthest is None else farthest
         reach = torch.ones_like(camera.pose[:, 0, 0]) if farthest is None else camera.origins.norm(dim=-1) / farthest
         dtype = self.dtype
@@ -619,7 +619,7 @@ class Generator(BaseGenerator):
         """Cameras [T] taken round each of B scenes by these shares [T] of the boxes' range of turns."""
         first, last = self.boxes.rotation
         turn, batch, n = turned((last - first) * share).to(latent.place), len(latent.shape), len(share)
-        camera = Camera(*(x.to(latent.place) for x in camera))
+        camera = camera.to(latent.place)
         round_it = turn.roll((-1, -1), (1, 2)) @ camera.pose[:, :3]  # the matrix in the zoo's axes
         camera = camera._replace(pose=torch.cat([round_it, camera.pose[:, 3:]], dim=1))
 

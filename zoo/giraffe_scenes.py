@@ -201,11 +201,6 @@ class Counts:
 # Cameras
 
 
-def rounded(camera: Camera, dtype: torch.dtype) -> Camera:
-    """In this precision."""
-    return Camera(camera.pose.to(dtype), camera.intrinsics.to(dtype))
-
-
 @dataclass(frozen=True)
 class ScenePoses:
     """Cameras uniform on a patch of a sphere around the origin, looking at it.
@@ -240,7 +235,7 @@ class ScenePoses:
         level = min(max(0.5, min(self.polar)), max(self.polar))  # where cameras are farthest from the vertical axis
         widest = 2 * math.sqrt(level * (1 - level)) * self.radius[1]
         origins = self.draw(n, draws)
-        return rounded(self.zoomed(origins, self.radius[1], widest), origins.dtype)
+        return self.zoomed(origins, self.radius[1], widest).to(origins.dtype)
 
     def together(self, n: int, draws: Draws) -> Camera:
         """n cameras drawn as the published training draws them, in double precision."""
@@ -288,7 +283,7 @@ class ScenePoses:
     def at(self, azimuth: Tensor, polar: Tensor, radius: Tensor) -> Camera:
         """Cameras at chosen shares [B] of the ranges."""
         origins = self.origins(azimuth, polar, radius)
-        return rounded(self.camera(origins, 1.0, 1.0), origins.dtype)
+        return self.camera(origins, 1.0, 1.0).to(origins.dtype)
 
     def turntable(self, n: int) -> Camera:
         """From the first azimuth to the last one."""

@@ -104,7 +104,7 @@ class OnSphere:
     ) -> Camera:
         """Cameras in these directions [rad] and distances, all [B, 1]; in this precision, or the default one."""
         camera = orbit_cameras(-azimuth.double(), polar.double(), radius, math.radians(self.fov_deg))
-        return Camera(*(x.to(dtype or torch.get_default_dtype()) for x in camera))
+        return camera.to(dtype or torch.get_default_dtype())
 
     def turntable(self, n: int) -> Camera:
         """Along all azimuths, without the end of a full circle, at the middle polar angle and the largest radius."""

@@ -100,7 +100,7 @@ class Case:
         """Note what we have for the output of this name.
 
         Args:
-            guide: usual tolerance of this kind of output, in units of ``scale``; see ``tolerance``.
+            guide: usual tolerance of this kind of output, in units of ``scale``; see ``tolerances``.
             scale: one number, or one for each number of the output.
         """
         theirs = self.outputs[name]
