@@ -7,7 +7,7 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from zoo.checkpoint_io import NotSaved, sweep
+from zoo.training.checkpoint_files import NotSaved, sweep
 
 
 class RegularCheckpoint(Checkpoint):

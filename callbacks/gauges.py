@@ -7,14 +7,14 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from callbacks.scores import log_now
-from zoo.evaluate.consistency import gauges
+from zoo.evaluate.metrics.consistency import gauges
 
 
 class Gauges(pl.Callback):
     """Logs ``gauges/flatness``, ``parallax``, ``opacity`` and ``nonfinite`` of a few fixed objects.
 
-    What they mean: ``zoo.evaluate.consistency``. Shown from a few sides of the turntable by the averaged generator,
-    on the first process only; like every callback it only watches.
+    What they mean: ``zoo.evaluate.metrics.consistency``. Shown from a few sides of the turntable by the averaged
+    generator, on the first process only; like every callback it only watches.
 
     Args:
         every: iterations between measurements; the first is before training.

@@ -13,7 +13,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.distributed import ReduceOp
 
 from callbacks.checkpoint import save_together
-from zoo.errors import Stopped
+from zoo.utils.errors import Stopped
 
 
 class Interrupted(Stopped):

@@ -6,8 +6,8 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
-from zoo.evaluate.features import quantise
 from zoo.export.pictures import picture
+from zoo.generator import quantise
 from zoo.render import Rendered
 
 

@@ -47,8 +47,8 @@ class PriorPreview(Callback):
 
 def real_pictures(trainer: Trainer, count: int) -> list[Image.Image]:
     """The first pictures of the validation set: its loader draws no random numbers; none where there is no such set."""
-    from zoo.evaluate.features import quantise
     from zoo.export.pictures import picture
+    from zoo.generator import quantise
 
     source = trainer.datamodule
     dataset = getattr(source.val_dataloader(), "dataset", None) if source is not None else None

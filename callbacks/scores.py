@@ -6,9 +6,9 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from zoo.evaluate.features import Extractor, load_extractor
+from zoo.evaluate.extractors import Extractor, load_extractor
 from zoo.evaluate.protocol import score
-from zoo.evaluate.samples import DrawsPolicy
+from zoo.generator import DrawsPolicy
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from zoo.draws import stream_seed
-from zoo.readers import loader
-from zoo.threads import cpus_of_each
+from zoo.utils.readers import loader
+from zoo.utils.threads import cpus_of_each
 
 log = logging.getLogger(__name__)
 

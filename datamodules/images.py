@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datamodules.base import ImageData
-from zoo.errors import Stopped
+from zoo.utils.errors import Stopped
 
 log = logging.getLogger(__name__)
 
@@ -323,7 +323,7 @@ class ImageFiles:
         """The whole picture.
 
         Raises:
-            zoo.errors.Stopped: it could be read at the start, but now cannot.
+            zoo.utils.errors.Stopped: it could be read at the start, but now cannot.
         """
         name = self.open()[index]
         try:

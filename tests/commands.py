@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from zoo.cli import main
+from zoo.cli.command import main
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -21,16 +21,16 @@ from tests.systems import SYSTEMS, NoiseData
 from tests.test_compatibility import FIXTURES, INIT_FROM, drawn, fingerprints, run_losses, two_steps
 from zoo.cli import main
 from zoo.draws import TrainingDraws
-from zoo.gan import GAN
+from zoo.training import GAN
 from zoo.weights.bundle import build, load_bundle
 
 AVERAGES = {
     "slow": {
-        "class_path": "zoo.gan.Average",
-        "init_args": {"decay": {"class_path": "zoo.gan.WarmUp", "init_args": {"limit": 0.99}}},
+        "class_path": "zoo.training.Average",
+        "init_args": {"decay": {"class_path": "zoo.training.WarmUp", "init_args": {"limit": 0.99}}},
     },
-    "fast": {"class_path": "zoo.gan.Average", "init_args": {"decay": 0.5, "buffers": "lerp"}},
-    "kept": {"class_path": "zoo.gan.Average", "init_args": {"decay": 0.9, "buffers": "keep"}},
+    "fast": {"class_path": "zoo.training.Average", "init_args": {"decay": 0.5, "buffers": "lerp"}},
+    "kept": {"class_path": "zoo.training.Average", "init_args": {"decay": 0.9, "buffers": "keep"}},
 }
 KINDS = ["xflip", "rotate90", "xint", "scale", "rotate", "aniso", "xfrac", "brightness", "contrast", "lumaflip", "hue"]
 # Options with which two iterations, the first of which has this number and comes after so many images, do all that a

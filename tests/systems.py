@@ -21,9 +21,9 @@ from torch.nn.functional import avg_pool2d
 
 from datamodules.base import ImageData
 from tests.tiny import CONFIG
-from zoo.cli import main
+from zoo.cli.command import main
 from zoo.draws import TrainingDraws, stream_seed
-from zoo.evaluate.features import Extractor
+from zoo.evaluate.extractors import Extractor
 from zoo.evaluate.protocol import score
 
 
@@ -85,10 +85,10 @@ def pigan() -> dict[str, Any]:
         "mapping_lr": 0.1,
         "averages": {
             "slow": {
-                "class_path": "zoo.gan.Average",
-                "init_args": {"decay": {"class_path": "zoo.gan.WarmUp", "init_args": {"limit": 0.99}}},
+                "class_path": "zoo.training.Average",
+                "init_args": {"decay": {"class_path": "zoo.training.WarmUp", "init_args": {"limit": 0.99}}},
             },
-            "fast": {"class_path": "zoo.gan.Average", "init_args": {"decay": 0.5}},
+            "fast": {"class_path": "zoo.training.Average", "init_args": {"decay": 0.5}},
         },
     }
     return {"model": model, "data": copy.deepcopy(DATA)}
@@ -110,8 +110,8 @@ def giraffe() -> dict[str, Any]:
     generator = {
         "objects": field(6),
         "background": field(6, skips=[]),
-        "boxes": {"class_path": "zoo.giraffe_scenes.BoxPrior", "init_args": {"count": 2}},
-        "poses": {"class_path": "zoo.giraffe_scenes.ScenePoses", "init_args": {"polar": [0.3, 0.5]}},
+        "boxes": {"class_path": "zoo.giraffe.BoxPrior", "init_args": {"count": 2}},
+        "poses": {"class_path": "zoo.giraffe.ScenePoses", "init_args": {"polar": [0.3, 0.5]}},
         "volume": {"class_path": "zoo.giraffe.SceneVolume", "init_args": {"depths": depths, "chunk": 200}},
         "renderer": {
             "class_path": "zoo.giraffe.NeuralRenderer",
@@ -125,7 +125,7 @@ def giraffe() -> dict[str, Any]:
         "discriminator": {"class_path": "zoo.giraffe.Discriminator", "init_args": {"resolution": 8, "channels": 8}},
         "optimizer_g": rmsprop,
         "optimizer_d": copy.deepcopy(rmsprop),
-        "averages": {"slow": {"class_path": "zoo.gan.Average", "init_args": {"decay": 0.9, "buffers": "keep"}}},
+        "averages": {"slow": {"class_path": "zoo.training.Average", "init_args": {"decay": 0.9, "buffers": "keep"}}},
     }
     stages = {0: {}, 4: {"batch_size": 6}, 8: {"batch_size": 3}}
     return {
@@ -154,7 +154,7 @@ def graf() -> dict[str, Any]:
         "noise_iterations": 9,
         "milestones": [4, 8],
         "mirror": True,
-        "averages": {"ema": {"class_path": "zoo.gan.Average", "init_args": {"decay": 0.5}}},
+        "averages": {"ema": {"class_path": "zoo.training.Average", "init_args": {"decay": 0.5}}},
     }
     return {"model": {"class_path": "zoo.graf.GRAF", "init_args": model}, "data": copy.deepcopy(DATA)}
 
@@ -185,7 +185,7 @@ def volumegan() -> dict[str, Any]:
         "discriminator": {"class_path": "zoo.volumegan.Discriminator", "init_args": judge},
         "optimizer_g": optimizer,
         "optimizer_d": copy.deepcopy(optimizer),
-        "averages": {"ema": {"class_path": "zoo.gan.Average", "init_args": {"decay": 0.5}}},
+        "averages": {"ema": {"class_path": "zoo.training.Average", "init_args": {"decay": 0.5}}},
         "r1_every": 3,
         "path_every": 2,
         "growth": {"class_path": "zoo.volumegan.Growth", "init_args": {"levels": 1, "hold": 4, "fade": 16, "every": 2}},
@@ -231,7 +231,7 @@ def cips3d() -> dict[str, Any]:
             "discriminator": {"class_path": f"{part}Discriminator", "init_args": towers},
             "optimizer_g": adam,
             "optimizer_d": copy.deepcopy(adam),
-            "averages": {"ema": {"class_path": "zoo.gan.Average", "init_args": {"decay": 0.9}}},
+            "averages": {"ema": {"class_path": "zoo.training.Average", "init_args": {"decay": 0.9}}},
             "r1_every": 2,
             "stages": [
                 {"start": 0, "average_start": 1, "noise_iterations": 9, "gradient_rays": 40},
@@ -284,7 +284,7 @@ def stylenerf() -> dict[str, Any]:
         "discriminator": {"class_path": f"{part}Discriminator", "init_args": judge},
         "optimizer_g": adam,
         "optimizer_d": copy.deepcopy(adam),
-        "averages": {"ema": {"class_path": "zoo.gan.Average", "init_args": {"decay": 0.5}}},
+        "averages": {"ema": {"class_path": "zoo.training.Average", "init_args": {"decay": 0.5}}},
         "nerf_path_side": 4,
         "r1_every": 3,
         "path_every": 2,

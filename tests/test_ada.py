@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tests.systems import stylenerf
 from zoo.draws import SampleDraws, TrainingDraws
-from zoo.gan import GAN
 from zoo.layers.ada import BGC, OTHERS, Augmentation, Controller
+from zoo.training.gan import GAN
 from zoo.weights.bundle import build
 
 SIDE = 32

@@ -15,10 +15,11 @@ import torch
 from callbacks.scores import Scores
 from tests.runs import fit, kill_again_and_again, load, wait_for_iteration
 from tests.tiny import write_config
-from zoo import checkpoint_io, training
-from zoo.checkpoint_io import AtomicCheckpoints, NotSaved, not_saved, sweep
-from zoo.cli import main
-from zoo.training import job_checkpoint
+from zoo.cli import lightning as training
+from zoo.cli.command import main
+from zoo.cli.lightning import job_checkpoint
+from zoo.training import checkpoint_files as checkpoint_io
+from zoo.training.checkpoint_files import AtomicCheckpoints, NotSaved, not_saved, sweep
 
 pytestmark = pytest.mark.xdist_group("processes")
 

@@ -16,28 +16,20 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from tests.tiny import Pictures
-from zoo.cips3d import (
-    CIPS3D,
-    Discriminator,
-    FilmSiren,
-    Generator,
-    Inr,
-    Mapping,
-    MappingNetwork,
-    Scaled,
-    Stage,
-    Tower,
-)
-from zoo.cips3d_extras import Heads, swap_layers
-from zoo.cli import main
+from zoo.cips3d.discriminator import Discriminator, Tower
+from zoo.cips3d.extras import Heads, swap_layers
+from zoo.cips3d.inr import Inr, Scaled
+from zoo.cips3d.model import FilmSiren, Generator, Mapping, MappingNetwork
+from zoo.cips3d.training import CIPS3D, Stage
+from zoo.cli.command import main
+from zoo.cli.verbs import read_experiment
 from zoo.draws import RayDraws, SampleDraws, TrainingDraws
-from zoo.gan import Average
 from zoo.layers.diffaugment import cutout, cutout_side, diffaugment, largest_shift, translation
 from zoo.layers.towers import Blur
 from zoo.losses import judged_real, r1_penalty
-from zoo.paths import CONFIGS
 from zoo.render import GaussianPoses, Importance, Shifted, Volume
-from zoo.verbs import read_experiment
+from zoo.training.averages import Average
+from zoo.utils.paths import CONFIGS
 from zoo.weights.bundle import UNUSED, build, load_bundle, save_bundle
 
 PAGE = CONFIGS / "cips3d" / "README.md"

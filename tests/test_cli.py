@@ -19,9 +19,9 @@ import yaml
 from PIL import Image
 
 from tests.tiny import write_config
-from zoo import benchmark, verbs
-from zoo.benchmark import Work
-from zoo.cli import main
+from zoo.cli import benchmark, verbs
+from zoo.cli.benchmark import Work
+from zoo.cli.command import main
 
 pytestmark = pytest.mark.xdist_group("processes")
 
@@ -47,7 +47,9 @@ def run(tmp_path_factory) -> Path:
 
 
 def test_help_is_quick_and_imports_nothing_heavy():
-    done, seconds = child("from zoo.cli import main; import sys; main(['--help']); print('torch' in sys.modules)")
+    done, seconds = child(
+        "from zoo.cli.command import main; import sys; main(['--help']); print('torch' in sys.modules)"
+    )
     assert "leaderboard" in done.stdout and done.stdout.endswith("False\n")
     assert seconds < 0.5
 
@@ -71,7 +73,9 @@ def test_help_is_quick_and_imports_nothing_heavy():
     ],
 )
 def test_help_of_a_verb_imports_nothing_heavy(verb):
-    code = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules)); from zoo.cli import main\n"
+    code = (
+        "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules)); from zoo.cli.command import main\n"
+    )
     code += f"main(['{verb}', '--help'])"
     done, _ = child(code)
     assert done.returncode == 0 and "usage: zoo" in done.stdout and done.stdout.endswith("False\n")
@@ -218,11 +222,11 @@ def test_a_mistake_ends_in_one_clear_line(words, message, run, capsys):
 @pytest.mark.parametrize(
     ("code", "place", "users"),
     [
-        ("raise ValueError('say --out')", "zoo/verbs.py", True),
-        ("int('a bug')", "zoo/verbs.py", False),
-        ("list(zip([1], [], strict=True))", "zoo/verbs.py", False),
+        ("raise ValueError('say --out')", "zoo/cli/verbs.py", True),
+        ("int('a bug')", "zoo/cli/verbs.py", False),
+        ("list(zip([1], [], strict=True))", "zoo/cli/verbs.py", False),
         ("raise ValueError('of torch')", "elsewhere/tensor.py", False),
-        ("raise KeyError('a bug')", "zoo/verbs.py", False),
+        ("raise KeyError('a bug')", "zoo/cli/verbs.py", False),
         ("open('/no/such/file')", "elsewhere/image.py", True),
     ],
 )
@@ -290,7 +294,7 @@ def test_ctrl_c_saves_and_says_how_to_resume(tmp_path):
 
 
 def test_several_processes_get_the_strategy_that_a_gan_needs():
-    from zoo import training
+    from zoo.cli import lightning as training
 
     assert [training.processes(d, n, "cpu") for d, n in ((1, 1), ("2", 1), ([0, 1], 2), ("auto", 1))] == [1, 2, 4, 1]
     several = training.strategy({"devices": 2, "num_nodes": 1, "accelerator": "cpu", "strategy": "auto"})

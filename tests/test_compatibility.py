@@ -18,7 +18,8 @@ from tests.parity.harness import train
 from tests.systems import losses
 from zoo.cli import main
 from zoo.draws import SampleDraws
-from zoo.gan import GAN
+from zoo.training import GAN
+from zoo.utils.old_names import renamed
 from zoo.weights.bundle import build, load_bundle
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -96,7 +97,7 @@ def exactly(value: Any) -> Any:
 def test_two_steps_in_float64_are_those_of_then(system):
     recorded = json.loads((FIXTURES / system / "steps.json").read_text())
     tensors = load_file(FIXTURES / system / "steps.safetensors")
-    gan = build(recorded["model"], GAN).double()
+    gan = build(renamed(recorded["model"]), GAN).double()
     weights = {n.removeprefix("state."): t for n, t in tensors.items() if n.startswith("state.")}
     load_state(gan, weights | recorded["extra_state"])
     draws = [RecordedDraws(tensors, step) for step in range(2)]
@@ -108,8 +109,8 @@ def test_two_steps_in_float64_are_those_of_then(system):
     same = ours.keys() & theirs.keys()
     assert {name: tuple(ours[name]) for name in same} == {name: exactly(tuple(theirs[name])) for name in same}
     for i in range(2):  # tensors that have another name now
-        renamed = [sorted(prints[name][i] for name in prints.keys() - same) for prints in (ours, theirs)]
-        assert renamed[0] == exactly(renamed[1])
+        others = [sorted(prints[name][i] for name in prints.keys() - same) for prints in (ours, theirs)]
+        assert others[0] == exactly(others[1])
 
 
 def drawn(generator: nn.Module) -> dict[str, Tensor]:

@@ -4,9 +4,9 @@ import pytest
 import torch
 import yaml
 
-from zoo.gan import GAN
-from zoo.paths import CONFIGS
-from zoo.resume import flat
+from zoo.training.gan import GAN
+from zoo.training.resume import flat
+from zoo.utils.paths import CONFIGS
 from zoo.weights.bundle import build
 
 FILES = sorted(CONFIGS.rglob("*.yaml"))
@@ -34,7 +34,7 @@ def test_an_experiment_builds_without_memory(path):
 
 def parsed(capsys, path, *overlays: str) -> dict:
     """What the command line makes of an experiment and overlays."""
-    from zoo.cli import main
+    from zoo.cli.command import main
 
     words = [word for name in (str(path), *overlays) for word in ("-c", name)]
     with pytest.raises(SystemExit) as stopped:

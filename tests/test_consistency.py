@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.analytic import Billboard, Box, Sphere
 from tests.systems import SYSTEMS
-from zoo.evaluate.consistency import consistency, gauges
+from zoo.evaluate.metrics.consistency import consistency, gauges
 from zoo.render import Rendered, UniformPoses
 from zoo.weights.bundle import build
 

@@ -11,15 +11,15 @@ import yaml
 from safetensors.torch import load_file
 
 from tests.tiny import CONFIG
-from zoo.cli import main
-from zoo.pigan import Discriminator, FilmSiren, Generator, SpatialEmbedding
+from zoo.cli.command import main
+from zoo.pigan import convert as pigan
+from zoo.pigan.convert import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR
+from zoo.pigan.model import Discriminator, FilmSiren, Generator, SpatialEmbedding
 from zoo.render import Orbit, Stratified, Volume
-from zoo.weights import pigan
 from zoo.weights.bundle import load_bundle, save_bundle
 from zoo.weights.convert import convert, recognised, systems
 from zoo.weights.names import to_published
 from zoo.weights.pickles import Record
-from zoo.weights.pigan import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR
 from zoo.weights.read import Contents, Place
 
 RUN = Path(__file__).parent / "parity" / "cases" / "pigan" / "checkpoint"

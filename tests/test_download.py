@@ -18,8 +18,8 @@ import zoo
 from tests.servers import serving
 from tests.test_official import SYSTEMS
 from tests.tiny import CONFIG
-from zoo.cli import main
-from zoo.paths import CONFIGS, read_experiment
+from zoo.cli.command import main
+from zoo.utils.paths import CONFIGS, read_experiment
 from zoo.weights import catalogue, download, fetch
 from zoo.weights.bundle import load_bundle
 from zoo.weights.catalogue import Address, released

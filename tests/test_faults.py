@@ -10,8 +10,8 @@ from torch import Tensor
 
 from tests.runs import fit, load
 from tests.tiny import write_config
-from zoo.cli import main
-from zoo.pigan import PiGAN
+from zoo.cli.command import main
+from zoo.pigan.training import PiGAN
 
 pytestmark = pytest.mark.xdist_group("processes")
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.parity.harness import train
 from tests.systems import SYSTEMS, NoiseData
-from zoo.gan import GAN
+from zoo.training.gan import GAN
 from zoo.weights.bundle import build
 
 

@@ -11,10 +11,12 @@ from torch.optim import Adam
 from torch.utils.data import DataLoader
 
 from zoo.draws import SampleDraws, TrainingDraws
-from zoo.faults import NonFiniteLoss
-from zoo.gan import GAN, Average, WarmUp
-from zoo.pigan import Discriminator, FilmSiren, Generator, PiGAN, Stage
+from zoo.pigan.model import Discriminator, FilmSiren, Generator
+from zoo.pigan.training import PiGAN, Stage
 from zoo.render import GaussianPoses, Importance, Integrated, Rays, Shifted, Volume
+from zoo.training.averages import Average, WarmUp
+from zoo.training.gan import GAN
+from zoo.training.nonfinite import NonFiniteLoss
 
 OPTIMIZER = partial(Adam, lr=1e-3, betas=(0.0, 0.9))
 

@@ -14,29 +14,21 @@ from torch.optim import RMSprop
 from torch.utils.data import DataLoader
 
 from tests.tiny import CONFIG
-from zoo.cli import main
+from zoo.cli.command import main
 from zoo.draws import SampleDraws, TrainingDraws
-from zoo.evaluate.consistency import consistency
+from zoo.evaluate.metrics.consistency import consistency
 from zoo.export.views import edit_named, turntable_views
-from zoo.gan import GAN, Average
-from zoo.giraffe import (
-    GIRAFFE,
-    Discriminator,
-    Field,
-    Generator,
-    Latent,
-    NeuralRenderer,
-    Octaves,
-    SceneVolume,
-    StratifiedDepths,
-    densest,
-    weighted,
-)
-from zoo.giraffe_extras import EDITS, object_masks
-from zoo.giraffe_scenes import BoxPrior, Counts, ScenePoses, are_free, to_paper, to_zoo, turned
-from zoo.paths import CONFIGS
+from zoo.giraffe import convert as giraffe
+from zoo.giraffe.extras import EDITS, object_masks
+from zoo.giraffe.field import Field, Octaves
+from zoo.giraffe.model import Discriminator, Generator, NeuralRenderer
+from zoo.giraffe.rendering import SceneVolume, StratifiedDepths, densest, weighted
+from zoo.giraffe.scenes import BoxPrior, Counts, Latent, ScenePoses, are_free, to_paper, to_zoo, turned
+from zoo.giraffe.training import GIRAFFE
 from zoo.render import Camera, Volume
-from zoo.weights import giraffe
+from zoo.training.averages import Average
+from zoo.training.gan import GAN
+from zoo.utils.paths import CONFIGS
 from zoo.weights.bundle import build, save_bundle
 from zoo.weights.read import Contents, Place
 
@@ -484,7 +476,7 @@ def test_published_sizes(name, generator, discriminator) -> None:
 
 
 def test_the_plain_gan_answers_like_a_generator() -> None:
-    from zoo.giraffe_extras import PlainGenerator
+    from zoo.giraffe.extras import PlainGenerator
 
     generator = PlainGenerator(4, 16, 4, 8)
     views = turntable_views(generator, [0, 1], 2)

@@ -11,27 +11,12 @@ from torch.optim import RMSprop
 from torch.utils.data import DataLoader
 
 from zoo.draws import SampleDraws, TrainingDraws
-from zoo.gan import Average
-from zoo.graf import (
-    GRAF,
-    AlongAxis,
-    Discriminator,
-    Generator,
-    Latent,
-    OnSphere,
-    Parallel,
-    Patches,
-    RadianceField,
-    TwoNetworks,
-    all_pixels,
-    cut,
-    mirrored,
-    through_centres,
-    uniform,
-    z_up,
-)
+from zoo.graf.model import Discriminator, Generator, Latent, RadianceField, TwoNetworks, uniform
+from zoo.graf.rays import AlongAxis, OnSphere, Parallel, Patches, all_pixels, cut, through_centres, z_up
+from zoo.graf.training import GRAF, mirrored
 from zoo.layers.encoding import positional_encoding
 from zoo.render import Importance, Rays, Samples, Volume, pixel_centres, through, white
+from zoo.training.averages import Average
 
 
 def tiny_field(**kwargs) -> RadianceField:

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from tests.test_official import CASES, CIPS, graf_experiment
 from tests.test_read import RUNNING, STILL, WRONG, packed, pretend, zipped
-from zoo.cli import main
+from zoo.cli.command import main
 from zoo.weights.pickles import MAX_STEPS
 from zoo.weights.read import read
 

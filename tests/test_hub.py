@@ -15,7 +15,7 @@ from torch import nn
 import zoo
 from tests.servers import Request, serving
 from tests.tiny import CONFIG
-from zoo.cli import main
+from zoo.cli.command import main
 from zoo.weights.bundle import build, load_bundle, save_bundle
 
 pytestmark = pytest.mark.xdist_group("processes")

@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from tests.systems import SYSTEMS
 from tests.tiny import CONFIG
-from zoo.cli import main
+from zoo.cli.command import main
 from zoo.draws import SampleDraws
-from zoo.evaluate.features import quantise
-from zoo.evaluate.samples import evaluating, render_samples
 from zoo.export.inversion import load_inversion
 from zoo.export.pictures import picture
-from zoo.invert import STAGES, Stage, camera_angles, camera_at, distance, invert
+from zoo.generator import evaluating, quantise, render_samples
+from zoo.inversion.search import STAGES, Stage, camera_angles, camera_at, distance, invert
 from zoo.render import Camera, orbit_cameras, orbited
 from zoo.weights.bundle import build, load, save_bundle
 

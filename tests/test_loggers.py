@@ -10,7 +10,7 @@ from PIL import Image
 
 from callbacks.preview import draw_box, project
 from tests.tiny import write_config
-from zoo.cli import main
+from zoo.cli.command import main
 from zoo.render import orbit_cameras
 
 GRID = ["--trainer.callbacks+=callbacks.samples.SampleGrid", "--trainer.callbacks.every=2"]

@@ -15,7 +15,7 @@ from torch import nn
 from tests.analytic import Box, Sphere
 from tests.systems import SYSTEMS
 from tests.tiny import CONFIG
-from zoo.cli import main
+from zoo.cli.command import main
 from zoo.draws import SampleDraws
 from zoo.export import mesh as meshes
 from zoo.export.mesh import Grid, check_target, density_grid, fitting_level, in_sight, mesh_of, save_mesh, surface
@@ -185,7 +185,7 @@ def tiny(system: str, cells: int) -> tuple[nn.Module, Any, float]:
 
 
 def test_objects_lie_where_the_turntable_puts_them():
-    from zoo.giraffe_scenes import rotated, to_paper
+    from zoo.giraffe.scenes import rotated, to_paper
 
     generator, scene, level = tiny("giraffe", 12)
     found = mesh_of(generator, 0, cells=12, level=level, views=2)

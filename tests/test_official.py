@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from tests.parity.giraffe import as_config
 from tests.tiny import CONFIG
-from zoo.cli import main
-from zoo.paths import read_experiment
+from zoo.cli.command import main
+from zoo.utils.paths import read_experiment
 from zoo.weights.bundle import load_bundle, read_parts
 from zoo.weights.read import module_state, read
 

@@ -13,11 +13,12 @@ from torch.optim import SGD
 
 from tests.systems import SYSTEMS, NoiseData
 from tests.test_gan import fit, tiny_generator
-from zoo.cards import unserved
-from zoo.faults import NonFiniteLoss, parameters
-from zoo.gan import GAN, MAX_LOSS_SCALE
-from zoo.pigan import Discriminator, PiGAN
-from zoo.precision import HalfPrecision, in_float32
+from zoo.pigan.model import Discriminator
+from zoo.pigan.training import PiGAN
+from zoo.training.gan import GAN, MAX_LOSS_SCALE
+from zoo.training.nonfinite import NonFiniteLoss, parameters
+from zoo.training.precision import HalfPrecision, in_float32
+from zoo.utils.devices import unserved
 from zoo.weights.bundle import build
 
 

@@ -15,9 +15,9 @@ import torch
 
 from tests.systems import SYSTEMS, NoiseData, assert_same_run, differences, scores, write
 from tests.test_gan import tiny_generator
-from zoo.cli import main
+from zoo.cli.command import main
+from zoo.cli.lightning import strategy
 from zoo.evaluate import protocol
-from zoo.training import strategy
 from zoo.weights.bundle import load_bundle
 
 ROOT = Path(__file__).parent.parent

@@ -16,12 +16,12 @@ from zoo.render import (
     black,
     last_sample,
     pixel_corners,
-    query,
     relu,
     softplus,
     through,
     white,
 )
+from zoo.render.query import query
 
 
 class Field(nn.Module):

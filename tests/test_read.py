@@ -18,16 +18,7 @@ import torch
 from torch import nn
 
 from zoo.weights.pickles import Name, Record
-from zoo.weights.read import (
-    TORCH_MAGIC,
-    attributes,
-    class_name,
-    module_parameters,
-    module_state,
-    places,
-    plain,
-    read,
-)
+from zoo.weights.read import TORCH_MAGIC, attributes, class_name, module_parameters, module_state, places, plain, read
 
 OLD = Path(__file__).parent / "parity" / "cases" / "pigan" / "checkpoint"  # written by torch 1.8.1
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16]

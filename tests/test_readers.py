@@ -20,9 +20,9 @@ import datamodules.base
 import datamodules.resized
 from tests.runs import ROOT, fit, load, wait_for_iteration
 from tests.tiny import write_config
-from zoo.cli import main
-from zoo.errors import SHARED_MEMORY_FULL, reader_failed
-from zoo.readers import loader
+from zoo.cli.command import main
+from zoo.utils.errors import SHARED_MEMORY_FULL, reader_failed
+from zoo.utils.readers import loader
 
 pytestmark = pytest.mark.xdist_group("processes")
 

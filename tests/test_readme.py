@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from zoo import verbs
-from zoo.cli import main
+from zoo.cli import verbs
+from zoo.cli.command import main
 from zoo.leaderboard import update_pages
 
 ROOT = Path(__file__).parent.parent

@@ -8,8 +8,8 @@ import torch
 
 from tests.systems import BOUNDARY, SYSTEMS, check_exact_resume, write
 from tests.tiny import write_config
-from zoo import resume
-from zoo.cli import main
+from zoo.cli.command import main
+from zoo.training import resume
 from zoo.weights.bundle import save_bundle
 
 

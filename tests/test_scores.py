@@ -15,15 +15,17 @@ from torch.utils.data import DataLoader, TensorDataset
 from callbacks.gauges import Gauges
 from callbacks.scores import Scores
 from tests.analytic import Box, Sphere
-from zoo.evaluate import features as features_module
-from zoo.evaluate import protocol, reals
-from zoo.evaluate.features import Extractor, load_extractor, quantise, sha256_of
-from zoo.evaluate.fid import fid, moments
-from zoo.evaluate.kid import kid, squared_mmd
+from zoo.evaluate import extractors as features_module
+from zoo.evaluate import protocol
+from zoo.evaluate import real_statistics as reals
+from zoo.evaluate.extractors import Extractor, load_extractor
+from zoo.evaluate.metrics.fid import fid, moments
+from zoo.evaluate.metrics.kid import kid, squared_mmd
 from zoo.evaluate.pictures import PictureFolder
 from zoo.evaluate.protocol import evaluate, score
-from zoo.evaluate.samples import render_samples
-from zoo.gan import GAN
+from zoo.generator import quantise, render_samples
+from zoo.training.gan import GAN
+from zoo.weights.fetch import sha256_of
 
 pytestmark = pytest.mark.xdist_group("processes")
 
@@ -101,7 +103,7 @@ def test_fid_and_kid_of_features_are_those_of_torch_fidelity(n, m):
 
 
 def test_kid_of_all_pairs(monkeypatch):
-    monkeypatch.setattr("zoo.evaluate.kid.CHUNK", 3)
+    monkeypatch.setattr("zoo.evaluate.metrics.kid.CHUNK", 3)
     x, y = torch.randn(7, 5).double(), torch.randn(10, 5).double() + 0.5
 
     def mean_kernel(a, b, same):

@@ -12,16 +12,17 @@ from torch.nn.functional import interpolate
 
 from tests.parity.harness import Replay
 from tests.systems import NoiseData, stylenerf
-from zoo.cli import main
+from zoo.cli.command import main
 from zoo.draws import SampleDraws, TrainingDraws
-from zoo.gan import GAN
 from zoo.layers.upsampling import NearestConcat, PixelShuffle, neighbours, softened
-from zoo.paths import CONFIGS
 from zoo.render import white
-from zoo.stylenerf import Generator, Latent, StyleNeRF, path_pixels, shrunk
-from zoo.stylenerf_2d import Grown, Growth, grown
-from zoo.stylenerf_fields import Warped, turned_inside_out
-from zoo.weights import stylenerf as weights
+from zoo.stylenerf import convert as weights
+from zoo.stylenerf.field import Warped, turned_inside_out
+from zoo.stylenerf.growing import Grown, Growth, grown
+from zoo.stylenerf.model import Generator, Latent, path_pixels
+from zoo.stylenerf.training import StyleNeRF, shrunk
+from zoo.training.gan import GAN
+from zoo.utils.paths import CONFIGS
 from zoo.weights.bundle import build, load_bundle
 
 CASES = Path(__file__).parent / "parity" / "cases" / "stylenerf"

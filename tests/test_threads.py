@@ -17,9 +17,10 @@ import torch
 
 from datamodules.cars import Cars
 from tests.tiny import write_config
-from zoo import threads, training
-from zoo.benchmark import busy_process
-from zoo.cli import main, with_underscores
+from zoo.cli import lightning as training
+from zoo.cli.benchmark import busy_process
+from zoo.cli.command import main, with_underscores
+from zoo.utils import threads
 
 pytestmark = pytest.mark.xdist_group("processes")
 ROOT = Path(__file__).parent.parent
@@ -46,12 +47,12 @@ def clean(**more: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     "command",
     [
-        *([*PYTHON, f"import {first}"] for first in ("zoo.gan", "datamodules", "callbacks.samples")),
+        *([*PYTHON, f"import {first}"] for first in ("zoo.training.gan", "datamodules", "callbacks.samples")),
         [*PYTHON, "import zoo; zoo.PiGAN"],
         [sys.executable, "-m", "zoo", "fit", "-c", "pigan/cars32"],
         [str(SCRIPT), "sample", "pigan-cars32", "--out", "grid.png"],
     ],
-    ids=["zoo.gan", "datamodules", "callbacks", "zoo", "python -m zoo", "zoo sample"],
+    ids=["zoo.training.gan", "datamodules", "callbacks", "zoo", "python -m zoo", "zoo sample"],
 )
 def test_the_spin_is_set_when_torch_is_imported(command, tmp_path):
     (tmp_path / "torch").mkdir()
@@ -160,8 +161,8 @@ def test_the_trainer_shares_cpus_among_its_processes(tmp_path, monkeypatch, envi
 
 
 def test_threads_follow_the_cpus_that_a_process_may_run_on(tmp_path):
-    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import zoo.threads, torch\n"
-    code += "print(zoo.threads.available_cpus(), torch.get_num_threads())"
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import zoo.utils.threads, torch\n"
+    code += "print(zoo.utils.threads.available_cpus(), torch.get_num_threads())"
     done = subprocess.run([*PYTHON, code], env=clean(), capture_output=True, text=True, timeout=100, check=True)
     assert done.stdout.split() == ["1", "1"]
 
@@ -234,7 +235,7 @@ def test_the_busy_process_is_of_another_session_and_ends_with_its_context():
 
 
 def test_the_busy_process_ends_with_the_one_that_started_it():
-    code = "from zoo.benchmark import busy_process; import time\n"
+    code = "from zoo.cli.benchmark import busy_process; import time\n"
     code += "with busy_process() as busy: print(busy, flush=True); time.sleep(100)"
     with subprocess.Popen([*PYTHON, code], env=clean(), stdout=subprocess.PIPE, text=True) as starter:
         busy = int(starter.stdout.readline())

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from zoo.paths import BUNDLED, config_names
+from zoo.utils.paths import BUNDLED, config_names
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.xdist_group("processes")

@@ -46,7 +46,7 @@ CONFIG = {
             },
             "optimizer_g": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1.0e-2, "betas": [0.0, 0.9]}},
             "optimizer_d": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1.0e-2, "betas": [0.0, 0.9]}},
-            "averages": {"slow": {"class_path": "zoo.gan.Average", "init_args": {"decay": 0.9}}},
+            "averages": {"slow": {"class_path": "zoo.training.Average", "init_args": {"decay": 0.9}}},
         },
     },
     "data": {"class_path": "tests.tiny.Noise", "init_args": {"resolution": 8}},

@@ -3,13 +3,16 @@
 B batch, N points
 """
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from zoo.draws import Draws
-from zoo.render import Camera, Poses, Rendered, Samples, Volume, query
+from zoo.draws import Draws, SampleDraws
+from zoo.render import Camera, Poses, Rendered, Samples, Volume
+from zoo.render.query import query
 
 
 class BaseGenerator(nn.Module):
@@ -97,3 +100,57 @@ def density_at(points: Tensor, field: nn.Module, condition: Any, volume: Volume)
     samples = Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1]))
     raw, _ = query(field, samples, condition, chunk=4096)
     return volume.density(raw, points[:, :, None])[:, :, 0]
+
+
+DrawsPolicy = Literal["per-sample", "none"]
+
+
+@contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients inside; afterwards every module is as it was."""
+    training = [module for network in networks for module in network.modules() if module.training]
+    for network in networks:
+        network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def render_samples(
+    generator: nn.Module,
+    indices: Sequence[int],
+    seed: int = 0,
+    truncation: float = 1.0,
+    resolution: int | None = None,
+    draws: DrawsPolicy = "per-sample",
+    device: torch.device | str | None = None,
+) -> Rendered:
+    """The samples with these indices, in one batch; each depends on (seed, index) only, not on its neighbours.
+
+    Args:
+        generator: any system's generator.
+        indices: which samples, at least 0 each.
+        truncation: as in ``generator.map``.
+        resolution: side of the image [pixels]; by default the generator's own.
+        draws: ``per-sample``: the renderer jitters with numbers that belong to the sample; ``none``: no jitter.
+            Latents and cameras are random either way.
+        device: where; by default where the generator is.
+    """
+    random = SampleDraws(seed, indices, generator.bounds.device if device is None else device)
+    with evaluating(generator):
+        styles = generator.map(generator.latents(len(indices), random), truncation=truncation)
+        camera = generator.cameras(len(indices), random)
+        return generator.render(
+            styles, camera, resolution=resolution, draws={"per-sample": random, "none": None}[draws]
+        )
+
+
+QUANTISATION = "round-1"  # version of ``quantise``
+
+
+def quantise(images: Tensor) -> Tensor:
+    """Images in [-1, 1] to uint8, rounded; done once to every picture that is scored or written."""
+    return ((images + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)

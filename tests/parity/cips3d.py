@@ -10,23 +10,15 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-import zoo.cips3d
+import zoo.cips3d.training
 from tests.parity.harness import Case, Followed, Replay, Watched, by_published_name, even_quantiles, same_tensors, train
-from zoo.cips3d import (
-    CIPS3D,
-    Discriminator,
-    FilmSiren,
-    Generator,
-    Inr,
-    Latent,
-    Mapping,
-    MappingNetwork,
-    Stage,
-    Styles,
-    Tower,
-)
-from zoo.cips3d_extras import Heads, swap_layers
-from zoo.gan import Average
+from zoo.cips3d import convert as cips3d
+from zoo.cips3d.convert import DISCRIMINATOR, GENERATOR
+from zoo.cips3d.discriminator import Discriminator, Tower
+from zoo.cips3d.extras import Heads, swap_layers
+from zoo.cips3d.inr import Inr
+from zoo.cips3d.model import FilmSiren, Generator, Latent, Mapping, MappingNetwork, Styles
+from zoo.cips3d.training import CIPS3D, Stage
 from zoo.layers.diffaugment import cutout_places, diffaugment, largest_shift
 from zoo.render import (
     Camera,
@@ -55,9 +47,8 @@ from zoo.render import (
     through,
     white,
 )
-from zoo.weights import cips3d
+from zoo.training.averages import Average
 from zoo.weights.bundle import UNUSED
-from zoo.weights.cips3d import DISCRIMINATOR, GENERATOR
 from zoo.weights.names import from_published, to_published
 from zoo.weights.read import Place, read
 
@@ -662,7 +653,7 @@ def losses(case: Case) -> None:
         with torch.no_grad():
             fake = gan.fakes(real, draws)
         judge = gan.judge = Watched(gan.judge)
-        with patch.object(zoo.cips3d, "real_and_r1", Watched(zoo.cips3d.real_and_r1)) as penalised:
+        with patch.object(zoo.cips3d.training, "real_and_r1", Watched(zoo.cips3d.training.real_and_r1)) as penalised:
             terms = gan.loss_real(real, draws) | gan.loss_fake(fake, draws)
         judged_fake = judge.calls[-1][1]
         if penalised.calls:  # R1 and the loss in one pass, which knows no single scores

@@ -14,23 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.parity.harness import Case, Replay, by_published_name, same_tensors, train
-from zoo.gan import Average
-from zoo.giraffe import (
-    GIRAFFE,
-    Discriminator,
-    Field,
-    Generator,
-    Latent,
-    NearestUp,
-    NeuralRenderer,
-    Octaves,
-    SceneVolume,
-    SmoothUp,
-    StratifiedDepths,
-    densest,
-    weighted,
-)
-from zoo.giraffe_extras import (
+from zoo.giraffe import convert as giraffe
+from zoo.giraffe.convert import BLOCK, DISCRIMINATOR, DISCRIMINATOR_2D, FIELD, GENERATOR, GENERATOR_2D, RENDERER
+from zoo.giraffe.extras import (
     EDITS,
     Block,
     GaussianFeatures,
@@ -41,18 +27,13 @@ from zoo.giraffe_extras import (
     object_masks,
     wander,
 )
-from zoo.giraffe_scenes import BoxPrior, Counts, ScenePoses, are_free, to_zoo, turned
+from zoo.giraffe.field import Field, Octaves
+from zoo.giraffe.model import Discriminator, Generator, NearestUp, NeuralRenderer, SmoothUp
+from zoo.giraffe.rendering import SceneVolume, StratifiedDepths, densest, weighted
+from zoo.giraffe.scenes import BoxPrior, Counts, Latent, ScenePoses, are_free, to_zoo, turned
+from zoo.giraffe.training import GIRAFFE
 from zoo.render import Camera, Samples, closed, open_ended, pixel_corners, to_map, transmission_weights
-from zoo.weights import giraffe
-from zoo.weights.giraffe import (
-    BLOCK,
-    DISCRIMINATOR,
-    DISCRIMINATOR_2D,
-    FIELD,
-    GENERATOR,
-    GENERATOR_2D,
-    RENDERER,
-)
+from zoo.training.averages import Average
 from zoo.weights.names import UNUSED, from_published, published_name, to_published
 from zoo.weights.read import Place, read
 
@@ -884,10 +865,10 @@ def as_config(config: dict) -> dict:
             "objects": field(config["decoder_kwargs"]),
             "background": field(config["background_generator_kwargs"]),
             "boxes": {
-                "class_path": "zoo.giraffe_scenes.BoxPrior",
+                "class_path": "zoo.giraffe.BoxPrior",
                 "init_args": asdict(build_boxes(config["bounding_box_generator_kwargs"])),
             },
-            "poses": {"class_path": "zoo.giraffe_scenes.ScenePoses", "init_args": asdict(poses)},
+            "poses": {"class_path": "zoo.giraffe.ScenePoses", "init_args": asdict(poses)},
             "volume": {
                 "class_path": "zoo.giraffe.SceneVolume",
                 "init_args": {"depths": {"class_path": "zoo.giraffe.StratifiedDepths", "init_args": depths}},

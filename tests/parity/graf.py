@@ -9,43 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import instance_norm, normalize
 
-import zoo.graf
+import zoo.graf.rays
+import zoo.graf.training
 from tests.parity.harness import Before, Case, Replay, Watched, by_published_name, same_tensors, train
-from zoo.gan import Average
-from zoo.graf import (
-    GRAF,
-    AlongAxis,
-    Discriminator,
-    Generator,
-    Latent,
-    OnSphere,
-    Parallel,
-    Patches,
-    RadianceField,
-    TwoNetworks,
-    cut,
-    mirrored,
-    perspective,
-    uniform,
-    z_up,
-)
+from zoo.graf import convert as graf
+from zoo.graf.convert import DISCRIMINATOR, GENERATOR
+from zoo.graf.model import Discriminator, Generator, Latent, RadianceField, TwoNetworks, uniform
+from zoo.graf.rays import AlongAxis, OnSphere, Parallel, Patches, cut, perspective, z_up
+from zoo.graf.training import GRAF, mirrored
 from zoo.layers.encoding import positional_encoding
-from zoo.render import (
-    Camera,
-    Importance,
-    Integrated,
-    Rays,
-    Samples,
-    Volume,
-    black,
-    inverse_cdf,
-    relu,
-    to_map,
-    white,
-)
+from zoo.render import Camera, Importance, Integrated, Rays, Samples, Volume, black, inverse_cdf, relu, to_map, white
 from zoo.render.cameras import intrinsics_from_fov
-from zoo.weights import graf
-from zoo.weights.graf import DISCRIMINATOR, GENERATOR
+from zoo.training.averages import Average
 from zoo.weights.names import from_published, published_name, to_published
 from zoo.weights.read import Place, read
 
@@ -398,7 +373,7 @@ def sampling(case: Case) -> None:
     case.compare("rays_o", z_up(rays.origins).reshape(size, size, 3))
     case.compare("rays_d", z_up(rays.directions).reshape(size, size, 3))
     case.compare("full_sampler.rays", torch.stack([z_up(rays.origins)[0], z_up(rays.directions)[0]]))
-    pixels = zoo.graf.all_pixels(size)
+    pixels = zoo.graf.rays.all_pixels(size)
     case.compare("full_sampler.hw", (pixels.flip(-1) - size / 2) / size)
 
     for name in [n for n in case.outputs if n.startswith("patch_") and n.endswith(".grid")]:
@@ -650,7 +625,7 @@ def step(case: Case) -> None:
         for player, of in fills.items()
     ]
     before = {player: {n: p.detach().clone() for n, p in ps.items()} for player, ps in networks.items()}
-    with patch.object(zoo.graf, "cut", Watched(cut)) as cuts:
+    with patch.object(zoo.graf.training, "cut", Watched(cut)) as cuts:
         images = case.inputs["real_images"]
         train(gan, images, len(images), Before(moments))
     assert gan.replay.used_up() and not gan.noises

@@ -9,19 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-import zoo.pigan
-from tests.parity.harness import (
-    Before,
-    Case,
-    Replay,
-    Watched,
-    by_published_name,
-    even_quantiles,
-    same_tensors,
-    train,
-)
-from zoo.gan import Average, WarmUp
-from zoo.pigan import Discriminator, FilmSiren, Generator, Latent, PiGAN, SpatialEmbedding, Stage, Styles
+import zoo.pigan.model
+import zoo.pigan.training
+from tests.parity.harness import Before, Case, Replay, Watched, by_published_name, even_quantiles, same_tensors, train
+from zoo.pigan import convert as pigan
+from zoo.pigan.convert import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR
+from zoo.pigan.model import Discriminator, FilmSiren, Generator, Latent, SpatialEmbedding, Styles
+from zoo.pigan.training import PiGAN, Stage
 from zoo.render import (
     Camera,
     FixedPoses,
@@ -46,10 +40,9 @@ from zoo.render import (
     through,
     white,
 )
-from zoo.weights import pigan
+from zoo.training.averages import Average, WarmUp
 from zoo.weights.bundle import UNUSED
 from zoo.weights.names import from_published, published_name, to_published
-from zoo.weights.pigan import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR
 from zoo.weights.read import Place, read
 
 BOX = 2 / 0.24
@@ -214,7 +207,7 @@ def query(case: Case, generator: Generator) -> None:
     points, directions = case.inputs["query_points"], case.inputs["query_dirs"]
     samples = Samples(points, directions, torch.zeros_like(points[..., :1]))
     styles = generator.map(Latent(case.inputs["z"]))
-    with patch.object(zoo.pigan, "sine", Watched(zoo.pigan.sine)) as watched:
+    with patch.object(zoo.pigan.model, "sine", Watched(zoo.pigan.model.sine)) as watched:
         raw, colour = generator.field(samples, generator.field.modulate(styles))
     case.compare("query.film_activations", torch.stack([result for _, result in watched.calls]), PICTURE)
     case.relative("query.rgb_sigma", torch.cat([colour, raw], -1)[:, :, 0])
@@ -320,7 +313,7 @@ def losses(case: Case) -> None:
     judge.requires_grad_(False)
     z = case.inputs["z_g"]
     fake, angles = gan.generate(z, real, Replay(forward_draws(case.draws("gen_g"), hierarchical)))
-    with patch.object(zoo.pigan, "best", Watched(zoo.pigan.best)) as kept:
+    with patch.object(zoo.pigan.training, "best", Watched(zoo.pigan.training.best)) as kept:
         terms = gan.loss_g(fake, z, angles)
     total = sum(terms.values())
     total.backward()
@@ -441,7 +434,7 @@ def step(case: Case) -> None:
     networks = {"g": published_g, "d": published_d, **averaged}
     before = {player: {n: p.detach().clone() for n, p in ps.items()} for player, ps in networks.items()}
 
-    with patch.object(zoo.pigan, "best", Watched(zoo.pigan.best)) as kept:
+    with patch.object(zoo.pigan.training, "best", Watched(zoo.pigan.training.best)) as kept:
         real = case.inputs["real"]
         trainer = train(gan, real, len(real), Before(moments))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from tests.parity.harness import CASES, SENSITIVITY, run, sensitivity
-from zoo.threads import available_cpus
+from zoo.utils.threads import available_cpus
 
 
 def main(wanted: list[str]) -> None:

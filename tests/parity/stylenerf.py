@@ -14,24 +14,17 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus
 
 import zoo.render
-import zoo.stylenerf
+import zoo.stylenerf.model
+import zoo.stylenerf.training
 from tests.parity.harness import CASES, Case, Replay, Watched, train
-from zoo.gan import Average
 from zoo.layers.ada import SYM6, Augmentation, band_filters
 from zoo.layers.stylegan2 import doubled
 from zoo.layers.upsampling import Upsampler
 from zoo.render import Camera, Importance, Orbit, Poses, Rays, Samples, last_sample, look_at, pixel_centres, to_map
-from zoo.stylenerf import Generator, Latent, StyleNeRF, path_pixels
-from zoo.stylenerf_2d import Block, Discriminator, Grown, Growth, StyledLayer
-from zoo.stylenerf_extras import (
-    CameraNetwork,
-    DualDiscriminator,
-    LearnedPoses,
-    PlaneNetwork,
-    TriPlaneField,
-    pose_of,
-)
-from zoo.stylenerf_fields import (
+from zoo.stylenerf import convert as stylenerf
+from zoo.stylenerf.discriminator import Discriminator
+from zoo.stylenerf.extras import CameraNetwork, DualDiscriminator, LearnedPoses, PlaneNetwork, TriPlaneField, pose_of
+from zoo.stylenerf.field import (
     OutsideVolume,
     PlainField,
     Styles,
@@ -42,7 +35,11 @@ from zoo.stylenerf_fields import (
     rays_through,
     turned_inside_out,
 )
-from zoo.weights import stylenerf
+from zoo.stylenerf.growing import Grown, Growth
+from zoo.stylenerf.model import Generator, Latent, path_pixels
+from zoo.stylenerf.synthesis import Block, StyledLayer
+from zoo.stylenerf.training import StyleNeRF
+from zoo.training.averages import Average
 from zoo.weights.bundle import build
 from zoo.weights.names import published_name
 from zoo.weights.read import Place, read
@@ -542,7 +539,9 @@ def run_phase(phase: str, gan: StyleNeRF, level: Grown, real: Tensor, draws: Rep
             found["reg.x_rand"], found["reg.rgb_rand"] = colours[:, 3:], colours[:, :3]
             found["reg.weights"], found["reg.rgb_rand_out"] = weights.mT.unflatten(2, (side, side)), fake.path.samples
     elif phase == "Greg":
-        with patch.object(zoo.stylenerf, "path_lengths", Watched(zoo.stylenerf.path_lengths)) as lengths:
+        with patch.object(
+            zoo.stylenerf.training, "path_lengths", Watched(zoo.stylenerf.training.path_lengths)
+        ) as lengths:
             loss = gan.loss_path(n // gan.path_shrink, level, draws)
         loss.backward()
         penalty = (lengths.calls[0][1] - gan.mean_path).square()
@@ -551,9 +550,9 @@ def run_phase(phase: str, gan: StyleNeRF, level: Grown, real: Tensor, draws: Rep
     elif phase == "Dmain":
         with torch.no_grad():
             fake, _ = gan.generate(n, level, draws)
-        paid_fake = zoo.stylenerf.judged_fake(gan.judge(fake.rendered.image, draws).scores)
+        paid_fake = zoo.stylenerf.training.judged_fake(gan.judge(fake.rendered.image, draws).scores)
         paid_fake.backward()
-        paid_real = zoo.stylenerf.judged_real(gan.judge_real(real, draws))
+        paid_real = zoo.stylenerf.training.judged_real(gan.judge_real(real, draws))
         paid_real.backward()
         constant = torch.tensor(0.0)  # the published sum has the generator's regulariser in it
         if fake.path is not None:
@@ -888,7 +887,7 @@ def truncated(case: Case, generator: Generator) -> dict[str, Tensor]:
             ours[name], ours[name.replace("ws", "img", 1)] = w, generator.render(Styles(w, behind), camera).image
         elif found := re.fullmatch(r"img\.roll([\d.]+)", name):
             film = rolled_film(pixel_centres(generator.painter.low), float(found[1]))
-            with patch.object(zoo.stylenerf, "pixel_centres", lambda *_, film=film: film):
+            with patch.object(zoo.stylenerf.model, "pixel_centres", lambda *_, film=film: film):
                 ours[name] = generator.render(plain, camera).image
     ours[f"img.steps:{steps}"] = stepped.render(plain, camera).image
     ours["img.not_render_background"] = alone.render(plain, camera).image

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-import zoo.volumegan
+import zoo.volumegan.training
 from tests.parity.harness import Case, Followed, Replay, Watched, even_quantiles, same_tensors, train
-from zoo.gan import Average
 from zoo.layers.lookup import trilinear
 from zoo.layers.stylegan2 import normalised, with_deviation
 from zoo.render import (
@@ -31,13 +30,17 @@ from zoo.render import (
     pixel_corners,
     through,
 )
-from zoo.volumegan import Discriminator, Generator, Latent, Styles, VolumeGAN
-from zoo.volumegan_extras import Unjittered
-from zoo.weights import volumegan
+from zoo.training.averages import Average
+from zoo.volumegan import convert as volumegan
+from zoo.volumegan.convert import GENERATOR, discriminator_table, generator_config, poses_config, volume_config
+from zoo.volumegan.discriminator import Discriminator
+from zoo.volumegan.extras import Unjittered
+from zoo.volumegan.field import Styles
+from zoo.volumegan.model import Generator, Latent
+from zoo.volumegan.training import VolumeGAN
 from zoo.weights.bundle import UNUSED, build
 from zoo.weights.names import from_published, published_name, to_published
 from zoo.weights.read import Place, read
-from zoo.weights.volumegan import GENERATOR, discriminator_table, generator_config, poses_config, volume_config
 
 # Published arguments
 
@@ -345,7 +348,9 @@ def losses(case: Case) -> None:
             gan.mean_path.copy_(case.inputs["pl_mean"])
             n = len(case.inputs["pl.z"])
             assert n == max(1, len(real) // gan.path_shrink)
-            with patch.object(zoo.volumegan, "path_lengths", Watched(zoo.volumegan.path_lengths)) as lengths:
+            with patch.object(
+                zoo.volumegan.training, "path_lengths", Watched(zoo.volumegan.training.path_lengths)
+            ) as lengths:
                 loss = gan.loss_path(n, size, replay(case, "pl", generator=generator))
             compare("pl", loss, generator)
             penalties = (lengths.calls[0][1] - gan.mean_path).square()
@@ -355,8 +360,8 @@ def losses(case: Case) -> None:
         with torch.no_grad():
             fake, _ = gan.generate(len(real), size, replay(case, "d", generator=generator))
         mean_w = generator.mean_w
-        compare("d_fake", zoo.volumegan.judged_fake(judge(fake).scores), judge)
-        compare("d_real", zoo.volumegan.judged_real(judge(real).scores), judge)
+        compare("d_fake", zoo.volumegan.training.judged_fake(judge(fake).scores), judge)
+        compare("d_real", zoo.volumegan.training.judged_real(judge(real).scores), judge)
         watched.calls.clear()
         if f"{start}r1_loss" in case.outputs:
             compare("r1", gan.loss_r1(real), judge)
@@ -449,15 +454,15 @@ def step(case: Case) -> None:
         gan.replays.append(replay(case, *blocks, generator=gan.generator))
     judged = gan.discriminator.forward = Watched(gan.discriminator.forward)
     gradients: list[Tensor] = []
-    penalty = zoo.volumegan.r1_penalty
+    penalty = zoo.volumegan.training.r1_penalty
 
     def watched_penalty(scores: Tensor, images: Tensor) -> Tensor:
         gradients.append(per_image(scores, images).detach())
         return penalty(scores, images)
 
     with (
-        patch.object(zoo.volumegan, "path_lengths", Watched(zoo.volumegan.path_lengths)) as lengths,
-        patch.object(zoo.volumegan, "r1_penalty", watched_penalty),
+        patch.object(zoo.volumegan.training, "path_lengths", Watched(zoo.volumegan.training.path_lengths)) as lengths,
+        patch.object(zoo.volumegan.training, "r1_penalty", watched_penalty),
     ):
         reals = torch.cat([case.inputs[f"{k}.real"] for k in range(1, count + 1)])
         train(gan, reals, config["batch_size"], After(case, judged, lengths, gradients))

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from zoo.readers import loader
+from zoo.utils.readers import loader
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 

@@ -18,13 +18,13 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from zoo.evaluate.features import Extractor, load_extractor, quantise
-from zoo.evaluate.fid import fid, moments
-from zoo.evaluate.kid import kid
+from zoo.evaluate.extractors import Extractor, load_extractor
+from zoo.evaluate.metrics.fid import fid, moments
+from zoo.evaluate.metrics.kid import kid
 from zoo.evaluate.pictures import PictureFolder
 from zoo.evaluate.processes import from_first, gather_rows, rank_and_world
-from zoo.evaluate.reals import Reals, picture_batches, real_features, spread
-from zoo.evaluate.samples import DrawsPolicy, render_samples
+from zoo.evaluate.real_statistics import Reals, picture_batches, real_features, spread
+from zoo.generator import DrawsPolicy, quantise, render_samples
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Scores:
 
     values: value by metric name.
     fields: the columns of results.csv that say how it was measured.
-    consistency: numbers of ``zoo.evaluate.consistency``, where asked for.
+    consistency: numbers of ``zoo.evaluate.metrics.consistency``, where asked for.
     """
 
     values: dict[str, float]
@@ -172,7 +172,7 @@ def evaluate(
         ValueError, FileNotFoundError: as ``score`` and ``load_extractor``.
     """
     from zoo import leaderboard
-    from zoo.evaluate.consistency import consistency
+    from zoo.evaluate.metrics.consistency import consistency
 
     source = PictureFolder(source) if isinstance(source, str | Path) else source
     real = PictureFolder(real) if isinstance(real, str | Path) else real

@@ -17,7 +17,8 @@ from tqdm import tqdm
 from datamodules.car_renderer import car_attributes
 from datamodules.cars import CarPictures
 from zoo.evaluate.cars_network import KINDS, CarsNetwork
-from zoo.evaluate.features import CARS_WEIGHTS, sha256_of
+from zoo.evaluate.extractors import CARS_WEIGHTS
+from zoo.weights.fetch import sha256_of
 
 PROPORTIONS = ("half_length", "half_width", "height", "deck", "windscreen", "rear", "wheel_radius")
 TARGETS = (
@@ -101,7 +102,7 @@ def main() -> None:
         report(network, pictures(given.root, "test", given.held_out, resolution), mean, std)
     save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, given.out)
     print(f"{given.out}: {given.out.stat().st_size} bytes, sha256 {sha256_of(given.out)}")
-    print("Put that sha256 into CARS_SHA256 of zoo/evaluate/features.py.")
+    print("Put that sha256 into CARS_SHA256 of zoo/evaluate/extractors.py.")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Files to look at: grids, films, meshes, inversions."""

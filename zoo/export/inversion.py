@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from zoo.draws import SampleDraws
-from zoo.evaluate.features import quantise
 from zoo.export.pictures import depth_to_bytes, grid, picture
-from zoo.invert import Inverted, camera_angles
+from zoo.generator import quantise
+from zoo.inversion.search import Inverted, camera_angles
 from zoo.render import Camera
 from zoo.weights.bundle import BundleInfo, load_bundle, save_bundle
 

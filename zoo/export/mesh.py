@@ -20,12 +20,11 @@ from torch.utils._pytree import tree_map
 from tqdm import tqdm
 
 from zoo.draws import SampleDraws
-from zoo.evaluate.consistency import pixel_coordinates, shown_by
-from zoo.evaluate.features import quantise
-from zoo.evaluate.samples import evaluating
 from zoo.export.camera_paths import follow, one_of, path_of
 from zoo.export.views import in_batches
+from zoo.generator import evaluating, quantise
 from zoo.render import Camera, Rendered
+from zoo.render.projection import pixel_coordinates, shown_by
 
 if TYPE_CHECKING:
     from trimesh import Trimesh

@@ -8,11 +8,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from zoo.draws import MixedDraws, SampleDraws
-from zoo.errors import near
-from zoo.evaluate.features import quantise
-from zoo.evaluate.samples import evaluating
 from zoo.export.camera_paths import follow, path_of
+from zoo.generator import evaluating, quantise
 from zoo.render import Camera, Rendered
+from zoo.utils.errors import near
 
 BATCH = 8
 

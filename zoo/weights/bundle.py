@@ -25,9 +25,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import zoo.gan  # noqa: F401  Classes are built on the meta device, in which torch 2.7 cannot import torchvision first.
-from zoo.paths import BUNDLED, bundled_names, cache_folder, downloaded_names
-from zoo.resume import mismatches
+import zoo.training.gan  # noqa: F401  Classes are built on the meta device, in which torch 2.7 cannot import torchvision first.
+from zoo.training.resume import mismatches
+from zoo.utils.old_names import renamed, renamed_checkpoint
+from zoo.utils.paths import BUNDLED, bundled_names, cache_folder, downloaded_names
 from zoo.weights.catalogue import released
 from zoo.weights.fetch import sha256_of
 
@@ -258,6 +259,7 @@ def read_config(file: Path) -> dict[str, Any]:
         seen += 1
         if seen > MOST_VALUES:
             raise ValueError(f"{file} stands for more than {MOST_VALUES:,} values, which no config does.")
+    config = renamed(config)
     if not isinstance(config, dict) or not isinstance(config.get("class_path"), str):
         raise ValueError(f"{file} does not say how a network is built: it has no class_path.")
     return config
@@ -291,7 +293,7 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged or not a checkpoint of a run: {reason}") from None
     if not isinstance(checkpoint, dict) or not {"state_dict", "clocks"} <= checkpoint.keys():
         raise ValueError(f"{path} is not a checkpoint of a run here: it does not say how long it was trained.")
-    return checkpoint
+    return renamed_checkpoint(checkpoint)
 
 
 def load_exactly(module: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
@@ -328,7 +330,7 @@ def build(config: dict[str, Any], base: type, *, allowed_only: bool = False) -> 
         with only_allowed_imports() if allowed_only else unrestricted():
             return parser.instantiate(parser.parse_object({"object": config})).object
     except ArgumentError as error:
-        from zoo.errors import explain
+        from zoo.utils.errors import explain
 
         raise ValueError(explain(str(error), parser)) from None
 

@@ -14,7 +14,6 @@ Each module ``zoo.weights.<system>`` that can convert has the same functions:
 
 import hashlib
 import os
-import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -28,9 +27,8 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import zoo.weights
-from zoo.errors import near
-from zoo.paths import read_experiment
+from zoo.utils.errors import near
+from zoo.utils.paths import read_experiment, system_names
 from zoo.weights.bundle import find, read_parts, save_bundle, save_part
 from zoo.weights.pickles import Name, Record
 from zoo.weights.read import Contents, Place, networks, places, read
@@ -57,9 +55,7 @@ class Converted(NamedTuple):
 
 def systems() -> dict[str, ModuleType]:
     """The modules that can convert, by system."""
-    names = [module.name for module in pkgutil.iter_modules(zoo.weights.__path__)]
-    modules = {name: import_module(f"zoo.weights.{name}") for name in names if name != "convert"}
-    return {name: module for name, module in modules.items() if hasattr(module, "part")}
+    return {name: import_module(f"zoo.{name}.convert") for name in system_names()}
 
 
 def convert(

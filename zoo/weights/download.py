@@ -15,8 +15,8 @@ from typing import Any
 
 from huggingface_hub import get_hf_file_metadata
 
-from zoo.errors import near
-from zoo.paths import bundled_names, cache_folder
+from zoo.utils.errors import near
+from zoo.utils.paths import bundled_names, cache_folder
 from zoo.weights.bundle import TENSORS, check_unchanged, downloads, find, record_of
 from zoo.weights.catalogue import Address, Released, released
 from zoo.weights.convert import convert

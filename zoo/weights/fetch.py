@@ -28,9 +28,9 @@ from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
 from tqdm import tqdm
 
-from zoo.errors import Stopped
+from zoo.utils.errors import Stopped
 from zoo.weights.catalogue import Address
-from zoo.weights.heads import foreign, is_page
+from zoo.weights.file_signatures import foreign, is_page
 
 DRIVE = "https://drive.usercontent.google.com/download"
 HUB = "https://huggingface.co"

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from torch import Tensor
 
-from zoo.errors import missing_file, near
-from zoo.weights.heads import foreign
+from zoo.utils.errors import missing_file, near
+from zoo.weights.file_signatures import foreign
 from zoo.weights.pickles import (
     Reading,
     Record,

@@ -1,0 +1,374 @@
+"""CIPS-3D: A 3D-Aware Generator of GANs Based on Conditionally-Independent Pixel Synthesis.
+
+Zhou, Xie, Ni, Tian, 2021, arXiv:2110.09788.
+
+What is unusual:
+
+* a shallow radiance field (three sine layers) gives the shape, and one feature per ray; a deep network turns each ray's
+  feature into a colour. Neither looks at neighbouring pixels: no convolution, no upsampling, any resolution;
+* shape and appearance have a latent and a mapping network each;
+* rays are independent, so gradients may be kept for some of them only: memory is paid for those;
+* the deep network could hide a mirrored shape, so a second discriminator sees colours read off the field itself.
+
+B batch, R rays, S samples, N = R S points, C channels, H image side
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from zoo.cips3d.inr import Inr, init_readout, of_layer
+from zoo.draws import Draws, RayDraws, SampleDraws
+from zoo.generator import BaseGenerator
+from zoo.layers.stylegan2 import normalised
+from zoo.render import (
+    Camera,
+    Poses,
+    Rays,
+    Rendered,
+    Renderer,
+    Samples,
+    expected_depth,
+    pixel_corners,
+    through,
+    to_map,
+    with_samples,
+)
+
+
+class Latent(NamedTuple):
+    """Standard normal numbers for the shape [B, C] and for the appearance [B, D]."""
+
+    shape: Tensor
+    appearance: Tensor
+
+
+class Styles(NamedTuple):
+    """Mapped codes: of the field's density and, the same in most generators, of its features; of the appearance.
+
+    Each is the same for all layers [B, C], or has one for every layer [B, L, C].
+    """
+
+    shape: Tensor
+    colour: Tensor
+    appearance: Tensor
+
+
+# Shape: a shallow radiance field (section 3.1)
+
+
+class FilmLayer(nn.Module):
+    """A sine layer whose frequencies and phases are linear in a style: sin((15 gain(s) + 30) W x + phase(s))."""
+
+    def __init__(self, dim_in: int, dim_out: int, style_dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim_in, dim_out)
+        self.gain, self.phase = nn.Linear(style_dim, dim_out), nn.Linear(style_dim, dim_out)
+        bound = math.sqrt(6 / dim_in) / 25
+        nn.init.uniform_(self.linear.weight, -bound, bound)
+        with torch.no_grad():
+            self.gain.weight *= 0.25
+            self.phase.weight *= 0.25
+
+    def modulate(self, style: Tensor) -> tuple[Tensor, Tensor]:
+        """Frequencies and phases of B styles, both [B, 1, C]."""
+        return (15 * self.gain(style) + 30)[:, None], self.phase(style)[:, None]
+
+    def forward(self, x: Tensor, frequencies: Tensor, phases: Tensor) -> Tensor:
+        """Not folded into the weights: the rounding of that would be seen in pictures, through importance sampling."""
+        x = self.linear(x)
+        if x.requires_grad or frequencies.requires_grad:
+            return torch.sin(x * frequencies + phases)
+        return x.mul_(frequencies).add_(phases).sin_()  # in place is faster
+
+
+class FilmSiren(nn.Module):
+    """The radiance field: sine layers, then density and, through one more of half the width, features.
+
+    Args:
+        hidden_dim: width.
+        num_layers: sine layers before the density.
+        feature_dim: what a sample contributes to its ray's feature.
+        style_dim: width of the styles.
+        input_scale: multiplies world points, so that the object fills about [-1, 1]^3.
+    """
+
+    def __init__(
+        self,
+        hidden_dim: int = 128,
+        num_layers: int = 2,
+        feature_dim: int = 32,
+        style_dim: int = 128,
+        input_scale: float = 2 / 0.24,
+    ) -> None:
+        super().__init__()
+        self.feature_dim, self.style_dim, self.input_scale = feature_dim, style_dim, input_scale
+        widths = [3, *[hidden_dim] * num_layers]
+        self.layers = nn.ModuleList(FilmLayer(i, o, style_dim) for i, o in itertools.pairwise(widths))
+        self.density = nn.Linear(hidden_dim, 1)
+        self.colour_sine = FilmLayer(hidden_dim, hidden_dim // 2, style_dim)
+        self.colour = nn.Linear(hidden_dim // 2, feature_dim)
+        nn.init.kaiming_normal_(self.colour.weight, a=0.2, nonlinearity="leaky_relu")
+
+    def modulate(self, styles: Styles) -> list[tuple[Tensor, Tensor]]:
+        """Frequencies and phases of all sine layers for B styles, see ``FilmLayer.modulate``."""
+        trunk = [layer.modulate(of_layer(styles.shape, i)) for i, layer in enumerate(self.layers)]
+        return [*trunk, self.colour_sine.modulate(of_layer(styles.colour, -1))]
+
+    def forward(self, samples: Samples, sines: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Raw density [B, R, S, 1] and features [B, R, S, C]; the view direction plays no part.
+
+        Args:
+            samples: B x R x S of them.
+            sines: from ``modulate``.
+        """
+        x = samples.points.flatten(1, 2) * self.input_scale
+        *trunk, last = sines
+        for layer, own in zip(self.layers, trunk, strict=True):
+            x = layer(x, *own)
+        raw, features = self.density(x), self.colour(self.colour_sine(x, *last))
+        return raw.unflatten(1, samples.t.shape[1:]), features.unflatten(1, samples.t.shape[1:])
+
+
+# Mapping networks
+
+
+def linear_layers(widths: list[int], norm_hidden: bool = False, norm_out: bool = False) -> list[nn.Module]:
+    """Linear layers from width to width with leaky ReLUs between them, and normalisations (LayerNorm) after them."""
+    layers: list[nn.Module] = []
+    for i, (dim_in, dim_out) in enumerate(itertools.pairwise(widths)):
+        layers.append(nn.Linear(dim_in, dim_out))
+        nn.init.kaiming_normal_(layers[-1].weight, a=0.2, nonlinearity="leaky_relu")
+        is_last = i == len(widths) - 2
+        if norm_out if is_last else norm_hidden:
+            layers.append(nn.LayerNorm(dim_out))
+        if not is_last:
+            layers.append(nn.LeakyReLU(0.2))
+    return layers
+
+
+class MappingNetwork(nn.Sequential):
+    """z, brought to length one per number, to a style: linear layers with leaky ReLUs between them.
+
+    Args:
+        latent_dim: size of z.
+        style_dim: width.
+        num_layers: linear layers.
+        norm_hidden: normalise after each of them but the last one (LayerNorm).
+        norm_out: normalise the style.
+    """
+
+    def __init__(
+        self, latent_dim: int, style_dim: int, num_layers: int, norm_hidden: bool = False, norm_out: bool = False
+    ) -> None:
+        widths = [latent_dim, *[style_dim] * num_layers]
+        super().__init__(*linear_layers(widths, norm_hidden, norm_out))
+        self.latent_dim, self.style_dim, self.style_shape = latent_dim, style_dim, (style_dim,)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(normalised(z))
+
+
+class Mapping(nn.Module):
+    """Both mapping networks.
+
+    Args:
+        shape, appearance: from their latents; also ``zoo.cips3d.Heads``.
+        features_from: whose style the field's features have: the shape's (released generators), or the appearance's
+            through a linear layer, so that the field's colours follow the appearance (``generator_v1``).
+    """
+
+    def __init__(
+        self,
+        shape: nn.Module,
+        appearance: nn.Module,
+        features_from: Literal["shape", "appearance"] = "shape",
+    ) -> None:
+        super().__init__()
+        self.shape, self.appearance = shape, appearance
+        self.colour = nn.Linear(appearance.style_dim, shape.style_dim) if features_from == "appearance" else None
+
+    def forward(self, latent: Latent) -> Styles:
+        shape, appearance = self.shape(latent.shape), self.appearance(latent.appearance)
+        return Styles(shape, shape if self.colour is None else self.colour(appearance), appearance)
+
+
+# Generator
+
+
+class Painted(NamedTuple):
+    """What rays look like: final and auxiliary colours in [-1, 1] [B, R, 3], depth and opacity [B, R, 1]."""
+
+    colour: Tensor
+    auxiliary: Tensor
+    depth: Tensor
+    opacity: Tensor
+
+
+class Generator(BaseGenerator):
+    """Latents and cameras to images.
+
+    Args:
+        field: the shallow radiance field.
+        inr: the deep network behind it.
+        mapping: from latents to styles.
+        volume: the renderer.
+        poses: distribution of cameras.
+        resolution: of images where none is asked for.
+        bounds: world box of the object, two corners.
+        chunk: rays of all images together that are worked on at once where no gradient is kept.
+        empty: colour in (-1, 1) that rays which hit nothing have before training; None for about grey, as published.
+
+    Raises:
+        ValueError: one network's results are not as wide as what the next one takes.
+    """
+
+    def __init__(
+        self,
+        field: FilmSiren,
+        inr: Inr,
+        mapping: Mapping,
+        volume: Renderer,
+        poses: Poses,
+        resolution: int = 64,
+        bounds: tuple[tuple[float, float, float], tuple[float, float, float]] = ((-0.12,) * 3, (0.12,) * 3),
+        chunk: int = 512,
+        empty: float | None = None,
+    ) -> None:
+        super().__init__(poses, resolution, bounds)
+        for ours, theirs, a, b in (
+            (field.feature_dim, inr.feature_dim, "field.feature_dim", "inr.feature_dim"),
+            (mapping.shape.style_dim, field.style_dim, "mapping.shape.style_dim", "field.style_dim"),
+            (mapping.appearance.style_dim, inr.style_dim, "mapping.appearance.style_dim", "inr.style_dim"),
+        ):
+            if ours != theirs:
+                raise ValueError(f"{a} ({ours}) and {b} ({theirs}) must be the same.")
+        self.field, self.inr, self.mapping, self.volume, self.chunk = field, inr, mapping, volume, chunk
+        self.auxiliary = nn.Linear(field.feature_dim, 3)
+        init_readout(self.auxiliary, 25)
+        if empty is not None:
+            for layers in ([self.auxiliary], inr.readouts()):
+                for layer in layers:
+                    nn.init.constant_(layer.bias, math.atanh(empty) / len(layers))
+        colour = mapping.shape.style_shape if mapping.colour is None else (mapping.shape.style_dim,)
+        shapes = Styles(mapping.shape.style_shape, colour, mapping.appearance.style_shape)
+        for name, shape in shapes._asdict().items():
+            self.register_buffer(f"mean_{name}", torch.full((1, *shape), torch.nan))
+
+    def latents(self, n: int, draws: Draws) -> Latent:
+        """n latents."""
+        return Latent(
+            draws.normal("z_shape", (n, self.mapping.shape.latent_dim)),
+            draws.normal("z_appearance", (n, self.mapping.appearance.latent_dim)),
+        )
+
+    def map(self, latent: Latent, *, truncation: float = 1.0) -> Styles:
+        """Styles of latents; truncation below 1 moves them towards their means."""
+        styles = self.mapping(latent)
+        if truncation == 1:
+            return styles
+        return Styles(*(m + truncation * (s - m) for m, s in zip(self.mean_styles(), styles, strict=True)))
+
+    @torch.no_grad()
+    def mean_styles(self) -> Styles:
+        """Mean styles [1, ...], over 10,000 fixed latents unless they are stored with the weights."""
+        stored = Styles(self.mean_shape, self.mean_colour, self.mean_appearance)
+        if not any(mean.isnan().any() for mean in stored):
+            return stored
+        draws = SampleDraws(0, [0], self.device, self.dtype)
+        widths = Latent(self.mapping.shape.latent_dim, self.mapping.appearance.latent_dim)
+        latent = Latent(
+            *(draws.normal(f"mean_{n}", (1, 10_000, w))[0] for n, w in zip(Latent._fields, widths, strict=True))
+        )
+        return Styles(*(style.mean(0, keepdim=True) for style in self.mapping(latent)))
+
+    def prepare(self) -> "Generator":
+        """Compute what is stored with finished weights but not learned: the mean styles."""
+        for name, mean in self.mean_styles()._asdict().items():
+            getattr(self, f"mean_{name}").copy_(mean)
+        return self
+
+    def rays(self, camera: Camera, resolution: int) -> Rays:
+        """Unit rays [B, R, 3] of all pixels, row by row; the outermost ones lie on the border of the field of view."""
+        return through(camera, pixel_corners(resolution, self.device, camera.pose.dtype))
+
+    def render(
+        self,
+        styles: Styles,
+        camera: Camera,
+        *,
+        resolution: int | None = None,
+        draws: Draws | None = None,
+        density_noise: float = 0.0,
+        gradient_rays: int | None = None,
+        samples: int | None = None,
+    ) -> Rendered:
+        """Images of B styles from B cameras, at any resolution; ``raw`` are the colours read off the field itself.
+
+        Args:
+            styles: from ``map``.
+            camera: B cameras.
+            resolution: side of the image [pixels].
+            draws: for jitter, importance samples, density noise and the choice of rays; None for none of them.
+            density_noise: standard deviation of the noise on raw densities.
+            gradient_rays: gradients pass through so many rays only, the same random ones in all images (section 3.4).
+            samples: along a ray, and as many again where the renderer refines them; None for the renderer's own.
+        """
+        volume = self.volume if samples is None else with_samples(self.volume, samples)
+        rays = self.rays(camera, resolution or self.resolution)
+        batch, total = rays.origins.shape[:2]
+        own = None if draws is None else RayDraws(draws, total)
+        modulated = self.condition(styles), self.inr.modulate(styles.appearance)
+
+        chunk, order = max(1, self.chunk // batch), None
+        if not torch.is_grad_enabled():
+            with_gradient, without = [], pieces(total, chunk)
+        elif gradient_rays is None or gradient_rays >= total:
+            with_gradient, without = [slice(None)], []
+        elif draws is None:
+            raise ValueError("Which rays keep a gradient is random: gradient_rays needs draws.")
+        else:
+            order = draws.shared("gradient_rays", (total,)).argsort()
+            with_gradient, without = [order[:gradient_rays]], order[gradient_rays:].split(chunk)
+        parts = [self.paint(volume, rays, own, part, modulated, density_noise) for part in with_gradient]
+        with torch.no_grad():
+            parts += [self.paint(volume, rays, own, part, modulated, density_noise) for part in without]
+        painted = Painted(*(torch.cat(values, dim=1) for values in zip(*parts, strict=True)))
+        if order is not None:
+            place = order.argsort()
+            painted = Painted(*(values[:, place] for values in painted))
+        return Rendered(*(to_map(values) for values in painted))
+
+    def paint(
+        self,
+        volume: Renderer,
+        rays: Rays,
+        draws: RayDraws | None,
+        index: slice | Tensor,
+        modulated: tuple[Any, Any],
+        density_noise: float,
+    ) -> Painted:
+        """The rays with these indices."""
+        some = Rays(*(None if x is None else x[:, index] for x in rays[:3]), rays.pose)
+        sines, weights = modulated
+        drawn = None if draws is None else draws.take(index)
+        integrated = volume(self.field, some, sines, drawn, density_noise)
+        features = integrated.features
+        auxiliary = self.auxiliary(features).tanh()
+        return Painted(self.inr(features, weights), auxiliary, expected_depth(integrated), integrated.opacity)
+
+    def condition(self, styles: Styles) -> list[tuple[Tensor, Tensor]]:
+        """Frequencies and phases of the sine layers."""
+        return self.field.modulate(styles)
+
+
+def pieces(total: int, length: int) -> list[slice]:
+    """Slices of at most this length that cover the whole."""
+    return [slice(start, start + length) for start in range(0, total, length)]
+
+
+Augment = Callable[[Tensor, Draws], Any]

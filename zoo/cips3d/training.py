@@ -1,0 +1,203 @@
+"""How CIPS-3D is trained: in stages, on all rays or on some of them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zoo.cips3d.discriminator import Discriminator
+from zoo.cips3d.model import Augment, Generator, Latent
+from zoo.draws import Draws
+from zoo.layers.towers import real_and_r1
+from zoo.losses import judged_fake, judged_real, r1_penalty
+from zoo.training.averages import Average
+from zoo.training.gan import GAN
+from zoo.training.optimizers import OptimizerFactory, frozen, set_learning_rate
+from zoo.training.precision import Precision
+from zoo.training.schedules import current, falling, in_order, rising
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Part of a curriculum, a run of its own in the published program; the pictures' resolution is the data's to say.
+
+    Args:
+        start: its first iteration. All that is counted in iterations counts from here, and optimizers start anew.
+        lr_g, lr_d: learning rates; None for those that the optimizers were made with.
+        auxiliary_every: the auxiliary discriminator takes part every so many iterations; 0 for never.
+        fade_iterations: the discriminator's newest level is blended in over these; 0 for at once.
+        noise_iterations: the noise on densities falls linearly from 1 to 0 over these; 0 for no noise.
+        augment: changes what the discriminator sees, such as ``zoo.layers.diffaugment.diffaugment``.
+        frozen: parts of the generator that don't learn, such as "field"; they start from the first average's.
+        gradient_rays: the generator learns from so many rays of each image; None for all.
+        batch_split: slices of the batch that are generated one after the other, for memory; the generator's gradient is
+            their sum, as published.
+        average_start: iterations before the averages follow.
+        samples: along each ray in training, see ``Generator.render``; pictures to look at have the renderer's own.
+    """
+
+    start: int = 0
+    lr_g: float | None = None
+    lr_d: float | None = None
+    auxiliary_every: int = 1
+    fade_iterations: int = 0
+    noise_iterations: int = 5000
+    augment: Augment | None = None
+    frozen: tuple[str, ...] = ()
+    gradient_rays: int | None = None
+    batch_split: int = 1
+    average_start: int = 1000
+    samples: int | None = None
+
+
+class CIPS3D(GAN):
+    """The training algorithm of CIPS-3D: discriminators, then generator, every iteration.
+
+    Args:
+        r1_weight: gamma; half of it multiplies the R1 penalty.
+        r1_every: the penalty is paid every so many iterations, and so many times.
+        clip_norm: longest gradient of each network.
+        stages: the curriculum, in order.
+        precision: of the discriminators, but for R1.
+        max_skips: as in ``zoo.training.gan.GAN``.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        optimizer_g: OptimizerFactory,
+        optimizer_d: OptimizerFactory,
+        averages: dict[str, Average] | None = None,
+        seed: int = 0,
+        r1_weight: float = 10.0,
+        r1_every: int = 1,
+        clip_norm: float = 10.0,
+        stages: list[Stage] | None = None,
+        precision: Precision = "float32",
+        max_skips: int = 3,
+    ) -> None:
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision, max_skips)
+        self.r1_weight, self.r1_every, self.clip_norm = r1_weight, r1_every, clip_norm
+        self.stages = in_order(stages or [Stage()])
+        parts = dict(generator.named_modules())
+        if unknown := sorted({part for stage in self.stages for part in stage.frozen if part not in parts}):
+            raise ValueError(f"The generator has no parts to freeze named {', '.join(unknown)}; it has 'field', ...")
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        real, draws, stage = batch["image"], self.draws(), self.stage
+        optimizer_g, optimizer_d = self.optimizers()
+        if self.since_start == 0:
+            self.begin(stage, [optimizer_g, optimizer_d])
+        for optimizer, lr in ((optimizer_g, stage.lr_g), (optimizer_d, stage.lr_d)):
+            set_learning_rate(optimizer, lr)
+        self.freeze(stage)
+
+        with torch.no_grad():
+            fake = self.fakes(real, draws)
+        on_real = self.loss_real(real, draws)
+        self.accumulate("loss_d", on_real, last=False)  # one after the other: half the memory
+        on_real = {name: term.detach() for name, term in on_real.items()}
+        self.minimise(optimizer_d, "loss_d", on_real | self.loss_fake(fake, draws), self.clip_norm)
+
+        *first, final = self.slices(real, draws)
+        with frozen(self.discriminator):
+            for latent in (*first, final):
+                fake = torch.cat(self.generate(latent, real, draws))
+                self.accumulate("loss_g", self.loss_g(fake, draws), last=latent is final)
+        self.step(optimizer_g, self.clip_norm)
+
+        if self.since_start >= stage.average_start:
+            for average in self.averages.values():
+                average.update(self.generator)
+        self.count(len(real))
+
+    def begin(self, stage: Stage, optimizers: list) -> None:
+        """What happens between two stages: optimizers forget, and what freezes is the best there is of it."""
+        for optimizer in optimizers:
+            optimizer.optimizer.state.clear()
+        if self.averages:
+            averaged = self.sampler
+            for part in stage.frozen:
+                self.generator.get_submodule(part).load_state_dict(averaged.get_submodule(part).state_dict())
+
+    def freeze(self, stage: Stage) -> None:
+        """Have those parts of the generator learn that shall."""
+        self.generator.requires_grad_(True)
+        for part in stage.frozen:
+            self.generator.get_submodule(part).requires_grad_(False)
+
+    def slices(self, real: Tensor, draws: Draws) -> list[Latent]:
+        """Latents of as many images as there are real ones, in slices."""
+        latent = self.generator.latents(len(real), draws)
+        return [Latent(*parts) for parts in zip(*(z.chunk(self.stage.batch_split) for z in latent), strict=True)]
+
+    def generate(self, latent: Latent, like: Tensor, draws: Draws) -> list[Tensor]:
+        """Images from random cameras, as large as those given, and those of the field if needed."""
+        rendered = self.generator(
+            latent,
+            self.generator.cameras(len(latent.shape), draws),
+            resolution=like.shape[-1],
+            draws=draws,
+            density_noise=self.density_noise,
+            gradient_rays=self.stage.gradient_rays,
+            samples=self.stage.samples,
+        )
+        return [rendered.image, rendered.raw] if self.auxiliary else [rendered.image]
+
+    def fakes(self, real: Tensor, draws: Draws) -> Tensor:
+        """As many images as there are real ones; below them those of the field, if needed."""
+        slices = [self.generate(latent, real, draws) for latent in self.slices(real, draws)]
+        return torch.cat([torch.cat(parts) for parts in zip(*slices, strict=True)])
+
+    def judge(self, images: Tensor, draws: Draws) -> Tensor:
+        """Scores of both towers, or of the main one."""
+        return self.discriminator(images, self.alpha, self.auxiliary, self.stage.augment, draws)
+
+    def loss_real(self, real: Tensor, draws: Draws) -> dict[str, Tensor]:
+        """What the discriminators pay for real images, by term; both towers weigh the same."""
+        real = torch.cat([real, real]) if self.auxiliary else real
+        if self.since_start % self.r1_every != 0:
+            return {"real": judged_real(self.judge(real, draws))}
+        real, weight = real.detach().requires_grad_(), 0.5 * self.r1_weight * self.r1_every
+        with self.full_precision():
+            if self.discriminator.compares:  # images with each other: R1 must be differentiated
+                judged = self.judge(real, draws)
+                return {"real": judged_real(judged), "r1": weight * r1_penalty(judged, real)}
+            shares = self.discriminator.shares(real, self.auxiliary, self.stage.augment, draws)
+            paid, r1 = real_and_r1(real, shares, self.alpha, weight)
+        return {"real": paid, "r1": r1}
+
+    def loss_fake(self, fake: Tensor, draws: Draws) -> dict[str, Tensor]:
+        """What the discriminators pay for generated images."""
+        return {"fake": judged_fake(self.judge(fake, draws))}
+
+    def loss_g(self, fake: Tensor, draws: Draws) -> dict[str, Tensor]:
+        """What the generator pays."""
+        return {"fake": judged_real(self.judge(fake, draws))}
+
+    @property
+    def stage(self) -> Stage:
+        """The stage of this iteration."""
+        return current(self.stages, self.iterations)
+
+    @property
+    def since_start(self) -> int:
+        """Iterations of this stage."""
+        return self.iterations - self.stage.start
+
+    @property
+    def auxiliary(self) -> bool:
+        """Whether the auxiliary discriminator takes part in this iteration."""
+        every = self.stage.auxiliary_every
+        return every > 0 and self.since_start % every == 0
+
+    @property
+    def alpha(self) -> float:
+        """Share of the newest resolution in the discriminators' blend."""
+        return rising(self.since_start, self.stage.fade_iterations)
+
+    @property
+    def density_noise(self) -> float:
+        """Standard deviation of the noise on raw densities."""
+        return falling(self.since_start, self.stage.noise_iterations)

@@ -1,0 +1,111 @@
+"""What a training would take on this machine: parameters, memory, time. A few real iterations of each of its stages."""
+
+import logging
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from zoo.training.gan import GAN
+
+WARM_UP, MOST = 2, 20  # iterations that are not timed, and most that are
+SECONDS = 20.0  # of timing a stage; at least one iteration is timed however long it takes
+
+
+class Watch(pl.Callback):
+    """Times iterations after the first ones, and ends the run when it has seen enough.
+
+    seconds: of an iteration, on average.
+    images: that all processes saw in one.
+    """
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GAN, *_: Any) -> None:
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize()
+        now, done = time.perf_counter(), trainer.global_step
+        if done == WARM_UP:
+            self.start, self.seen = now, pl_module.images_seen
+        if done > WARM_UP:
+            timed = done - WARM_UP
+            self.seconds, self.images = (now - self.start) / timed, (pl_module.images_seen - self.seen) / timed
+            enough = trainer.strategy.reduce_boolean_decision(now - self.start > SECONDS, all=False)
+            trainer.should_stop = trainer.should_stop or enough
+
+
+def stage_starts(gan: GAN, data: pl.LightningDataModule) -> list[int]:
+    """First iterations of the stages of the model and of the data; [0] where there are none."""
+    stages = [*(getattr(gan, "stages", None) or []), *(getattr(data, "stages", None) or [])]
+    return sorted({0, *(stage.start for stage in stages)})
+
+
+def measure(gan: GAN, data: pl.LightningDataModule, start: int, end: int, **trainer: Any) -> Watch:
+    """Run a few iterations as they are from ``start`` on, before ``end`` if that is far enough."""
+    watch = Watch()
+    gan.iterations = start
+    if hasattr(data, "restored"):
+        data.restored = start  # so many batches are left out
+    with tempfile.TemporaryDirectory() as folder:
+        runner = pl.Trainer(
+            max_steps=WARM_UP + min(MOST, max(1, end - start - WARM_UP)),
+            max_epochs=-1,
+            callbacks=[watch],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=folder,
+            **trainer,
+        )
+        runner.fit(gan, data.train_dataloader())
+    if not hasattr(watch, "seconds"):
+        raise ValueError(f"There are too few pictures to measure: the data ended before iteration {WARM_UP + 1}.")
+    return watch
+
+
+def estimate(
+    gan: GAN, data: pl.LightningDataModule, max_steps: int, strategy: Callable[[], Any] = lambda: "auto", **trainer: Any
+) -> None:
+    """Print what training takes. The model is trained a little by this and is of no further use.
+
+    Args:
+        gan, data: as for training; pictures are read as in training.
+        max_steps: iterations of the training.
+        strategy: makes the strategy of a ``pl.Trainer``; each needs one of its own.
+        trainer: also of ``pl.Trainer``: accelerator, devices, num_nodes.
+
+    Raises:
+        ValueError: without max_steps there is nothing to sum up.
+    """
+    if max_steps < 1:
+        raise ValueError("--estimate adds up the iterations of a whole run: give --trainer.max_steps.")
+    sizes = {name: sum(p.numel() for p in net.parameters()) for name, net in gan.named_children() if name != "averages"}
+    lines = [f"{name}: {size:,} parameters" for name, size in sizes.items() if size]
+    lines += [f"averages: {len(gan.averages)} copies of the generator"] if gan.averages else []
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)  # not that fit stopped
+    data.prepare_data()
+    data.setup("fit")
+    starts = [start for start in stage_starts(gan, data) if start < max_steps]
+    hours = 0.0
+    for start, end in zip(starts, [*starts[1:], max_steps], strict=True):
+        watch = measure(gan, data, start, end, strategy=strategy(), **trainer)
+        hours += (end - start) * watch.seconds / 3600
+        pace = f"{watch.seconds:.3g} s an iteration, {watch.images / watch.seconds:.3g} images/s"
+        lines.append(f"iterations {start:,} to {end:,}: {pace}, {(end - start) * watch.seconds / 3600:.4f} h")
+    lines += [memory(gan), f"in all: {hours:.4f} h for {max_steps:,} iterations, without scores and sample pictures"]
+    if gan.global_rank == 0:
+        print("\n".join(lines))
+
+
+def memory(gan: GAN) -> str:
+    """The most that was in use, by this process."""
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**3 if sys.platform == "darwin" else 1024**2)
+    text = f"memory: {rss:.2f} GiB of this process at most"
+    if torch.cuda.is_initialized():
+        text += f", {torch.cuda.max_memory_allocated() / 1024**3:.2f} GiB of the graphics card"
+    return text

@@ -1,0 +1,273 @@
+"""``zoo fit``, ``validate``, ``test`` and ``predict``: Lightning's command line with this project's defaults."""
+
+import os
+import shlex
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import yaml
+from jsonargparse import get_loader, set_loader
+from pytorch_lightning.accelerators import CUDAAccelerator
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.plugins.io import CheckpointIO
+from pytorch_lightning.strategies import DDPStrategy
+
+from callbacks.checkpoint import RegularCheckpoint
+from callbacks.interrupt import GracefulInterrupt
+from callbacks.predictions import PredictionWriter
+from callbacks.progress import Progress
+from zoo.cli.estimate import estimate
+from zoo.training.checkpoint_files import AtomicCheckpoints
+from zoo.training.gan import GAN
+from zoo.utils.devices import check_cards
+from zoo.utils.errors import OneLineErrors, missing_file
+from zoo.utils.old_names import renamed
+from zoo.utils.paths import CONFIGS, config_path
+from zoo.utils.threads import limit_threads
+from zoo.utils.warnings import quieten
+from zoo.weights.bundle import open_checkpoint
+from zoo.weights.init_from import start_from
+
+READ_YAML = get_loader("yaml")
+set_loader("yaml", lambda text: renamed(READ_YAML(text)), (yaml.YAMLError,))  # for configs and single values
+
+
+class Parser(OneLineErrors, LightningArgumentParser):
+    """Lightning's parser with short errors and no abbreviations."""
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes config.yaml into the run's folder, wherever the loggers write."""
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            path = Path(trainer.default_root_dir) / self.config_filename
+            path.parent.mkdir(parents=True, exist_ok=True)
+            options = {"skip_unset": False, "skip_validation": True}  # it was just parsed
+            self.parser.save(self.config, path, overwrite=True, multifile=False, **options)
+
+
+class ZooCLI(LightningCLI):
+    """Builds the model, the data and the trainer that a command line describes, and runs them.
+
+    Args:
+        verb: the one that was asked for.
+        kwargs: of Lightning's.
+    """
+
+    def __init__(self, verb: str, *classes: type, **kwargs: Any) -> None:
+        self.verb = verb
+        super().__init__(*classes, **kwargs)
+
+    def subcommands(self) -> dict[str, set[str]]:
+        """The verb alone: making the parsers of all four takes a third of the time until a run is set up."""
+        return {self.verb: super().subcommands()[self.verb]}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(Progress, "progress")
+        parser.add_lightning_class_args(RegularCheckpoint, "checkpoint")
+        parser.add_argument("--init_from", type=str | None, help="weights to start from: a name, folder or .ckpt")
+        parser.add_argument("--init_fresh", type=list[str], default=[], help="parts that do not start from init_from")
+        parser.add_argument("--estimate", action="store_true", help="measure what training would take, and stop")
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would let a checkpoint's parameters override what the user typed."""
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        check_options(config, self.subcommand)
+        if config.ckpt_path and not Path(config.ckpt_path).is_file():
+            raise FileNotFoundError(missing_file(config.ckpt_path))
+        if config.ckpt_path:
+            open_checkpoint(Path(config.ckpt_path))  # refuses what is not ours, or would run code, before it is used
+        root = config.trainer.default_root_dir or str(Path("runs") / run_name(config) / job_name())
+        config.trainer.default_root_dir = root
+        if self.subcommand == "fit" and not config.ckpt_path and (found := job_checkpoint(Path(root))):
+            config.ckpt_path = str(found)
+        for logger in listed(config.trainer.logger):
+            if logger.init_args.get("save_dir") == ".":  # in the run's folder
+                logger.init_args.save_dir = root
+
+    def after_instantiate_classes(self) -> None:
+        config = plain_config(self.parser, self.config, self.subcommand)
+        self.model.config, self.model.data_config = config["model"], config["data"]
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        trainer = self.config_init[self.subcommand].trainer
+        if threads := limit_threads(processes(trainer["devices"], 1, trainer["accelerator"])):
+            torch.set_num_threads(threads)  # before Lightning, which does not know a container's limits
+        plugins = listed(trainer.plugins)
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(AtomicCheckpoints())
+        return super().instantiate_trainer(strategy=strategy(trainer), plugins=plugins, **kwargs)
+
+    def fit(self, model: GAN, **kwargs: Any) -> None:
+        """What Lightning calls for ``zoo fit``."""
+        config = self.config_init.fit
+        if isinstance(self.trainer.accelerator, CUDAAccelerator):
+            check_cards(self.trainer.device_ids)
+        if config.estimate:
+            trainer = {name: config.trainer[name] for name in ("accelerator", "devices", "num_nodes")}
+            estimate(model, self.datamodule, config.trainer.max_steps, lambda: strategy(config.trainer), **trainer)
+            return
+        if config.init_from and not config.ckpt_path:  # a checkpoint holds all weights
+            start_from(model, config.init_from, config.init_fresh, is_first=self.trainer.is_global_zero)
+        # Signals are listened to before the first scores are measured, which may take minutes.
+        self.trainer.callbacks.sort(key=lambda callback: not isinstance(callback, GracefulInterrupt))
+        if self.trainer.is_global_zero:
+            keep_old_metrics(Path(self.trainer.default_root_dir))
+        self.trainer.fit(model, **kwargs)
+        if self.trainer.is_global_zero:
+            print(f"Everything is in {self.trainer.default_root_dir}", file=sys.stderr)
+
+
+def run(argv: list[str]) -> None:
+    """Run one of Lightning's four verbs.
+
+    Raises:
+        ValueError, FileNotFoundError: the user can put it right.
+        zoo.utils.errors.Stopped: training diverged, the disk is full, or it was told to stop, after saving.
+    """
+    quieten()
+    argv = [resolved(previous, word) for previous, word in zip(["", *argv], argv, strict=False)]
+    ZooCLI(
+        argv[0],
+        GAN,
+        pl.LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        seed_everything_default=0,
+        save_config_callback=SaveConfig,
+        save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
+        parser_class=Parser,
+        parser_kwargs={"prog": "zoo"},
+        trainer_defaults={
+            "max_epochs": -1,
+            "use_distributed_sampler": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            "logger": {
+                "class_path": "pytorch_lightning.loggers.CSVLogger",
+                "init_args": {"save_dir": ".", "name": "", "version": ""},
+            },
+            "callbacks": [GracefulInterrupt(resume_command(argv)), PredictionWriter()],
+        },
+        args=argv,
+    )
+
+
+def resolved(previous: str, word: str) -> str:
+    """The file of an experiment that was given by name after -c; other words as they are."""
+    if previous in ("-c", "--config") and not Path(word).exists():
+        found = config_path(word)
+        return str(found) if found else word
+    return word
+
+
+def resume_command(argv: list[str]) -> str:
+    """The same command, but from the checkpoint that ``{checkpoint}`` will stand for."""
+    words = iter(argv)
+    kept = []
+    for word in words:
+        if word == "--ckpt_path":
+            next(words, None)
+        elif not word.startswith("--ckpt_path="):
+            kept.append(word)
+    return shlex.join(["zoo", *kept]).replace("{", "{{").replace("}", "}}") + " --ckpt_path {checkpoint}"
+
+
+def run_name(config: Any) -> str:
+    """Name of the first config file (``pigan/cars32`` in the configs folder), or of the model's class without one."""
+    files = [Path(str(file)).resolve() for file in config.get("config") or []]
+    if not files:
+        return config.model.class_path.rsplit(".", 1)[-1].lower()
+    inside = files[0].is_relative_to(CONFIGS.resolve())
+    return str(files[0].relative_to(CONFIGS.resolve()).with_suffix("")) if inside else files[0].stem
+
+
+def job_name() -> str:
+    """Subfolder for a job of SLURM, ``job-4711``, which is the same when it is started again; empty elsewhere.
+
+    So jobs that differ only in options do not take each other's checkpoints for their own.
+    """
+    if not SLURMEnvironment.detect() or SLURMEnvironment.job_id() is None:
+        return ""
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"job-{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return f"job-{SLURMEnvironment.job_id()}"
+
+
+def job_checkpoint(root: Path) -> Path | None:
+    """Where a job of SLURM that was started again goes on: at the newest checkpoint of its run; None elsewhere.
+
+    Lightning by itself would take the one it saved when the job was put back into the queue, however old that is.
+    """
+    if not SLURMEnvironment.detect():
+        return None
+    found = list(root.glob("hpc_ckpt_*.ckpt"))
+    last = root / "checkpoints" / "last.ckpt"
+    if last.is_file() and (found or int(os.environ.get("SLURM_RESTART_COUNT", 0))):
+        found.append(last)
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def listed(value: Any) -> list:
+    """Loggers or plugins, however many there are."""
+    return list(value) if isinstance(value, list) else [] if value in (None, True, False) else [value]
+
+
+def plain_config(parser: LightningArgumentParser, config: Any, verb: str) -> dict[str, Any]:
+    """All options in plain values, as yaml would hold them."""
+    return yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))[verb]
+
+
+def check_options(config: Any, verb: str) -> None:
+    """Refuse options that contradict each other or the verb.
+
+    Raises:
+        ValueError: says which.
+    """
+    if verb != "fit" and (config.init_from or config.init_fresh or config.estimate):
+        raise ValueError(f"--init_from, --init_fresh and --estimate are for 'zoo fit', not for 'zoo {verb}'.")
+    if config.init_fresh and not config.init_from:
+        raise ValueError("--init_fresh names parts that do not start from --init_from: give both.")
+    if config.estimate and config.ckpt_path:
+        raise ValueError("--estimate measures a whole run from its start: leave out --ckpt_path.")
+    if config.estimate and not isinstance(config.trainer.strategy, str):
+        raise ValueError("--estimate starts several short trainings: give --trainer.strategy by name, or leave it out.")
+
+
+def strategy(trainer: Any) -> Any:
+    """What the user asked for; where that is nothing and there are several processes, what a GAN needs."""
+    several = processes(trainer["devices"], trainer["num_nodes"], trainer["accelerator"]) > 1
+    if trainer["strategy"] not in ("auto", "ddp") or not several:
+        return trainer["strategy"]
+    # Each loss trains one of the two networks, so the other's parameters are unused in its backward pass.
+    return DDPStrategy(find_unused_parameters=True, timeout=timedelta(minutes=5))
+
+
+def processes(devices: Any, nodes: int, accelerator: str) -> int:
+    """How many processes the trainer would start."""
+    cards = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
+    if devices in ("auto", -1, "-1"):
+        count = cards or 1
+    elif isinstance(devices, str):
+        count = int(devices) if devices.isdigit() else len([d for d in devices.split(",") if d])
+    else:
+        count = len(devices) if isinstance(devices, list) else devices
+    return count * nodes
+
+
+def keep_old_metrics(folder: Path) -> None:
+    """Rename the metrics.csv of an earlier run: the logger would delete it."""
+    old = folder / "metrics.csv"
+    if old.is_file():
+        taken = len(list(folder.glob("metrics-*.csv")))
+        old.rename(folder / f"metrics-{taken + 1}.csv")

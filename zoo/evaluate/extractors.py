@@ -1,0 +1,138 @@
+"""Feature extractors: what FID and KID compare pictures by. The extractor is part of a metric's name.
+
+* ``inception2015``: the Inception network of 2015-12-05 that published FIDs use, 2048 features, images resized to
+  299x299 as TensorFlow 1 did (resize ``tf1``), from torch-fidelity.
+* ``cars``: a small network of ours that has learnt the attributes of procedural cars, 64 features, for work without
+  network access; takes 32x32 or 64x64 images as they are (resize ``none``).
+
+One never stands in for the other. An extractor of your own is an ``Extractor`` object with a name of its own.
+
+B batch, H height, W width, F features
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from zoo.weights.catalogue import Address
+from zoo.weights.fetch import NotFetched, fetch, sha256_of
+
+CARS_WEIGHTS = Path(__file__).with_name("cars_features.safetensors")
+CARS_SHA256 = "39094e7c18b12e78a786a1e5c0dbd93f29b51e04d26077a7f16fdadc40248421"
+INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
+INCEPTION_SHA256 = "6726825d"  # its beginning, as the published file name states it
+
+
+@dataclass
+class Extractor:
+    """A network from uint8 images [B, 3, H, W] to features [B, F].
+
+    Args:
+        name, resize: as they appear in metric names; no hyphens needed, and never a name that another network has.
+        sha256: of the weights, or anything else that changes when they do.
+        network: a module in evaluation mode.
+    """
+
+    name: str
+    resize: str
+    sha256: str
+    network: nn.Module
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features [B, F], float32, on the CPU."""
+        if images.dtype != torch.uint8:
+            raise ValueError(f"Extractors take uint8 images, not {images.dtype}; use zoo.generator.quantise.")
+        return self.network(images).float().cpu()
+
+    def to(self, device: torch.device | str) -> "Extractor":
+        self.network.to(device)
+        return self
+
+
+def load_extractor(name: str, weights: Path | str | None = None) -> Extractor:
+    """The extractor of this name.
+
+    Args:
+        name: ``cars`` or ``inception2015``.
+        weights: local file with the weights of ``inception2015``; by default torch.hub's folder, then a download.
+
+    Raises:
+        ValueError: unknown name, or a file that holds other weights.
+        FileNotFoundError: the weights are not there and cannot be downloaded.
+    """
+    with torch.random.fork_rng(devices=[]):  # networks draw their first weights before they load the right ones
+        if name == "cars":
+            return _cars()
+        if name == "inception2015":
+            path = inception_weights(weights)
+            return Extractor(name, "tf1", sha256_of(path), inception_network(torch.load(path, weights_only=True)))
+    raise ValueError(f"There is no extractor '{name}'; there are cars and inception2015.")
+
+
+def _cars() -> Extractor:
+    from safetensors.torch import load_file
+
+    from zoo.evaluate.cars_network import CarsNetwork
+
+    found = sha256_of(CARS_WEIGHTS)
+    if found != CARS_SHA256:
+        raise ValueError(f"{CARS_WEIGHTS} has sha256 {found}, not {CARS_SHA256}: restore the file from the repository.")
+    network = CarsNetwork()
+    network.load_state_dict(load_file(CARS_WEIGHTS))
+    return Extractor("cars", "none", found, network.eval())
+
+
+class _Only(nn.Module):
+    """torch-fidelity's extractors return a tuple of the requested features; here it is always one."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)[0]
+
+
+def inception_network(state: dict[str, Tensor]) -> nn.Module:
+    """torch-fidelity's Inception with these weights: uint8 images to 2048 features, TensorFlow 1's resize."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    # Its constructor insists on unpickling a file; it gets one that we wrote, of tensors only.
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    buffer.seek(0)
+    network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=buffer)
+    return _Only(network).eval().requires_grad_(False)
+
+
+def inception_weights(given: Path | str | None = None) -> Path:
+    """Path of the checked weights of Inception 2015-12-05; downloaded where no file is given and none is there yet.
+
+    Raises:
+        ValueError: the file has another hash.
+        FileNotFoundError: no file, and no download.
+    """
+    path = Path(given) if given else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
+    if not path.exists():
+        if given:
+            raise FileNotFoundError(f"There is no file {path}; it should hold the weights {INCEPTION_URL}.")
+        try:
+            fetch([Address("github", INCEPTION_URL)], path, INCEPTION_SHA256)
+        except NotFetched as error:
+            raise FileNotFoundError(
+                f"The extractor inception2015 needs {INCEPTION_FILE}, and its download failed ({error}). "
+                f"Fetch {INCEPTION_URL} (its sha256 begins with {INCEPTION_SHA256}) and put it at {path}, "
+                "or name your copy with --inception_weights."
+            ) from error
+    found = sha256_of(path)
+    if not found.startswith(INCEPTION_SHA256):
+        raise ValueError(
+            f"{path} does not hold the Inception weights of 2015-12-05: its sha256 is {found}, "
+            f"but that of {INCEPTION_URL} begins with {INCEPTION_SHA256}."
+        )
+    return path

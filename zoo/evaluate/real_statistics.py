@@ -1,0 +1,145 @@
+"""Features and moments of the real pictures, computed once and kept under a key of all that changes them."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from zoo.evaluate.extractors import Extractor
+from zoo.evaluate.metrics.fid import Moments, moments
+from zoo.evaluate.processes import from_first, gather_rows, rank_and_world
+from zoo.generator import QUANTISATION, quantise
+from zoo.utils.paths import cache_folder
+from zoo.utils.readers import loader
+
+
+class Reals(Protocol):
+    """What scores ask of a datamodule (or of ``zoo.evaluate.pictures.PictureFolder``).
+
+    name: short, for tables.
+    digest(): changes whenever a picture that ``val_dataloader`` yields does.
+    val_dataloader(): a loader whose dataset holds the pictures in a fixed order, {"image": [3, H, W] in [-1, 1]}.
+    """
+
+    name: str
+
+    def digest(self) -> str: ...
+
+    def val_dataloader(self) -> DataLoader: ...
+
+
+class RealFeatures(NamedTuple):
+    """features [N, F] float32, in the order of the dataset, and their moments."""
+
+    features: Tensor
+    moments: Moments
+
+
+def spread(total: int, count: int | None) -> list[int]:
+    """``count`` indices, evenly over a dataset of ``total``; all of them where no count is given.
+
+    Raises:
+        ValueError: more are asked for than there are.
+    """
+    count = total if count is None else count
+    if count > total:
+        raise ValueError(f"{count} real pictures were asked for, but the data holds {total}: lower n_real.")
+    return [i * total // count for i in range(count)]
+
+
+def picture_batches(
+    real: Reals, indices: Sequence[int], batch_size: int, resolution: int | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Positions within ``indices`` and uint8 images of this process's share of these pictures.
+
+    Raises:
+        ValueError: the pictures are not ``resolution`` pixels wide.
+    """
+    rank, world = rank_and_world()
+    whole = real.val_dataloader()
+    mine = range(rank, len(indices), world)
+    share = loader(
+        Subset(whole.dataset, [indices[i] for i in mine]),
+        batch_size,
+        whole.num_workers if len(mine) > batch_size else 0,
+        collate_fn=whole.collate_fn,
+    )
+    for positions, batch in zip(torch.tensor(mine).split(batch_size), share, strict=True):
+        images = batch["image"]
+        if resolution is not None and images.shape[-1] != resolution:
+            raise ValueError(
+                f"The pictures of '{real.name}' are {images.shape[-1]} pixels wide and the generated ones "
+                f"{resolution}: give the data that resolution."
+            )
+        yield positions, quantise(images)
+
+
+def real_features(
+    real: Reals, extractor: Extractor, resolution: int, n_real: int | None, batch_size: int, device: torch.device
+) -> RealFeatures | None:
+    """Features and moments of n_real real pictures (None: all), on the first process; None on all others."""
+    dataset_size = len(real.val_dataloader().dataset)
+    indices = spread(dataset_size, n_real)
+    key = {
+        "dataset": real.name,
+        "dataset_digest": real.digest(),
+        "dataset_size": dataset_size,
+        "resolution": resolution,
+        "extractor": extractor.name,
+        "extractor_sha256": extractor.sha256,
+        "resize": extractor.resize,
+        "n_real": len(indices),
+        "quantisation": QUANTISATION,
+    }
+    rank, _ = rank_and_world()
+    stored = load(key) if rank == 0 else None
+    if from_first(stored is not None):  # what the first process found decides for all
+        return stored
+    parts = [
+        (positions, extractor(images.to(device)))
+        for positions, images in picture_batches(real, indices, batch_size, resolution)
+    ]
+    features = gather_rows(parts, len(indices))
+    if rank != 0:
+        return None
+    made = RealFeatures(features, moments(features))
+    store(key, made)
+    return made
+
+
+def path_of(key: dict[str, Any]) -> Path:
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return (
+        cache_folder() / "reals" / f"{key['extractor']}-{key['resolution']}-{key['n_real']}-{digest[:24]}.safetensors"
+    )
+
+
+def load(key: dict[str, Any]) -> RealFeatures | None:
+    """What is stored under this key; None where there is nothing, or nothing readable."""
+    path = path_of(key)
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            if json.loads(file.metadata()["key"]) != key:
+                return None
+            return RealFeatures(file.get_tensor("features"), Moments(file.get_tensor("mean"), file.get_tensor("root")))
+    except SafetensorError:
+        return None  # cut short by a full disk; it is made and written again
+
+
+def store(key: dict[str, Any], made: RealFeatures) -> None:
+    path = path_of(key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    tensors = {"features": made.features, "mean": made.moments.mean, "root": made.moments.root}
+    save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata={"key": json.dumps(key, sort_keys=True)})
+    part.replace(path)

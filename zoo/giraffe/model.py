@@ -1,0 +1,351 @@
+"""GIRAFFE: Representing Scenes as Compositional Generative Neural Feature Fields.
+
+Niemeyer, Geiger, CVPR 2021, arXiv:2011.12100.
+
+What is unusual:
+
+* a scene is composed: each object is a feature field of its own in a posed box, one more field is the background, and
+  all objects share one network, so that they can be moved, turned, added and exchanged after training;
+* the camera hardly moves: objects are seen from all sides because their boxes turn;
+* few rays are marched, 16x16, and they carry features: a small 2D network makes the picture of them.
+
+The fields are in ``field.py``; where objects and cameras are, and the axes they count in, in ``scenes.py``; how rays
+are marched through a scene in ``rendering.py``; edits, and the 2D GAN that the paper compares with, in ``extras.py``.
+
+B batch, N objects, F = N + 1 fields (the background last), R rays, S samples, P points, C channels
+"""
+
+import itertools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, conv2d, interpolate, leaky_relu, pad
+
+from zoo.draws import Draws
+from zoo.generator import BaseGenerator
+from zoo.giraffe.field import Field
+from zoo.giraffe.rendering import Compose, Scene, weighted
+from zoo.giraffe.scenes import BoxPrior, Counts, Latent, ScenePoses, between, turned
+from zoo.render import Camera, Rays, Rendered, Renderer, Samples, expected_depth, to_map
+
+# From features to the picture
+
+
+class SmoothUp(nn.Module):
+    """Twice the size, bilinearly, and then blurred by 1-2-1 both ways; the border is mirrored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kernel", torch.tensor([1.0, 2.0, 1.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blur(interpolate(x, scale_factor=2, mode="bilinear", align_corners=False))
+
+    def blur(self, x: Tensor) -> Tensor:
+        kernel = self.kernel / self.kernel.sum()
+        channels = x.shape[1]
+        x = pad(x, (1, 1, 1, 1), mode="reflect")
+        x = conv2d(x, kernel.view(1, 1, 1, 3).expand(channels, -1, -1, -1), groups=channels)
+        return conv2d(x, kernel.view(1, 1, 3, 1).expand(channels, -1, -1, -1), groups=channels)
+
+
+class NearestUp(nn.Module):
+    """Twice the size, every pixel repeated."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return interpolate(x, scale_factor=2, mode="nearest")
+
+
+class NeuralRenderer(nn.Module):
+    """The 2D network that makes the picture of the feature map (section 3.3, figure 4).
+
+    Args:
+        stages: how often the size doubles.
+        channels_in: C of the feature map.
+        channels: of the first convolution's input; halved at every stage.
+        least: fewest channels.
+        skips: colours are made at every size and added up; else at the end only.
+        norm: normalise features of each image and channel.
+        up: doubles the size of features; by default repeats pixels.
+        colour_up: doubles the size of colours; by default smooth.
+        sigmoid: colours in [0, 1].
+    """
+
+    def __init__(
+        self,
+        stages: int = 2,
+        channels_in: int = 128,
+        channels: int = 128,
+        least: int = 32,
+        skips: bool = True,
+        norm: bool = False,
+        up: nn.Module | None = None,
+        colour_up: nn.Module | None = None,
+        sigmoid: bool = True,
+    ) -> None:
+        super().__init__()
+        if channels // 2 < least:
+            raise ValueError(
+                f"Half of {channels} channels are fewer than {least}: set least to {channels // 2} or less."
+            )
+        self.stages, self.norm, self.sigmoid = stages, norm, sigmoid
+        self.up = NearestUp() if up is None else up
+        self.colour_up = (SmoothUp() if colour_up is None else colour_up) if skips else None
+        self.enter = nn.Identity() if channels == channels_in else nn.Conv2d(channels_in, channels, 1)
+        widths = [channels, *(max(channels // 2 ** (i + 1), least) for i in range(stages))]
+        self.layers = nn.ModuleList(nn.Conv2d(widths[i], widths[i + 1], 3, padding=1) for i in range(stages))
+        if skips:
+            self.colours = nn.ModuleList(nn.Conv2d(c, 3, 3, padding=1) for c in [channels_in, *widths[1:]])
+        else:
+            self.colour = nn.Conv2d(widths[-1], 3, 1)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The picture [B, 3, 2^stages h, 2^stages w] in [0, 1] and the small one [B, 3, h, w] that it starts from."""
+        skips = self.colour_up is not None
+        squash = torch.sigmoid if self.sigmoid else nn.Identity()
+        colours = small = self.colours[0](features) if skips else None
+        x = self.enter(features)
+        for stage, layer in enumerate(self.layers):
+            x = layer(self.up(x))
+            if self.norm:
+                x = torch.nn.functional.instance_norm(x)
+            x = leaky_relu(x, 0.2)
+            if skips:
+                colours = self.colour_up(colours) + self.colours[stage + 1](x)
+        if skips:
+            return squash(colours), squash(small)
+        colours = squash(self.colour(x))
+        return colours, avg_pool2d(colours, 2**self.stages)
+
+
+class Generator(BaseGenerator):
+    """Scenes and cameras to images.
+
+    Args:
+        objects, background: the two fields.
+        boxes: distribution of the objects' boxes.
+        poses: distribution of cameras.
+        volume: renders the feature map.
+        renderer: makes the picture of it.
+        compose: how fields mix where they meet.
+        volume_resolution: side of the feature map [pixels].
+        background_rotation: first and last turn of the background about the vertical axis [full turns].
+        counts: how many boxes hold an object; None: all.
+        density_noise: standard deviation of the noise on raw densities wherever draws are given.
+    """
+
+    def __init__(
+        self,
+        objects: Field,
+        background: Field,
+        boxes: BoxPrior,
+        poses: ScenePoses,
+        volume: Renderer,
+        renderer: NeuralRenderer,
+        compose: Compose = weighted,
+        volume_resolution: int = 16,
+        background_rotation: tuple[float, float] = (0.0, 0.0),
+        counts: Counts | None = None,
+        density_noise: float = 1.0,
+    ) -> None:
+        super().__init__(poses, volume_resolution * 2**renderer.stages, boxes.bounds())
+        self.scene = Scene(objects, background, compose)
+        self.boxes, self.volume, self.renderer = boxes, volume, renderer
+        self.volume_resolution, self.background_rotation = volume_resolution, background_rotation
+        self.counts, self.density_noise = counts, density_noise
+
+    def latents(self, n: int, draws: Draws) -> Latent:
+        """n scenes."""
+        return self.scenes(n, draws, draws.uniform("background_rotation", (n,)))
+
+    def scenes(self, n: int, draws: Draws, background_turn: Tensor) -> Latent:
+        """n scenes whose background is turned by this share of its range, [n] or one for all."""
+        objects = (n, self.boxes.count, self.scene.objects.latent_dim)
+        behind = (n, self.scene.background.latent_dim)
+        codes = [draws.normal(name, objects) for name in ("shape", "appearance")]
+        codes += [draws.normal(name, behind) for name in ("background_shape", "background_appearance")]
+        boxes = self.boxes(n, draws)
+        rotation = turned(between(*self.background_rotation, background_turn)).expand(n, 3, 3)
+        present = torch.ones(n, self.boxes.count + 1, dtype=torch.bool, device=rotation.device)
+        if self.counts is not None:
+            present[:, :-1] = self.counts(n, self.boxes.count, draws)
+        return Latent(*(x.to(self.device) for x in (*codes, *boxes, rotation, present)))
+
+    def map(self, latent: Latent, *, truncation: float = 1.0) -> Latent:
+        """The scene itself; truncation below 1 makes its codes smaller. The paper's videos take 0.65."""
+        codes = (x if truncation == 1 else truncation * x for x in latent[:4])
+        return Latent(*codes, *latent[4:])
+
+    def codes(self, styles: Latent) -> dict[str, Tensor]:
+        """Codes, and how large boxes are and where; rotations are bound to be rotations."""
+        return dict(list(styles._asdict().items())[:6])
+
+    def rays(self, camera: Camera, resolution: int, farthest: Tensor | float | None = None) -> Rays:
+        """Rays [B, R, 3] of all pixels of a feature map, row by row; the outermost ones lie on the border of the image.
+
+        Along the optical axis they are as long as the camera's distance from the origin, measured in that of the
+        ``farthest``: by default of the prior, in published training of the batch. Computed in double precision, then
+        rounded to the networks'.
+        """
+        camera = camera.to(torch.float64)
+        farthest = self.poses.farthest if farthest is None else farthest
+        reach = torch.ones_like(camera.pose[:, 0, 0]) if farthest is None else camera.origins.norm(dim=-1) / farthest
+        dtype = self.dtype
+        inverse = 1 / torch.tensor(self.poses.focal, device=self.device, dtype=dtype)
+        lengths = torch.stack([*(reach / (2 * camera.intrinsics[:, i, i] * inverse) for i in (0, 1)), reach], -1)
+        axes = (camera.pose[:, :3, :3] * lengths[:, None]).to(dtype)  # the published camera's, which are not rigid
+        line = 2 * torch.arange(resolution, device=self.device, dtype=dtype) / (resolution - 1) - 1
+        y, x = (film.flatten() for film in torch.meshgrid(-line, line, indexing="ij"))
+        x = x - (2 * camera.intrinsics[:, 0, 2, None] - 1).to(dtype)
+        y = y + (2 * camera.intrinsics[:, 1, 2, None] - 1).to(dtype)
+        right, up, back = (axes[:, None, :, i] for i in range(3))
+        origins = camera.origins.to(dtype)[:, None]
+        points = x[..., None] * (right * inverse) + y[..., None] * (up * inverse) - back + origins
+        return Rays(origins.expand_as(points), points - origins)
+
+    def side(self, resolution: int | None) -> int:
+        """Side of the feature map [pixels] for images of this side."""
+        factor = 2**self.renderer.stages
+        side, rest = divmod(resolution or self.resolution, factor)
+        if rest or side < 2:
+            raise ValueError(
+                f"This generator renders images whose side is a multiple of {factor} from {2 * factor} on, such as "
+                f"{self.resolution}, not {resolution}."
+            )
+        return side
+
+    def render(
+        self,
+        styles: Latent,
+        camera: Camera,
+        *,
+        resolution: int | None = None,
+        draws: Draws | None = None,
+        farthest: Tensor | None = None,
+    ) -> Rendered:
+        """Images of B scenes from B cameras.
+
+        Args:
+            styles: from ``map``.
+            camera: B cameras.
+            resolution: side of the image [pixels]; changes the number of rays, the 2D network stays the same.
+            draws: for jitter and density noise, as in the paper's training and scores; None for neither.
+            farthest: as in ``rays``.
+
+        Raises:
+            ValueError: the 2D network cannot make an image of that side.
+        """
+        rays = self.rays(camera, self.side(resolution), farthest)
+        integrated = self.volume(self.scene, rays, styles, draws, self.density_noise)
+        image, raw = self.renderer(to_map(integrated.features))
+        depth = expected_depth(integrated) * rays.directions.norm(dim=-1, keepdim=True)
+        return Rendered(image * 2 - 1, raw * 2 - 1, to_map(depth), to_map(integrated.opacity))
+
+    def without_background(self, styles: Latent) -> Latent:
+        """The scenes without their backgrounds: then depth and opacity are those of the objects alone."""
+        there = styles.present.clone()
+        there[:, -1] = False
+        return styles._replace(present=there)
+
+    def density(self, points: Tensor, styles: Latent) -> Tensor:
+        """Density per world length [B, N, 1] of the objects, without the background, at points [B, N, 3]."""
+        nowhere = torch.zeros_like(points)
+        return self.scene(Samples(points, nowhere, nowhere[..., :1]), self.without_background(styles))[0][:, :, 0]
+
+    def together(self, n: int, draws: Draws) -> Tensor:
+        """Images of n random scenes drawn as in the published training: one turn of the background for all of them,
+        cameras zoomed by the steepest and farthest of them."""
+        latent = self.scenes(n, draws, draws.shared("background_rotation", ()))
+        camera = self.poses.together(n, draws).to(self.device)
+        farthest = camera.origins.norm(dim=-1).max() if self.poses.zoom else None
+        return self.render(self.map(latent), camera, draws=draws, farthest=farthest).image
+
+    def turntable(self, latent: Latent, n: int) -> tuple[Latent, Camera]:
+        """Scenes and cameras that show each of B scenes from n sides, scene after scene, B n long.
+
+        The pictures are those of boxes that turn through their whole range before a camera that stays, but here the
+        camera goes round boxes that stay, and takes the background with it. The middle of the objects is moved into
+        the axis of the turn. A full circle is left open at its end.
+        """
+        full = abs(self.boxes.rotation[1] - self.boxes.rotation[0]) == 1
+        return self.go_round(latent, torch.arange(n) / n if full else torch.linspace(0, 1, n), self.poses.turntable(n))
+
+    def around(self, latent: Latent, turn: Tensor) -> tuple[Latent, Camera]:
+        """As ``turntable``, from these places [T] on its way: 0 is its beginning, 1 its end; both are B T long."""
+        return self.go_round(latent, turn, self.poses.around(turn))
+
+    def go_round(self, latent: Latent, share: Tensor, camera: Camera) -> tuple[Latent, Camera]:
+        """Cameras [T] taken round each of B scenes by these shares [T] of the boxes' range of turns."""
+        first, last = self.boxes.rotation
+        turn, batch, n = turned((last - first) * share).to(latent.place), len(latent.shape), len(share)
+        camera = camera.to(latent.place)
+        round_it = turn.roll((-1, -1), (1, 2)) @ camera.pose[:, :3]  # the matrix in the zoo's axes
+        camera = camera._replace(pose=torch.cat([round_it, camera.pose[:, 3:]], dim=1))
+
+        there = latent.present[:, :-1, None].to(latent.place.dtype)
+        aside = (there * latent.place).sum(1, keepdim=True) / there.sum(1, keepdim=True).clamp(min=1)
+        aside[..., 2] = 0
+        rotation = turned(latent.rotation.new_tensor(first)).expand_as(latent.rotation)
+        scenes = latent._replace(place=latent.place - aside, rotation=rotation)
+        scenes = Latent(*(x.repeat_interleave(n, 0) for x in scenes))
+        behind = scenes.background_rotation @ turn.mT.repeat(batch, 1, 1)
+        return scenes._replace(background_rotation=behind), Camera(*(x.repeat(batch, 1, 1) for x in camera))
+
+    @property
+    def edits(self) -> dict[str, Callable]:
+        """What can be done to a scene, by name; each ``(generator, latent, frames, draws) -> latents, cameras``."""
+        from zoo.giraffe.extras import EDITS
+
+        return EDITS
+
+
+# The discriminator
+
+
+class Discriminator(nn.Module):
+    """Scores images; nothing but strided convolutions (supplement, as DC-GAN).
+
+    Args:
+        resolution: side of the images [pixels], a power of two.
+        channels: of the last convolution; each one before has half as many.
+        image_min: what black is for the convolutions; white is 1. The zoo's images, in [-1, 1], are moved there.
+        bias: whether the convolutions have one.
+        image_channels: of the images that are looked at; further ones are left out.
+
+    Raises:
+        ValueError: the resolution is not a power of two from 8 on.
+    """
+
+    def __init__(
+        self,
+        resolution: int = 64,
+        channels: int = 512,
+        image_min: float = 0.0,
+        bias: bool = False,
+        image_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        self.resolution, self.image_min, self.image_channels = resolution, image_min, image_channels
+        count = resolution.bit_length() - 3  # halvings down to a side of 4
+        if count < 1 or resolution != 4 << count:
+            raise ValueError(f"Images of side {resolution} cannot be judged; take a power of two from 8 on.")
+        widths = [image_channels, *(channels // 2 ** (count - 1 - i) for i in range(count))]
+        pairs = itertools.pairwise(widths)
+        self.layers = nn.ModuleList(nn.Conv2d(i, o, 4, 2, padding=1, bias=bias) for i, o in pairs)
+        self.score = nn.Conv2d(channels, 1, 4, bias=bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores [B, 1] of images [B, C, H, H] in [-1, 1]; channels beyond ``image_channels`` are left out.
+
+        Raises:
+            ValueError: images of another side, or of fewer channels.
+        """
+        if images.shape[-1] != self.resolution:
+            raise ValueError(f"This discriminator takes images of side {self.resolution}, not {images.shape[-1]}.")
+        if images.shape[1] < self.image_channels:
+            raise ValueError(f"This discriminator takes {self.image_channels} channels, not {images.shape[1]}.")
+        x = (images[:, : self.image_channels] + 1) * ((1 - self.image_min) / 2) + self.image_min
+        for layer in self.layers:
+            x = leaky_relu(layer(x), 0.2)
+        return self.score(x).flatten(1)

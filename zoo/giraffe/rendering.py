@@ -1,0 +1,218 @@
+"""How GIRAFFE marches rays through a scene of several fields, and composes what they say (section 3.2)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+from torch.utils.checkpoint import checkpoint
+
+from zoo.draws import Draws
+from zoo.giraffe.field import Field
+from zoo.giraffe.scenes import Latent, rotated, to_paper
+from zoo.render import Depths, Integrated, Intervals, Rays, Samples, open_ended, transmission_weights
+
+
+@dataclass(frozen=True)
+class StratifiedDepths:
+    """As ``zoo.render.Stratified``, in the published order of arithmetic.
+
+    The highest octave of the fields makes a thousandth of the rounding of a point's place into a visible difference, so
+    that here and in the generator's rays the order of operations is part of the model.
+    """
+
+    near: float
+    far: float
+    samples: int
+
+    def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
+        line = torch.linspace(0, 1, self.samples, device=rays.origins.device, dtype=rays.origins.dtype)
+        t = (self.near + line * (self.far - self.near)).expand(*rays.origins.shape[:-1], -1)
+        if draws is not None:
+            middles = (t[..., 1:] + t[..., :-1]) / 2
+            low, high = torch.cat([t[..., :1], middles], -1), torch.cat([middles, t[..., -1:]], -1)
+            t = low + (high - low) * draws.uniform("jitter", t.shape)
+        return Samples(rays.origins, rays.directions, t)
+
+
+# Composition: densities [F, B, R, S] of all fields to their common density [B, R, S] and each one's share of the
+# features there [F, B, R, S].
+
+Compose = Callable[[Tensor], Any]
+
+
+def weighted(densities: Tensor) -> tuple[Tensor, Tensor]:
+    """Densities add up, and features are their mean weighted by density (section 3.2, equation 8)."""
+    density = densities.sum(0)
+    return density, densities / torch.where(density == 0, 1e-4, density)
+
+
+def densest(densities: Tensor) -> tuple[Tensor, Tensor]:
+    """The densest field alone counts."""
+    density, index = densities.max(0)
+    return density, one_hot(index, len(densities)).movedim(-1, 0).to(density.dtype)
+
+
+class Placed(NamedTuple):
+    """Samples as the fields see them: points [B, N, R, S, 3] and [B, R, S, 3], directions [B, N, R, 3], [B, R, 3]."""
+
+    points: Tensor
+    directions: Tensor
+    background_points: Tensor
+    background_directions: Tensor
+
+
+class Scene(nn.Module):
+    """Objects in boxes and a background: as a whole a field like any other.
+
+    Args:
+        objects: the field of all objects.
+        background: the field of the background.
+        compose: how fields mix where they meet.
+    """
+
+    margin = 1.1  # in its box an object may reach this far beyond [-1, 1]
+
+    def __init__(self, objects: Field, background: Field, compose: Compose = weighted) -> None:
+        super().__init__()
+        self.objects, self.background, self.compose = objects, background, compose
+
+    def place(self, samples: Samples, latent: Latent) -> Placed:
+        """World points to boxes, R (p - t) / s, and to the turned background (section 3.1, equation 6)."""
+        origins, directions = to_paper(samples.origins), to_paper(samples.directions)
+        ahead = torch.stack([origins, origins + directions], 1)[:, None]  # [B, 1, 2, R, 3]: both are moved as points
+        boxed = rotated(ahead - latent.place[:, :, None, None], latent.rotation[:, :, None, None])
+        boxed = boxed / latent.scale[:, :, None, None]
+        behind = rotated(ahead[:, 0], latent.background_rotation[:, None, None])
+        starts, rays = boxed[:, :, 0], boxed[:, :, 1] - boxed[:, :, 0]
+        start, ray = behind[:, 0], behind[:, 1] - behind[:, 0]
+        t = samples.t[..., None]
+        points = starts[..., None, :] + t[:, None] * rays[..., None, :]
+        return Placed(points, rays, start[..., None, :] + t * ray[..., None, :], ray)
+
+    def inside(self, points: Tensor, latent: Latent) -> Tensor:
+        """Which points [B, N, ..., 3] belong to a box with an object in it, bool [B, N, ...]."""
+        within = (points.abs() <= self.margin).all(-1)
+        there = latent.present[:, :-1]
+        return within & there.view(*there.shape, *[1] * (within.dim() - 2))
+
+    def query(self, placed: Placed, latent: Latent) -> tuple[Tensor, Tensor]:
+        """Raw densities [F, B, R, S] and features [F, B, R, S, C] of all fields at all samples, also outside boxes."""
+        terms = self.objects.terms(latent.shape, latent.appearance)[:, :, None, None]
+        raw, hidden = self.objects(placed.points, placed.directions[..., None, :], terms)
+        features = self.objects.finish(hidden, torch.ones_like(hidden[..., :1]))
+        terms = self.background.terms(latent.background_shape, latent.background_appearance)[:, None, None]
+        behind = placed.background_points, placed.background_directions[..., None, :]
+        raw_behind, hidden = self.background(*behind, terms)
+        features_behind = self.background.finish(hidden, torch.ones_like(hidden[..., :1]))
+        return (
+            torch.cat([raw.transpose(0, 1), raw_behind[None]]),
+            torch.cat([features.transpose(0, 1), features_behind[None]]),
+        )
+
+    def densities(self, raw: Tensor, placed: Placed, latent: Latent, noise: Tensor | None = None) -> Tensor:
+        """Densities [F, B, R, S] from raw ones; the noise [B, F, R, S] is added first."""
+        raw = raw if noise is None else raw + noise.transpose(0, 1)
+        there = self.inside(placed.points, latent).transpose(0, 1)
+        behind = latent.present[:, -1, None, None].expand_as(raw[-1])
+        return raw.relu() * torch.cat([there, behind[None]])
+
+    def forward(self, samples: Samples, latent: Latent) -> tuple[Tensor, Tensor]:
+        """Common density [B, R, S, 1] and features [B, R, S, C], for any renderer of the zoo."""
+        placed = self.place(samples, latent)
+        raw, features = self.query(placed, latent)
+        density, shares = self.compose(self.densities(raw, placed, latent))
+        return density[..., None], (shares[..., None] * features).sum(0)
+
+
+class SceneVolume(nn.Module):
+    """Volume rendering of a scene, with the call signature of ``zoo.render.Volume`` (section 3.2, equations 9 and 10).
+
+    The same numbers as marching through ``Scene`` as one field, for a fraction of the work: an object is only asked for
+    its points inside its box, and features are summed along rays before the fields' last, linear layer.
+
+    Args:
+        depths: depths along a ray.
+        intervals: length of ray that each sample stands for.
+        chunk: points that a field sees at once: small enough for the processor's cache is fastest. None: all.
+        recompute: with gradients, compute each chunk again in the backward pass instead of keeping what it needs: less
+            memory for a fifth more time.
+    """
+
+    def __init__(
+        self, depths: Depths, intervals: Intervals = open_ended, chunk: int | None = 4096, recompute: bool = False
+    ) -> None:
+        super().__init__()
+        self.depths, self.intervals, self.chunk, self.recompute = depths, intervals, chunk, recompute
+
+    def forward(
+        self, field: Scene, rays: Rays, condition: Latent, draws: Draws | None = None, density_noise: float = 0.0
+    ) -> Integrated:
+        """As ``zoo.render.Volume``; ``sampled``, the features of every sample, never exist and are None."""
+        samples, latent = self.depths(rays, draws), condition
+        placed = field.place(samples, latent)
+        batch, count, per_image, per_ray = placed.points.shape[:-1]
+        noise = None
+        if draws is not None and density_noise > 0:
+            noise = density_noise * draws.normal("density_noise", (batch, count + 1, per_image, per_ray))
+
+        inside = field.inside(placed.points, latent).flatten().nonzero()[:, 0]
+        raw, hidden = self.objects(field.objects, placed, latent, inside)
+        if noise is not None:
+            raw = raw + noise[:, :-1].flatten()[inside]
+        objects = raw.new_zeros(batch * count * per_image * per_ray).index_put((inside,), raw.relu())
+        objects = objects.unflatten(0, (batch, count, per_image, per_ray))
+
+        raw_behind, hidden_behind = self.background(field.background, placed, latent)
+        raw_behind = raw_behind if noise is None else raw_behind + noise[:, -1]
+        behind = raw_behind.relu() * latent.present[:, -1, None, None]
+        density, shares = field.compose(torch.cat([objects.transpose(0, 1), behind[None]]))
+        weights = transmission_weights(density, self.intervals(samples.t, samples.directions))
+
+        shares = weights * shares
+        ray = inside // (count * per_image * per_ray) * per_image + inside // per_ray % per_image  # of B R rays
+        share = shares[:-1].transpose(0, 1).flatten()[inside]
+        summed = hidden.new_zeros(batch * per_image, hidden.shape[-1]).index_add(0, ray, share[:, None] * hidden)
+        total = shares[:-1].sum((0, 3))[..., None]
+        features = field.objects.finish(summed.unflatten(0, (batch, per_image)), total)
+        summed = torch.einsum("brs,brsc->brc", shares[-1], hidden_behind)
+        features = features + field.background.finish(summed, shares[-1].sum(-1, keepdim=True))
+
+        depth = (weights * samples.t).sum(-1, keepdim=True)
+        return Integrated(features, depth, weights.sum(-1, keepdim=True), samples.t, weights, density[..., None], None)
+
+    def objects(self, field: Field, placed: Placed, latent: Latent, inside: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw densities and hidden features of the points inside boxes, given by their index into [B N R S]."""
+        terms = field.terms(latent.shape, latent.appearance).flatten(0, 1)
+        points, directions = placed.points.flatten(0, 3), placed.directions.flatten(0, 2)
+        per_ray = placed.points.shape[3]
+        per_box = placed.points.shape[2] * per_ray
+
+        def part(index: Tensor) -> tuple[Tensor, Tensor]:
+            return field(points[index], directions[index // per_ray], terms[index // per_box])
+
+        chunk = max(1, len(inside)) if self.chunk is None else self.chunk
+        return joined([self.run(part, index) for index in inside.split(chunk)], 0)
+
+    def background(self, field: Field, placed: Placed, latent: Latent) -> tuple[Tensor, Tensor]:
+        """Raw densities [B, R, S] and hidden features [B, R, S, C] of the background."""
+        terms = field.terms(latent.background_shape, latent.background_appearance)[:, None, None]
+        batch, per_image, per_ray = placed.background_points.shape[:-1]
+
+        def part(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+            return field(points, directions[:, :, None], terms)
+
+        step = per_image if self.chunk is None else max(1, self.chunk // (batch * per_ray))
+        chunks = zip(placed.background_points.split(step, 1), placed.background_directions.split(step, 1), strict=True)
+        return joined([self.run(part, *chunk) for chunk in chunks], 1)
+
+    def run(self, part: Callable, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        if self.recompute and self.chunk is not None and torch.is_grad_enabled():
+            return checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return part(*inputs)
+
+
+def joined(parts: list[tuple[Tensor, Tensor]], axis: int) -> tuple[Tensor, Tensor]:
+    return tuple(torch.cat(tensors, axis) for tensors in zip(*parts, strict=True))

@@ -1,0 +1,136 @@
+"""How GRAF is trained: on patches whose scale falls (sections 3.1 and 3.3)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from zoo.draws import Draws
+from zoo.graf.model import Generator, Latent
+from zoo.graf.rays import Patches, cut
+from zoo.losses import judged_fake, judged_real, r1_penalty
+from zoo.training.averages import Average
+from zoo.training.gan import GAN
+from zoo.training.optimizers import OptimizerFactory, frozen
+from zoo.training.precision import Precision
+
+
+def mirrored(patches: Tensor, draws: Draws) -> Tensor:
+    """Patches [B, 3, K, K], each mirrored or not by chance."""
+    keep = draws.uniform("mirror", (len(patches), 1, 1, 1)) >= 0.5
+    return torch.where(keep, patches, patches.flip(-1))
+
+
+class GRAF(GAN):
+    """The training algorithm of GRAF (section 3.3 and supplement): discriminator, then generator, every iteration.
+
+    Args:
+        discriminator: scores patches [B, 3, K, K]: ``Discriminator``, or another.
+        patches: where patches have their points.
+        r1_weight: lambda; multiplies the R1 penalty, which as published is averaged over the points of a patch: the
+            penalty of the paper's equation 12 divided by K K.
+        density_noise: standard deviation of the noise on raw densities at the start.
+        noise_iterations: it falls linearly over these and stays at its last value above zero; 0 for no fall.
+        mirror: half of all patches, real and generated, are mirrored before they are judged.
+        milestones: both learning rates are multiplied by ``decay`` at each of these iterations.
+        precision: of the discriminator, but for R1.
+        max_skips: as in ``zoo.training.gan.GAN``.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: nn.Module,
+        optimizer_g: OptimizerFactory,
+        optimizer_d: OptimizerFactory,
+        averages: dict[str, Average] | None = None,
+        seed: int = 0,
+        patches: Patches = Patches(),
+        r1_weight: float = 10.0,
+        density_noise: float = 1.0,
+        noise_iterations: int = 5000,
+        mirror: bool = False,
+        milestones: Sequence[int] = (50_000, 100_000, 200_000),
+        decay: float = 0.5,
+        precision: Precision = "float32",
+        max_skips: int = 3,
+    ) -> None:
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision, max_skips)
+        self.patches, self.r1_weight, self.mirror = patches, r1_weight, mirror
+        self.density_noise, self.noise_iterations = density_noise, noise_iterations
+        self.milestones, self.decay = milestones, decay
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        images, draws = batch["image"], self.draws()
+        optimizer_g, optimizer_d = self.optimizers()
+        self.set_learning_rates()
+
+        real = cut(images, self.patches(len(images), self.iterations, draws))
+        latent = self.generator.latents(len(images), draws)
+        with torch.no_grad():
+            fake = self.generate(latent, images.shape[-1], draws, self.noise_at(self.iterations - 1))
+        self.minimise(optimizer_d, "loss_d", self.loss_d(real, fake, draws))
+
+        latent = self.generator.latents(len(images), draws)
+        with frozen(self.discriminator):
+            fake = self.generate(latent, images.shape[-1], draws, self.noise_at(self.iterations))
+            self.minimise(optimizer_g, "loss_g", self.loss_g(fake, draws))
+
+        for average in self.averages.values():
+            average.update(self.generator)
+        self.count(len(images))
+
+    def generate(self, latent: Latent, resolution: int, draws: Draws, density_noise: float) -> Tensor:
+        """Patches [B, 3, K, K] of images of this resolution, from random cameras."""
+        camera = self.generator.cameras(len(latent.shape), draws)
+        places = self.patches(len(latent.shape), self.iterations, draws)
+        return self.generator.render(
+            self.generator.map(latent),
+            camera,
+            resolution=resolution,
+            draws=draws,
+            density_noise=density_noise,
+            places=places,
+        ).image
+
+    def judge(self, patches: Tensor, draws: Draws) -> Tensor:
+        """Scores [B, 1] of patches."""
+        return self.discriminator(mirrored(patches, draws) if self.mirror else patches)
+
+    def loss_d(self, real: Tensor, fake: Tensor, draws: Draws) -> dict[str, Tensor]:
+        """What the discriminator pays, by term."""
+        real = real.detach().requires_grad_()
+        with self.full_precision():  # R1 differentiates these scores
+            scores = self.judge(real, draws)
+        points = self.patches.size**2
+        return {
+            "real": judged_real(scores),
+            "r1": self.r1_weight / points * r1_penalty(scores, real),
+            "fake": judged_fake(self.judge(fake, draws)),
+        }
+
+    def loss_g(self, fake: Tensor, draws: Draws) -> dict[str, Tensor]:
+        """What the generator pays, by term."""
+        return {"fake": judged_real(self.judge(fake, draws))}
+
+    def noise_at(self, iteration: int) -> float:
+        """Standard deviation of the noise on raw densities for the generator's step of an iteration.
+
+        The discriminator's step comes before the published code lowers it, and so has that of the iteration before.
+        """
+        if not self.noise_iterations:
+            return self.density_noise
+        return self.density_noise * (1 - min(max(iteration, 0), self.noise_iterations - 1) / self.noise_iterations)
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        optimizers = super().configure_optimizers()
+        self.learning_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+        return optimizers
+
+    def set_learning_rates(self) -> None:
+        """Give both optimizers this iteration's learning rate, a function of the clock alone."""
+        share = self.decay ** sum(self.iterations >= milestone for milestone in self.milestones)
+        for optimizer, rates in zip(self.optimizers(), self.learning_rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = share * rate

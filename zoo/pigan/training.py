@@ -1,0 +1,172 @@
+"""How pi-GAN is trained: its curriculum and its two losses (section 3.3 and supplement)."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+from torch.optim import Optimizer
+
+from zoo.draws import Draws
+from zoo.losses import best, judged_fake, judged_real, r1_penalty
+from zoo.pigan.model import Discriminator, Generator, Judgement, Latent
+from zoo.render import off_the_poles
+from zoo.training.averages import Average
+from zoo.training.gan import GAN
+from zoo.training.optimizers import OptimizerFactory, frozen, set_learning_rate
+from zoo.training.precision import Precision
+from zoo.training.schedules import current, falling, in_order, rising
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Part of a curriculum; the pictures' resolution and number are the data's to say.
+
+    Args:
+        start: its first iteration, from which the fade of a new resolution counts.
+        lr_g, lr_d: learning rates from here on; None leaves them as they were.
+        batch_split: images are generated in so many slices of the batch, to save memory.
+    """
+
+    start: int = 0
+    lr_g: float | None = None
+    lr_d: float | None = None
+    batch_split: int = 1
+
+
+class PiGAN(GAN):
+    """The training algorithm of pi-GAN (section 3.3 and supplement): discriminator, then generator, every iteration.
+
+    Args:
+        r1_weight: gamma; half of it multiplies the R1 penalty.
+        latent_weight, angle_weight: of the discriminator's guesses of latent and camera; both players pay for them.
+        top_k_every, top_k_least: the generator learns from its best images only: a share that falls by one percent
+            every so many iterations down to the least share.
+        noise_iterations: the noise on densities falls linearly from 1 to 0 over these.
+        fade_iterations: a new resolution is blended in over these, and the first one too.
+        clip_norm: longest gradient of each network.
+        stages: the curriculum, in order.
+        slices: the generator's gradient is the sum over the slices of a batch, as published, or their mean.
+        mapping_lr: learning rate of the mapping network as a share of the generator's.
+        precision: of the discriminator, but for R1.
+        max_skips: as in ``zoo.training.gan.GAN``.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        optimizer_g: OptimizerFactory,
+        optimizer_d: OptimizerFactory,
+        averages: dict[str, Average] | None = None,
+        seed: int = 0,
+        r1_weight: float = 0.2,
+        latent_weight: float = 0.0,
+        angle_weight: float = 0.0,
+        top_k_every: int = 2000,
+        top_k_least: float = 1.0,
+        noise_iterations: int = 5000,
+        fade_iterations: int = 10_000,
+        clip_norm: float = 10.0,
+        stages: list[Stage] | None = None,
+        slices: Literal["sum", "mean"] = "sum",
+        mapping_lr: float = 1.0,
+        precision: Precision = "float32",
+        max_skips: int = 3,
+    ) -> None:
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision, max_skips)
+        self.r1_weight, self.latent_weight, self.angle_weight = r1_weight, latent_weight, angle_weight
+        self.top_k_every, self.top_k_least = top_k_every, top_k_least
+        self.noise_iterations, self.fade_iterations = noise_iterations, fade_iterations
+        self.clip_norm, self.slices, self.mapping_lr = clip_norm, slices, mapping_lr
+        self.stages = in_order(stages or [Stage()])
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        field, mapping = self.generator.field.parameters(), self.generator.mapping.parameters()
+        groups = [{"params": [*field], "share": 1.0}, {"params": [*mapping], "share": self.mapping_lr}]
+        optimizers = self.make_optimizer_g(groups), self.make_optimizer_d(self.discriminator.parameters())
+        for group in optimizers[0].param_groups:
+            group["lr"] *= group["share"]
+        return list(optimizers)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        real, draws, stage = batch["image"], self.draws(), self.stage
+        optimizer_g, optimizer_d = self.optimizers()
+        set_learning_rate(optimizer_g, stage.lr_g)
+        set_learning_rate(optimizer_d, stage.lr_d)
+
+        latent = self.generator.latents(len(real), draws)
+        with torch.no_grad():
+            slices = [self.generate(z, real, draws) for z in latent.z.chunk(stage.batch_split)]
+        fake, angles = (torch.cat(parts) for parts in zip(*slices, strict=True))
+        self.minimise(optimizer_d, "loss_d", self.loss_d(real, fake, latent.z, angles), self.clip_norm)
+
+        latent = self.generator.latents(len(real), draws)
+        *first, final = latent.z.chunk(stage.batch_split)
+        with frozen(self.discriminator):
+            for z in (*first, final):
+                fake, angles = self.generate(z, real, draws)
+                terms = self.loss_g(fake, z, angles)
+                if self.slices == "mean":
+                    terms = {name: term * len(z) / len(real) for name, term in terms.items()}
+                self.accumulate("loss_g", terms, last=z is final)
+        self.step(optimizer_g, self.clip_norm)
+
+        for average in self.averages.values():
+            average.update(self.generator)
+        self.count(len(real))
+
+    def generate(self, z: Tensor, like: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Images from random cameras, as large as those given, and their pitch and yaw [B, 2]."""
+        yaw, pitch = self.generator.poses.angles(len(z), draws)
+        camera = self.generator.poses.camera(yaw, pitch)
+        styles = self.generator.map(Latent(z))
+        rendered = self.generator.render(
+            styles, camera, resolution=like.shape[-1], draws=draws, density_noise=self.density_noise
+        )
+        return rendered.image, torch.cat([off_the_poles(pitch), yaw], dim=-1)
+
+    def loss_d(self, real: Tensor, fake: Tensor, z: Tensor, angles: Tensor) -> dict[str, Tensor]:
+        """What the discriminator pays, by term."""
+        real = real.detach().requires_grad_()
+        with self.full_precision():  # R1 differentiates these scores
+            judged_reals = self.discriminator(real, self.alpha)
+        judged_fakes = self.discriminator(fake, self.alpha)
+        return {
+            "real": judged_real(judged_reals.scores),
+            "fake": judged_fake(judged_fakes.scores),
+            "r1": 0.5 * self.r1_weight * r1_penalty(judged_reals.scores, real),
+            **self.guesses(judged_fakes, z, angles),
+        }
+
+    def loss_g(self, fake: Tensor, z: Tensor, angles: Tensor) -> dict[str, Tensor]:
+        """What the generator pays, by term: for its best images, and for what can't be guessed from all of them."""
+        judged = self.discriminator(fake, self.alpha)
+        count = math.ceil(max(0.99 ** (self.iterations / self.top_k_every), self.top_k_least) * len(fake))
+        return {"fake": judged_real(best(judged.scores, count)), **self.guesses(judged, z, angles)}
+
+    def guesses(self, judged: Judgement, z: Tensor, angles: Tensor) -> dict[str, Tensor]:
+        """Penalties for wrong guesses of latent and camera; none without weights."""
+        if not self.latent_weight and not self.angle_weight:
+            return {}
+        return {
+            "latent": self.latent_weight * mse_loss(judged.latent, z),
+            "angles": self.angle_weight * mse_loss(judged.angles, angles),
+        }
+
+    @property
+    def stage(self) -> Stage:
+        """The stage of this iteration."""
+        return current(self.stages, self.iterations)
+
+    @property
+    def alpha(self) -> float:
+        """Share of the newest resolution in the discriminator's blend."""
+        return rising(self.iterations - self.stage.start, self.fade_iterations)
+
+    @property
+    def density_noise(self) -> float:
+        """Standard deviation of the noise on raw densities."""
+        return falling(self.iterations, self.noise_iterations)

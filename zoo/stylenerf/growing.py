@@ -1,0 +1,51 @@
+"""Progressive growing (section 3.3)."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Grown(NamedTuple):
+    """How far a network has grown: the side of its pictures, and how far their finest level has faded in."""
+
+    side: int
+    share: float
+
+
+def grown(alpha: Tensor, start: int | None, end: int) -> Grown:
+    """After a share alpha of the growth from one side to another; below 0 and from 1 on there is nothing to grow.
+
+    Where a level begins, its share is 0: the level before is shown enlarged.
+    """
+    if start is None or not 0 <= alpha < 1:
+        return Grown(end, 1.0)
+    if alpha == 0:
+        return Grown(start, 1.0)
+    place = (alpha * doublings(start, end)).item()
+    return Grown(start * 2 ** (int(place) + 1), place - int(place))
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Progressive growing: from ``begin`` images on, even until ``end`` (section 3.3)."""
+
+    begin: int = 500_000
+    end: int = 5_000_000
+
+    def __call__(self, images_seen: int) -> float:
+        """Share of the growth after so many images."""
+        return min(max((images_seen - self.begin) / (self.end - self.begin), 0.0), 1.0)
+
+
+def doublings(low: int, high: int) -> int:
+    """How often a side is doubled to get from one to the other.
+
+    Raises:
+        ValueError: that is no whole number.
+    """
+    levels = math.log2(high / low)
+    if levels != int(levels) or levels < 0:
+        raise ValueError(f"A side of {high} must be {low}, doubled any number of times.")
+    return int(levels)

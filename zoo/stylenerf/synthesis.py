@@ -1,0 +1,229 @@
+"""StyleNeRF's 2D networks: the painter, which makes the large picture of rendered features, and the discriminator
+(sections 3.2 and 3.3 of arXiv:2110.08985), see ``zoo.stylenerf``. Both grow.
+
+B batch, D width of w, C channels
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.draws import Draws
+from zoo.layers.stylegan2 import GAIN, ModulatedConvolution, Noise, bounded, doubled, finished
+from zoo.layers.upsampling import Upsampler
+from zoo.stylenerf.growing import doublings
+
+
+def width(resolution: int, base: int, most: int) -> int:
+    """Channels at a resolution: fewer, the finer it is."""
+    return min(base // resolution, most)
+
+
+class StyledLayer(nn.Module):
+    """Modulated convolution of what is divided by its average size, upsampling, noise, bias, leaky relu.
+
+    Args:
+        channels_in, channels_out: widths.
+        size: of the kernel.
+        w_dim: size of w.
+        up: doubles the output; None for not at all.
+        fir_up: the convolution doubles it, as in StyleGAN2.
+        noise: resolution of image noise; None for none.
+        decay: share of the old average size in the new one; None to divide by nothing.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        size: int = 1,
+        w_dim: int = 512,
+        up: nn.Module | None = None,
+        fir_up: bool = False,
+        noise: int | None = None,
+        decay: float | None = 0.999,
+    ) -> None:
+        super().__init__()
+        self.conv = ModulatedConvolution(channels_in, channels_out, size, w_dim, up=fir_up)
+        self.up, self.decay = up, decay
+        self.noise = None if noise is None else Noise(noise)
+        self.register_buffer("magnitude", None if decay is None else torch.ones(()))
+
+    def forward(
+        self,
+        x: Tensor,
+        w: Tensor,
+        drawn: Tensor | None = None,
+        *,
+        bound: float | None = 256,
+        follow: bool = False,
+        alone: bool = False,
+        gain: float = 1.0,
+    ) -> Tensor:
+        """x [B, C_in, H, W] and w [B, D] to [B, C_out, H, W], or twice as large.
+
+        Args:
+            drawn: image noise [B, 1, H, W]; None for the stored one.
+            bound: of the output.
+            follow: move the average size before it is used.
+            alone: neither upsampling nor noise: what becomes of each pixel by itself.
+            gain: of the output and its bound.
+        """
+        if follow and self.magnitude is not None:
+            with torch.no_grad():
+                self.magnitude.lerp_(x.to(self.magnitude.dtype).square().mean(), 1 - self.decay)
+        turned = self.conv.size > 1 and self.up is not None and not alone
+        # As published, kernels before an upsampler are turned around, as those of a transposed convolution are.
+        divided, gain = 1.0 if self.magnitude is None else self.magnitude.rsqrt(), GAIN * gain
+        ups = self.up is not None and not alone
+        y = self.conv(x.flip(2, 3) if turned else x, w, divided if ups else divided * gain)
+        y = y.flip(2, 3) if turned else y
+        if ups:
+            y = self.up(y)
+        noise = None if self.noise is None or alone else self.noise(drawn) * gain
+        bound = None if bound is None else bound * gain / GAIN
+        return finished(y, self.conv.bias * gain, noise, bound, gain if ups else 1.0)
+
+
+class Block(nn.Module):
+    """Twice the resolution: two styled layers, and what they add to the picture.
+
+    Args:
+        channels_in, channels_out: widths.
+        resolution: side of its output.
+        upsampler: of features; None for StyleGAN2's, in the convolution.
+        image_up: of pictures.
+        size: of the kernels.
+        w_dim: size of w.
+        image_channels: of the picture.
+        noise: whether there is image noise.
+        decay: as in ``StyledLayer``.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        resolution: int,
+        upsampler: Upsampler | None,
+        image_up: Callable[[Tensor], Any] = doubled,
+        size: int = 1,
+        w_dim: int = 512,
+        image_channels: int = 3,
+        noise: bool = False,
+        decay: float | None = 0.999,
+    ) -> None:
+        super().__init__()
+        self.resolution, self.image_up, self.has_noise = resolution, image_up, noise
+        up = {"fir_up": True} if upsampler is None else {"up": upsampler(channels_out)}
+        more = {"noise": resolution if noise else None, "decay": decay}
+        self.first = StyledLayer(channels_in, channels_out, size, w_dim, **up, **more)
+        self.second = StyledLayer(channels_out, channels_out, size, w_dim, **more)
+        self.rgb = ModulatedConvolution(channels_out, image_channels, w_dim=w_dim, demodulate=False)
+
+    def forward(
+        self,
+        x: Tensor,
+        image: Tensor,
+        w: Tensor,
+        draws: Draws | None = None,
+        *,
+        bound: float | None = 256,
+        follow: bool = False,
+        alone: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Features [B, C_out, 2H, 2W] and picture [B, 3, 2H, 2W] of features, picture and w [B, 3, D].
+
+        Args:
+            draws: for image noise; None for the stored one.
+            bound, follow, alone: as in ``StyledLayer``.
+
+        Raises:
+            ValueError: StyleGAN2's upsampling cannot be left out of its convolution.
+        """
+        if alone and self.first.up is None:
+            raise ValueError(
+                "The NeRF path needs an upsampler that can be left out, such as zoo.layers.upsampling.NearestConcat: "
+                "choose one as the painter's upsampler, or set path_side to 0."
+            )
+        for i, layer in enumerate((self.first, self.second)):
+            drawn = None
+            if self.has_noise and draws is not None:
+                drawn = draws.normal(f"noise{self.resolution}_{i}", (len(x), 1, self.resolution, self.resolution))
+            x = layer(x, w[:, i], drawn, bound=bound, follow=follow, alone=alone)
+        added = bounded(self.rgb(x, w[:, 2]) + self.rgb.bias[:, None, None], bound)
+        return x, added + (image if alone else self.image_up(image))
+
+
+class Painter(nn.Module):
+    """The layers from rendered features to pictures, in blocks that double the resolution.
+
+    Args:
+        low: side of the feature map.
+        resolution: side of the picture.
+        feature_dim: of the feature map.
+        upsampler: of features, made for each block from its channels; None for StyleGAN2's.
+        image_up: of pictures.
+        base_channels, most_channels: a block has base_channels / its resolution channels, but at most so many.
+        size: of the kernels.
+        clamp: bound of all activations, which 16 bits need; None for none.
+        w_dim: size of w.
+        noise: whether there is image noise.
+        decay: as in ``StyledLayer``.
+    """
+
+    def __init__(
+        self,
+        low: int = 32,
+        resolution: int = 256,
+        feature_dim: int = 256,
+        upsampler: Upsampler | None = None,
+        image_up: Callable[[Tensor], Any] = doubled,
+        base_channels: int = 32768,
+        most_channels: int = 1024,
+        size: int = 1,
+        clamp: float | None = 256,
+        w_dim: int = 512,
+        noise: bool = False,
+        decay: float | None = 0.999,
+    ) -> None:
+        super().__init__()
+        self.low, self.resolution, self.feature_dim, self.clamp = low, resolution, feature_dim, clamp
+        sides = [low * 2 ** (i + 1) for i in range(doublings(low, resolution))]
+        widths = [feature_dim, *(width(side, base_channels, most_channels) for side in sides)]
+        self.blocks = nn.ModuleList(
+            Block(widths[i], widths[i + 1], side, upsampler, image_up, size, w_dim, 3, noise, decay)
+            for i, side in enumerate(sides)
+        )
+        self.num_styles = 2 * len(sides) + 1
+
+    def forward(
+        self,
+        x: Tensor,
+        image: Tensor,
+        w: Tensor,
+        levels: int,
+        draws: Draws | None = None,
+        *,
+        follow: bool = False,
+        alone: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """The pictures after the first so many blocks, and those one block before.
+
+        Args:
+            x: features [B, C, h, h].
+            image: the picture so far, [B, 3, h, h].
+            w: [B, num_styles, D]; the layer of colours shares its own with the next block.
+            levels: how many blocks.
+            draws: for image noise; None for the stored one.
+            follow: move the average sizes of activations.
+            alone: each pixel by itself, without upsampling: [B, C, H, W] to [B, 3, H, W].
+        """
+        before = image
+        for i, block in enumerate(self.blocks[:levels]):
+            before = image
+            own = w[:, 2 * i : 2 * i + 3]
+            x, image = block(x, image, own, draws, bound=self.clamp, follow=follow, alone=alone)
+        return image, before

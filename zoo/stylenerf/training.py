@@ -1,0 +1,217 @@
+"""How StyleNeRF is trained: as StyleGAN2 is, with the NeRF path's loss and progressive growing (section 3.3)."""
+
+from typing import Any
+
+import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+
+from zoo.draws import Draws
+from zoo.layers.ada import Augmentation
+from zoo.losses import judged_fake, judged_real, path_lengths, r1_penalty
+from zoo.stylenerf.growing import Grown, Growth
+from zoo.stylenerf.model import Generator, Synthesised
+from zoo.training.averages import Average
+from zoo.training.gan import GAN
+from zoo.training.nonfinite import parameters
+from zoo.training.optimizers import OptimizerFactory, frozen
+from zoo.training.precision import Precision
+
+
+class StyleNeRF(GAN):
+    """The training algorithm of StyleNeRF, which is StyleGAN2's and the NeRF path: generator, then discriminator.
+
+    Both have a regulariser of their own, which is computed, with a step of its own, only every so many iterations, and
+    weighs as many times as much.
+
+    Args:
+        nerf_path_weight: of the NeRF path's loss (equation 9).
+        nerf_path_side: it is computed for so many pixels squared of each picture; 0 for none.
+        density_noise: standard deviation of the noise on raw densities.
+        r1_weight: gamma; half of it multiplies the R1 penalty.
+        r1_every: iterations.
+        path_weight: of the path length penalty (Karras 2020, section 3.2).
+        path_every: iterations.
+        path_shrink: a batch of it is so many times smaller.
+        path_decay: share of a batch in the mean path length.
+        mixing: share of batches in which later layers get another latent's w.
+        mean_decay: share of the old mean w in the new one.
+        growth: progressive growing; None for all levels from the start. Larger pictures of a batch are made as small as
+            the generator's; smaller ones fix the level themselves.
+        augment: changes what the discriminator sees, see ``zoo.layers.ada``; None for nothing.
+        max_skips: as in ``zoo.training.gan.GAN``.
+    """
+
+    networks_2d = ("discriminator", "generator.painter")
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: nn.Module,
+        optimizer_g: OptimizerFactory,
+        optimizer_d: OptimizerFactory,
+        averages: dict[str, Average] | None = None,
+        seed: int = 0,
+        precision: Precision = "float32",
+        nerf_path_weight: float = 2.0,
+        nerf_path_side: int = 16,
+        density_noise: float = 1.0,
+        r1_weight: float = 0.5,
+        r1_every: int = 16,
+        path_weight: float = 2.0,
+        path_every: int = 4,
+        path_shrink: int = 2,
+        path_decay: float = 0.01,
+        mixing: float = 0.9,
+        mean_decay: float = 0.995,
+        growth: Growth | None = None,
+        augment: Augmentation | None = None,
+        max_skips: int = 3,
+    ) -> None:
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision, max_skips)
+        self.nerf_path_weight, self.nerf_path_side = nerf_path_weight, nerf_path_side
+        self.density_noise, self.r1_weight, self.r1_every = density_noise, r1_weight, r1_every
+        self.path_weight, self.path_every, self.path_shrink = path_weight, path_every, path_shrink
+        self.path_decay, self.mixing, self.mean_decay, self.growth = path_decay, mixing, mean_decay, growth
+        self.augment = augment
+        self.register_buffer("mean_path", torch.zeros(()))
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        draws = self.draws()
+        optimizer_g, optimizer_d = self.optimizers()
+        level = self.grow(batch["image"].shape[-1])
+        real = shrunk(batch["image"], level.side)
+
+        with frozen(self.discriminator):
+            terms = self.loss_g(len(real), level, draws)
+            self.minimise(optimizer_g, "loss_g", terms)
+        if self.path_weight and self.iterations % self.path_every == 0:
+            # Lightning counts steps of this optimizer as iterations: the one above was this iteration's.
+            optimizer_g._on_before_step = optimizer_g._on_after_step = lambda: None
+            with self.full_precision():
+                n = max(1, len(real) // self.path_shrink)
+                self.minimise(optimizer_g, "loss_g", {"path": self.loss_path(n, level, draws)})
+
+        with torch.no_grad():
+            fake, _ = self.generate(len(real), level, draws)
+        paid_fake = judged_fake(self.judge(fake.rendered.image, draws).scores)
+        self.accumulate("loss_d", {"fake": paid_fake}, last=False)
+        paid_real = judged_real(self.judge_real(real, draws))
+        self.accumulate("loss_d", {"real": paid_real})
+        self.step(optimizer_d)
+        if self.r1_weight and self.iterations % self.r1_every == 0:
+            with self.full_precision():
+                self.minimise(optimizer_d, "loss_d", {"r1": self.loss_r1(real, draws)})
+
+        # Without the regularisers, which would make the curves jump.
+        self.log_dict({"loss_g": sum(terms.values()).detach(), "loss_d": (paid_fake + paid_real).detach()}, True)
+        for running in self.running():
+            running.copy_(self.trainer.strategy.reduce(running.clone(), reduce_op="mean"))
+        for average in self.averages.values():
+            average.update(self.generator)
+        if self.augment is not None:
+            self.augment.adjust(self.iterations, len(real) * self.trainer.world_size)
+        self.count(len(real))
+
+    def running(self) -> list[Tensor]:
+        """What follows the batches of one process, to be averaged over all of them at the end of an iteration."""
+        sizes = [part.magnitude for part in self.generator.modules() if getattr(part, "magnitude", None) is not None]
+        noted = [] if self.augment is None else self.augment.running()
+        return [self.generator.mean_w, self.mean_path, *sizes, *noted]
+
+    def grow(self, side: int) -> Grown:
+        """Set how far both networks have grown; the level of this iteration's pictures."""
+        fixed = self.growth is None or side < self.generator.resolution
+        alpha = 1.0 if fixed else self.growth(self.images_seen)
+        self.discriminator.alpha.fill_(alpha)
+        level = self.generator.grow(alpha)
+        return level if side >= level.side else Grown(side, 1.0)
+
+    def generate(self, n: int, level: Grown, draws: Draws) -> tuple[Synthesised, Tensor]:
+        """Pictures of n new latents from new cameras, and their w [B, L, D].
+
+        The mean w follows the first latents. With style mixing, later layers follow second ones.
+        """
+        generator = self.generator
+        latent = generator.latents(n, draws)
+        w = generator.mapping(latent.z)
+        generator.follow(w, self.mean_decay)
+        w = w[:, None].expand(-1, generator.num_layers, -1)
+        if draws.shared("mixing", ()) < self.mixing:
+            other = generator.mapping(draws.normal("mixed_z", (n, generator.latent_dim)))
+            cut = 1 + int(draws.shared("cut", ()) * (generator.num_layers - 1))
+            w = torch.cat([w[:, :cut], other[:, None].expand(-1, generator.num_layers - cut, -1)], dim=1)
+        made = generator.synthesise(
+            generator.styles(w, latent.background, draws, follow=True),
+            generator.cameras(n, draws),
+            level,
+            draws,
+            density_noise=self.density_noise,
+            follow=True,
+            path_side=self.nerf_path_side if generator.alpha != 0 else 0,
+        )
+        return made, w
+
+    def judge(self, images: Tensor, draws: Draws) -> Any:
+        """The discriminator's judgement of images, changed by the augmentation."""
+        return self.discriminator(images if self.augment is None else self.augment(images, draws))
+
+    def judge_real(self, images: Tensor, draws: Draws) -> Tensor:
+        """Scores of real images, which the augmentation adapts to."""
+        scores = self.judge(images, draws).scores
+        if self.augment is not None:
+            self.augment.observe(scores.detach())
+        return scores
+
+    def loss_g(self, n: int, level: Grown, draws: Draws) -> dict[str, Tensor]:
+        """What the generator pays for n images."""
+        fake, _ = self.generate(n, level, draws)
+        terms = {"fake": judged_real(self.judge(fake.rendered.image, draws).scores)}
+        if fake.path is not None:
+            terms["nerf_path"] = self.nerf_path_weight * fake.path.loss(fake.rendered.image).mean()
+        return terms
+
+    def loss_path(self, n: int, level: Grown, draws: Draws) -> Tensor:
+        """What the generator pays for pictures that change faster or slower with w than the mean; moves that mean."""
+        made, w = self.generate(n, level, draws)
+        lengths = path_lengths(made.rendered.image, w, draws.normal("path_noise", made.rendered.image.shape))
+        mean = torch.lerp(self.mean_path, lengths.mean(), self.path_decay)
+        self.mean_path.copy_(mean.detach())
+        loss = self.path_weight * self.path_every * (lengths - mean).square().mean()
+        # What pictures depend on but lengths do not has a gradient of zero, as published, so that Adam ages there too.
+        return loss + 0 * made.rendered.image[:, 0, 0, 0].mean()
+
+    def loss_r1(self, real: Tensor, draws: Draws) -> Tensor:
+        """What the discriminator pays for gradients at real images."""
+        real = real.detach().requires_grad_()
+        scores = self.judge_real(real, draws)
+        loss = 0.5 * self.r1_weight * self.r1_every * r1_penalty(scores, real)
+        return loss + 0 * scores.mean()  # see loss_path
+
+    def sanitise(self, optimizer: LightningOptimizer) -> None:
+        """Replace gradients that are not finite: infinite ones by 1e5, others by 0."""
+        for parameter in parameters(optimizer):
+            if parameter.grad is not None:
+                parameter.grad.nan_to_num_(0.0, 1e5, -1e5)
+
+
+def shrunk(images: Tensor, side: int) -> Tensor:
+    """Images [B, 3, H, H] in [-1, 1] at a power of two times fewer pixels, rounded to bytes as published.
+
+    Lanczos' window of eight pixels of the large image, whatever the factor: the program's library does no more.
+    """
+    factor = images.shape[-1] // side
+    if factor == 1:
+        return images
+    like = {"device": images.device, "dtype": images.dtype}
+    place = torch.arange(-3.5, 4.0, **like)
+    taps = torch.sinc(place) * torch.sinc(place / 4)
+    first = torch.arange(side, device=images.device)[:, None] * factor + factor // 2
+    index = (first + torch.arange(-4, 4, device=images.device)).clamp(0, images.shape[-1] - 1)
+    lines = torch.zeros(side, images.shape[-1], **like).index_put(
+        (torch.arange(side, device=images.device)[:, None].expand_as(index), index),
+        (taps / taps.sum()).expand_as(index),
+        accumulate=True,
+    )
+    small = lines @ ((images + 1) * 127.5) @ lines.mT
+    return small.round().clamp(0, 255) / 127.5 - 1

@@ -1,0 +1,11 @@
+"""What every system is trained with: the base of all LightningModules, averages, precision, checkpoints."""
+
+from zoo.utils.lazy import exports
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "gan": "GAN",
+        "averages": "Average WarmUp",
+    },
+)

@@ -1,0 +1,142 @@
+"""Checkpoint files that are whole or not there: what ``zoo fit`` writes and reads them with.
+
+A checkpoint is written to a temporary file in its own folder, forced to the disk, and then renamed, which replaces an
+older one in a single step: whenever a process is killed or a machine loses power, the name stands for a complete file,
+old or new. A killed process leaves its temporary file behind. Every writer holds a lock on its own, which ends with the
+process, on whatever machine that runs: ``sweep`` removes those that nobody holds any more, and no others.
+"""
+
+import errno
+import fcntl
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from zoo.utils.errors import Stopped, disk_problem
+from zoo.utils.old_names import renamed_checkpoint
+
+PREFIX = ".saving-"  # never the name it is for: Lightning takes whatever holds "hpc_ckpt_" for a checkpoint of SLURM's
+
+
+class NotSaved(Stopped):
+    """A checkpoint could not be written; what was there before still is."""
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints in one step (see above) and reads nothing but tensors and plain values."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint, and its folder where there is none.
+
+        Raises:
+            NotSaved: the disk is full, or the folder cannot be written to.
+        """
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(checkpoint, path)
+        except (OSError, RuntimeError) as error:  # torch wraps what the disk says into a RuntimeError
+            cause = disk_error(error)
+            if cause is None:
+                raise
+            raise NotSaved(not_saved(path, cause)) from error
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Callable | torch.device | str | None = "cpu",
+        weights_only: bool | None = True,
+    ) -> dict[str, Any]:
+        """Read a checkpoint; always with ``weights_only``, whatever is asked for: nothing in the file is executed.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no complete checkpoint, or holds more than tensors and plain values.
+        """
+        try:
+            return renamed_checkpoint(torch.load(path, map_location=map_location, weights_only=True))
+        except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            reason = str(error).split("\n")[0]
+            raise ValueError(
+                f"'{path}' is no complete checkpoint of tensors and plain values ({reason}): take another one."
+            ) from error
+
+
+def write(checkpoint: dict[str, Any], path: Path) -> None:
+    """Replace a file by a checkpoint, in one step."""
+    temporary, file = locked_file(path.parent)
+    try:
+        with file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name itself
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems know no such thing for folders
+            raise
+    finally:
+        os.close(folder)
+
+
+def locked_file(folder: Path) -> tuple[Path, Any]:
+    """A new temporary file that this process holds."""
+    while True:
+        path = folder / f"{PREFIX}{uuid4().hex}.tmp"
+        file = open(path, "xb")  # noqa: SIM115
+        lock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return path, file
+        file.close()  # another run swept it between the two lines above
+
+
+def lock(file: Any, how: int) -> bool:
+    """Whether the lock was taken; file systems without locks take none."""
+    try:
+        fcntl.flock(file, how)
+    except OSError:
+        return False
+    return True
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Remove the temporary files that killed runs have left in a folder, but none that a living one is writing.
+
+    Returns:
+        what was removed.
+    """
+    removed = []
+    for path in folder.glob(f"{PREFIX}*.tmp"):
+        try:
+            with open(path, "rb+") as file:
+                if lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    path.unlink()
+                    removed.append(path)
+        except FileNotFoundError:  # its writer has finished, or another run sweeps too
+            continue
+    return removed
+
+
+def disk_error(error: BaseException | None) -> OSError | None:
+    """What the file system said, underneath what was made of it."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def not_saved(path: Path, error: OSError) -> str:
+    """Why a checkpoint was not written and what to do, in one sentence."""
+    problem = disk_problem(error) or f"{error.strerror or error}; mend that"
+    kept = f" (the one from before is still whole: '{path}')" if os.path.exists(path) else ""
+    return f"The checkpoint '{path}' was not saved: {problem}, then go on from the last checkpoint{kept}."

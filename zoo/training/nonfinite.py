@@ -1,0 +1,142 @@
+"""Losses and gradients that are not finite: seen on all processes alike, before any weight is changed by them.
+
+A loss that is not finite stops training. Where only gradients are not (a root or a norm at zero has such), the step is
+left out, told and counted, up to so many times in a row.
+"""
+
+import logging
+import math
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.distributed import ReduceOp
+
+from zoo.utils.errors import Stopped
+
+log = logging.getLogger(__name__)
+
+
+class NonFiniteLoss(Stopped):
+    """A term of a loss became infinite or not a number; nothing was changed by it."""
+
+
+class NonFiniteGradients(Stopped):
+    """Finite losses had gradients that are not finite, too many times in a row; nothing was changed by them."""
+
+
+def parameters(optimizer: LightningOptimizer) -> list[nn.Parameter]:
+    """All that it trains."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+class Faults:
+    """Watches the steps of a model.
+
+    Args:
+        max_skips: steps in a row that are left out because gradients are not finite, before training stops.
+    """
+
+    def __init__(self, max_skips: int) -> None:
+        self.max_skips = max_skips
+        self.pending: list[tuple[str, list[str], Tensor]] = []  # losses since the last step, with names and values
+        self.in_row: dict[str, int] = {}  # steps left out in a row, by loss
+        self.suspects: dict[str, list[str]] = {}  # terms whose own gradients are not finite, by loss
+        self.skipped: dict[str, int] = {}  # steps left out since the start of training, by loss
+
+    def note(self, model: LightningModule, prefix: str, terms: dict[str, Tensor]) -> None:
+        """Remember a loss whose gradients are about to be computed."""
+        self.pending.append((prefix, list(terms), torch.stack([term.detach().float() for term in terms.values()])))
+        if self.in_row.get(prefix):
+            self.suspects[prefix] = [name for name, term in terms.items() if not has_finite_gradients(term, model)]
+
+    def are_none(self, model: LightningModule, norm: Tensor) -> bool:
+        """Whether losses and gradients are finite on all processes; the one moment of a step that waits for the device.
+
+        Args:
+            norm: length of all gradients together.
+
+        Raises:
+            NonFiniteLoss: a term is not finite; named.
+        """
+        losses = torch.cat([values for _, _, values in self.pending])
+        finite = torch.stack([losses.isfinite().all(), norm.isfinite()])
+        if model.trainer.world_size > 1:
+            finite = model.trainer.strategy.reduce(finite.int(), reduce_op=ReduceOp.MIN)
+        finite_losses, finite_gradients = finite.tolist()
+        if not finite_losses:
+            fault = f"The loss is not finite at iteration {model.iterations}: {self.terms(model, only_bad=True)}."
+            raise stopped(NonFiniteLoss, model, fault)
+        if finite_gradients:
+            for prefix, *_ in self.pending:
+                self.in_row.pop(prefix, None), self.suspects.pop(prefix, None)
+        return finite_gradients
+
+    def skip(self, model: LightningModule, optimizer: LightningOptimizer) -> None:
+        """Tell and count a step that is left out.
+
+        Raises:
+            NonFiniteGradients: this was one time too many in a row.
+        """
+        prefix = self.pending[-1][0]
+        row = self.in_row[prefix] = self.in_row.get(prefix, 0) + 1
+        mine = {id(p) for p in parameters(optimizer)}
+        named = [(name, p.grad) for name, p in model.named_parameters() if id(p) in mine and p.grad is not None]
+        bad = [name for name, gradient in named if not gradient.isfinite().all()] or ["their sum of squares"]
+        # Known from the second time in a row on, when the gradients of each term are looked at for themselves.
+        suspects = sorted({name for names in everyone(model, self.suspects.get(prefix, [])) for name in names})
+        source = f", from {', '.join(f'{prefix}/{name}' for name in suspects)}" if suspects else ""
+        fault = (
+            f"The gradients of the {bad[0].split('.')[0]} are not finite at iteration {model.iterations}{source} "
+            f"(in {bad[0]} and {len(bad) - 1} more; {self.terms(model)})"
+        )
+        if row > self.max_skips:
+            times = f", {row} times in a row" if row > 1 else ""
+            fault = f"{fault}{times}. (--model.max_skips is {self.max_skips}.)"
+            raise stopped(NonFiniteGradients, model, fault)
+        self.skipped[prefix] = self.skipped.get(prefix, 0) + 1
+        for logger in model.loggers:
+            logger.log_metrics({f"{prefix}/skipped": self.skipped[prefix]}, step=model.trainer.global_step)
+        if model.global_rank == 0:
+            log.warning("%s: this step is skipped, number %d of at most %d in a row.", fault, row, self.max_skips)
+
+    def terms(self, model: LightningModule, only_bad: bool = False) -> str:
+        """The terms of the losses since the last step and their values, on all processes."""
+        said = [
+            f"{prefix}/{name} is {value:.6g}"
+            for prefix, names, values in self.pending
+            for name, value in zip(names, values.tolist(), strict=True)
+        ]
+        processes = everyone(model, said)
+        several = len(processes) > 1
+        return ", ".join(
+            text + (f" on process {rank}" if several else "")
+            for rank, texts in enumerate(processes)
+            for text in texts
+            if not only_bad or not math.isfinite(float(text.split(" is ")[1]))
+        )
+
+
+def everyone(model: LightningModule, value: list[str]) -> list[list[str]]:
+    """What each process has here, in order; all have to ask."""
+    if model.trainer.world_size == 1:
+        return [value]
+    values: list = [None] * model.trainer.world_size
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def stopped(kind: type[Stopped], model: LightningModule, fault: str) -> Stopped:
+    """The error for all processes, of which the first one tells."""
+    text = f"{fault} Training stopped before the weights were touched; the last checkpoint is good."
+    return kind(text, silent=model.global_rank > 0)
+
+
+def has_finite_gradients(term: Tensor, model: nn.Module) -> bool:
+    """Whether this term's own gradients are finite; the graph stays for the backward pass."""
+    if not term.requires_grad:
+        return True
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(term, wanted, retain_graph=True, allow_unused=True)
+    return all(bool(gradient.isfinite().all()) for gradient in gradients if gradient is not None)

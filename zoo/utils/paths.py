@@ -1,0 +1,60 @@
+"""Where the files that come with the package lie, from a checkout as well as from an installed wheel."""
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from zoo.utils.old_names import renamed
+
+PACKAGE = Path(__file__).parent.parent
+CONFIGS = next((d for d in (PACKAGE.parent / "configs", PACKAGE / "configs") if d.is_dir()), PACKAGE / "configs")
+BUNDLED = PACKAGE / "weights" / "bundled"
+
+
+def config_names() -> list[str]:
+    """Names of the experiments, such as ``pigan/cars32``: files of the configs folder without their suffix."""
+    files = CONFIGS.glob("*/*.yaml")
+    return sorted(f"{f.parent.name}/{f.stem}" for f in files if f.parent.name != "overlays")
+
+
+def system_names() -> list[str]:
+    """Names of the systems, such as ``pigan``: the packages inside that hold a model."""
+    return sorted(f.parent.name for f in PACKAGE.glob("*/model.py"))
+
+
+def bundled_names() -> list[str]:
+    """Names of the weights that come with the package."""
+    return sorted(f.parent.name for f in BUNDLED.glob("*/model.safetensors"))
+
+
+def cache_folder() -> Path:
+    """Where things that can be made or fetched again are kept: $ZOO_CACHE, or ~/.cache/gan3d-zoo."""
+    return Path(os.environ.get("ZOO_CACHE") or Path.home() / ".cache" / "gan3d-zoo")
+
+
+def downloaded_names() -> list[str]:
+    """Names of the weights that ``zoo download`` has fetched and converted."""
+    return sorted(f.parent.name for f in (cache_folder() / "weights").glob("*/model.safetensors"))
+
+
+def config_path(name: str) -> Path | None:
+    """The file of an experiment (``pigan/cars32``) or overlay (``overlays/debug``); None where there is none."""
+    path = CONFIGS / f"{name.removesuffix('.yaml').removeprefix('configs/')}.yaml"
+    return path if path.is_file() else None
+
+
+def read_experiment(name: str) -> dict[str, Any]:
+    """The yaml of an experiment, given as a file or by name.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    import yaml
+
+    path = Path(name) if Path(name).is_file() else config_path(name)
+    if path is None:
+        found = get_close_matches(name, config_names(), n=1)
+        hint = f" Did you mean '{found[0]}'?" if found else " 'zoo list' shows the names of experiments."
+        raise FileNotFoundError(f"There is no experiment '{name}' and no such file.{hint}")
+    return renamed(yaml.safe_load(path.read_text()))

@@ -1,0 +1,77 @@
+"""Processes that read images for a loader: how loaders are made, what readers do on signals, how they end."""
+
+import errno
+import os
+import signal
+import threading
+from collections.abc import Sized
+from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
+from torch.utils.data import DataLoader, default_collate, get_worker_info
+
+from zoo.utils.errors import SHARED_MEMORY_FULL, Stopped
+
+
+def loader(dataset: Sized, batch_size: int = 1, num_workers: int = 0, **options: Any) -> DataLoader:
+    """The one place that makes loaders, so that the readers of all of them heed signals, and fail, alike.
+
+    Args:
+        dataset: what is read.
+        batch_size: items of a batch, where ``options`` give no ``batch_sampler``.
+        num_workers: processes that read; 0 reads in this one.
+        options: as of ``torch.utils.data.DataLoader``.
+    """
+    ours = {"collate_fn": shared, "worker_init_fn": outlive_signals}
+    return DataLoader(dataset=dataset, batch_size=batch_size, num_workers=num_workers, **ours | options)
+
+
+def shared(items: list[Any]) -> Any:
+    """A batch of items; from a reader, in the memory that it shares with the process that it reads for.
+
+    torch by itself puts some tensors there only in a thread of the reader which sends them. Where there is no space
+    left for them, it prints the error, and the run waits for that batch for ever.
+
+    Raises:
+        zoo.utils.errors.Stopped: there is no space left.
+    """
+    try:
+        batch = default_collate(items)
+        return batch if get_worker_info() is None else apply_to_collection(batch, Tensor, Tensor.share_memory_)
+    except RuntimeError as error:
+        if os.strerror(errno.ENOSPC) not in str(error):  # such as images of unequal sizes
+            raise
+        raise Stopped(SHARED_MEMORY_FULL) from error
+
+
+def outlive_signals(worker: int) -> None:
+    """In a reader: go on when the whole group of processes is told to stop, until the trainer is done with the
+    iteration and has saved; end when the process that it reads for says so, or has gone.
+
+    A terminal sends Ctrl-C, and SLURM, systemd and ``kill -- -GROUP`` send SIGTERM, to every process of a run. Python
+    ends its readers by SIGTERM, too, when a run is over while they still wait for work, as after any error, and then
+    waits for them: only who sent the signal tells the two apart.
+
+    Args:
+        worker: number of this reader.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "sigtimedwait"):  # macOS: readers end on every SIGTERM, as torch has it
+        return
+    for notice in (signal.SIGUSR1, signal.SIGUSR2):  # SLURM's, before a job's time is over, to every process, too
+        signal.signal(notice, signal.SIG_IGN)
+    # A thread waits for the signal: a handler in Python does not learn who sent it, and runs only between two lines of
+    # Python, which a reader that hangs on a disk or a lock never reaches.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=end_with, args=(parent_process(),), daemon=True).start()
+
+
+def end_with(parent: BaseProcess) -> None:
+    """Ends this process at once when its parent sends SIGTERM, and within a second after the parent has gone."""
+    told = None
+    while parent.is_alive() and (told is None or told.si_pid != parent.pid):
+        told = signal.sigtimedwait({signal.SIGTERM}, 1)
+    os._exit(0)  # a reader has nothing to save; torch takes another code for a failure

@@ -1,0 +1,374 @@
+"""The published VolumeGAN's checkpoints (github.com/genforce/volumegan) and ours.
+
+One file holds all: generator, its average ``generator_smooth``, from which pictures are made, discriminator, and the
+arguments that they were built with. A file may also hold the tensors alone; then cameras, depths and numbers of samples
+come from an experiment.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.weights.bundle import UNUSED, Part, build, check_fit
+from zoo.weights.convert import Converted
+from zoo.weights.names import from_published, to_published
+from zoo.weights.read import Contents, Place, tensors_in
+
+# ours -> published
+GENERATOR = [
+    (r"mapping\.layers\.(\d+)\.", r"mapping.dense\1."),
+    (r"mean_w", "w_avg"),
+    (r"lod", "synthesis.lod"),
+    (r"structure\.constant", "nerfmlp.fv.const"),
+    (r"structure\.convs\.(\d+)\.", r"nerfmlp.fv.layer\1."),
+    (r"structure\.style\.", "nerfmlp.fv.mapping_network."),
+    (r"field\.layers\.(\d+)\.", r"nerfmlp.fg_mlps.\1."),
+    (r"field\.density\.", "nerfmlp.fg_density."),
+    (r"field\.colour\.", "nerfmlp.fg_color."),
+    (r"painter\.start\.", "synthesis.rgb_init_res."),
+    (r"painter\.blocks\.(\d+)\.rgb\.", lambda m: f"synthesis.output{int(m[1]) + 1}."),
+    (r"painter\.blocks\.(\d+)\.up\.conv\.", lambda m: f"synthesis.layer{2 * int(m[1]) + 1}."),
+    (r"painter\.blocks\.(\d+)\.same\.conv\.", lambda m: f"synthesis.layer{2 * int(m[1]) + 2}."),
+    (r"painter\.blocks\.(\d+)\.up\.noise\.strength", lambda m: f"synthesis.layer{2 * int(m[1]) + 1}.noise_strength"),
+    (r"painter\.blocks\.(\d+)\.same\.noise\.strength", lambda m: f"synthesis.layer{2 * int(m[1]) + 2}.noise_strength"),
+    (r"painter\.blocks\.(\d+)\.up\.noise\.stored", lambda m: f"synthesis.layer{2 * int(m[1]) + 1}.noise"),
+    (r"painter\.blocks\.(\d+)\.same\.noise\.stored", lambda m: f"synthesis.layer{2 * int(m[1]) + 2}.noise"),
+]
+
+
+def discriminator_table(blocks: int) -> list:
+    """As ``GENERATOR``, for a discriminator of so many blocks."""
+    return [
+        (r"lod", "lod"),
+        (r"from_rgb\.(\d+)\.", r"input\1."),
+        (r"blocks\.(\d+)\.first\.", lambda m: f"layer{2 * int(m[1])}."),
+        (r"blocks\.(\d+)\.second\.", lambda m: f"layer{2 * int(m[1]) + 1}."),
+        (r"blocks\.(\d+)\.skip\.", r"residual\1."),
+        (r"final\.", f"layer{2 * blocks}."),
+        (r"dense\.", f"layer{2 * blocks + 1}."),
+        (r"score\.", "output."),
+    ]
+
+
+# weights -> name of the published model
+MODELS = {"ema": "generator_smooth", "raw": "generator", "discriminator": "discriminator"}
+POSES = {
+    "uniform": "UniformPoses",
+    "gaussian": "GaussianPoses",
+    "normal": "GaussianPoses",
+    "hybrid": "HybridPoses",
+    "truncated_gaussian": "TruncatedGaussianPoses",
+    "spherical_uniform": "SpherePoses",
+}
+DENSITIES = {
+    "relu": "zoo.render.relu",
+    "softplus": "zoo.render.softplus",
+    "mipnerf": "zoo.volumegan.late_softplus",
+}
+# Published arguments that only one value of can be translated, with that value.
+FIXED = {
+    "label_dim": (0, None),
+    "label_size": (0, None),
+    "bg_cfg": (None,),
+    "noise_type": ("spatial",),
+    "image_channels": (3,),
+    "normalize_z": (True,),
+    "repeat_w": (True,),
+    "demodulate": (True,),
+    "use_wscale": (True,),
+    "mapping_use_wscale": (True,),
+    "wscale_gain": (1,),
+    "mapping_wscale_gain": (1,),
+    "lr_mul": (1,),
+    "filter_kernel": ((1, 3, 3, 1), [1, 3, 3, 1]),
+    "eps": (1e-8,),
+    "mbstd_channels": (1,),
+    "w_dim": (512,),  # the published field has this written into it
+    "activation_type": ("lrelu",),
+    "input_dim": (3,),
+    "num_per_group": (None,),
+    "fill_mode": (None,),
+    "noise_std": (0,),
+}
+# All other published arguments: those that are translated, by block, and those that no number depends on.
+KNOWN = {
+    "generator": "model_type resolution nerf_res z_dim mapping_layers mapping_fmaps mapping_lr_mul out_dim conv_clamp "
+    "fmaps_base fmaps_max rgb_init_res_out final_tanh fused_modulate fp16_res impl embed_cfg fg_cfg fv_cfg ps_cfg "
+    "hs_cfg vr_cfg",
+    "embed_cfg": "max_freq_log2 N_freqs",
+    "fg_cfg": "num_layers hidden_dim",
+    "fv_cfg": "feat_res init_res base_channels output_channels bounds",
+    "ps_cfg": "num_steps ray_start ray_end radius horizontal_mean horizontal_stddev vertical_mean vertical_stddev "
+    "camera_dist fov perturb_mode",
+    "hs_cfg": "clamp_mode render_mode max_depth",
+    "vr_cfg": "clamp_mode render_mode max_depth last_back white_back",
+    "discriminator": "model_type resolution init_res architecture fmaps_base fmaps_max conv_clamp mbstd_groups "
+    "fp16_res impl",
+}
+
+
+def part(contents: Contents) -> str | None:
+    """What a file of the published VolumeGAN is: "generator", or None for any other file."""
+    states = states_in(contents.value)
+    needed = {"nerfmlp.fv.const", "nerfmlp.fg_density.weight"}
+    return "generator" if any(needed <= set(state) for state in states.values()) else None
+
+
+def experiments(contents: Contents) -> list[str] | None:
+    """None where the file holds the arguments that its networks were built with; else the published experiment."""
+    return None if arguments(contents.value, "generator_smooth") else ["volumegan/ffhq256"]
+
+
+def states_in(value: Any) -> dict[str, Mapping]:
+    """The state dicts of a file, by name of the model; a bare one counts as the average."""
+    if not isinstance(value, Mapping):
+        return {}
+    if "nerfmlp.fv.const" in value:
+        return {"generator_smooth": value}
+    models = value.get("models", value)
+    models = models if isinstance(models, Mapping) else {}
+    return {name: models[name] for name in MODELS.values() if isinstance(models.get(name), Mapping)}
+
+
+def arguments(value: Any, model: str) -> dict[str, Any]:
+    """What the published program built a network with; nothing where the file does not say."""
+    for key in ("model_kwargs_init",):
+        held = value.get(key) if isinstance(value, Mapping) else None
+        found = held.get(model) or held.get("generator") if isinstance(held, Mapping) else None
+        if isinstance(found, Mapping):
+            return dict(found)
+    return {}
+
+
+def convert(
+    place: Place, contents: Contents, experiment: dict[str, Any] | None, weights: str | None = None
+) -> Converted:
+    """A generator, averaged or raw, or a discriminator.
+
+    Args:
+        place: of the file.
+        contents: of the file.
+        experiment: config of its generator, which gives what the file does not hold; one that is given wins.
+        weights: "ema", "raw" or "discriminator"; by default ema.
+
+    Raises:
+        ValueError: there are no such weights, or they do not fit what the file or the experiment says.
+    """
+    if weights not in (None, *MODELS):
+        raise ValueError(f"A VolumeGAN has no weights '{weights}': {', '.join(MODELS)}.")
+    weights, states = weights or "ema", states_in(contents.value)
+    if MODELS[weights] not in states:
+        there = [name for name, model in MODELS.items() if model in states]
+        raise ValueError(f"{place} has no weights '{weights}'; --weights can be {', '.join(there)}.")
+    state = tensors_in("", states[MODELS[weights]])
+    given = arguments(contents.value, MODELS[weights])
+    if weights == "discriminator":
+        config, table = discriminator_config(given, state), discriminator_table(blocks_in(state))
+    else:
+        config, table = generator_config(given) if given else deepcopy(experiment), GENERATOR
+        if config is None or config["class_path"] != "zoo.volumegan.Generator":
+            raise ValueError(f"{place} is a VolumeGAN: give one of its experiments.")
+    with torch.device("meta"):  # a file that claims impossible sizes is found out before there is any memory
+        planned = build(config, nn.Module)
+    ours = from_published(state, list(planned.state_dict()), table)
+    used = {name: tensor for name, tensor in ours.items() if not name.startswith(UNUSED)}
+    check_fit(planned, used, place)
+    network = build(config, nn.Module)
+    network.load_state_dict(used)
+    about = contents.value.get("running_metadata") or {}
+    card = {"system": "VolumeGAN", "weights": weights}
+    card |= {"iterations": about.get("iter"), "images_seen": about.get("seen_img")}
+    unused = {name: tensor for name, tensor in ours.items() if name.startswith(UNUSED)}
+    return Converted(network, config, unused, card, f"{place.name}, {MODELS[weights]}")
+
+
+def all_weights(place: Place, contents: Contents) -> dict[str, tuple[Place, Contents, str]]:
+    """Everything that ``convert`` makes of a file, by name, and what it takes."""
+    states = states_in(contents.value)
+    return {name: (place, contents, name) for name, model in MODELS.items() if model in states}
+
+
+def official(parts: dict[str, Part]) -> dict[str, Any]:
+    """Files of the published program, by name: its runner reads the models alone, too."""
+    models = {}
+    for name, (_, tensors, _) in parts.items():
+        blocks = {key.split(".")[1] for key in tensors if key.startswith("blocks.")}
+        table = discriminator_table(len(blocks)) if name == "discriminator" else GENERATOR
+        models[MODELS[name]] = to_published(tensors, table)
+    card = parts["ema"][2] if "ema" in parts else {}
+    about = {"iter": int(card.get("iterations", 0)), "seen_img": int(card.get("images_seen", 0))}
+    return {"checkpoint.pth": {"models": models, "running_metadata": about}}
+
+
+# Published arguments in our words
+
+
+def generator_config(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Our config for the arguments of the published generator.
+
+    Raises:
+        ValueError: one of them has no counterpart here.
+    """
+    check(given, "generator")
+    blocks = {name: dict(given.get(name) or {}) for name in KNOWN if name.endswith("_cfg")}
+    for name, block in blocks.items():
+        check(block, name)
+    fg, embed, volume, cameras = (blocks[name] for name in ("fg_cfg", "embed_cfg", "fv_cfg", "ps_cfg"))
+    structure = {
+        "resolution": volume.get("feat_res", 32),
+        "start": volume.get("init_res", 4),
+        "base_channels": volume.get("base_channels", 256),
+        "channels": volume.get("output_channels", 32),
+    }
+    halvings = round(math.log2(structure["resolution"] / structure["start"]))
+    channels = structure["base_channels"]
+    for _ in range(halvings):
+        channels = max(channels // 2, structure["channels"])
+    field = {
+        "channels": channels,
+        "hidden_dim": fg.get("hidden_dim", 256),
+        "num_layers": fg.get("num_layers", 4),
+        "colour_dim": given.get("out_dim", 512),
+        "frequencies": embed.get("N_freqs", 10),
+        "max_log2": embed.get("max_freq_log2", 9),
+    }
+    if volume.get("bounds") is not None:
+        field["bounds"] = [[float(x) for x in corner] for corner in volume["bounds"]]
+    painter = {
+        "low": given.get("nerf_res", 32),
+        "resolution": given.get("resolution", 256),
+        "base_channels": given.get("fmaps_base", 32768),
+        "most_channels": given.get("fmaps_max", 512),
+        "clamp": given.get("conv_clamp"),
+        "learned_start": bool(given.get("rgb_init_res_out", True)),  # the published class's default
+        "bounded_output": bool(given.get("final_tanh", False)),
+    }
+    needed = min(painter["base_channels"] // painter["low"], painter["most_channels"])
+    if field["colour_dim"] != needed:
+        raise ValueError(f"The published 'out_dim' {field['colour_dim']} must be {needed}, what the 2D network takes.")
+    return {
+        "class_path": "zoo.volumegan.Generator",
+        "init_args": {
+            "structure": {"class_path": "zoo.volumegan.StructuralVolume", "init_args": structure},
+            "field": {"class_path": "zoo.volumegan.StyledField", "init_args": field},
+            "volume": volume_config(cameras, blocks["hs_cfg"], blocks["vr_cfg"]),
+            "painter": {"class_path": "zoo.volumegan.Painter", "init_args": painter},
+            "poses": poses_config(cameras),
+            "latent_dim": given.get("z_dim", 512),
+            "mapping_dim": given.get("mapping_fmaps", 512),
+            "mapping_layers": given.get("mapping_layers", 8),
+            "mapping_rate": given.get("mapping_lr_mul", 0.01),
+        },
+    }
+
+
+def poses_config(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Our config for a published distribution of cameras."""
+    return {
+        "class_path": f"zoo.render.{POSES.get(given.get('camera_dist', 'gaussian'), 'FixedPoses')}",
+        "init_args": {
+            "yaw_mean": float(given.get("horizontal_mean", math.pi / 2)),
+            "yaw_spread": float(given.get("horizontal_stddev", 0.3)),
+            "pitch_mean": float(given.get("vertical_mean", math.pi / 2)),
+            "pitch_spread": float(given.get("vertical_stddev", 0.155)),
+            "radius": float(given.get("radius", 1)),
+            "fov_deg": float(given.get("fov", 12)),
+        },
+    }
+
+
+def volume_config(cameras: Mapping[str, Any], coarse: Mapping[str, Any], final: Mapping[str, Any]) -> dict[str, Any]:
+    """Our config for published arguments of sampling, of importance sampling and of compositing.
+
+    Raises:
+        ValueError: one of them has no counterpart here.
+    """
+    samples = cameras.get("num_steps", 12)
+    line = {
+        "near": float(cameras.get("ray_start", 0.8)),
+        "far": float(cameras.get("ray_end", 1.2)),
+        "samples": samples,
+    }
+    mode = cameras.get("perturb_mode")
+    kind = "Stratified" if mode == "mid" else "Shifted"
+    depths: dict[str, Any] = {"class_path": f"zoo.render.{kind}", "init_args": line}
+    if mode == "none":
+        depths = {"class_path": "zoo.volumegan.Unjittered", "init_args": {"depths": depths}}
+    background = "zoo.render.black"
+    if final.get("last_back") and final.get("white_back"):
+        raise ValueError("The published backgrounds 'last_back' and 'white_back' exclude each other.")
+    if final.get("last_back"):
+        background = "zoo.render.last_sample"
+    elif final.get("white_back"):
+        background = "zoo.render.white"
+    config = {
+        "class_path": "zoo.render.Volume",
+        "init_args": {
+            "depths": depths,
+            "background": background,
+            "fine": {"class_path": "zoo.render.Importance", "init_args": {"samples": samples, "floor": 2.0e-5}},
+            **weighing(final),
+        },
+    }
+    if weighing(coarse) != weighing(final):
+        config["class_path"] = "zoo.volumegan.TwiceWeighed"
+        config["init_args"] |= {f"coarse_{name}": value for name, value in weighing(coarse).items()}
+    return config
+
+
+def weighing(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes weights of raw densities: in published words ``clamp_mode``, ``render_mode`` and ``max_depth``."""
+    density, mode = given.get("clamp_mode", "relu"), given.get("render_mode")
+    if density not in DENSITIES:
+        raise ValueError(f"The published clamp_mode '{density}' has no counterpart here: {', '.join(DENSITIES)}.")
+    if mode not in (None, "no_dist"):
+        raise ValueError(f"The published render_mode '{mode}' has no counterpart here, only no_dist.")
+    intervals: Any = "zoo.render.open_ended"
+    if mode == "no_dist":
+        intervals = "zoo.volumegan.equal"
+    elif given.get("max_depth") is not None:
+        intervals = {"class_path": "zoo.volumegan.Until", "init_args": {"far": float(given["max_depth"])}}
+    return {"density": DENSITIES[density], "intervals": intervals}
+
+
+def discriminator_config(given: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Our config for the arguments of the published discriminator; those that a file does not say are its tensors'.
+
+    Raises:
+        ValueError: one of them has no counterpart here.
+    """
+    check(given, "discriminator")
+    architecture = given.get("architecture", "resnet" if "residual0.weight" in state else "origin")
+    if architecture not in ("resnet", "origin"):
+        raise ValueError(f"The published architecture '{architecture}' never worked; only resnet and origin did.")
+    last = given.get("init_res", 4)
+    sizes = {
+        "resolution": given.get("resolution", last * 2 ** blocks_in(state)),
+        "base_channels": given.get("fmaps_base", 32768),
+        "most_channels": given.get("fmaps_max", 512),
+        "clamp": given.get("conv_clamp") if given else 256,  # None is the published class's default
+        "groups": given.get("mbstd_groups", 4),
+        "residual": architecture == "resnet",
+        "last": last,
+    }
+    return {"class_path": "zoo.volumegan.Discriminator", "init_args": sizes}
+
+
+def check(given: Mapping[str, Any], block: str) -> None:
+    """Fail where an argument is unknown, or has another than the one value that can be translated."""
+    for name, value in given.items():
+        if name in FIXED:
+            if value not in FIXED[name]:
+                raise ValueError(f"The published '{name}' {value!r} has no counterpart here.")
+        elif name not in KNOWN[block].split():
+            raise ValueError(f"The published '{name}' {value!r} of the {block} is unknown here.")
+
+
+def blocks_in(state: Mapping[str, Tensor]) -> int:
+    """Blocks of a published discriminator: it has one fewer than layers that take images."""
+    return len([name for name in state if re.fullmatch(r"input\d+\.weight", name)]) - 1

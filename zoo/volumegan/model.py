@@ -1,0 +1,169 @@
+"""VolumeGAN: 3D-Aware Image Synthesis via Learning Structural and Textural Representations.
+
+Xu, Peng, Yang, Shen, Zhou, CVPR 2022, arXiv:2112.10759.
+
+What is unusual:
+
+* a small volume of features, made by 3D convolutions, holds the structure; the radiance field reads it at each point
+  and adds the point's own coordinates, so it need not remember where things are in its weights;
+* what is rendered along the rays is a map of features, not of colours; a 2D network without any spatial kernel but the
+  upsampling filter turns it into the picture, so that views still agree nearly;
+* structure and texture have codes of their own: the first layers of w drive the volume and the field, the others the
+  2D network.
+
+B batch, L layers that take w, D width of w, R rays, S samples, N = R S points, C channels, V side of the volume
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.draws import Draws
+from zoo.generator import BaseGenerator
+from zoo.layers.stylegan2 import Mapping
+from zoo.render import Camera, Poses, Rays, Rendered, Renderer, expected_depth, pixel_corners, through, to_map
+from zoo.volumegan.discriminator import missing_levels
+from zoo.volumegan.field import StructuralVolume, StyledField, Styles
+from zoo.volumegan.synthesis import Painter
+
+
+class Latent(NamedTuple):
+    """z [B, latent_dim], standard normal."""
+
+    z: Tensor
+
+
+# Generator
+
+
+class Generator(BaseGenerator):
+    """Latents and cameras to images.
+
+    Args:
+        structure: makes the structural volume.
+        field: the radiance field, which reads it.
+        volume: the renderer.
+        painter: the 2D network.
+        poses: distribution of cameras.
+        latent_dim: size of z.
+        mapping_dim: width of the mapping network.
+        mapping_layers: how many it has.
+        mapping_rate: its learning rate, as a share of the others'.
+        truncated_layers: layers, from the first, whose w truncation moves; None for all.
+        bounds: world box of the object, two corners.
+    """
+
+    def __init__(
+        self,
+        structure: StructuralVolume,
+        field: StyledField,
+        volume: Renderer,
+        painter: Painter,
+        poses: Poses,
+        latent_dim: int = 512,
+        mapping_dim: int = 512,
+        mapping_layers: int = 8,
+        mapping_rate: float = 0.01,
+        truncated_layers: int | None = 8,
+        bounds: tuple[tuple[float, float, float], tuple[float, float, float]] = ((-0.15,) * 3, (0.15,) * 3),
+    ) -> None:
+        super().__init__(poses, painter.resolution, bounds)
+        if field.channels != structure.channels:
+            raise ValueError(
+                f"The field reads {field.channels} features of a volume that has {structure.channels}: set the field's "
+                "channels to that."
+            )
+        if field.colour.weight.shape[0] != painter.channels:
+            raise ValueError(
+                f"The field renders {field.colour.weight.shape[0]} features, but the 2D network takes "
+                f"{painter.channels}: set the field's colour_dim to that."
+            )
+        self.structure, self.field, self.volume, self.painter = structure, field, volume, painter
+        self.latent_dim, self.truncated_layers = latent_dim, truncated_layers
+        self.num_layers = field.num_layers + painter.num_layers
+        w_dim = structure.style.in_features
+        self.mapping = Mapping(latent_dim, mapping_dim, w_dim, mapping_layers, mapping_rate)
+        self.register_buffer("mean_w", torch.zeros(w_dim))
+        self.register_buffer("lod", torch.zeros(()))  # how many of the finest levels are not trained yet
+
+    def latents(self, n: int, draws: Draws) -> Latent:
+        """n latents."""
+        return Latent(draws.normal("z", (n, self.latent_dim)))
+
+    def map(self, latent: Latent, *, truncation: float = 1.0, layers: int | None = None) -> Styles:
+        """Styles of latents; truncation below 1 moves w towards its mean, in the first ``layers`` of them.
+
+        Args:
+            latent: B of them.
+            truncation: share of the way from the mean that is kept.
+            layers: by default ``truncated_layers``.
+        """
+        w = self.mapping(latent.z)[:, None].expand(-1, self.num_layers, -1)
+        if truncation < 1:
+            layers = self.truncated_layers if layers is None else layers
+            layers = self.num_layers if layers is None else layers
+            w = torch.cat([torch.lerp(self.mean_w.expand_as(w), w, truncation)[:, :layers], w[:, layers:]], dim=1)
+        return self.styles(w)
+
+    def styles(self, w: Tensor) -> Styles:
+        """Styles from w [B, L, D]; the first one also makes the volume."""
+        return Styles(w, self.structure(w[:, 0]))
+
+    def codes(self, styles: Styles) -> dict[str, Tensor]:
+        """w; the volume follows."""
+        return {"w": styles.w}
+
+    def with_codes(self, styles: Styles, codes: dict[str, Tensor]) -> Styles:
+        """Styles of this w."""
+        return self.styles(codes["w"])
+
+    @torch.no_grad()
+    def follow(self, w: Tensor, decay: float) -> None:
+        """Move the mean w towards that of a batch [B, D]."""
+        self.mean_w.lerp_(w.mean(0), 1 - decay)
+
+    def rays(self, camera: Camera, resolution: int) -> Rays:
+        """Unit rays [B, R, 3] of all pixels, row by row; the outermost ones lie on the border of the field of view."""
+        return through(camera, pixel_corners(resolution, self.device, camera.pose.dtype))
+
+    def render(
+        self, styles: Styles, camera: Camera, *, resolution: int | None = None, draws: Draws | None = None
+    ) -> Rendered:
+        """Images of B styles from B cameras.
+
+        Args:
+            styles: from ``map``.
+            camera: B cameras.
+            resolution: side of the image [pixels]: that of the features, doubled up to the painter's.
+            draws: for jitter, importance samples and image noise; None for none of them, and stored image noise.
+
+        Raises:
+            ValueError: there is no level of this resolution.
+        """
+        resolution = self.level(resolution or self.resolution)
+        features, depth, opacity = self.render_features(styles, camera, draws)
+        w = styles.w[:, self.field.num_layers :]
+        image, raw = self.painter(features, w, resolution, missing_levels(self, resolution), draws)
+        return Rendered(image, raw, depth, opacity)
+
+    def level(self, resolution: int) -> int:
+        """The resolution, if there is a level for it."""
+        known = [self.painter.low, *(block.resolution for block in self.painter.blocks)]
+        if resolution not in known:
+            raise ValueError(f"VolumeGAN renders images of side {', '.join(map(str, known))}, not {resolution}.")
+        return resolution
+
+    def render_features(self, styles: Styles, camera: Camera, draws: Draws | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps of features, depth and opacity, [B, C or 1, h, h]."""
+        rays = self.rays(camera, self.painter.low)
+        integrated = self.volume(self.field, rays, self.field.modulate(styles), draws)
+        added = 0 if integrated.added is None else integrated.added
+        total = integrated.weights.sum(-1, keepdim=True)
+        colour = self.field.colour
+        features = colour(integrated.features - added) + colour.bias * (total - 1) + added
+        return to_map(features), to_map(expected_depth(integrated)), to_map(integrated.opacity)
+
+    def condition(self, styles: Styles) -> Any:
+        """See ``StyledField.modulate``."""
+        return self.field.modulate(styles)

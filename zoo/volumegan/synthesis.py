@@ -1,0 +1,121 @@
+"""The 2D network from rendered features to images (section 3.3)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from zoo.draws import Draws
+from zoo.layers.stylegan2 import GAIN, Convolution, ModulatedConvolution, Noise, bounded, doubled, finished
+
+
+def doublings(start: int, end: int, what: str) -> list[int]:
+    """Twice the start, twice that, and so on, up to the end.
+
+    Raises:
+        ValueError: they miss the end.
+    """
+    sides = [start]
+    while sides[-1] < end:
+        sides.append(2 * sides[-1])
+    if sides[-1] != end:
+        raise ValueError(f"{what} must be {start}, doubled any number of times, not {end}.")
+    return sides[1:]
+
+
+def width(resolution: int, base: int, most: int) -> int:
+    """Channels at a resolution: fewer, the finer it is."""
+    return min(base // resolution, most)
+
+
+class StyledLayer(nn.Module):
+    """Modulated 1x1 convolution, image noise, bias, leaky relu."""
+
+    def __init__(self, channels_in: int, channels_out: int, resolution: int, up: bool, w_dim: int) -> None:
+        super().__init__()
+        self.conv = ModulatedConvolution(channels_in, channels_out, w_dim=w_dim, up=up)
+        self.noise = Noise(resolution)
+
+    def forward(self, x: Tensor, w: Tensor, drawn: Tensor | None, clamp: float | None) -> Tensor:
+        """x [B, C_in, H, W] and w [B, D] to [B, C_out, H, W], or twice as large."""
+        y = self.conv(x, w, GAIN)
+        return finished(y, self.conv.bias * GAIN, self.noise(drawn) * GAIN, clamp)
+
+
+class PainterBlock(nn.Module):
+    """Twice the resolution: two styled layers, and what they add to the picture."""
+
+    def __init__(self, channels_in: int, channels_out: int, resolution: int, w_dim: int) -> None:
+        super().__init__()
+        self.resolution = resolution
+        self.up = StyledLayer(channels_in, channels_out, resolution, True, w_dim)
+        self.same = StyledLayer(channels_out, channels_out, resolution, False, w_dim)
+        self.rgb = ModulatedConvolution(channels_out, 3, w_dim=w_dim, demodulate=False)
+
+
+class Painter(nn.Module):
+    """The 2D network from rendered features to pictures (section 3.3), and the blend of resolutions while it grows.
+
+    Args:
+        low: side of the feature map.
+        resolution: side of the picture.
+        base_channels, most_channels: a layer has base_channels / its resolution channels, but at most so many.
+        clamp: bound of all activations, which 16 bits need; None for none.
+        learned_start: the first picture is a layer of its own instead of the first three features.
+        bounded_output: tanh of the picture.
+        w_dim: size of w.
+    """
+
+    def __init__(
+        self,
+        low: int = 32,
+        resolution: int = 256,
+        base_channels: int = 32768,
+        most_channels: int = 512,
+        clamp: float | None = 256,
+        learned_start: bool = False,
+        bounded_output: bool = False,
+        w_dim: int = 512,
+    ) -> None:
+        super().__init__()
+        self.low, self.resolution, self.clamp, self.bounded_output = low, resolution, clamp, bounded_output
+        sides = [low, *doublings(low, resolution, "The picture's side")]
+        widths = [width(side, base_channels, most_channels) for side in sides]
+        self.start = Convolution(widths[0], 3, 1) if learned_start else None
+        self.blocks = nn.ModuleList(
+            PainterBlock(widths[i], widths[i + 1], sides[i + 1], w_dim) for i in range(len(sides) - 1)
+        )
+        self.channels, self.num_layers = widths[0], 2 * len(sides)
+
+    def forward(self, x: Tensor, w: Tensor, resolution: int, lod: float, draws: Draws | None) -> tuple[Tensor, Tensor]:
+        """Pictures of this resolution, and at that of the features: [B, 3, H, H] and [B, 3, h, h].
+
+        Args:
+            x: features [B, C, h, h].
+            w: [B, num_layers, D]; the first is read by none.
+            resolution: side of the pictures.
+            lod: how many of the finest levels are left out; a fraction is a blend. Levels that are left out are shown
+                enlarged.
+            draws: for image noise; None for the stored one.
+        """
+        levels = round(math.log2(resolution / self.low))
+        raw = x[:, :3] if self.start is None else bounded(self.start(x), self.clamp)
+        rgb = image = raw
+        for i, block in enumerate(self.blocks[:levels]):
+            missing = lod - (levels - 1 - i)  # at least 1: this level is left out; between 0 and 1: it fades in
+            larger = interpolate(image, scale_factor=2, mode="nearest") if missing > 0 else None
+            if missing < 1:
+                for j, layer in enumerate((block.up, block.same)):
+                    shape = (len(x), 1, block.resolution, block.resolution)
+                    drawn = None if draws is None else draws.normal(f"noise{2 * i + j + 1}", shape)
+                    x = layer(x, w[:, 2 * i + j + 1], drawn, self.clamp)
+                bias = block.rgb.bias[:, None, None]
+                rgb = bounded(block.rgb(x, w[:, 2 * i + 3]) + bias, self.clamp) + doubled(rgb)
+            if missing <= 0:
+                image = rgb
+            elif missing < 1:
+                image = torch.lerp(larger, rgb, 1 - missing)
+            else:
+                image = larger
+        return (image.tanh() if self.bounded_output else image), raw

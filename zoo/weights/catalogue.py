@@ -1,0 +1,86 @@
+"""Published checkpoints by name: where they lie, what they are, and what may be done with them.
+
+Each system's ``released.py`` holds its table, ``RELEASED``; nothing here loads torch, so that names come at once. Only
+addresses are kept: most licences forbid to hand the weights on. Names are ``<system>-<dataset>-<resolution>.official``.
+
+What a repository or paper does not state is None; what nobody here could check says so.
+"""
+
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from zoo.utils.paths import system_names
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a file lies.
+
+    kind: of host: "s3", "github", "hub", "drive" (Google), "dropbox", or "web" for any other.
+    url: as its authors publish it.
+    """
+
+    kind: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """A published FID of these weights, or of the paper's.
+
+    fid: the number.
+    protocol: how it was measured; numbers of different protocols say nothing about each other.
+    certainty: how this catalogue knows it.
+    """
+
+    fid: float
+    protocol: str
+    certainty: str
+
+
+@dataclass(frozen=True)
+class Released:
+    """One published checkpoint.
+
+    name: as typed.
+    config: the experiment that gives what the file does not hold.
+    paper: its address.
+    file: name of the download.
+    addresses: mirrors, in the order in which they are tried.
+    weights_licence, data_licence: None where none is stated.
+    sha256: its beginning, where it is published.
+    size: of the download, roughly [MB, millions of bytes], where it is stated.
+    inside: part of the path of the one that is meant, in a zip that may hold several.
+    fid: None where none was published for it.
+    note: what else there is to know.
+    """
+
+    name: str
+    config: str
+    paper: str
+    file: str
+    addresses: tuple[Address, ...]
+    weights_licence: str | None
+    data_licence: str | None
+    sha256: str = ""
+    size: float | None = None
+    inside: str = ""
+    fid: Score | None = None
+    note: str = ""
+
+    @property
+    def system(self) -> str:
+        return self.config.split("/")[0]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {"system": self.system} | asdict(self)
+
+
+@cache
+def released() -> dict[str, Released]:
+    """All published checkpoints, by name."""
+    tables = [import_module(f"zoo.{system}.released").RELEASED for system in system_names()]
+    return {entry.name: entry for table in tables for entry in table}

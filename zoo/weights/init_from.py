@@ -1,0 +1,88 @@
+"""Training that starts from given weights, part by part; what does not fit is listed, never dropped."""
+
+import sys
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from zoo.training.resume import mismatches, shortened
+from zoo.weights.bundle import find, open_checkpoint, read_folder
+
+Parts = dict[str, dict[str, Tensor]]
+
+
+def start_from(gan: nn.Module, source: str | Path, fresh: list[str] | None = None, is_first: bool = True) -> None:
+    """Give a model the weights of a bundle, or of a checkpoint of another run; clocks and optimizers start anew.
+
+    A bundle holds one generator: the trained one and all averages start from it, the discriminator as it is. A
+    checkpoint holds both networks and averages: an average that it has not starts from its first one.
+
+    Args:
+        gan: changed in place.
+        source: name or folder of a bundle, or a ``.ckpt``.
+        fresh: names of parts, ``generator.mapping`` or ``discriminator.final``, that stay as they are.
+        is_first: whether this process says what it did.
+
+    Raises:
+        ValueError: there are no such weights, parts or the tensors don't fit; each is named.
+    """
+    fresh = fresh or []
+    keys = [f"{role}.{key}" for role in ("generator", "discriminator") for key in getattr(gan, role).state_dict()]
+    if unknown := [part for part in fresh if not any(is_under(key, [part]) for key in keys)]:
+        raise ValueError(f"--init_fresh names parts that the model does not have: {', '.join(unknown)}.")
+    path = find(source)
+    parts = of_checkpoint(path) if path.is_file() else {"generator": read_folder(path)[1]}
+    averages = [name for name in parts if name.startswith("averages.")]
+    wanted = {"generator": (gan.generator, "generator")}
+    for name, average in gan.averages.items():
+        others = averages[0] if averages else "generator"
+        wanted[f"averages.{name}"] = (average.module, f"averages.{name}" if f"averages.{name}" in parts else others)
+    if "discriminator" in parts:
+        wanted["discriminator"] = (gan.discriminator, "discriminator")
+
+    problems, states, lines = [], [], []
+    for name, (module, part) in wanted.items():
+        role = "discriminator" if name == "discriminator" else "generator"  # an average has a generator's parts
+        own = module.state_dict()
+        anew = {key for key in own.keys() | parts[part].keys() if is_under(f"{role}.{key}", fresh)}
+        kept = {key: own[key] for key in own if key in anew or is_not_computed(own[key])}
+        given = {key: tensor for key, tensor in parts[part].items() if key not in kept and key not in anew}
+        needed = {key: tensor for key, tensor in own.items() if key not in kept}
+        problems += [f"{name}.{problem}" for problem in mismatches(needed, given)]
+        states.append((module, kept | given))
+        lines.append(
+            f"{name}: {len(given)} tensors of {part}" + (f", fresh: {', '.join(sorted(anew))}" if anew else "")
+        )
+    if problems:
+        raise ValueError(
+            f"The weights of {source} do not fit: {shortened(problems)}. Give the options that they were trained "
+            "with, or name parts that shall start anew with --init_fresh."
+        )
+    for module, state in states:
+        module.load_state_dict(state)
+    used = {part for _, part in wanted.values()}
+    lines += [f"{part} of the weights is not used" for part in parts if part not in used]
+    lines += ["discriminator: fresh, the weights have none"] if "discriminator" not in parts else []
+    for line in lines if is_first else []:
+        print(f"init_from {source}: {line}", file=sys.stderr)
+
+
+def is_under(key: str, parts: list[str]) -> bool:
+    """Whether a tensor belongs to one of the parts."""
+    return any(f"{key}.".startswith(f"{part}.") for part in parts)
+
+
+def is_not_computed(tensor: Tensor) -> bool:
+    """Whether it is computed only for finished weights, and NaN before: those of other weights would be wrong here."""
+    return tensor.is_floating_point() and bool(tensor.isnan().all())
+
+
+def of_checkpoint(path: Path) -> Parts:
+    """The states of the networks in a checkpoint: ``generator``, ``discriminator``, ``averages.<name>``."""
+    state = open_checkpoint(path)["state_dict"]
+    names = {".".join(key.split(".")[:2]) for key in state if key.startswith("averages.")}
+    places = {"generator": "generator.", "discriminator": "discriminator."} | {n: f"{n}.module." for n in sorted(names)}
+    return {
+        name: {key.removeprefix(place): tensor for key, tensor in state.items() if key.startswith(place)}
+        for name, place in places.items()
+    }
