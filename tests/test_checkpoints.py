@@ -33,7 +33,7 @@ def names(folder: Path) -> list[str]:
 
 def test_a_checkpoint_for_which_there_is_no_space_leaves_the_old_one(tmp_path):
     files, path = AtomicCheckpoints(), tmp_path / "x.ckpt"
-    files.save_checkpoint({"a": torch.ones(3)}, path)
+    files.save_checkpoint({"state_dict": {"a": torch.ones(3)}, "clocks": {}}, path)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
     try:
@@ -42,7 +42,7 @@ def test_a_checkpoint_for_which_there_is_no_space_leaves_the_old_one(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert names(tmp_path) == ["x.ckpt"]
-    assert torch.equal(files.load_checkpoint(path)["a"], torch.ones(3))
+    assert torch.equal(files.load_checkpoint(path)["state_dict"]["a"], torch.ones(3))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path):
             return os.mkdir, (str(tmp_path / "executed"),)
 
     torch.save({"a": Hostile()}, tmp_path / "x.ckpt")
-    with pytest.raises(ValueError, match="no complete checkpoint of tensors and plain values"):
+    with pytest.raises(ValueError, match="is damaged or not a checkpoint of a run"):
         AtomicCheckpoints().load_checkpoint(tmp_path / "x.ckpt", weights_only=False)
     assert not (tmp_path / "executed").exists()
 

@@ -22,7 +22,7 @@ from callbacks.interrupt import GracefulInterrupt
 from callbacks.predictions import PredictionWriter
 from callbacks.progress import Progress
 from zoo.cli.estimate import estimate
-from zoo.training.checkpoint_files import AtomicCheckpoints
+from zoo.training.checkpoint_files import AtomicCheckpoints, read_checkpoint
 from zoo.training.gan import GAN
 from zoo.utils.devices import check_cards
 from zoo.utils.errors import OneLineErrors, missing_file
@@ -30,7 +30,6 @@ from zoo.utils.old_names import renamed
 from zoo.utils.paths import CONFIGS, config_path
 from zoo.utils.threads import limit_threads
 from zoo.utils.warnings import quieten
-from zoo.weights.bundle import open_checkpoint
 from zoo.weights.init_from import start_from
 
 READ_YAML = get_loader("yaml")
@@ -84,7 +83,7 @@ class ZooCLI(LightningCLI):
         if config.ckpt_path and not Path(config.ckpt_path).is_file():
             raise FileNotFoundError(missing_file(config.ckpt_path))
         if config.ckpt_path:
-            open_checkpoint(Path(config.ckpt_path))  # refuses what is not ours, or would run code, before it is used
+            read_checkpoint(config.ckpt_path)  # refuses what is not ours, or would run code, before it is used
         root = config.trainer.default_root_dir or str(Path("runs") / run_name(config) / job_name())
         config.trainer.default_root_dir = root
         if self.subcommand == "fit" and not config.ckpt_path and (found := job_checkpoint(Path(root))):

@@ -9,7 +9,6 @@ process, on whatever machine that runs: ``sweep`` removes those that nobody hold
 import errno
 import fcntl
 import os
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,15 +56,28 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is no complete checkpoint, or holds more than tensors and plain values.
+            ValueError: it is no whole checkpoint of a run, or holds more than tensors and plain values.
         """
-        try:
-            return renamed_checkpoint(torch.load(path, map_location=map_location, weights_only=True))
-        except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            reason = str(error).split("\n")[0]
-            raise ValueError(
-                f"'{path}' is no complete checkpoint of tensors and plain values ({reason}): take another one."
-            ) from error
+        return read_checkpoint(path, map_location)
+
+
+def read_checkpoint(path: str | Path, map_location: Callable | torch.device | str | None = "cpu") -> dict[str, Any]:
+    """What a checkpoint holds, with the names of today; nothing in the file is executed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, of a run of something else, or holds more than tensors and plain values.
+    """
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged or foreign file fails in many ways, none of which is a bug of ours
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ValueError(f"{path} is damaged or not a checkpoint of a run: {reason}. Take another one.") from error
+    if not isinstance(checkpoint, dict) or not {"state_dict", "clocks"} <= checkpoint.keys():
+        raise ValueError(f"{path} is not a checkpoint of a run here: it does not say how long it was trained.")
+    return renamed_checkpoint(checkpoint)
 
 
 def write(checkpoint: dict[str, Any], path: Path) -> None:

@@ -26,8 +26,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import zoo.training.gan  # noqa: F401  Classes are built on the meta device, in which torch 2.7 cannot import torchvision first.
+from zoo.training.checkpoint_files import read_checkpoint
 from zoo.training.resume import mismatches
-from zoo.utils.old_names import renamed, renamed_checkpoint
+from zoo.utils.old_names import renamed
 from zoo.utils.paths import BUNDLED, bundled_names, cache_folder, downloaded_names
 from zoo.weights.catalogue import released
 from zoo.weights.fetch import sha256_of
@@ -143,7 +144,7 @@ def load_bundle(source: Path | str) -> tuple[nn.Module, BundleInfo]:
             was downloaded and has changed since.
     """
     path = find(source)
-    config, tensors, card, file = read_checkpoint(path) if path.is_file() else read_folder(path)
+    config, tensors, card, file = read_run(path) if path.is_file() else read_folder(path)
     with torch.device("meta"):  # a config that asks for impossible sizes is found out before there is any memory
         check_fit(build(config, nn.Module, allowed_only=True), tensors, path)
     generator = build(config, nn.Module, allowed_only=True)
@@ -265,9 +266,9 @@ def read_config(file: Path) -> dict[str, Any]:
     return config
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str], Path]:
+def read_run(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str], Path]:
     """Config and tensors of the generator to sample from, in a checkpoint of a run: the first average, if any."""
-    checkpoint = open_checkpoint(path)
+    checkpoint = read_checkpoint(path)
     config = checkpoint.get("config")
     if not config:
         raise ValueError(f"{path} does not say how its model is built; only checkpoints that 'zoo fit' wrote do.")
@@ -278,22 +279,6 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict
     card = {"system": config["class_path"].rsplit(".", 1)[-1]}
     card |= {name: str(value) for name, value in checkpoint["clocks"].items()}
     return config["init_args"]["generator"], tensors, card, path
-
-
-def open_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint of a run holds: tensors and plain values.
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or foreign file fails in many ways, none of which is a bug of ours
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} is damaged or not a checkpoint of a run: {reason}") from None
-    if not isinstance(checkpoint, dict) or not {"state_dict", "clocks"} <= checkpoint.keys():
-        raise ValueError(f"{path} is not a checkpoint of a run here: it does not say how long it was trained.")
-    return renamed_checkpoint(checkpoint)
 
 
 def load_exactly(module: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:

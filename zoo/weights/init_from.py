@@ -5,8 +5,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from zoo.training.checkpoint_files import read_checkpoint
 from zoo.training.resume import mismatches, shortened
-from zoo.weights.bundle import find, open_checkpoint, read_folder
+from zoo.weights.bundle import find, read_folder
 
 Parts = dict[str, dict[str, Tensor]]
 
@@ -79,7 +80,7 @@ def is_not_computed(tensor: Tensor) -> bool:
 
 def of_checkpoint(path: Path) -> Parts:
     """The states of the networks in a checkpoint: ``generator``, ``discriminator``, ``averages.<name>``."""
-    state = open_checkpoint(path)["state_dict"]
+    state = read_checkpoint(path)["state_dict"]
     names = {".".join(key.split(".")[:2]) for key in state if key.startswith("averages.")}
     places = {"generator": "generator.", "discriminator": "discriminator."} | {n: f"{n}.module." for n in sorted(names)}
     return {
