@@ -1,6 +1,5 @@
 """zoo download, list and load: published checkpoints by name, from loopback, converted and kept."""
 
-import ast
 import hashlib
 import io
 import json
@@ -81,12 +80,9 @@ def test_the_catalogue_holds_every_published_checkpoint():
         assert entry.fid is None or (entry.fid.fid > 0 and entry.fid.protocol and entry.fid.certainty)
 
 
-def test_the_catalogue_loads_nothing_heavy_and_holds_no_weights():
-    for file in Path(catalogue.__file__).parent.glob("*.py"):
-        for statement in ast.walk(ast.parse(file.read_text())):
-            if isinstance(statement, (ast.Import, ast.ImportFrom)):
-                names = [getattr(statement, "module", "") or "", *(alias.name for alias in statement.names)]
-                assert not {"torch", "zoo.weights.bundle", "zoo.weights.read"} & set(names)
+def test_the_catalogue_loads_nothing_heavy():
+    code = "import sys; from zoo.weights.catalogue import released; released(); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout == "False\n"
 
 
 def test_list(cache, capsys):
@@ -254,7 +250,7 @@ def test_every_system(cache, monkeypatch, name):
         folder = download.download(NAME, rest=False)
     assert [file.name for file in sorted(folder.iterdir())] == ["README.md", "config.yaml", "model.safetensors"]
     generator = zoo.load(NAME)
-    assert type(generator).__module__ == f"zoo.{name}" and load_bundle(NAME)[1].card["weights"] == "ema"
+    assert type(generator).__module__ == f"zoo.{name}.model" and load_bundle(NAME)[1].card["weights"] == "ema"
 
 
 def test_what_comes_with_the_package_needs_no_network(cache, monkeypatch, capsys, tmp_path):
