@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from datamodules import Cars
@@ -20,6 +21,7 @@ from datamodules.car_renderer import (
     render_cars,
 )
 from datamodules.cars import SHARD, CarPictures, car_views
+from zoo.cli.command import main
 from zoo.render.cameras import orbit_cameras
 
 
@@ -242,13 +244,13 @@ def test_ellipsoids_have_the_size_and_colour_of_their_cars() -> None:
 
 
 def test_scores_render_no_training_cars(tmp_path, monkeypatch) -> None:
-    from zoo.evaluate.protocol import evaluate
-
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
-    cars = Cars(train_count=100, test_count=100, root=str(tmp_path / "cars"))
+    settings = {"train_count": 100, "test_count": 100, "root": str(tmp_path / "cars")}
+    (tmp_path / "cars.yaml").write_text(yaml.safe_dump({"class_path": "datamodules.Cars", "init_args": settings}))
     (tmp_path / "pictures").mkdir()
     for index in range(4):
         Image.new("RGB", (32, 32), (60 * index, 90, 200)).save(tmp_path / "pictures" / f"{index}.png")
-    evaluate(tmp_path / "pictures", cars, results=tmp_path / "results.csv")
+    words = ["--real", str(tmp_path / "cars.yaml"), "--results", str(tmp_path / "results.csv")]
+    assert main(["evaluate", str(tmp_path / "pictures"), *words]) == 0
     names = [path.name for path in (tmp_path / "cars").rglob("*.safetensors")]
     assert names and all(name.startswith("test-") for name in names)

@@ -22,14 +22,13 @@ from zoo.cips3d.inr import Inr, Scaled
 from zoo.cips3d.model import FilmSiren, Generator, Mapping, MappingNetwork
 from zoo.cips3d.training import CIPS3D, Stage
 from zoo.cli.command import main
-from zoo.cli.verbs import read_experiment
 from zoo.draws import RayDraws, SampleDraws, TrainingDraws
 from zoo.layers.diffaugment import cutout, cutout_side, diffaugment, largest_shift, translation
 from zoo.layers.towers import Blur
 from zoo.losses import judged_real, r1_penalty
 from zoo.render import GaussianPoses, Importance, Shifted, Volume
 from zoo.training.averages import Average
-from zoo.utils.paths import CONFIGS
+from zoo.utils.paths import CONFIGS, read_experiment
 from zoo.weights.bundle import UNUSED, build, load_bundle, save_bundle
 
 PAGE = CONFIGS / "cips3d" / "README.md"

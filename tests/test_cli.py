@@ -19,8 +19,8 @@ import yaml
 from PIL import Image
 
 from tests.tiny import write_config
-from zoo.cli import benchmark, verbs
-from zoo.cli.benchmark import Work
+from zoo.cli import list as list_verb
+from zoo.cli import speed
 from zoo.cli.command import main
 
 pytestmark = pytest.mark.xdist_group("processes")
@@ -137,7 +137,7 @@ def test_list_shows_experiments(capsys):
 
 
 def test_benchmark_prints_one_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(benchmark, "sgemm", partial(benchmark.sgemm, 512))  # seconds less
+    monkeypatch.setattr(speed, "sgemm", partial(speed.sgemm, 512))  # seconds less
     config = write_config(tmp_path)
     for work, unit in (("render", "seconds_per_image"), ("train", "seconds_per_step")):
         assert main(["benchmark", config, "--work", work, "--json", "--steps", "2"]) == 0
@@ -151,7 +151,7 @@ def test_the_work_of_a_generator_is_counted_as_its_algorithm_needs_it():
     linear = torch.nn.Linear(10, 20)
     generator = torch.nn.ModuleDict({"outer": torch.nn.Sequential(linear), "linear": linear})
     once = 2 * 10 * 20 * 5
-    with Work(generator) as work:
+    with speed.Work(generator) as work:
         generator["outer"](torch.rand(5, 10)).sum().backward()
         assert work.flop == 3 * once
         with torch.no_grad():
@@ -160,22 +160,29 @@ def test_the_work_of_a_generator_is_counted_as_its_algorithm_needs_it():
 
 
 def test_evaluate_hands_everything_on(run, tmp_path, monkeypatch, capsys):
+    from zoo import leaderboard
     from zoo.evaluate import protocol
 
     seen = {}
-    signature = inspect.signature(protocol.evaluate)
+    signature = inspect.signature(protocol.score)
 
     def stand_in(*args, **kwargs):
         seen.update(signature.bind(*args, **kwargs).arguments)
-        return protocol.Scores({"fid-cars-none-9": 1.5}, {})
+        fields = dict.fromkeys(("dataset", "dataset_digest", "extractor_sha256", "hardware", "date"), "x")
+        return protocol.Scores({"fid-cars-none-9": 1.5}, fields | dict.fromkeys(("resolution", "n_real", "n_fake"), 9))
 
-    monkeypatch.setattr(protocol, "evaluate", stand_in)
-    source = str(run / "checkpoints" / "last.ckpt")
-    words = ["--real", "tests.tiny.Noise", "--count", "9", "--results", str(tmp_path / "r.csv"), "--record"]
+    monkeypatch.setattr(protocol, "score", stand_in)
+    monkeypatch.setattr(leaderboard, "RESULTS", tmp_path / "tracked.csv", raising=False)
+    source, own = str(run / "checkpoints" / "last.ckpt"), tmp_path / "r.csv"
+    words = ["--real", "tests.tiny.Noise", "--count", "9", "--truncation", "0.5", "--results", str(own), "--record"]
+    words += ["--consistency", "1"]
     assert main(["evaluate", source, *words]) == 0
-    assert seen["real"].resolution == 8 and seen["n_fake"] == 9 and seen["record"] is True
-    assert seen["about"]["system"] == "PiGAN" and seen["about"]["images_seen"] == 12
-    assert "fid-cars-none-9" in capsys.readouterr().out
+    assert seen["real"].resolution == 8 and seen["n_fake"] == 9 and seen["truncation"] == 0.5
+    (row,) = leaderboard.read(own)
+    assert [row] == leaderboard.read(tmp_path / "tracked.csv")
+    assert row["system"] == "PiGAN" and row["images_seen"] == 12 and row["value"] == 1.5
+    printed = capsys.readouterr().out
+    assert "fid-cars-none-9" in printed and "share of surface points" in printed
 
 
 @pytest.mark.parametrize(
@@ -222,16 +229,16 @@ def test_a_mistake_ends_in_one_clear_line(words, message, run, capsys):
 @pytest.mark.parametrize(
     ("code", "place", "users"),
     [
-        ("raise ValueError('say --out')", "zoo/cli/verbs.py", True),
-        ("int('a bug')", "zoo/cli/verbs.py", False),
-        ("list(zip([1], [], strict=True))", "zoo/cli/verbs.py", False),
+        ("raise ValueError('say --out')", "zoo/cli/list.py", True),
+        ("int('a bug')", "zoo/cli/list.py", False),
+        ("list(zip([1], [], strict=True))", "zoo/cli/list.py", False),
         ("raise ValueError('of torch')", "elsewhere/tensor.py", False),
-        ("raise KeyError('a bug')", "zoo/cli/verbs.py", False),
+        ("raise KeyError('a bug')", "zoo/cli/list.py", False),
         ("open('/no/such/file')", "elsewhere/image.py", True),
     ],
 )
 def test_bugs_keep_their_traceback(code, place, users, monkeypatch, capsys):
-    monkeypatch.setattr(verbs, "config_names", lambda: exec(compile(code, ROOT / place, "exec")))
+    monkeypatch.setattr(list_verb, "config_names", lambda: exec(compile(code, ROOT / place, "exec")))
     if users:
         assert main(["list"]) == 2 and capsys.readouterr().err.startswith("zoo: error: ")
     else:

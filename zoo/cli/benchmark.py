@@ -1,213 +1,35 @@
-"""How long an experiment's rendering and training take."""
+"""``zoo benchmark``: how long rendering and training take."""
 
-import gc
-import os
-import resource
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from typing import Any, Literal
+import json as jsonlib
+from typing import Literal
 
-import pytorch_lightning as pl
-import torch
-from torch import nn
-from torch.utils.data import Dataset
-from torch.utils.flop_counter import FlopCounterMode
-
-from zoo.draws import SampleDraws
-from zoo.generator import evaluating
-from zoo.training.gan import GAN
-from zoo.utils.readers import loader
-from zoo.utils.warnings import quieten
-from zoo.weights.bundle import build
+from zoo.utils.paths import read_experiment
 
 
-def measure(
-    config: dict[str, Any],
-    work: Literal["render", "train"],
-    resolution: int | None,
-    batch: int,
-    threads: int | None,
-    steps: int,
+def run(
+    config: str,
+    work: Literal["render", "train"] = "render",
+    resolution: int | None = None,
+    batch: int = 1,
+    threads: int | None = None,
+    steps: int = 3,
     beside_load: bool = False,
-) -> dict[str, Any]:
-    """Facts about one experiment on this machine.
+    json: bool = False,
+) -> None:
+    """Time rendering (seconds per image) or training (seconds per step) of an experiment.
 
     Args:
-        config: an experiment with a ``model`` block.
-        work: ``render``: seconds_per_image of the generator; ``train``: seconds_per_step of the whole training step.
-            Beside them field_gflop, the generator's arithmetic in one image or step, and field_gflops, it by second.
-        resolution: side of the pictures [pixels]; by default the generator's own.
+        config: an experiment, a file or a name that 'zoo list' shows.
+        work: what to time.
+        resolution: side of the pictures in pixels; by default the generator's own.
         batch: pictures at once.
-        threads: of the processor; by default as many as training takes, all that this process may use.
+        threads: of the processor; by default all that training would use.
         steps: how often; the median counts, after one that doesn't.
-        beside_load: measure once more beside a process that keeps a CPU busy: the same seconds with _beside_load to
-            their name, and beside_load_ratio, how many times longer that took.
+        beside_load: time it once more while another process keeps one CPU busy, and print the ratio.
+        json: print one line of JSON.
     """
-    threads = torch.get_num_threads() if threads is None else threads
-    torch.set_num_threads(threads)
-    if work == "render":  # memory of what renders only
-        generator = build(config["model"]["init_args"]["generator"], nn.Module)
-        times = partial(render_times, generator)
-    else:
-        gan = build(config["model"], GAN)
-        generator, times = gan.generator, partial(train_times, gan)
-    resolution = resolution or generator.resolution
-    with Work(generator) as done:
-        times(resolution, batch, 0)
-    gc.collect()  # the first trainer with its optimizers, which would count as memory of the second
-    name, units = ("seconds_per_image", batch) if work == "render" else ("seconds_per_step", 1)
-    seconds = statistics.median(times(resolution, batch, steps)) / units
-    timed = {name: round(seconds, 6)}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
-    if beside_load:
-        with busy_process():
-            busy = statistics.median(times(resolution, batch, steps)) / units
-        timed |= {f"{name}_beside_load": round(busy, 6), "beside_load_ratio": round(busy / seconds, 3)}
-    gflop = done.flop / 1e9 / units
-    return {
-        "system": config["model"]["class_path"].rpartition(".")[2],
-        "work": work,
-        **timed,
-        "peak_rss_mib": round(peak),
-        "field_gflop": float(f"{gflop:.5g}"),
-        "field_gflops": float(f"{gflop / seconds:.4g}"),
-        "sgemm_gflops": round(sgemm(), 1),
-        "parameters": sum(p.numel() for p in generator.parameters()),
-        "precision": str(next(generator.parameters()).dtype).removeprefix("torch."),
-        "resolution": resolution,
-        "batch": batch,
-        "threads": threads,
-        "torch": torch.__version__,
-    }
+    from zoo.cli.speed import measure
 
-
-def sgemm(side: int = 4096) -> float:
-    """GFLOP/s of a product of two square float32 matrices, the best of three: what this machine can reach."""
-    a, b = torch.rand(2, side, side)
-    result, times = a @ b, []
-    for _ in range(3):
-        start = time.perf_counter()
-        torch.mm(a, b, out=result)
-        times.append(time.perf_counter() - start)
-    return 2 * side**3 / min(times) / 1e9
-
-
-BUSY = """
-import os, sys
-print("busy", flush=True)
-while os.getppid() == int(sys.argv[1]):
-    for _ in range(1_000_000):
-        pass
-"""
-
-
-@contextmanager
-def busy_process() -> Iterator[int]:
-    """A process that keeps one CPU busy, as a browser beside the terminal would, while this context is entered.
-
-    It has a session of its own, since Linux divides a CPU between sessions first and between threads second
-    (autogroup): against it, all threads of a training together count as one. It may run on any CPU, and the kernel may
-    move it or our threads, as it does with a browser. It ends with the context, and by itself when this process is no
-    more, however that ended.
-
-    Yields:
-        its process id.
-    """
-    command = [sys.executable, "-I", "-S", "-c", BUSY, str(os.getpid())]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
-        try:
-            process.stdout.readline()  # it has begun
-            yield process.pid
-        finally:
-            process.kill()
-
-
-class Work:
-    """Floating point operations of a generator's matrix products and convolutions, as its paper's algorithm needs them.
-
-    What runs without gradients counts once, what runs with them three times (forward, and backward for inputs and for
-    weights). What is computed anew in a backward pass does not count, and what is left out there does.
-
-    Args:
-        generator: whose parts are watched while this context is entered.
-    """
-
-    def __init__(self, generator: nn.Module) -> None:
-        self.generator, self.flop, self.depth = generator, 0, 0
-
-    def __enter__(self) -> "Work":
-        parts = list(self.generator.children())
-        self.hooks = [part.register_forward_pre_hook(self.begin) for part in parts]
-        self.hooks += [part.register_forward_hook(self.end, always_call=True) for part in parts]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for hook in self.hooks:
-            hook.remove()
-
-    def begin(self, *_: object) -> None:
-        if torch._C._current_graph_task_id() == -1:  # not inside a backward pass
-            self.depth += 1
-            if self.depth == 1:
-                self.counter = FlopCounterMode(display=False)
-                self.counter.__enter__()
-
-    def end(self, *_: object) -> None:
-        if torch._C._current_graph_task_id() == -1:
-            self.depth -= 1
-            if self.depth == 0:
-                self.counter.__exit__(None, None, None)
-                self.flop += self.counter.get_total_flops() * (3 if torch.is_grad_enabled() else 1)
-
-
-def render_times(generator: nn.Module, resolution: int, batch: int, steps: int) -> list[float]:
-    """Seconds of rendering a batch, so many times after one that is not counted."""
-    times = []
-    with evaluating(generator):
-        for step in range(steps + 1):
-            draws = SampleDraws(step, range(batch))
-            camera = generator.cameras(batch, draws)
-            start = time.perf_counter()
-            styles = generator.map(generator.latents(batch, draws))
-            generator.render(styles, camera, resolution=resolution)
-            times.append(time.perf_counter() - start)
-    return times[1:]
-
-
-class Grey(Dataset):
-    """Pictures that cost nothing."""
-
-    def __init__(self, resolution: int, count: int) -> None:
-        self.resolution, self.count = resolution, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": torch.zeros(3, self.resolution, self.resolution), "index": index}
-
-
-class Stopwatch(pl.Callback):
-    """Seconds between the ends of training steps."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-
-    def on_train_batch_end(self, *args: object) -> None:
-        self.ends.append(time.perf_counter())
-
-
-def train_times(gan: GAN, resolution: int, batch: int, steps: int) -> list[float]:
-    """Seconds of so many training steps, after one that is not counted."""
-    quieten()
-    watch = Stopwatch()
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = pl.Trainer(max_steps=steps + 1, accelerator="cpu", callbacks=[watch], enable_model_summary=False, **quiet)
-    trainer.fit(gan, loader(Grey(resolution, (steps + 1) * batch), batch))
-    gan.trainer = None
-    return [end - start for start, end in zip(watch.ends, watch.ends[1:], strict=False)]
+    facts = measure(read_experiment(config), work, resolution, batch, threads, steps, beside_load)
+    width = max(map(len, facts))
+    print(jsonlib.dumps(facts) if json else "\n".join(f"{name:<{width}} {value}" for name, value in facts.items()))

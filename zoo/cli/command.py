@@ -1,13 +1,15 @@
 """The ``zoo`` command.
 
 ``fit``, ``validate``, ``test`` and ``predict`` are Lightning's command line (``zoo.cli.lightning``); every other verb
-is a plain typed function of ``zoo.cli.verbs``. Nothing heavy is imported before it is needed, so that help comes at
-once.
+is the plain typed function ``run`` of the module here that has its name: its parameters are the options, its docstring
+the help. Nothing heavy is imported before it is needed, so that help comes at once: what is heavy is imported inside,
+after the options were parsed.
 """
 
 import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from inspect import signature
 from itertools import chain, takewhile
 
@@ -124,27 +126,28 @@ def train(verb: str, rest: list[str]) -> int:
 
 
 def call(verb: str, rest: list[str]) -> int:
-    """Parse the options of a plain function and call it."""
+    """Parse the options of a verb's function and call it."""
     from jsonargparse import ArgumentParser
-
-    from zoo.cli import verbs
 
     class Parser(OneLineErrors, ArgumentParser):
         pass
 
-    function: Callable = getattr(verbs, f"{verb}_" if verb == "list" else verb)
-    parser = Parser(prog=f"zoo {verb}", description=(function.__doc__ or "").split("\n\n")[0])
-    parameters = signature(function).parameters.values()
-    rest = with_underscores(rest, [p.name for p in parameters])
+    function: Callable = import_module(f"zoo.cli.{verb}").run
+
+    def parser_of(as_positional: bool) -> tuple[ArgumentParser, list[str]]:
+        parser = Parser(prog=f"zoo {verb}", description=(function.__doc__ or "").split("\n\n")[0])
+        return parser, parser.add_function_arguments(function, as_group=False, as_positional=as_positional)
+
+    parser, names = parser_of(as_positional=True)
+    rest = with_underscores(rest, names)
     given = {word.split("=")[0] for word in rest}
-    required = {f"--{p.name}": f"--{p.name}" in given for p in parameters if p.default is p.empty}
-    parser.add_function_arguments(function, as_group=False, as_positional=not any(required.values()))
-    if any(required.values()):  # 'zoo bundle run.ckpt --out DIR': what usually needs no name got one
-        rest = with_names(rest, [name for name, known in required.items() if not known])
-    first = next(iter(parameters))
-    if rest and not rest[0].startswith("-") and first.default is not first.empty:
-        rest = [f"--{first.name}", *rest]  # 'zoo list pigan*': the first value needs no name
-    switches = {f"--{p.name}" for p in parameters if p.annotation is bool}
+    required = [action.dest for action in parser._actions if not action.option_strings]
+    if any(f"--{name}" in given for name in required):  # 'zoo bundle run.ckpt --out DIR': what usually needs no name
+        rest = with_names(rest, [f"--{name}" for name in required if f"--{name}" not in given])
+        parser, _ = parser_of(as_positional=False)
+    if rest and not rest[0].startswith("-") and not required:
+        rest = [f"--{names[0]}", *rest]  # 'zoo list pigan*': the first value needs no name
+    switches = {f"--{p.name}" for p in signature(function).parameters.values() if p.annotation is bool}
     function(**parser.parse_args(switched_on(rest, switches)).as_dict())
     return 0
 

@@ -1,7 +1,7 @@
 """How pictures are scored: one path for the callback during training and for ``zoo evaluate``.
 
-``score`` measures and returns; ``evaluate`` also appends rows to a results file. A metric's name says how it was
-measured, <metric>-<extractor>-<resize>-<number of generated pictures>: ``fid-cars-none-1k``.
+A metric's name says how it was measured, <metric>-<extractor>-<resize>-<number of generated pictures>:
+``fid-cars-none-1k``.
 
 KID is the mean over 100 subsets of 1,000 pictures, or of all where a side has fewer.
 """
@@ -9,7 +9,7 @@ KID is the mean over 100 subsets of 1,000 pictures, or of all where a side has f
 import platform
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,10 @@ class Scores:
 
     values: value by metric name.
     fields: the columns of results.csv that say how it was measured.
-    consistency: numbers of ``zoo.evaluate.metrics.consistency``, where asked for.
     """
 
     values: dict[str, float]
     fields: dict[str, Any]
-    consistency: dict[str, float] = field(default_factory=dict)
 
     def rows(self, **about: Any) -> list[dict[str, Any]]:
         """One row of results.csv a metric; ``about`` gives or replaces columns."""
@@ -135,75 +133,6 @@ def fakes(generator: nn.Module, indices: torch.Tensor, seed: int, truncation: fl
         bad = [i for i, image in zip(indices.tolist(), images, strict=True) if not image.isfinite().all()]
         raise ValueError(f"The generated pictures {bad} hold values that are not finite; they cannot be scored.")
     return quantise(images)
-
-
-def evaluate(
-    source: nn.Module | str | Path,
-    real: Any,
-    *,
-    extractor: Extractor | str = "cars",
-    inception_weights: str | Path | None = None,
-    n_fake: int | None = None,
-    n_real: int | None = None,
-    truncation: float = 1.0,
-    draws: DrawsPolicy = "per-sample",
-    seed: int = 0,
-    batch_size: int = 32,
-    device: torch.device | str | None = None,
-    consistency_latents: int = 0,
-    about: dict[str, Any] | None = None,
-    record: bool = False,
-    results: str | Path = "runs/results.csv",
-) -> Scores:
-    """Score a generator or a folder of pictures and append a row for each metric to a results file.
-
-    Args:
-        source: a generator, or a folder of pictures.
-        real: a datamodule, or a folder of pictures of the same size.
-        extractor: ``cars``, ``inception2015`` or an ``Extractor``.
-        inception_weights: local file for ``inception2015``.
-        n_fake, n_real, truncation, draws, seed, batch_size, device: as in ``score``.
-        consistency_latents: also measure 3D consistency on so many latents (not for folders); 0 for not.
-        about: further columns: system, config, weights, weights_sha256, precision, images_seen, seconds.
-        record: write the tracked table of this repository as well.
-        results: file for the rows, made where it does not exist.
-
-    Raises:
-        ValueError, FileNotFoundError: as ``score`` and ``load_extractor``.
-    """
-    from zoo import leaderboard
-    from zoo.evaluate.metrics.consistency import consistency
-
-    source = PictureFolder(source) if isinstance(source, str | Path) else source
-    real = PictureFolder(real) if isinstance(real, str | Path) else real
-    if hasattr(real, "setup"):
-        getattr(real, "prepare_validation", real.prepare_data)()  # ours need not make training pictures for a score
-        real.setup("validate")
-    if isinstance(extractor, str):
-        extractor = load_extractor(extractor, inception_weights)
-    scores = score(
-        source,
-        real,
-        extractor,
-        n_fake=n_fake,
-        n_real=n_real,
-        truncation=truncation,
-        draws=draws,
-        seed=seed,
-        batch_size=batch_size,
-        device=device,
-        progress=True,
-    )
-    if isinstance(source, PictureFolder):
-        about = {"system": "pictures", "weights": source.name, "weights_sha256": source.digest(), **(about or {})}
-    elif consistency_latents:
-        scores.consistency = consistency(source, consistency_latents, seed=seed, truncation=truncation)
-    if rank_and_world()[0] == 0:
-        for row in scores.rows(**(about or {})):
-            leaderboard.append_row(row, results)
-            if record:
-                leaderboard.append_row(row, leaderboard.RESULTS)
-    return scores
 
 
 def hardware(device: torch.device, world: int) -> str:

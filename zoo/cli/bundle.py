@@ -1,0 +1,22 @@
+"""``zoo bundle``: the weights of a checkpoint, for others to use."""
+
+from pathlib import Path
+
+
+def run(
+    checkpoint: str, out: Path, experiment: str | None = None, license: str | None = None, data: str | None = None
+) -> None:
+    """Write the weights in a checkpoint as a bundle: model.safetensors, config.yaml and a model card.
+
+    Args:
+        checkpoint: a .ckpt of a run; its averaged generator is written.
+        out: the bundle's folder.
+        experiment: name of the config they were trained with, for the card and for tables of scores.
+        license: of the weights, for the card.
+        data: what they were trained on, for the card.
+    """
+    from zoo.weights.bundle import load_bundle, save_bundle
+
+    generator, info = load_bundle(checkpoint)
+    save_bundle(out, generator, info.config, **info.card, experiment=experiment, license=license, data=data)
+    print(out)

@@ -1,0 +1,16 @@
+"""``zoo download``: published weights by name."""
+
+from pathlib import Path
+
+
+def run(name: str, from_file: Path | None = None, rest: bool = True) -> None:
+    """Fetch published weights, check and convert them; afterwards their name stands for them everywhere.
+
+    Args:
+        name: a published checkpoint that 'zoo list' shows, or hf:user/repository for a bundle on the Hub.
+        from_file: the file, fetched by hand; --from does, too.
+        rest: also keep raw weights, other averages and the discriminator, where they are there.
+    """
+    from zoo.weights.download import download as fetch_weights
+
+    print(fetch_weights(name, from_file, rest))

@@ -1,0 +1,137 @@
+"""``zoo evaluate``: scores, added to a table."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from zoo.cli.options import SampleOptions
+from zoo.utils.errors import missing_file
+from zoo.utils.old_names import renamed
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningDataModule
+
+    from zoo.weights.bundle import BundleInfo
+
+
+def run(
+    source: str,
+    real: str = "datamodules.Cars",
+    extractor: Literal["cars", "inception2015"] = "cars",
+    inception_weights: Path | None = None,
+    count: int | None = None,
+    real_count: int | None = None,
+    batch_size: int = 32,
+    consistency: int = 0,
+    record: bool = False,
+    results: Path = Path("runs/results.csv"),
+    **drawn: Any,
+) -> None:
+    """Score weights or a folder of pictures against real pictures, and add rows to a table.
+
+    Args:
+        source: a name that 'zoo list' shows, the folder of a weights bundle, a .ckpt of a run, or a folder of pictures.
+        real: real pictures: a class such as datamodules.Cars, a yaml with a class_path or a data block (an experiment),
+            or a folder or zip of pictures.
+        extractor: network whose features are compared.
+        inception_weights: local file for inception2015.
+        count: generated pictures; by default 1,000, or all of a folder.
+        real_count: real pictures; by default all.
+        batch_size: pictures at once.
+        consistency: also print how well so many samples hold together in 3D (weights only).
+        record: also add the rows to the table that the project publishes.
+        results: the table of your own scores.
+    """
+    options = SampleOptions(source, resolution=None, **drawn)
+    from zoo.evaluate.extractors import load_extractor
+    from zoo.evaluate.metrics.consistency import MEANINGS
+    from zoo.evaluate.metrics.consistency import consistency as measure
+    from zoo.evaluate.pictures import PictureFolder
+    from zoo.evaluate.protocol import score
+    from zoo.leaderboard import RESULTS
+
+    if is_folder := holds_pictures(Path(source)):
+        if consistency:
+            raise ValueError("A folder of pictures shows no object from several sides: leave out --consistency.")
+        scored = PictureFolder(source)
+        about = {"system": "pictures", "weights": scored.name, "weights_sha256": scored.digest()}
+    else:
+        scored, info = options.load()
+        about = about_weights(info)
+    scores = score(
+        scored,
+        real_pictures(real, None if is_folder else scored.resolution),
+        load_extractor(extractor, inception_weights),
+        n_fake=count,
+        n_real=real_count,
+        truncation=options.truncation,
+        seed=options.seed,
+        batch_size=batch_size,
+        device=options.device,
+        progress=True,
+    )
+    for name, value in scores.values.items():
+        print(f"{name:<24} {value:.4g}")
+    if consistency:
+        for name, value in measure(scored, consistency, seed=options.seed, truncation=options.truncation).items():
+            print(f"{name:<24} {value:<10.4g} {MEANINGS[name]}")
+    add_rows(scores.rows(**about), results, *[RESULTS] * record)
+    print(f"Added to {results}; 'zoo leaderboard' shows the table.")
+
+
+def add_rows(rows: list[dict[str, Any]], *tables: Path) -> None:
+    """Add these rows to each of the results files, which are made where they do not exist."""
+    from zoo.leaderboard import append_row
+
+    for table in tables:
+        for row in rows:
+            append_row(row, table)
+
+
+def about_weights(info: "BundleInfo") -> dict[str, Any]:
+    """The columns of a results file that say what was scored."""
+    card = info.card
+    return {
+        "system": card.get("system") or info.config["class_path"].split(".")[-2],
+        "config": card.get("experiment"),
+        "weights": info.name,
+        "weights_sha256": info.sha256,
+        "images_seen": int(card["images_seen"]) if "images_seen" in card else None,
+        "seconds": float(card["seconds"]) if "seconds" in card else None,
+        "precision": "float32",
+    }
+
+
+def holds_pictures(path: Path) -> bool:
+    """Whether this is a folder of pictures."""
+    return path.is_dir() and any(f.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp") for f in path.iterdir())
+
+
+def real_pictures(name: str, resolution: int | None) -> "LightningDataModule":
+    """The datamodule that a class name, a yaml, or a folder or zip of pictures stands for, ready to be read.
+
+    Args:
+        name: see ``run``.
+        resolution: of the pictures to compare with; used where the name doesn't fix one.
+    """
+    import yaml
+    from pytorch_lightning import LightningDataModule
+
+    from zoo.weights.bundle import build
+
+    path = Path(name)
+    size = {} if resolution is None else {"resolution": resolution}
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise FileNotFoundError(missing_file(path))
+        config = renamed(yaml.safe_load(path.read_text()))
+        config = config.get("data", config)
+    elif path.exists():
+        config = {"class_path": "datamodules.ImageFolder", "init_args": {"path": name, **size}}
+    elif "/" not in name and "." in name and not name.endswith(".zip"):
+        config = {"class_path": name, "init_args": size}
+    else:
+        raise FileNotFoundError(missing_file(path))
+    data = build(config, LightningDataModule)
+    getattr(data, "prepare_validation", data.prepare_data)()  # ours need not make training pictures for a score
+    data.setup("validate")
+    return data

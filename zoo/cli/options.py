@@ -1,0 +1,62 @@
+"""Options that several verbs share, written once: a verb hands its other options on, and jsonargparse follows them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.generator import BaseGenerator
+    from zoo.weights.bundle import BundleInfo
+
+
+@dataclass
+class SampleOptions:
+    """Which weights samples are drawn with, and how.
+
+    Args:
+        source: a name that 'zoo list' shows, the folder of a weights bundle, or a .ckpt of a run.
+        truncation: below 1, samples are nearer to the mean.
+        resolution: side of the pictures in pixels; by default the generator's own.
+        seed: of the whole set of samples.
+        device: cpu, cuda or cuda:1.
+    """
+
+    source: str
+    truncation: float = 1.0
+    resolution: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+
+    def load(self) -> "tuple[BaseGenerator, BundleInfo]":
+        """The generator, on its device, and what is known of it.
+
+        Raises:
+            FileNotFoundError, ValueError: there are no such weights.
+        """
+        from zoo.weights.bundle import load_bundle
+
+        generator, info = load_bundle(self.source)
+        return generator.to(self.device), info
+
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """What all functions that draw samples take."""
+        return {"seed": self.seed, "truncation": self.truncation, "resolution": self.resolution}
+
+
+def numbers(text: str) -> list[int]:
+    """The numbers in a text such as '0-3,8'.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        return [number for part in text.split(",") for number in span(part)]
+    except ValueError:
+        raise ValueError(f"'{text}' is not a list of samples such as 0-7 or 0,3,8.") from None
+
+
+def span(part: str) -> Iterator[int]:
+    """The numbers from the first to the last in '3-8'."""
+    first, _, last = part.partition("-")
+    return iter(range(int(first), int(last or first) + 1))

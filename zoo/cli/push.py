@@ -1,0 +1,15 @@
+"""``zoo push``: a bundle for the Hugging Face Hub."""
+
+
+def run(source: str, repository: str, private: bool = False, redistribute: bool = False) -> None:
+    """Copy a bundle to the Hugging Face Hub; 'zoo download hf:user/name' fetches it from there.
+
+    Args:
+        source: name or folder of a bundle.
+        repository: user/name; made where there is none.
+        private: a new repository is seen by its owner only.
+        redistribute: also weights that were converted from somebody else's, who have permitted it.
+    """
+    from zoo.weights.hub import push as push_bundle
+
+    print(push_bundle(source, repository, private, redistribute))

@@ -1,0 +1,62 @@
+"""``zoo sample``: a grid of samples, or single pictures."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.cli.options import SampleOptions, numbers
+
+if TYPE_CHECKING:
+    from zoo.generator import BaseGenerator
+
+
+def run(
+    out: Path | None = None,
+    images: Path | None = None,
+    count: int = 16,
+    seeds: str = "0-7",
+    views: int = 6,
+    depth: bool = True,
+    edit: str | None = None,
+    **drawn: Any,
+) -> None:
+    """Draw a grid (rows: samples and their depths, columns: views), or one file per sample.
+
+    Args:
+        out: the grid's file.
+        images: a folder for single pictures 000000.png, ...: exactly those that 'zoo evaluate' scores.
+        count: how many single pictures.
+        seeds: which samples the grid shows, as in 0-3,8.
+        views: columns of the grid.
+        depth: also draw depths into the grid: near is yellow, far is violet, nothing is white.
+        edit: columns show what this edit does to a scene, instead of its sides; systems that compose scenes have edits.
+    """
+    if (out is None) == (images is None):
+        raise ValueError("Say where to: --out FILE.png for a grid, or --images DIR for single pictures.")
+    options, indices = SampleOptions(**drawn), numbers(seeds)
+    from zoo.export.pictures import beside, grid
+    from zoo.export.views import turntable_views
+
+    generator, _ = options.load()
+    if images is not None:
+        print(save_samples(generator, images, count, options))
+        return
+    turned = turntable_views(generator, indices, views, edit=edit, **options.drawn, progress=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    grid(beside(turned.image, turned.depth if depth else None)).save(out)
+    print(out)
+
+
+def save_samples(generator: "BaseGenerator", folder: Path, count: int, options: SampleOptions) -> Path:
+    """Write samples 0 to count - 1 as PNG files named by their index."""
+    from tqdm import tqdm
+
+    from zoo.export.pictures import picture
+    from zoo.generator import quantise, render_samples
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for start in tqdm(range(0, count, 8), unit="batch", disable=None):
+        indices = range(start, min(start + 8, count))
+        rendered = render_samples(generator, indices, **options.drawn)
+        for index, image in zip(indices, quantise(rendered.image), strict=True):
+            picture(image).save(folder / f"{index:06d}.png")
+    return folder
