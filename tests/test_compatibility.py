@@ -19,7 +19,7 @@ from tests.systems import losses
 from zoo.cli import main
 from zoo.draws import SampleDraws
 from zoo.training import GAN
-from zoo.utils.old_names import renamed
+from zoo.utils.old_names import renamed, renamed_tensors
 from zoo.weights.bundle import build, load_bundle
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -29,7 +29,7 @@ INIT_FROM = "volumegan"  # the one system whose start from old weights is record
 
 def load_state(gan: GAN, state: dict[str, Any]) -> None:
     """Load a state whose tensors have the names of version 0.2.0, as a checkpoint of it is loaded."""
-    gan.load_state_dict(state)
+    gan.load_state_dict(renamed_tensors(state, gan))
 
 
 class RecordedDraws:

@@ -60,6 +60,26 @@ def test_nothing_is_told_where_nothing_changed(last, tmp_path, capsys) -> None:
     assert "resume: " not in capsys.readouterr().err
 
 
+def test_moments_find_their_parameters_by_name(last, tmp_path) -> None:
+    """In a checkpoint of a version in which they stood in another order."""
+    state = torch.load(last, weights_only=True)
+    for optimizer in state["optimizer_states"]:
+        moments, optimizer["state"] = optimizer["state"], {}
+        for group in optimizer["param_groups"]:
+            places = zip(group["params"], reversed(group["params"]), strict=True)
+            optimizer["state"] |= {new: moments[old] for new, old in places if old in moments}
+            group["param_names"].reverse()
+    torch.save(state, tmp_path / "turned.ckpt")
+    for name, source in (("as it was", last), ("turned", str(tmp_path / "turned.ckpt"))):
+        (tmp_path / name).mkdir()
+        words = ["-c", write_config(tmp_path / name), "--ckpt_path", source, "--trainer.max_steps", "5"]
+        assert main(["fit", *words]) == 0
+    ours, theirs = (weights(tmp_path / name / "run") for name in ("turned", "as it was"))
+    assert all(
+        value.equal(theirs[name]) for name, value in ours.items() if torch.is_tensor(value) and "mean_" not in name
+    )
+
+
 def test_settings_that_did_not_change_stay_where_a_schedule_had_moved_them() -> None:
     parameter = torch.nn.Parameter(torch.zeros(1))
 

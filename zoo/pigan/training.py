@@ -84,12 +84,13 @@ class PiGAN(GAN):
         self.stages = in_order(stages or [Stage()])
 
     def configure_optimizers(self) -> list[Optimizer]:
-        field, mapping = self.generator.field.parameters(), self.generator.mapping.parameters()
+        field = self.generator.field.named_parameters("generator.field")
+        mapping = self.generator.mapping.named_parameters("generator.mapping")
         groups = [{"params": [*field], "share": 1.0}, {"params": [*mapping], "share": self.mapping_lr}]
-        optimizers = self.make_optimizer_g(groups), self.make_optimizer_d(self.discriminator.parameters())
-        for group in optimizers[0].param_groups:
+        optimizer_g = self.make_optimizer_g(groups)
+        for group in optimizer_g.param_groups:
             group["lr"] *= group["share"]
-        return list(optimizers)
+        return [optimizer_g, self.make_optimizer_d(self.discriminator.named_parameters("discriminator"))]
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         real, draws, stage = batch["image"], self.draws(), self.stage

@@ -18,7 +18,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from zoo.utils.errors import Stopped, disk_problem
-from zoo.utils.old_names import renamed_checkpoint
+from zoo.utils.old_names import renamed
 
 PREFIX = ".saving-"  # never the name it is for: Lightning takes whatever holds "hpc_ckpt_" for a checkpoint of SLURM's
 
@@ -77,7 +77,7 @@ def read_checkpoint(path: str | Path, map_location: Callable | torch.device | st
         raise ValueError(f"{path} is damaged or not a checkpoint of a run: {reason}. Take another one.") from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "clocks"} <= checkpoint.keys():
         raise ValueError(f"{path} is not a checkpoint of a run here: it does not say how long it was trained.")
-    return renamed_checkpoint(checkpoint)
+    return checkpoint | {key: renamed(checkpoint.get(key)) for key in ("config", "data_config")}
 
 
 def write(checkpoint: dict[str, Any], path: Path) -> None:

@@ -8,6 +8,7 @@ is written with: ``draws``, ``minimise`` (or its two halves ``accumulate`` and `
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -25,6 +26,7 @@ from zoo.training.averages import Average
 from zoo.training.nonfinite import Faults, NonFiniteLoss, parameters, stopped
 from zoo.training.optimizers import OptimizerFactory
 from zoo.training.precision import HalfPrecision, Precision
+from zoo.utils.old_names import renamed_tensors
 
 MAX_LOSS_SCALE = 2.0**24  # where gradients are zero it would grow without end, and take as many skipped steps to return
 
@@ -78,8 +80,8 @@ class GAN(pl.LightningModule):
 
     def configure_optimizers(self) -> list[Optimizer]:
         return [
-            self.make_optimizer_g(self.generator.parameters()),
-            self.make_optimizer_d(self.discriminator.parameters()),
+            self.make_optimizer_g(self.generator.named_parameters("generator")),
+            self.make_optimizer_d(self.discriminator.named_parameters("discriminator")),
         ]
 
     @property
@@ -204,6 +206,9 @@ class GAN(pl.LightningModule):
         self.settings = resume.settings(self.optimizers(use_pl_optimizer=False))
         if self.resumed.get("settings"):
             resume.check_optimizers(self.resumed["settings"], self.settings)
+        for optimizer in self.optimizers(use_pl_optimizer=False) if self.resumed else []:
+            by_name = partial(resume.by_name, order=self.resumed["tensors"], model=self)
+            optimizer.register_load_state_dict_pre_hook(by_name)
 
     def on_train_start(self) -> None:
         if self.resumed.get("settings"):  # Lightning has restored the checkpoint's own since on_fit_start
@@ -245,6 +250,7 @@ class GAN(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = renamed_tensors(checkpoint["state_dict"], self)
         is_fit = self._trainer is not None and self.trainer.state.fn == "fit"
         resume.check_fits(checkpoint, self.state_dict(), self.trainer.world_size if is_fit else None)
         self.tell(resume.config_changes(checkpoint.get("config"), self.config, "model"))
@@ -254,3 +260,4 @@ class GAN(pl.LightningModule):
         self.seconds = checkpoint["clocks"].get("seconds", 0.0)
         self.faults.skipped = dict(checkpoint.get("skipped", {}))
         self.resumed = {name: checkpoint[name] for name in ("settings", "scalers", "config") if name in checkpoint}
+        self.resumed["tensors"] = list(checkpoint["state_dict"])

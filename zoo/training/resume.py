@@ -6,8 +6,10 @@ What the user typed wins over what a checkpoint holds. Each difference is told; 
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from zoo.utils.old_names import renamed_tensors
 
 ANEW = "or start anew from its weights with --init_from"
 HARMLESS = ("data.num_workers", "data.predict_count")  # change nothing that is learned
@@ -88,7 +90,9 @@ def settings(optimizers: list[Optimizer]) -> list[dict[str, Any]]:
     return [
         {
             "class": type(optimizer).__name__,
-            "groups": [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups],
+            "groups": [
+                {k: v for k, v in group.items() if not k.startswith("param")} for group in optimizer.param_groups
+            ],
         }
         for optimizer in optimizers
     ]
@@ -106,6 +110,25 @@ def check_optimizers(before: list[dict[str, Any]], now: list[dict[str, Any]]) ->
                 f"The checkpoint holds the state of {old['class']} for {name}, which {new['class']} cannot go on "
                 f"from. Keep {old['class']}, {ANEW}."
             )
+
+
+def by_name(optimizer: Optimizer, saved: dict[str, Any], order: list[str], model: nn.Module) -> dict[str, Any]:
+    """An optimizer's saved state in which parameters stand where they do now; a hook before such a state is loaded.
+
+    Args:
+        order: names of the tensors in the model's saved state, by which its parameters were ordered where the saved
+            state of the optimizer does not name them.
+        model: that both are of.
+    """
+    places, names = {}, [group["param_names"] for group in optimizer.param_groups]
+    for own, group in zip(names, saved["param_groups"], strict=True):
+        theirs = group.get("param_names") or [name for name in order if name in own]
+        places |= zip(renamed_tensors(dict.fromkeys(theirs), model), group["params"], strict=True)
+    groups = [
+        group | {"params": [places[name] for name in own], "param_names": own}
+        for own, group in zip(names, saved["param_groups"], strict=True)
+    ]
+    return saved | {"param_groups": groups}
 
 
 def apply_changes(before: list[dict[str, Any]], now: list[dict[str, Any]], optimizers: list[Optimizer]) -> list[str]:

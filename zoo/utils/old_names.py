@@ -1,13 +1,21 @@
 """Names that have changed, so that configs, bundles and checkpoints of earlier versions keep working.
 
-Whatever reads one of these files hands its plain values through ``renamed``; nothing else knows old names.
+Whatever reads one of these files hands its plain values through ``renamed``, and its tensors, once the network that
+they belong to is there, through ``renamed_tensors``; nothing else knows old names.
+
+In all tables but the first, a class goes by its package and its own name, as in ``zoo.render.Volume``, in whatever
+module of the package it is.
 """
 
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-# Beginnings of class paths, old to new. Where a class has a new name, it stands before its module.
-CLASS_PATHS = {
+V = TypeVar("V")
+Values = dict[str, Any]
+
+# Beginnings of class paths: modules that are elsewhere now.
+MODULES = {
     "zoo.gan.": "zoo.training.",
     "zoo.giraffe_scenes.": "zoo.giraffe.",
     "zoo.giraffe_extras.": "zoo.giraffe.",
@@ -18,20 +26,60 @@ CLASS_PATHS = {
     "zoo.cips3d_extras.": "zoo.cips3d.",
 }
 
+# What became of the init_args of a class; a function from those of any earlier version to those of today. Those of a
+# class in ``CLASSES`` become those of its successor.
+ARGUMENTS: dict[str, Callable[[Values], Values]] = {}
+
+# Classes that have another name now, or that another one has replaced; in the order in which that came about.
+CLASSES: dict[str, str] = {}
+
+# By class of a module, names of its tensors: beginnings, as patterns, and what they became. Outer modules come first.
+TENSORS: dict[str, dict[str, str]] = {}
+
+
+def arguments(**names: str) -> Callable[[Values], Values]:
+    """For ``ARGUMENTS``: init_args, new by old, that have another name and nothing else."""
+    return lambda values: {names.get(name, name): value for name, value in values.items()}
+
 
 def renamed(config: Any) -> Any:
     """Plain values, as read from yaml or a checkpoint, with the names of today."""
-    if isinstance(config, dict):
-        return {key: renamed(value) for key, value in config.items()}
+    if isinstance(config, str) and re.fullmatch(r"(zoo|callbacks|datamodules)(\.\w+)+", config):
+        built = renamed_object({"class_path": config})
+        return renamed(built) if "init_args" in built else built["class_path"]
     if isinstance(config, list):
         return [renamed(value) for value in config]
-    if isinstance(config, str) and re.fullmatch(r"zoo(\.\w+)+", config):
-        for old, new in CLASS_PATHS.items():
-            if config.startswith(old):
-                return new + config.removeprefix(old)
-    return config
+    if not isinstance(config, dict):
+        return config
+    if isinstance(config.get("class_path"), str):
+        config = renamed_object(config)
+    return {key: value if key == "class_path" else renamed(value) for key, value in config.items()}
 
 
-def renamed_checkpoint(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What was read from a checkpoint of a run, with the names of today."""
-    return checkpoint | {key: renamed(checkpoint[key]) for key in ("config", "data_config") if key in checkpoint}
+def renamed_object(config: Values) -> Values:
+    """``class_path`` and ``init_args`` with the names of today, but for what is inside the latter."""
+    path, values = config["class_path"], config.get("init_args") or {}
+    for old, new in MODULES.items():
+        path = new + path.removeprefix(old) if path.startswith(old) else path
+    values = ARGUMENTS.get(home(path), dict)(values)
+    for old, new in CLASSES.items():
+        if home(path) == old:
+            path, values = new, ARGUMENTS.get(new, dict)(values)
+    return config | {"class_path": path} | ({"init_args": values} if values or "init_args" in config else {})
+
+
+def home(path: str) -> str:
+    """``zoo.render.Volume`` of ``zoo.render.volume.Volume``."""
+    parts = path.split(".")
+    return ".".join([*parts[:-1][:2], parts[-1]])
+
+
+def renamed_tensors(state: dict[str, V], module: Any) -> dict[str, V]:
+    """What belongs to the tensors of a module, by name, under the names of today."""
+    for place, part in module.named_modules() if TENSORS else ():
+        prefix = f"{place}." if place else ""
+        for kind in type(part).__mro__:
+            for old, new in TENSORS.get(home(f"{kind.__module__}.{kind.__name__}"), {}).items():
+                pattern = f"^{re.escape(prefix)}{old}"
+                state = {re.sub(pattern, prefix + new, name): value for name, value in state.items()}
+    return state

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 import zoo.training.gan  # noqa: F401  Classes are built on the meta device, in which torch 2.7 cannot import torchvision first.
 from zoo.training.checkpoint_files import read_checkpoint
 from zoo.training.resume import mismatches
-from zoo.utils.old_names import renamed
+from zoo.utils.old_names import renamed, renamed_tensors
 from zoo.utils.paths import BUNDLED, bundled_names, cache_folder, downloaded_names
 from zoo.weights.catalogue import released
 from zoo.weights.fetch import sha256_of
@@ -146,7 +146,9 @@ def load_bundle(source: Path | str) -> tuple[nn.Module, BundleInfo]:
     path = find(source)
     config, tensors, card, file = read_run(path) if path.is_file() else read_folder(path)
     with torch.device("meta"):  # a config that asks for impossible sizes is found out before there is any memory
-        check_fit(build(config, nn.Module, allowed_only=True), tensors, path)
+        planned = build(config, nn.Module, allowed_only=True)
+        tensors = renamed_tensors(tensors, planned)
+        check_fit(planned, tensors, path)
     generator = build(config, nn.Module, allowed_only=True)
     load_exactly(generator, tensors, path)
     sha256 = sha256_of(file)
@@ -230,7 +232,10 @@ def read_parts(folder: Path) -> dict[str, Part]:
         tensors, card = read_tensors(file)
         config = file.with_suffix(".yaml")
         name = card.get("weights", "ema") if file.name == TENSORS else file.stem
-        parts[name] = (read_config(config) if config.is_file() else model, tensors, card)
+        built = read_config(config) if config.is_file() else model
+        with torch.device("meta"):
+            tensors = renamed_tensors(tensors, build(built, nn.Module, allowed_only=True))
+        parts[name] = (built, tensors, card)
     return parts
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from zoo.training.checkpoint_files import read_checkpoint
 from zoo.training.resume import mismatches, shortened
+from zoo.utils.old_names import renamed_tensors
 from zoo.weights.bundle import find, read_folder
 
 Parts = dict[str, dict[str, Tensor]]
@@ -44,10 +45,10 @@ def start_from(gan: nn.Module, source: str | Path, fresh: list[str] | None = Non
     problems, states, lines = [], [], []
     for name, (module, part) in wanted.items():
         role = "discriminator" if name == "discriminator" else "generator"  # an average has a generator's parts
-        own = module.state_dict()
-        anew = {key for key in own.keys() | parts[part].keys() if is_under(f"{role}.{key}", fresh)}
+        own, others = module.state_dict(), renamed_tensors(parts[part], module)
+        anew = {key for key in own.keys() | others.keys() if is_under(f"{role}.{key}", fresh)}
         kept = {key: own[key] for key in own if key in anew or is_not_computed(own[key])}
-        given = {key: tensor for key, tensor in parts[part].items() if key not in kept and key not in anew}
+        given = {key: tensor for key, tensor in others.items() if key not in kept and key not in anew}
         needed = {key: tensor for key, tensor in own.items() if key not in kept}
         problems += [f"{name}.{problem}" for problem in mismatches(needed, given)]
         states.append((module, kept | given))

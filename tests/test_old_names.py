@@ -1,0 +1,129 @@
+"""The table of old names: what it does to plain values, tensors and the moments of optimizers."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from zoo.training import resume
+from zoo.training.averages import Average
+from zoo.utils import old_names
+from zoo.utils.old_names import arguments, renamed, renamed_tensors
+
+
+def into_object(values: dict) -> dict:
+    """Two init_args that have become an object of a class that has another name."""
+    moved = {name: values[name] for name in ("density", "intervals") if name in values}
+    rest = {name: value for name, value in values.items() if name not in moved}
+    return rest | ({"quadrature": {"class_path": "zoo.render.Rule", "init_args": moved}} if moved else {})
+
+
+@pytest.fixture
+def table(monkeypatch) -> None:
+    """Changes that a later version might have made."""
+    monkeypatch.setattr(old_names, "MODULES", {"zoo.gan.": "zoo.training."})
+    monkeypatch.setattr(
+        old_names,
+        "ARGUMENTS",
+        {
+            "zoo.render.Volume": into_object,
+            "zoo.render.Twice": lambda values: {"times": 2} | values,
+            "zoo.training.EMA": arguments(decay="keep"),
+        },
+    )
+    monkeypatch.setattr(
+        old_names,
+        "CLASSES",
+        {
+            "zoo.training.Average": "zoo.training.EMA",
+            "zoo.render.Rule": "zoo.render.Quadrature",
+            "zoo.render.Twice": "zoo.render.Volume",
+        },
+    )
+    monkeypatch.setattr(
+        old_names,
+        "TENSORS",
+        {"tests.test_old_names.Inner": {r"w(\d)\.": r"layers.\1."}, "tests.test_old_names.Outer": {"old": "inner"}},
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("zoo.gan.WarmUp", "zoo.training.WarmUp"),
+        ("zoo.training.averages.Average", "zoo.training.EMA"),
+        ("zoo.render.Twice", {"class_path": "zoo.render.Volume", "init_args": {"times": 2}}),
+        ("a zoo.gan.WarmUp", "a zoo.gan.WarmUp"),
+        (
+            {"a": [{"class_path": "zoo.gan.Average", "init_args": {"decay": 0.5}}]},
+            {"a": [{"class_path": "zoo.training.EMA", "init_args": {"keep": 0.5}}]},
+        ),
+        (
+            {"class_path": "zoo.render.volume.Volume", "init_args": {"density": "zoo.gan.f", "chunk": 3}},
+            {
+                "class_path": "zoo.render.volume.Volume",
+                "init_args": {
+                    "chunk": 3,
+                    "quadrature": {"class_path": "zoo.render.Quadrature", "init_args": {"density": "zoo.training.f"}},
+                },
+            },
+        ),
+        ({"class_path": "zoo.render.Volume"}, {"class_path": "zoo.render.Volume"}),
+    ],
+)
+def test_plain_values_get_the_names_of_today(old, new, table) -> None:
+    assert renamed(old) == new
+    assert renamed(new) == new
+
+
+class Inner(nn.Module):
+    def __init__(self, backwards: bool = False) -> None:
+        super().__init__()
+        layers = [nn.Linear(1, 1, bias=False) for _ in range(2)]
+        names = reversed("01") if backwards else "01"
+        self.layers = nn.ModuleDict(dict(zip(names, layers, strict=True)))
+
+
+class Outer(nn.Module):
+    def __init__(self, **kwargs) -> None:
+        super().__init__()
+        self.register_buffer("size", torch.zeros(()))
+        self.inner = Inner(**kwargs)
+
+
+def test_tensors_get_the_names_of_today_also_within_averages(table) -> None:
+    gan = nn.ModuleDict({"generator": Outer(), "averages": nn.ModuleDict({"slow": Average()})})
+    gan["averages"]["slow"].follow(gan["generator"])
+    today = [name for name in gan.state_dict() if not name.endswith("extra_state")]
+    then = [name.replace("inner.layers.", "old.w") for name in today]
+    assert list(renamed_tensors(dict.fromkeys(then), gan)) == today
+    assert list(renamed_tensors(dict.fromkeys(today), gan)) == today
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_moments_find_their_parameters(named, table) -> None:
+    """Modules have another name and stand in another order than when the checkpoint was written."""
+
+    def trained(net: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.Adam([{"params": [*net.named_parameters()]}], lr=0.1)
+
+    before, now = Outer(), Outer(backwards=True)
+    optimizer = trained(before)
+    for size, parameter in enumerate(before.parameters()):
+        parameter.grad = torch.full_like(parameter, 1.0 + size)
+    optimizer.step()
+    saved = copy.deepcopy(optimizer.state_dict())
+    names = saved["param_groups"][0].pop("param_names")
+    then = [name.replace("inner.layers.", "old.w") for name in names]
+    if named:
+        saved["param_groups"][0]["param_names"] = then
+    order = list(renamed_tensors(dict.fromkeys(["size", *then]), now))
+    restored = trained(now)
+    restored.register_load_state_dict_pre_hook(partial(resume.by_name, order=order, model=now))
+    restored.load_state_dict(saved)
+    for name, parameter in now.named_parameters():
+        theirs = optimizer.state[before.get_parameter(name)]
+        assert restored.state[parameter]["exp_avg"].equal(theirs["exp_avg"]), name
+    assert restored.param_groups[0]["param_names"] == names[::-1]
