@@ -519,7 +519,7 @@ def test_weights_that_are_not_there(tmp_path, experiment, capsys) -> None:
     shutil.copy(RUN / "generator.pth", tmp_path)
     words = ["convert", str(tmp_path / "generator.pth"), str(tmp_path / "out"), "--experiment", experiment]
     assert main([*words, "--license", "unknown", "--weights", "ema"]) == 2
-    assert "There is no G_ema.pth beside" in capsys.readouterr().err
+    assert "no weights 'ema': there is no G_ema.pth in or beside it; --weights can be raw" in capsys.readouterr().err
 
 
 def test_styles_of_single_layers_are_not_lost_silently(tmp_path, experiment, capsys) -> None:

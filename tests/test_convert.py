@@ -17,7 +17,7 @@ from zoo.pigan.convert import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR
 from zoo.pigan.model import Discriminator, FilmSiren, Generator, SpatialEmbedding
 from zoo.render import Orbit, Stratified, Volume
 from zoo.weights.bundle import load_bundle, save_bundle
-from zoo.weights.convert import convert, recognised, systems
+from zoo.weights.convert import convert, converted, recognised, systems
 from zoo.weights.names import to_published
 from zoo.weights.pickles import Record
 from zoo.weights.read import Contents, Place
@@ -70,7 +70,7 @@ def test_without_averages_raw_weights_are_used_and_said(tmp_path, experiment):
     shutil.copy(RUN / "generator.pth", tmp_path)
     done, _ = convert(tmp_path / "generator.pth", tmp_path / "out", experiment=experiment)
     assert done.used == "generator.pth, raw weights" and equal(published(tmp_path / "out"), "generator.")
-    with pytest.raises(ValueError, match=r"no ema\.pth beside .*--weights raw needs none"):
+    with pytest.raises(ValueError, match=r"no ema\.pth in or beside it; --weights can be raw\."):
         convert(tmp_path / "generator.pth", tmp_path / "out", experiment=experiment, weights="ema")
 
 
@@ -117,7 +117,7 @@ def test_what_our_network_never_reads_is_kept(tmp_path):
     state = to_published(own.state_dict(), PLAIN_DISCRIMINATOR)
     state |= {"pose_layer.weight": torch.ones(4, 2), "pose_layer.bias": torch.ones(4)}
     record = module("discriminators.sgdiscriminators.StridedDiscriminator", state, step=3)
-    done = pigan.convert(Place(tmp_path / "discriminator.pth"), Contents(record, [], ""), None)
+    done = converted(pigan, Place(tmp_path / "discriminator.pth"), Contents(record, [], ""))
     save_bundle(tmp_path / "out", done.network, done.config, done.unused)
     back = published(tmp_path / "out", PLAIN_DISCRIMINATOR)
     assert set(back) == set(state) and all(torch.equal(back[n], state[n]) for n in state)
@@ -137,10 +137,10 @@ def test_other_kinds_of_siren(tmp_path, embedded):
     contents = Contents(record, [], "")
     assert pigan.experiments(contents) == ([] if embedded else ["pigan/carla128"])
     experiment = CONFIG["model"]["init_args"]["generator"]
-    done = pigan.convert(Place(tmp_path / "generator.pth"), contents, experiment)
+    done = converted(pigan, Place(tmp_path / "generator.pth"), contents, experiment)
     assert done.network.field.input_scale == field.input_scale and not done.unused
     assert all(torch.equal(t, own.state_dict()[n]) for n, t in done.network.state_dict().items() if "mean" not in n)
-    plain = pigan.convert(Place(tmp_path / "g.pth"), Contents(state, [], ""), experiment)  # a bare state dict
+    plain = converted(pigan, Place(tmp_path / "g.pth"), Contents(state, [], ""), experiment)  # a bare state dict
     assert plain.network.field.input_scale == 8.0  # which only the experiment can tell
     assert experiment == CONFIG["model"]["init_args"]["generator"]  # untouched
 
@@ -150,7 +150,7 @@ def test_what_is_refused(tmp_path, experiment):
     for options, message in (
         ({}, "may come from pigan/celeba64 or pigan/cats64: say which with --experiment"),
         ({"system": "pigann"}, r"'pigann' has no converter: .*Did you mean 'pigan'"),
-        ({"weights": "best", "experiment": experiment}, "no weights 'best': raw, ema, ema2"),
+        ({"weights": "best", "experiment": experiment}, "no weights 'best': ema, raw, ema2"),
     ):
         with pytest.raises(ValueError, match=message):
             convert(generator, tmp_path / "out", **options)
@@ -182,10 +182,10 @@ def test_tensors_that_do_not_fit_are_named_before_memory_is_taken(tmp_path):
     place = Place(tmp_path / "generator.pth")
     state["siren.network.0.layer.weight"] = torch.zeros(2**22, 3)
     with pytest.raises(ValueError, match=r"field\.layers\.1\.weight is \[16, 16\] instead of \[4194304, 4194304\]"):
-        pigan.convert(place, Contents(state, [], ""), experiment)
+        converted(pigan, place, Contents(state, [], ""), experiment)
     state = deepcopy(state) | {"siren.network.0.layer.weight": torch.tensor(1.0)}
     with pytest.raises(ValueError, match=r"no 'siren\.network\.0\.layer\.weight' with 2 axes"):
-        pigan.convert(place, Contents(state, [], ""), experiment)
+        converted(pigan, place, Contents(state, [], ""), experiment)
 
 
 def test_systems_are_found_and_must_agree(tmp_path):

@@ -30,6 +30,8 @@ from zoo.training.averages import Average
 from zoo.training.gan import GAN
 from zoo.utils.paths import CONFIGS
 from zoo.weights.bundle import build, save_bundle
+from zoo.weights.convert import converted
+from zoo.weights.names import to_published
 from zoo.weights.read import Contents, Place
 
 DEPTHS = StratifiedDepths(1.0, 4.5, 24)
@@ -404,11 +406,11 @@ def test_a_discriminator_of_other_than_three_channels(channels) -> None:
     with pytest.raises(ValueError, match=f"takes {channels} channels, not {channels - 1}"):
         judge(images[:, : channels - 1])
 
-    files = giraffe.official({"discriminator": (None, judge.state_dict(), {"iterations": 7})})
+    files = giraffe.official({"discriminator": to_published(judge.state_dict(), giraffe.DISCRIMINATOR)}, {})
     place, contents = Place(Path("model.pt")), Contents(files["model.pt"], [], "")
-    converted = giraffe.convert(place, contents, None, "discriminator")
-    assert converted.config["init_args"] == {"resolution": 16, "channels": 8, "image_channels": channels}
-    assert torch.equal(converted.network(images), judge(images))
+    made = converted(giraffe, place, contents, weights="discriminator")
+    assert made.config["init_args"] == {"resolution": 16, "channels": 8, "image_channels": channels}
+    assert torch.equal(made.network(images), judge(images))
 
 
 @pytest.mark.parametrize("resolution", [-8, 0, 4, 12, 24])

@@ -49,6 +49,7 @@ from zoo.render import (
 )
 from zoo.training.averages import Average
 from zoo.weights.bundle import UNUSED
+from zoo.weights.convert import converted
 from zoo.weights.names import from_published, to_published
 from zoo.weights.read import Place, read
 
@@ -817,8 +818,8 @@ def checkpoint(case: Case) -> None:
         expected = torch.load(place.path, weights_only=True)
         for source in there(f"{name}.pth", f"{name}_model.pth", "generator.pth"):
             other = Place(folder / source)
-            converted = cips3d.convert(other, read(other), experiment, weights)
-            used, unused = converted.network, converted.unused
+            made = converted(cips3d, other, read(other), experiment, weights)
+            used, unused = made.network, made.unused
             learned = {n: t for n, t in used.state_dict().items() if not n.startswith("mean_")}
             back = to_published(learned | unused, GENERATOR)
             assert same_tensors(back, expected)
@@ -829,7 +830,7 @@ def checkpoint(case: Case) -> None:
         rendered = used(latent, camera, resolution=options["img_size"], draws=numbers)
         found[name] = pictures(rendered, options)
         case.compare(f"{name}.img", found[name])
-        assert converted.card["iterations"] == torch.load(folder / "state_dict.pth", weights_only=False)["step"]
+        assert made.card["iterations"] == torch.load(folder / "state_dict.pth", weights_only=False)["step"]
     assert len(found) == 1 or not torch.allclose(*found.values(), atol=1e-3)
 
     if not there("discriminator.pth"):
@@ -837,10 +838,10 @@ def checkpoint(case: Case) -> None:
     expected = torch.load(folder / "discriminator.pth", weights_only=True)
     for source in there("discriminator.pth", "discriminator_model.pth"):
         other = Place(folder / source)
-        converted = cips3d.convert(other, read(other), None)
-        back = to_published(converted.network.state_dict() | converted.unused, DISCRIMINATOR)
+        made = converted(cips3d, other, read(other))
+        back = to_published(made.network.state_dict() | made.unused, DISCRIMINATOR)
         assert same_tensors(back, expected)
-    judge, image = converted.network.to(case.dtype), case.inputs["img"]
+    judge, image = made.network.to(case.dtype), case.inputs["img"]
     judge.load_state_dict({n: case.cast(t) for n, t in judge.state_dict().items()})
     case.scores("discriminator.main_aux", judge(torch.cat([image, image]), auxiliary=True))
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tests.parity.harness import Case, Replay, by_published_name, same_tensors, train
 from zoo.giraffe import convert as giraffe
-from zoo.giraffe.convert import BLOCK, DISCRIMINATOR, DISCRIMINATOR_2D, FIELD, GENERATOR, GENERATOR_2D, RENDERER
+from zoo.giraffe.convert import DISCRIMINATOR, FIELD, GENERATOR, RENDERER
 from zoo.giraffe.extras import (
     EDITS,
     Block,
@@ -34,9 +34,15 @@ from zoo.giraffe.scenes import BoxPrior, Counts, Latent, ScenePoses, are_free, t
 from zoo.giraffe.training import GIRAFFE
 from zoo.render import Camera, Samples, closed, open_ended, pixel_corners, to_map, transmission_weights
 from zoo.training.averages import Average
-from zoo.weights.names import UNUSED, from_published, published_name, to_published
+from zoo.weights.convert import converted
+from zoo.weights.names import UNUSED, from_published, inside, published_name, to_published
 from zoo.weights.read import Place, read
 
+# The 2D baseline: between its blocks the published lists hold what changes the size, so every other number is missing.
+BLOCK = [(r"first\.", "conv_0."), (r"second\.", "conv_1."), (r"skip\.", "conv_s.")]
+BLOCKS = [entry for i in range(10) for entry in inside(rf"blocks\.{i}\.", f"resnet.{2 * i}.", BLOCK)]
+GENERATOR_2D = [*BLOCKS, (r"enter\.", "fc."), (r"colour\.", "conv_img.")]
+DISCRIMINATOR_2D = [*BLOCKS, (r"enter\.", "conv_img."), (r"score\.", "fc.")]
 # Of the published generator's count of objects.
 EXISTENCE = (0.19456788355146545, 0.24355003312266127, 0.25269546846185522, 0.30918661486401804)
 
@@ -889,13 +895,13 @@ def checkpoint(case: Case) -> None:
         place = Place(case.folder / name)
         contents = read(place)
         assert giraffe.part(contents) == "generator"
-        for weights, prefix in giraffe.WEIGHTS.items():
-            converted = giraffe.convert(place, contents, as_config(case.config), weights)
-            back = to_published(converted.network.state_dict() | converted.unused, GENERATOR)
+        for weights, prefix in list(giraffe.WEIGHTS.items())[:2]:
+            made = converted(giraffe, place, contents, as_config(case.config), weights)
+            back = to_published(made.network.state_dict() | made.unused, GENERATOR)
             assert same_tensors(back, case.published(prefix))
-            assert converted.card["iterations"] == case.info["layout"]["it"]
-            converted.network.load_state_dict({n: case.cast(t) for n, t in converted.network.state_dict().items()})
-            image = converted.network.render(latent, camera, farthest=farthest).image
+            assert made.card["iterations"] == case.info["layout"]["it"]
+            made.network.load_state_dict({n: case.cast(t) for n, t in made.network.state_dict().items()})
+            image = made.network.render(latent, camera, farthest=farthest).image
             case.compare(f"{prefix}image", (image + 1) / 2)
         for optimizer in ("optimizer", "optimizer_d"):
             moments = contents.value[optimizer]["state"]

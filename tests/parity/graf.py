@@ -21,6 +21,7 @@ from zoo.layers.encoding import positional_encoding
 from zoo.render import Camera, Importance, Integrated, Rays, Samples, Volume, black, inverse_cdf, relu, to_map, white
 from zoo.render.cameras import intrinsics_from_fov
 from zoo.training.averages import Average
+from zoo.weights.convert import converted
 from zoo.weights.names import from_published, published_name, to_published
 from zoo.weights.read import Place, read
 
@@ -741,16 +742,16 @@ def checkpoint(case: Case) -> None:
         },
     }
     for weights, prefix in (("raw", "generator."), ("ema", "generator_test.")):
-        converted = graf.convert(place, contents, experiment, weights)
-        assert converted.network.field.appearance_dim == z["dim_appearance"] and not converted.unused
-        back, expected = to_published(converted.network.state_dict(), GENERATOR), case.published(prefix)
+        made = converted(graf, place, contents, experiment, weights)
+        assert made.network.field.appearance_dim == z["dim_appearance"] and not made.unused
+        back, expected = to_published(made.network.state_dict(), GENERATOR), case.published(prefix)
         back = {name.removeprefix("generator."): tensor for name, tensor in back.items()}
         assert same_tensors(back, expected)
-        converted.network.load_state_dict({n: case.cast(t) for n, t in converted.network.state_dict().items()})
+        made.network.load_state_dict({n: case.cast(t) for n, t in made.network.state_dict().items()})
         camera = our_camera(case.inputs["poses"], data["fov"])
-        latent = converted.network.map(codes(config, case.inputs["z"]))
-        case.compare(f"image_{weights}", converted.network.render(latent, camera).image)
-    assert converted.card["iterations"] == contents.value["it"]
+        latent = made.network.map(codes(config, case.inputs["z"]))
+        case.compare(f"image_{weights}", made.network.render(latent, camera).image)
+    assert made.card["iterations"] == contents.value["it"]
 
     size = math.isqrt(config["ray_sampler"]["N_samples"])
     judge, expected = Discriminator(size, config["discriminator"]["ndf"]), case.published("discriminator.")

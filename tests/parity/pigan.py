@@ -42,6 +42,7 @@ from zoo.render import (
 )
 from zoo.training.averages import Average, WarmUp
 from zoo.weights.bundle import UNUSED
+from zoo.weights.convert import converted
 from zoo.weights.names import from_published, published_name, to_published
 from zoo.weights.read import Place, read
 
@@ -633,12 +634,12 @@ def checkpoint(case: Case) -> None:
 
     pictures = {}
     for weights, prefix in (("raw", "generator."), ("ema", "ema."), ("ema2", "ema2.")):
-        converted = pigan.convert(place, contents, experiment, weights)
-        generator, expected = converted.network, case.published(prefix)
+        made = converted(pigan, place, contents, experiment, weights)
+        generator, expected = made.network, case.published(prefix)
         learned = {n: t for n, t in generator.state_dict().items() if not n.startswith("mean_")}
-        back = to_published(learned | converted.unused, GENERATOR)
+        back = to_published(learned | made.unused, GENERATOR)
         assert same_tensors(back, expected)
-        assert converted.card["iterations"] == 12345 and generator.latent_dim == config["generator"]["z_dim"]
+        assert made.card["iterations"] == 12345 and generator.latent_dim == config["generator"]["z_dim"]
         generator.load_state_dict({n: case.cast(t) for n, t in generator.to(case.dtype).state_dict().items()})
         generator.volume = build_volume(options)
         camera = generator.poses.camera(case.inputs["yaw"], case.inputs["pitch"])
@@ -654,10 +655,10 @@ def checkpoint(case: Case) -> None:
     assert not torch.allclose(pictures["raw"], pictures["ema"], atol=1e-2)
 
     place = Place(case.folder / "discriminator.pth")
-    converted = pigan.convert(place, read(place), None)
-    back, expected = to_published(converted.network.state_dict(), DISCRIMINATOR), case.published("discriminator.")
+    made = converted(pigan, place, read(place))
+    back, expected = to_published(made.network.state_dict(), DISCRIMINATOR), case.published("discriminator.")
     assert same_tensors(back, expected)
-    assert converted.network.from_rgb[0].out_channels == config["discriminator"]["channel_map"]["32"]
+    assert made.network.from_rgb[0].out_channels == config["discriminator"]["channel_map"]["32"]
 
 
 KINDS = {

@@ -41,7 +41,8 @@ from zoo.stylenerf.synthesis import Block, StyledLayer
 from zoo.stylenerf.training import StyleNeRF
 from zoo.training.averages import Average
 from zoo.weights.bundle import build
-from zoo.weights.names import published_name
+from zoo.weights.convert import converted
+from zoo.weights.names import published_name, to_published
 from zoo.weights.read import Place, read
 
 # Augmentation
@@ -62,6 +63,20 @@ class Constant:
         return self.case.cast(torch.full(tuple(shape), value))
 
 
+def augmentation_arguments(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+    """Weights and other arguments of our augmentation for those of the published pipe."""
+    weights, strengths, options = {}, {}, {}
+    for name, value in given.items():
+        change = re.sub(r"_(std|max|size)$", "", name)
+        if name == "imgfilter_bands":
+            options["bands"] = tuple(value)
+        elif name == change:
+            weights[name] = float(value)
+        else:
+            strengths[change] = float(value)
+    return weights, options | ({"strengths": strengths} if strengths else {})
+
+
 def augment(case: Case) -> None:
     images = case.inputs["img"]
     for name in case.outputs:
@@ -69,7 +84,7 @@ def augment(case: Case) -> None:
             continue
         kind, number, pipe = found[1], float(found[2]), found[3]
         probability = number if kind == "p" else 1.0
-        weights, options = stylenerf.augmentation_arguments(case.config["pipes"][pipe])
+        weights, options = augmentation_arguments(case.config["pipes"][pipe])
         augmentation = Augmentation(weights, probability, **options)
         draws = Constant(case, number)
         if kind == "p":
@@ -122,7 +137,7 @@ def upsamplers(case: Case) -> None:
             noise=of["resolution"] if "noise_const" in weights else None,
             decay=of["magnitude_ema_beta"],
         )
-        fill(layer, weights, stylenerf.layer_name)
+        fill(layer, weights, partial(published_name, table=stylenerf.LAYER))
         bound = of["conv_clamp"]
         case.compare(name, layer(x, w, bound=bound))
         if case.outputs[f"{name}.skip_up"].numel() > 1:
@@ -134,7 +149,7 @@ def upsamplers(case: Case) -> None:
         block = Block(
             *sizes, of["resolution"], made.upsampler, made.image_up, w_dim=of["w_dim"], decay=of["magnitude_ema_beta"]
         )
-        fill(block, case.weights(f"block.{name}."), stylenerf.block_name)
+        fill(block, case.weights(f"block.{name}."), partial(published_name, table=stylenerf.BLOCK))
         features, image = block(x, inputs["img"], inputs["ws3"], bound=of["conv_clamp"])
         case.compare(f"block.{name}.x", features)
         case.compare(f"block.{name}.img", image)
@@ -161,7 +176,7 @@ def load_generator(case: Case, changes: dict | None = None, prefix: str = "gener
 
 
 def fill_generator(generator: Generator, published: dict[str, Tensor]) -> None:
-    fill(generator, published, partial(published_name, table=stylenerf.table_of(generator)))
+    fill(generator, published, partial(published_name, table=stylenerf.table(generator)))
 
 
 def our_camera(inverse_intrinsics: Tensor, pose: Tensor) -> Camera:
@@ -342,7 +357,7 @@ def planes_of(network: PlaneNetwork, w: Tensor) -> dict[str, Tensor]:
 
 def load_discriminator(config: dict, weights: dict[str, Tensor]) -> Discriminator:
     judge = build(stylenerf.discriminator_config(config), nn.Module)
-    fill(judge, weights, partial(published_name, table=stylenerf.table_of(judge)))
+    fill(judge, weights, partial(published_name, table=stylenerf.table(judge)))
     return judge
 
 
@@ -468,8 +483,8 @@ def build_gan(case: Case, kind: type[StyleNeRF] = StyleNeRF, **kwargs) -> StyleN
 
 def tables(gan: StyleNeRF) -> dict[str, list]:
     return {
-        "generator": stylenerf.table_of(gan.generator),
-        "discriminator": stylenerf.table_of(gan.discriminator),
+        "generator": stylenerf.table(gan.generator),
+        "discriminator": stylenerf.table(gan.discriminator),
     }
 
 
@@ -845,14 +860,15 @@ def checkpoint(case: Case) -> None:
         "discriminator": render_case.published("discriminator."),
     }
     for weights, state in expected.items():
-        converted = stylenerf.convert(place, contents, None, weights)
-        back = stylenerf.published_state(converted.network, converted.network.state_dict() | converted.unused)
+        made = converted(stylenerf, place, contents, weights=weights)
+        back = to_published(made.network.state_dict() | made.unused, stylenerf.table(made.network))
+        (back,) = stylenerf.official({weights: back}, {})["network-snapshot.pt"].values()
         assert set(back) == set(state), set(back) ^ set(state)
         assert all(torch.allclose(back[name].to(t.dtype), t, rtol=0, atol=1e-12) for name, t in state.items()), weights
         config = case.config["discriminator" if weights == "discriminator" else "generator"]
         make = stylenerf.discriminator_config if weights == "discriminator" else stylenerf.generator_config
-        assert converted.config == make(config), weights
-        assert converted.card["images_seen"] == 0
+        assert made.config == make(config), weights
+        assert made.card["images_seen"] == 0
 
 
 # Truncation, mixing, and the program's ways of rendering

@@ -39,6 +39,7 @@ from zoo.volumegan.field import Styles
 from zoo.volumegan.model import Generator, Latent
 from zoo.volumegan.training import VolumeGAN
 from zoo.weights.bundle import UNUSED, build
+from zoo.weights.convert import converted
 from zoo.weights.names import from_published, published_name, to_published
 from zoo.weights.read import Place, read
 
@@ -651,16 +652,16 @@ def checkpoint(case: Case) -> None:
     """A file of a training run: every tensor, and what is drawn with them."""
     place = Place(case.folder / case.info["checkpoint"])
     contents = read(place)
-    for weights, model in volumegan.MODELS.items():
+    for weights, model in volumegan.WEIGHTS.items():
         if model not in contents.value["models"]:
             continue
-        converted = volumegan.convert(place, contents, None, weights)
-        network, expected = converted.network, contents.value["models"][model]
+        made = converted(volumegan, place, contents, None, weights)
+        network, expected = made.network, contents.value["models"][model]
         table = discriminator_table(len(network.blocks)) if model == "discriminator" else GENERATOR
-        back = to_published(network.state_dict() | converted.unused, table)
+        back = to_published(network.state_dict() | made.unused, table)
         assert same_tensors(back, expected)
         about = contents.value["running_metadata"]
-        assert (converted.card["iterations"], converted.card["images_seen"]) == (about["iter"], about["seen_img"])
+        assert (made.card["iterations"], made.card["images_seen"]) == (about["iter"], about["seen_img"])
         network.load_state_dict({name: case.cast(t) for name, t in network.to(case.dtype).state_dict().items()})
         if model == "discriminator":
             case.scores("score", network(case.inputs["image"]).scores)

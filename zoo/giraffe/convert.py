@@ -4,17 +4,24 @@ One file holds all: discriminator, generator and its average, ``generator_test``
 are those of the tensors; cameras, ranges of boxes, depths and numbers of samples are in none of the files.
 """
 
-import re
 from copy import deepcopy
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from zoo.weights.bundle import Part, build, check_fit
-from zoo.weights.convert import Converted
-from zoo.weights.names import UNUSED, from_published, to_published
+from zoo.giraffe.model import Discriminator
+from zoo.weights.convert import Published
+from zoo.weights.names import Table, count, inside, size
 from zoo.weights.read import Contents, Place, tensors_in
+
+NAME = "GIRAFFE"
+WEIGHTS = {"ema": "generator_test.", "raw": "generator.", "discriminator": "discriminator."}  # prefixes of tensors
+# number of times that the size doubles -> experiments
+EXPERIMENTS = {
+    2: [f"giraffe/{name}64" for name in ("cats", "celeba", "chairs", "church", "compcars")],
+    4: [f"giraffe/{name}" for name in ("celebahq256", "church256", "clevr2_256", "compcars256", "ffhq256")],
+}
+MANY = ["giraffe/clevr2345_256"]  # the only one whose fields are half as wide
 
 # ours -> published; for a field, a renderer, a discriminator alone
 FIELD = [
@@ -37,115 +44,52 @@ RENDERER = [
     (r"colour_up\.kernel", "upsample_rgb.1.f"),
     (r"up\.kernel", "upsample_2.1.f"),
 ]
-DISCRIMINATOR = [(r"layers\.(\d+)\.", r"blocks.\1."), (r"score\.", "conv_out.")]
-BLOCK = [(r"first\.", "conv_0."), (r"second\.", "conv_1."), (r"skip\.", "conv_s.")]
-
-
-def inside(ours: str, published: str, table: list) -> list:
-    """The table of a part, for the whole that holds it."""
-    return [(ours + pattern, published + to) for pattern, to in table]
-
-
 GENERATOR = [
     *inside(r"scene\.objects\.", "decoder.", FIELD),
     *inside(r"scene\.background\.", "background_generator.", FIELD),
     *inside(r"renderer\.", "neural_renderer.", RENDERER),
 ]
-# The 2D baseline: between its blocks the published lists hold what changes the size, so every other number is missing.
-RESIDUAL = [
-    *((rf"blocks\.{i}\.{pattern}", f"resnet.{2 * i}.{to}") for i in range(10) for pattern, to in BLOCK),
-    (r"enter\.", "conv_img."),
-]
-GENERATOR_2D = [*RESIDUAL[:-1], (r"enter\.", "fc."), (r"colour\.", "conv_img.")]
-DISCRIMINATOR_2D = [*RESIDUAL, (r"score\.", "fc.")]
+DISCRIMINATOR = [(r"layers\.(\d+)\.", r"blocks.\1."), (r"score\.", "conv_out.")]
 
-# weights -> prefix of their tensors; pictures and scores come from the average
-WEIGHTS = {"ema": "generator_test.", "raw": "generator."}
-NETWORKS = WEIGHTS | {"discriminator": "discriminator."}
-# number of times that the size doubles -> experiments
-EXPERIMENTS = {
-    2: [f"giraffe/{name}64" for name in ("cats", "celeba", "chairs", "church", "compcars")],
-    4: [f"giraffe/{name}" for name in ("celebahq256", "church256", "clevr2_256", "compcars256", "ffhq256")],
-}
-MANY = ["giraffe/clevr2345_256"]  # the only one whose fields are half as wide
+
+def table(network: nn.Module) -> Table:
+    """The names of a network's tensors."""
+    return DISCRIMINATOR if isinstance(network, Discriminator) else GENERATOR
 
 
 def part(contents: Contents) -> str | None:
-    """What a file of the published GIRAFFE is: "generator", or None for any other file."""
+    """A file of the published GIRAFFE holds a generator, or is none."""
     model = contents.value.get("model") if isinstance(contents.value, dict) else None
     needed = {"generator.decoder.fc_in.weight", "generator.background_generator.fc_in.weight"}
     return "generator" if isinstance(model, dict) and needed <= set(model) else None
 
 
-def experiments(contents: Contents) -> list[str] | None:
+def experiments(contents: Contents) -> list[str]:
     """The published experiments that have as many sizes and fields as wide."""
     state = under("generator.", contents)
-    if len(state["decoder.fc_in.weight"]) == 64:
+    if size(state, "decoder.fc_in.weight")[0] == 64:
         return MANY
-    return EXPERIMENTS.get(len(numbered(state, r"neural_renderer\.conv_layers\.\d+\.weight")), [])
+    return EXPERIMENTS.get(count(state, r"neural_renderer\.conv_layers\.\d+\.weight"), [])
 
 
-def convert(
-    place: Place, contents: Contents, experiment: dict[str, Any] | None, weights: str | None = None
-) -> Converted:
-    """A generator, averaged or raw, or the discriminator.
+def published(place: Place, contents: Contents, weights: str) -> Published | None:
+    """The tensors that begin so in the one state dict of the file."""
+    state = under(WEIGHTS[weights], contents)
+    about = {"iterations": contents.value.get("it")}
+    return Published(state, f"{place.name}, {weights} weights", about) if state else None
 
-    Args:
-        place: of the file.
-        contents: of the file.
-        experiment: config of its generator, which gives what the file does not hold.
-        weights: "ema", "raw" or "discriminator"; by default ema.
 
-    Raises:
-        ValueError: there are no such weights, or they do not fit the experiment.
-    """
-    if weights not in (None, *NETWORKS):
-        raise ValueError(f"A GIRAFFE has no weights '{weights}': {', '.join(NETWORKS)}.")
-    weights = weights or "ema"
-    state = under(NETWORKS[weights], contents)
-    if not state:
-        raise ValueError(f"{place} has no {'average' if weights == 'ema' else weights}; --weights takes another.")
+def config(published: Published, weights: str, experiment: dict[str, Any] | None) -> dict[str, Any]:
+    """The experiment's with the sizes of the tensors; a discriminator's are all that there is to it."""
     if weights == "discriminator":
-        config, table = discriminator_config(state), DISCRIMINATOR
-    elif experiment["class_path"] != "zoo.giraffe.Generator":
-        raise ValueError(f"{place} is a GIRAFFE, and the experiment is of another system: {experiment['class_path']}.")
-    else:
-        config, table = resized(experiment, state), GENERATOR
-    with torch.device("meta"):  # a file that claims impossible sizes is found out before there is any memory
-        planned = build(config, nn.Module)
-    ours = from_published(state, list(planned.state_dict()), table)
-    used = {name: tensor for name, tensor in ours.items() if not name.startswith(UNUSED)}
-    check_fit(planned, used, place)
-    network = build(config, nn.Module)
-    network.load_state_dict(used)
-    card = {"system": "GIRAFFE", "weights": weights, "iterations": contents.value.get("it")}
-    unused = {name: tensor for name, tensor in ours.items() if name.startswith(UNUSED)}
-    return Converted(network, config, unused, card, f"{place.name}, {weights} weights")
+        return discriminator_config(published.state)
+    return resized(experiment, published.state)
 
 
-def all_weights(place: Place, contents: Contents) -> dict[str, tuple[Place, Contents, str]]:
-    """Everything that ``convert`` makes of a file, by name, and what it takes."""
-    return {name: (place, contents, name) for name, prefix in NETWORKS.items() if under(prefix, contents)}
-
-
-def official(parts: dict[str, Part]) -> dict[str, Any]:
-    """Files of the published program, by name."""
-    model, iterations = {}, 0
-    for name, (_, tensors, card) in parts.items():
-        state = to_published(tensors, DISCRIMINATOR if name == "discriminator" else GENERATOR)
-        model |= {NETWORKS[name] + key: tensor for key, tensor in state.items()}
-        iterations = int(card.get("iterations", 0))
-    return {"model.pt": {"model": model, "it": iterations}}
-
-
-def discriminator_config(state: dict[str, Tensor]) -> dict[str, Any]:
-    """Our config of a published discriminator: each layer halves the image, down to 4 pixels."""
-    layers = numbered(state, r"blocks\.\d+\.weight")
-    first, score = (state.get(name, torch.empty(0)) for name in ("blocks.0.weight", "conv_out.weight"))
-    if {first.dim(), score.dim()} != {4} or len(layers) > 12:
-        raise ValueError("The file's discriminator is not of the kind that every published GIRAFFE has.")
-    sizes = {"resolution": 4 * 2 ** len(layers), "channels": score.shape[1], "image_channels": first.shape[1]}
-    return {"class_path": "zoo.giraffe.Discriminator", "init_args": sizes}
+def official(networks: dict[str, dict[str, Tensor]], card: dict[str, str]) -> dict[str, Any]:
+    """One file, without the optimizers."""
+    model = {WEIGHTS[name] + key: tensor for name, state in networks.items() for key, tensor in state.items()}
+    return {"model.pt": {"model": model, "it": int(card.get("iterations", 0))}}
 
 
 def under(prefix: str, contents: Contents) -> dict[str, Tensor]:
@@ -154,28 +98,34 @@ def under(prefix: str, contents: Contents) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def numbered(state: dict[str, Tensor], pattern: str) -> list[str]:
-    return [name for name in state if re.fullmatch(pattern, name)]
+# Sizes
 
 
-def resized(config: dict[str, Any], state: dict[str, Tensor]) -> dict[str, Any]:
+def resized(experiment: dict[str, Any], state: dict[str, Tensor]) -> dict[str, Any]:
     """A generator's config with the widths of published tensors."""
-    config = deepcopy(config)
+    config = deepcopy(experiment)
     args = config["init_args"]
-
-    def shape(name: str) -> list[int]:
-        if name not in state or state[name].dim() < 2:
-            raise ValueError(f"The file has no matrix '{name}', which every GIRAFFE has.")
-        return list(state[name].shape)
-
     for field, published in (("objects", "decoder"), ("background", "background_generator")):
         own = args[field].setdefault("init_args", {})
-        own["hidden_dim"], own["latent_dim"] = shape(f"{published}.fc_z.weight")
-        own["num_layers"] = len(numbered(state, rf"{published}\.blocks\.\d+\.weight")) + 1
-        own["features"] = shape(f"{published}.feat_out.weight")[0]
-    layers = numbered(state, r"neural_renderer\.conv_layers\.\d+\.weight")
-    last = f"neural_renderer.conv_layers.{len(layers) - 1}.weight"
+        own["hidden_dim"], own["latent_dim"] = size(state, f"{published}.fc_z.weight")
+        own["num_layers"] = count(state, rf"{published}\.blocks\.\d+\.weight") + 1
+        own["features"] = size(state, f"{published}.feat_out.weight")[0]
     own = args["renderer"].setdefault("init_args", {})
-    own["stages"], own["channels"] = len(layers), shape("neural_renderer.conv_layers.0.weight")[1]
-    own["channels_in"], own["least"] = args["objects"]["init_args"]["features"], shape(last)[0]
+    own["stages"] = count(state, r"neural_renderer\.conv_layers\.\d+\.weight")
+    own["channels"] = size(state, "neural_renderer.conv_layers.0.weight", 4)[1]
+    own["least"] = size(state, f"neural_renderer.conv_layers.{own['stages'] - 1}.weight", 4)[0]
+    own["channels_in"] = args["objects"]["init_args"]["features"]
     return config
+
+
+def discriminator_config(state: dict[str, Tensor]) -> dict[str, Any]:
+    """Our config of a published discriminator: each layer halves the image, down to 4 pixels."""
+    layers = count(state, r"blocks\.\d+\.weight")
+    if layers > 12:
+        raise ValueError(f"The file's discriminator has {layers} layers, more than any published GIRAFFE.")
+    sizes = {
+        "resolution": 4 * 2**layers,
+        "channels": size(state, "conv_out.weight", 4)[1],
+        "image_channels": size(state, "blocks.0.weight", 4)[1],
+    }
+    return {"class_path": "zoo.giraffe.Discriminator", "init_args": sizes}

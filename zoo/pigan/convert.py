@@ -9,12 +9,11 @@ import re
 from copy import deepcopy
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from zoo.weights.bundle import Part
-from zoo.weights.convert import Converted
-from zoo.weights.names import filled, to_published
+from zoo.pigan.model import Discriminator
+from zoo.weights.convert import Published
+from zoo.weights.names import Table, count, size
 from zoo.weights.pickles import Record
 from zoo.weights.read import (
     Contents,
@@ -29,24 +28,9 @@ from zoo.weights.read import (
     tensors_in,
 )
 
-# ours -> published
-GENERATOR = [
-    (r"field\.layers\.(\d+)\.", r"siren.network.\1.layer."),
-    (r"field\.density\.", "siren.final_layer."),
-    (r"field\.colour_sine\.", "siren.color_layer_sine.layer."),
-    (r"field\.colour\.", "siren.color_layer_linear.0."),
-    (r"field\.embedding\.cube", "siren.spatial_embeddings"),
-    (r"mapping\.layers\.(\d+)\.", lambda m: f"siren.mapping_network.network.{2 * int(m[1])}."),
-]
-DISCRIMINATOR = [
-    (r"blocks\.(\d+)\.first\.conv\.", r"layers.\1.network.0.conv."),
-    (r"blocks\.(\d+)\.second\.conv\.", r"layers.\1.network.2.conv."),
-    (r"blocks\.(\d+)\.skip\.", r"layers.\1.proj."),
-    (r"from_rgb\.(\d+)\.", r"fromRGB.\1.model.0."),
-    (r"final\.", "final_layer."),
-]
-PLAIN_DISCRIMINATOR = [(pattern, to.replace(".conv.", ".")) for pattern, to in DISCRIMINATOR]  # without coordinates
-AVERAGES = {"ema": "ema.pth", "ema2": "ema2.pth"}  # decays 0.999 and 0.9999; pictures and scores come from the first
+NAME = "PiGAN"
+# files in a folder; averages have decays of 0.999 and 0.9999, and pictures and scores come from the first
+WEIGHTS = {"ema": "ema.pth", "raw": "generator.pth", "ema2": "ema2.pth", "discriminator": "discriminator.pth"}
 EXPERIMENTS = {
     "TALLSIREN": ["pigan/carla128"],
     "SPATIALSIRENBASELINE": ["pigan/celeba64", "pigan/cats64"],
@@ -60,12 +44,36 @@ DISCRIMINATORS: dict[str, dict[str, Any]] = {
     "ProgressiveDiscriminator": {"coordinates": True, "downsample": "pool"},
 }
 
+# ours -> published
+GENERATOR = [
+    (r"field\.layers\.(\d+)\.", r"siren.network.\1.layer."),
+    (r"field\.density\.", "siren.final_layer."),
+    (r"field\.colour_sine\.", "siren.color_layer_sine.layer."),
+    (r"field\.colour\.", "siren.color_layer_linear.0."),
+    (r"field\.embedding\.cube", "siren.spatial_embeddings"),
+    (r"mapping\.layers\.(\d+)\.", lambda m: f"siren.mapping_network.network.{2 * int(m[1])}."),
+    (r"mean_", None),
+]
+DISCRIMINATOR = [
+    (r"blocks\.(\d+)\.first\.conv\.", r"layers.\1.network.0.conv."),
+    (r"blocks\.(\d+)\.second\.conv\.", r"layers.\1.network.2.conv."),
+    (r"blocks\.(\d+)\.skip\.", r"layers.\1.proj."),
+    (r"from_rgb\.(\d+)\.", r"fromRGB.\1.model.0."),
+    (r"final\.", "final_layer."),
+]
+PLAIN_DISCRIMINATOR = [(pattern, to.replace(".conv.", ".")) for pattern, to in DISCRIMINATOR]  # without coordinates
 
-# Files
+
+def table(network: nn.Module) -> Table:
+    """The names of a network's tensors."""
+    if not isinstance(network, Discriminator):
+        return GENERATOR
+    with_coordinates = any(getattr(module, "coordinates", False) for module in network.modules())
+    return DISCRIMINATOR if with_coordinates else PLAIN_DISCRIMINATOR
 
 
 def part(contents: Contents) -> str | None:
-    """What a file of the published pi-GAN is: "generator", "discriminator" or "averages"; None for any other file."""
+    """A whole module, or a bare state dict of a generator; averages have no names of their own."""
     value = contents.value
     if is_module(value) and value.name == "generators.generators.ImplicitGenerator3d":
         return "generator"
@@ -79,7 +87,7 @@ def part(contents: Contents) -> str | None:
 
 
 def experiments(contents: Contents) -> list[str] | None:
-    """The published experiments that a generator may come from: its kind of SIREN tells the data set, or nearly."""
+    """Its kind of SIREN tells the data set, or nearly."""
     if part(contents) != "generator":
         return None
     if not isinstance(contents.value, Record):
@@ -87,85 +95,51 @@ def experiments(contents: Contents) -> list[str] | None:
     return EXPERIMENTS.get(class_name(siren(contents.value)), [])
 
 
-def convert(
-    place: Place, contents: Contents, experiment: dict[str, Any] | None, weights: str | None = None
-) -> Converted:
-    """A generator, raw or averaged, or a discriminator.
-
-    Args:
-        place: of the file; averages are looked for beside it.
-        contents: of the file.
-        experiment: config of its generator, which gives what the file does not hold.
-        weights: "raw", "ema" or "ema2"; by default ema where there is an ema.pth beside, else raw.
+def published(place: Place, contents: Contents, weights: str) -> Published | None:
+    """The file itself, with the averages or the discriminator that were saved together with it.
 
     Raises:
-        ValueError: a file that is asked for is missing, or does not fit to the others.
+        ValueError: they are of something else.
     """
-    found = part(contents)
-    if found == "averages":
+    kind = part(contents)
+    if kind == "averages":
         raise ValueError(f"{place} holds averages without names: give the generator.pth that they belong to.")
-    if found == "discriminator":
-        return convert_discriminator(place, contents)
-    return convert_generator(place, contents, experiment, weights)
-
-
-def convert_generator(place: Place, contents: Contents, experiment: dict[str, Any], weights: str | None) -> Converted:
-    """See ``convert``."""
-    if experiment["class_path"] != "zoo.pigan.Generator":
-        raise ValueError(f"{place} is a pi-GAN, and the experiment is of another system: {experiment['class_path']}.")
+    if kind == "discriminator":
+        return discriminator_in(place, contents) if weights == "discriminator" else None
+    # ``05--12:30--ema.pth`` belongs to ``05--12:30--generator.pth``
+    together = place.name[: max(0, place.name.find("generator"))] + WEIGHTS[weights]
+    found = place if weights == "raw" else place.beside(together)
+    if found is None or weights == "discriminator":
+        return found and discriminator_in(found, read(found))
     record = contents.value if isinstance(contents.value, Record) else None
     state = tensors_in("", contents.value) if record is None else module_state(record)
-    order = list(state if record is None else module_parameters(record))
-    used = f"{place.name}, raw weights"
-    averages = averages_beside(place, weights)
-    if averages is not None:
-        state |= dict(zip(order, shadow(averages, place, [state[name] for name in order]), strict=True))
-        used = f"{place.name} with the averages in {averages.name}"
-    config = resized(experiment, state, None if record is None else siren(record))
-    step = None if record is None else attributes(record).get("step")
-    card = {"system": "PiGAN", "weights": "raw" if averages is None else weights or "ema", "iterations": step}
-    return Converted(*filled(config, state, GENERATOR, place), card, used)
-
-
-def all_weights(place: Place, contents: Contents) -> dict[str, tuple[Place, Contents, str | None]]:
-    """Everything that ``convert`` makes of a file and those beside it, by name, and what it takes."""
-    found = {name: (place, contents, name) for name, file in AVERAGES.items() if place.beside(beside(place, file))}
-    found["raw"] = (place, contents, "raw")
-    judge = place.beside(beside(place, "discriminator.pth"))
-    return found | ({} if judge is None else {"discriminator": (judge, read(judge), None)})
-
-
-def official(parts: dict[str, Part]) -> dict[str, Any]:
-    """State dicts for the published program, by name of a file; it keeps whole modules, which ours are not."""
-    files = AVERAGES | {"raw": "generator.pth", "discriminator": "discriminator.pth"}
-    made = {}
-    for name, (config, tensors, _) in parts.items():
-        judge = DISCRIMINATOR if config["init_args"].get("coordinates", True) else PLAIN_DISCRIMINATOR
-        learned = {key: tensor for key, tensor in tensors.items() if not key.startswith("mean_")}
-        made[files[name]] = to_published(learned, judge if name == "discriminator" else GENERATOR)
-    return made
-
-
-def averages_beside(place: Place, weights: str | None) -> Place | None:
-    """The file of the averages that are meant, if any.
-
-    Raises:
-        ValueError: it is not there, or there are no such weights.
-    """
+    about = {"iterations": None if record is None else attributes(record).get("step")}
+    field = None if record is None else siren(record)
     if weights == "raw":
-        return None
-    if weights not in (None, *AVERAGES):
-        raise ValueError(f"A pi-GAN has no weights '{weights}': raw, {', '.join(AVERAGES)}.")
-    name = beside(place, AVERAGES[weights or "ema"])
-    found = place.beside(name)
-    if found is None and weights is not None:
-        raise ValueError(f"There is no {name} beside {place}; --weights raw needs none.")
-    return found
+        return Published(state, f"{place.name}, raw weights", about, field)
+    order = list(state if record is None else module_parameters(record))
+    state |= dict(zip(order, shadow(found, place, [state[name] for name in order]), strict=True))
+    return Published(state, f"{place.name} with the averages in {found.name}", about, field)
 
 
-def beside(place: Place, name: str) -> str:
-    """The name of a file that was saved together with this one: ``05--12:30--ema.pth`` for ``...--generator.pth``."""
-    return place.name[: max(0, place.name.find("generator"))] + name
+def config(published: Published, weights: str, experiment: dict[str, Any] | None) -> dict[str, Any]:
+    """The experiment's with the sizes of the tensors; a discriminator's class says the rest."""
+    if weights == "discriminator":
+        return discriminator_config(published.state, published.settings)
+    return resized(experiment, published.state, published.settings)
+
+
+def official(networks: dict[str, dict[str, Tensor]], card: dict[str, str]) -> dict[str, Any]:
+    """State dicts, one file for each; the published program keeps whole modules, which ours are not."""
+    return {WEIGHTS[name]: state for name, state in networks.items()}
+
+
+def discriminator_in(place: Place, contents: Contents) -> Published:
+    """The discriminator that is a file."""
+    if part(contents) != "discriminator":
+        raise ValueError(f"{place} holds no discriminator of the published pi-GAN.")
+    value = contents.value
+    return Published(module_state(value), place.name, {"iterations": attributes(value).get("step")}, class_name(value))
 
 
 def siren(generator: Record) -> Record:
@@ -192,14 +166,17 @@ def shadow(place: Place, of: Place, parameters: list[Tensor]) -> list[Tensor]:
     return averaged
 
 
-def resized(config: dict[str, Any], state: dict[str, Tensor], field: Record | None) -> dict[str, Any]:
+# Sizes
+
+
+def resized(experiment: dict[str, Any], state: dict[str, Tensor], field: Record | None) -> dict[str, Any]:
     """A generator's config with the sizes of published tensors; the field's input scale comes from its box, if any."""
-    config = deepcopy(config)
+    config = deepcopy(experiment)
     args = config["init_args"]
-    args["mapping_dim"], args["latent_dim"] = size(state, "siren.mapping_network.network.0.weight", 2)
+    args["mapping_dim"], args["latent_dim"] = size(state, "siren.mapping_network.network.0.weight")
     own = args["field"].setdefault("init_args", {})
-    own["hidden_dim"], _ = size(state, "siren.network.0.layer.weight", 2)
-    own["num_layers"] = len([name for name in state if re.fullmatch(r"siren\.network\.\d+\.layer\.weight", name)])
+    own["hidden_dim"], _ = size(state, "siren.network.0.layer.weight")
+    own["num_layers"] = count(state, r"siren\.network\.\d+\.layer\.weight")
     own["embedding"] = None
     if "siren.spatial_embeddings" in state:
         _, channels, resolution, *_ = size(state, "siren.spatial_embeddings", 5)
@@ -211,23 +188,13 @@ def resized(config: dict[str, Any], state: dict[str, Tensor], field: Record | No
     return config
 
 
-def size(state: dict[str, Tensor], name: str, axes: int) -> torch.Size:
-    """The shape of a published tensor that has so many axes."""
-    if name not in state or state[name].dim() != axes:
-        raise ValueError(f"The file has no '{name}' with {axes} axes, which every pi-GAN of its kind has.")
-    return state[name].shape
-
-
-def convert_discriminator(place: Place, contents: Contents) -> Converted:
-    """See ``convert``."""
-    kind, state = class_name(contents.value), module_state(contents.value)
-    levels = [name for name in state if re.fullmatch(r"fromRGB\.\d+\.model\.0\.weight", name)]
+def discriminator_config(state: dict[str, Tensor], kind: str) -> dict[str, Any]:
+    """Our config of a published discriminator of this class."""
     outputs = size(state, "final_layer.weight", 4)[0]
     sizes = {
-        "channels": [size(state, name, 4)[0] for name in levels],
+        "channels": [
+            size(state, name, 4)[0] for name in state if re.fullmatch(r"fromRGB\.\d+\.model\.0\.weight", name)
+        ],
         "latent_dim": outputs - 3 if outputs > 1 else 0,  # its guess, beside the score and two angles
     }
-    config = {"class_path": "zoo.pigan.Discriminator", "init_args": sizes | DISCRIMINATORS[kind]}
-    table = DISCRIMINATOR if DISCRIMINATORS[kind]["coordinates"] else PLAIN_DISCRIMINATOR
-    card = {"system": "PiGAN", "weights": "discriminator", "iterations": attributes(contents.value).get("step")}
-    return Converted(*filled(config, state, table, place), card, place.name)
+    return {"class_path": "zoo.pigan.Discriminator", "init_args": sizes | DISCRIMINATORS[kind]}

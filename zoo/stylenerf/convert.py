@@ -10,160 +10,38 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from zoo.weights.bundle import UNUSED, Part, build, check_fit
-from zoo.weights.convert import Converted
-from zoo.weights.names import from_published, to_published
-from zoo.weights.pickles import Record
-from zoo.weights.read import Contents, Place, attributes, class_name, is_module, module_state
+from zoo.stylenerf.model import Generator
+from zoo.weights.convert import Published
+from zoo.weights.names import Table, check_arguments, inside
+from zoo.weights.read import Contents, Place, attributes, class_name, is_module, module_state, plain
 
-# weights -> name in the file
-MODELS = {"ema": "G_ema", "raw": "G", "discriminator": "D"}
-MAX_DEPTH = 16  # of values in values
-
-
-def part(contents: Contents) -> str | None:
-    """What a file of the published StyleNeRF is: "generator", or None for any other file."""
-    value = contents.value
-    network = value.get("G_ema") if isinstance(value, dict) else None
-    if not is_module(network) or class_name(network) != "Generator":
-        return None
-    inner = attributes(network)["_modules"].get("synthesis")
-    return "generator" if is_module(inner) and class_name(inner) == "NeRFSynthesisNetwork" else None
-
-
-def experiments(contents: Contents) -> None:
-    """None: the file holds the arguments that its networks were built with."""
-    return None
-
-
-def convert(
-    place: Place, contents: Contents, experiment: dict[str, Any] | None, weights: str | None = None
-) -> Converted:
-    """A generator, averaged or raw, or a discriminator.
-
-    Args:
-        place: of the file.
-        contents: of the file.
-        experiment: not needed; the file says all of it.
-        weights: "ema", "raw" or "discriminator"; by default ema.
-
-    Raises:
-        ValueError: there are no such weights, or they do not fit what the file says.
-    """
-    weights = weights or "ema"
-    if weights not in MODELS:
-        raise ValueError(f"A StyleNeRF has no weights '{weights}': {', '.join(MODELS)}.")
-    network = contents.value.get(MODELS[weights])
-    if not is_module(network):
-        there = [name for name, model in MODELS.items() if is_module(contents.value.get(model))]
-        raise ValueError(f"{place} has no weights '{weights}'; --weights can be {', '.join(there)}.")
-    given, state = arguments(network), module_state(network)
-    config = discriminator_config(given) if weights == "discriminator" else generator_config(given)
-    with torch.device("meta"):  # a file that claims impossible sizes is found out before there is any memory
-        planned = build(config, nn.Module)
-    ours = shaped(from_published(state, list(planned.state_dict()), table_of(planned)), planned.state_dict())
-    used = {name: tensor for name, tensor in ours.items() if not name.startswith(UNUSED)}
-    check_fit(planned, used, place)
-    filled = build(config, nn.Module)
-    filled.load_state_dict(used)
-    images = re.search(r"network-snapshot-(\d+)", place.name)
-    card = {"system": "StyleNeRF", "weights": weights, "images_seen": int(images[1]) * 1000 if images else None}
-    unused = {name: tensor for name, tensor in ours.items() if name.startswith(UNUSED)}
-    return Converted(filled, config, unused, card, "; ".join([f"{place.name}, {MODELS[weights]}", *notes(given)]))
-
-
-def all_weights(place: Place, contents: Contents) -> dict[str, tuple[Place, Contents, str]]:
-    """Everything that ``convert`` makes of a file, by name, and what it takes."""
-    return {name: (place, contents, name) for name, model in MODELS.items() if is_module(contents.value.get(model))}
-
-
-def official(parts: Mapping[str, Part]) -> dict[str, Any]:
-    """State dicts of the published program's modules, by their names in its files.
-
-    Its own files hold the modules themselves, with their source text.
-    """
-    models = {}
-    for name, (config, tensors, _) in parts.items():
-        with torch.device("meta"):
-            network = build(config, nn.Module)
-        models[MODELS[name]] = published_state(network, tensors)
-    return {"network-snapshot.pt": models}
-
-
-def table_of(network: nn.Module) -> list:
-    """The names of a network's tensors."""
-    if hasattr(network, "painter"):
-        inner = getattr(network.foreground, "network", None)
-        return generator_table(network.painter.low, 8 if inner is None else inner.start)
-    return discriminator_table(network.resolution, 4 * 2 ** len(getattr(network, "small", None) or []))
-
-
-def shaped(ours: dict[str, Tensor], planned: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Stored noise, which the published program keeps as one picture [H, W], as ours."""
-    return {
-        name: tensor[None, None] if name.endswith("noise.stored") and tensor.dim() == 2 else tensor
-        for name, tensor in ours.items()
-    }
-
-
-def published_state(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The way back: a published state dict of such a network's tensors, ``unused.`` ones included."""
-    state = {name: tensor[0, 0] if name.endswith("noise.stored") else tensor for name, tensor in tensors.items()}
-    return to_published(state, table_of(network))
-
-
-# Arguments in a file
-
-
-def arguments(network: Record) -> dict[str, Any]:
-    """What the published program built a recorded network with.
-
-    Raises:
-        ValueError: the file does not say, or not in a way that ends.
-    """
-    given = attributes(network).get("_init_kwargs")
-    if not isinstance(given, dict):
-        raise ValueError(f"The file's {class_name(network)} does not say what it was built with.")
-    return {name: plain(value) for name, value in given.items()}
-
-
-def plain(value: Any, depth: int = 0) -> Any:
-    """A node of a configuration, or of numpy, as plain values; references in it looked up."""
-    if depth > MAX_DEPTH:
-        raise ValueError("The file's arguments are nested too deep, or refer to themselves.")
-    if isinstance(value, Record):
-        held = attributes(value)
-        if "_val" in held:
-            return looked_up(value, held["_val"], depth)
-        return plain(held.get("_content"), depth + 1)
-    if isinstance(value, dict):
-        return {name: plain(inner, depth + 1) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner, depth + 1) for inner in value]
-    return value.item() if hasattr(value, "item") else value
-
-
-def looked_up(node: Record, value: Any, depth: int) -> Any:
-    """A value, or what it refers to from the root of its configuration: ``${spec.map}``."""
-    found = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
-    if found is None:
-        return value
-    for _ in range(MAX_DEPTH):
-        parent = attributes(node).get("_parent")
-        if not isinstance(parent, Record):
-            break
-        node = parent
-    for name in found[1].split("."):
-        held = attributes(node).get("_content") if isinstance(node, Record) else None
-        if not isinstance(held, dict) or name not in held:
-            raise ValueError(f"The file's arguments refer to '{found[1]}', which is not in them.")
-        node = held[name]
-    return plain(node, depth + 1)
-
-
+NAME = "StyleNeRF"
+WEIGHTS = {"ema": "G_ema", "raw": "G", "discriminator": "D"}
+LAYERS, EXTRAS = "zoo.layers.upsampling.", "zoo.stylenerf.extras."
+# Published arguments that only these values of can be translated, by block.
+FIXED = {
+    "generator": {"c_dim": (0, None), "img_channels": (3, None)},
+    "discriminator": {"c_dim": (0, None), "img_channels": (3, None), "architecture": ("skip", None)},
+    "synthesis_kwargs": {"architecture": ("skip", None), "z_dim": (0, None)},
+    "camera_kwargs": {"ray_align_corner": (False, None), "depth_transform": ("InverseWarp", None)},
+    "renderer_kwargs": {"sigma_type": ("relu", None)},
+    "foreground_kwargs": {
+        "positional_encoding": ("normal", None),
+        "use_viewdirs": (False, None),
+        "predict_rgb": (True, False, None),
+    },
+    "input_kwargs": {"output_mode": ("tri_plane_reshape", None), "input_mode": ("random", None)},
+    "background_kwargs": {
+        "positional_encoding": ("normal", None),
+        "use_viewdirs": (False, None),
+        "inverse_sphere": (True, None),
+    },
+    "upsampler_kwargs": dict.fromkeys(
+        ("no_2d_renderer", "no_residual_img", "block_reses", "shared_rgb_style"), (False, None)
+    ),
+}
 # Names of arguments that are read below, and of those that change neither weights nor pictures
 NAMES = """
     abs_sigma activation add_rgb angular_camera architecture background_kwargs bg_start block_reses c_dim camera_kwargs
@@ -179,6 +57,143 @@ NAMES = """
     z_dim_bg
 """
 KNOWN = frozenset(NAMES.split())
+
+# ours -> published; for a part with a style, a ``StyledLayer``, a ``Block`` and a field alone
+STYLE = [(r"style\.", "affine."), ("", "")]
+LAYER = [
+    *inside(r"conv\.", "", STYLE),
+    (r"magnitude$", "w_avg"),
+    (r"noise\.stored$", "noise_const"),
+    (r"noise\.strength$", "noise_strength"),
+    (r"up\.adapter\.first\.", "adapter.0."),
+    (r"up\.adapter\.second\.", "adapter.1."),
+]
+BLOCK = [
+    *inside(r"first\.", "conv0.", LAYER),
+    *inside(r"second\.", "conv1.", LAYER),
+    *inside(r"rgb\.", "torgb.", STYLE),
+]
+FIELD = [
+    *inside(r"layers\.0\.", "fc_in.", STYLE),
+    (r"layers\.(\d+)\.style\.", lambda m: f"blocks.{int(m[1]) - 1}.affine."),
+    (r"layers\.(\d+)\.", lambda m: f"blocks.{int(m[1]) - 1}."),
+    *inside(r"density\.", "sigma_out.", STYLE),
+    *inside(r"features\.", "feat_out.", STYLE),
+    *inside(r"rgb\.", "to_rgb.", STYLE),
+]
+
+
+def table(network: nn.Module) -> Table:
+    """The names of a network's tensors; those of blocks hold the sides of their images."""
+    if not isinstance(network, Generator):
+        return discriminator_table(network.resolution, 4 * 2 ** len(getattr(network, "small", None) or []))
+    planes = getattr(network.foreground, "network", None)
+    return generator_table(network.painter.low, 8 if planes is None else planes.start)
+
+
+def generator_table(low: int, planes: int = 8) -> Table:
+    """As ``table``, for feature maps of side ``low``, and planes that begin with this side."""
+    doublings = range(1, 16)
+    first = f"synthesis.in_b{planes}."
+    return [
+        (r"mapping\.layers\.(\d+)\.", r"mapping.fc\1."),
+        (r"mean_w$", "mapping.w_avg"),
+        (r"alpha$", "synthesis.alpha"),
+        (r"foreground\.network\.constant$", f"{first}const"),
+        *inside(r"foreground\.network\.layer\.", f"{first}conv1.", LAYER),
+        *inside(r"foreground\.network\.", first, BLOCK),
+        *(
+            entry
+            for i in doublings
+            for ours, published in (
+                (rf"foreground\.network\.blocks\.{i - 1}\.", f"synthesis.in_b{planes * 2**i}."),
+                (rf"painter\.blocks\.{i - 1}\.", f"synthesis.b{low * 2**i}."),
+            )
+            for entry in inside(ours, published, BLOCK)
+        ),
+        *inside(r"foreground\.", "synthesis.fg_nerf.", FIELD),
+        *inside(r"background\.field\.", "synthesis.bg_nerf.", FIELD),
+        (r"poses\.network\.first\.", "synthesis.camera_generator.affine1."),
+        (r"poses\.network\.second\.", "synthesis.camera_generator.affine2."),
+        (r"poses\.network\.last\.", "synthesis.camera_generator.proj."),
+    ]
+
+
+def discriminator_table(resolution: int, small: int = 8) -> Table:
+    """As ``table``, for a discriminator of images of this side, and of small ones."""
+
+    def side(match: re.Match) -> str:
+        letter, largest = ("b", resolution) if match[1] == "blocks" else ("c", small)
+        return f"{letter}{largest // 2 ** int(match[2])}."
+
+    return [
+        (r"alpha$", "alpha"),
+        (r"(blocks|small)\.(\d+)\.from_rgb\.", lambda m: side(m) + "fromrgb."),
+        (r"(blocks|small)\.(\d+)\.first\.", lambda m: side(m) + "conv0."),
+        (r"(blocks|small)\.(\d+)\.second\.", lambda m: side(m) + "conv1."),
+        (r"guess\.", "projector."),
+        (r"embed\.", "mapping.embed."),
+        (r"mapping\.layers\.(\d+)\.", r"mapping.fc\1."),
+        (r"from_rgb\.", "b4.fromrgb."),
+        (r"final\.", "b4.conv."),
+        (r"dense\.", "b4.fc."),
+        (r"score\.", "b4.out."),
+    ]
+
+
+def part(contents: Contents) -> str | None:
+    """A file of the published StyleNeRF holds a generator, or is none."""
+    value = contents.value
+    network = value.get("G_ema") if isinstance(value, dict) else None
+    if not is_module(network) or class_name(network) != "Generator":
+        return None
+    inner = attributes(network)["_modules"].get("synthesis")
+    return "generator" if is_module(inner) and class_name(inner) == "NeRFSynthesisNetwork" else None
+
+
+def experiments(contents: Contents) -> None:
+    """The file holds the arguments that its networks were built with."""
+    return None
+
+
+def published(place: Place, contents: Contents, weights: str) -> Published | None:
+    """One of the modules in the file, and what it was built with.
+
+    Raises:
+        ValueError: the file does not say that, or not in a way that ends.
+    """
+    module = contents.value.get(WEIGHTS[weights])
+    if not is_module(module):
+        return None
+    given = plain(attributes(module).get("_init_kwargs"))
+    if not isinstance(given, dict) or "${" in str(given):  # a reference that leads nowhere
+        raise ValueError(f"The file's {class_name(module)} does not say what it was built with.")
+    state = {  # stored noise is one picture [H, W] there
+        name: tensor[None, None] if name.endswith("noise_const") and tensor.dim() == 2 else tensor
+        for name, tensor in module_state(module).items()
+    }
+    images = re.search(r"network-snapshot-(\d+)", place.name)
+    card = {"images_seen": int(images[1]) * 1000 if images else None}
+    return Published(state, "; ".join([f"{place.name}, {WEIGHTS[weights]}", *notes(given)]), card, given)
+
+
+def config(published: Published, weights: str, experiment: dict[str, Any] | None) -> dict[str, Any]:
+    """What the file's arguments say."""
+    make = discriminator_config if weights == "discriminator" else generator_config
+    return make(published.settings)
+
+
+def official(networks: dict[str, dict[str, Tensor]], card: dict[str, str]) -> dict[str, Any]:
+    """State dicts of the modules, in one file; the program's own hold the modules, with their source text."""
+    return {
+        "network-snapshot.pt": {
+            WEIGHTS[name]: {
+                key: tensor.reshape(tensor.shape[-2:]) if key.endswith("noise_const") else tensor
+                for key, tensor in state.items()
+            }
+            for name, state in networks.items()
+        }
+    }
 
 
 def notes(given: Mapping[str, Any]) -> list[str]:
@@ -200,8 +215,6 @@ def names_in(given: Mapping[str, Any]) -> Iterator[str]:
 
 
 # Published arguments in our words
-
-LAYERS, EXTRAS = "zoo.layers.upsampling.", "zoo.stylenerf.extras."
 
 
 def upsampler_config(mode: str) -> dict[str, Any]:
@@ -229,20 +242,6 @@ def upsampler_config(mode: str) -> dict[str, Any]:
     return {"upsampler": made, "image_up": image_up}
 
 
-def augmentation_arguments(given: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
-    """Weights and other arguments of our augmentation for those of the published pipe."""
-    weights, strengths, options = {}, {}, {}
-    for name, value in given.items():
-        change = re.sub(r"_(std|max|size)$", "", name)
-        if name == "imgfilter_bands":
-            options["bands"] = tuple(value)
-        elif name == change:
-            weights[name] = float(value)
-        else:
-            strengths[change] = float(value)
-    return weights, options | ({"strengths": strengths} if strengths else {})
-
-
 def generator_config(given: Mapping[str, Any]) -> dict[str, Any]:
     """Our config for the arguments of the published generator.
 
@@ -250,13 +249,14 @@ def generator_config(given: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: one of them has no counterpart here.
     """
     of = dict(given["synthesis_kwargs"])
-    check_fixed(given, {"c_dim": (0,), "img_channels": (3,)})
-    check_fixed(of, {"architecture": ("skip",)})
     cameras, marching = of.get("camera_kwargs") or {}, of.get("renderer_kwargs") or {}
-    check_fixed(cameras, {"ray_align_corner": (False,)})
+    blocks = {"generator": given, "synthesis_kwargs": of, "camera_kwargs": cameras, "renderer_kwargs": marching}
+    for name, block in blocks.items():
+        check_arguments(block, FIXED[name])
     top, low = given["img_resolution"], of["resolution_vol"]
+    if top % low:
+        raise ValueError(f"Pictures of {top} cannot be made from feature maps of {low}.")
     start = of.get("resolution_start") or low
-    has_background = not marching.get("no_background")
     args: dict[str, Any] = {
         "foreground": foreground_config(given, of, cameras),
         "volume": volume_config(cameras, marching),
@@ -269,22 +269,12 @@ def generator_config(given: Mapping[str, Any]) -> dict[str, Any]:
     }
     if of.get("prog_nerf_only") and not of.get("progressive") and start < low:
         args["volume_start"] = start
-    if has_background:
+    if not marching.get("no_background"):
         args["background"] = background_config(of, marching, cameras)
     if of.get("predict_camera"):
         poses = {"class_path": f"{EXTRAS}LearnedPoses", "init_args": {"poses": args["poses"]}}
         args |= {"poses": poses, "spare_layers": 1}
-    doublings_fit = top % low == 0
-    if not doublings_fit:
-        raise ValueError(f"Pictures of {top} cannot be made from feature maps of {low}.")
     return {"class_path": "zoo.stylenerf.Generator", "init_args": args}
-
-
-def check_fixed(given: Mapping[str, Any], known: dict[str, tuple]) -> None:
-    """Fail where an argument has another than the values that can be translated."""
-    for name, values in known.items():
-        if name in given and given[name] is not None and given[name] not in values:
-            raise ValueError(f"The published '{name}' {given[name]!r} has no counterpart here.")
 
 
 def box_side(cameras: Mapping[str, Any]) -> float:
@@ -295,9 +285,7 @@ def box_side(cameras: Mapping[str, Any]) -> float:
 def foreground_config(given: Mapping[str, Any], of: Mapping[str, Any], cameras: Mapping[str, Any]) -> dict[str, Any]:
     """Our config for the published foreground."""
     fg = dict(of.get("foreground_kwargs") or {})
-    fixed = {"positional_encoding": ("normal",), "use_viewdirs": (False,), "predict_rgb": (True, False)}
-    check_fixed(fg, fixed)
-    check_fixed(of, {"z_dim": (0,)})
+    check_arguments(fg, FIXED["foreground_kwargs"])
     sizes = {
         "hidden_dim": fg.get("hidden_size", 128),
         "num_layers": fg.get("n_blocks", 8),
@@ -313,7 +301,7 @@ def foreground_config(given: Mapping[str, Any], of: Mapping[str, Any], cameras: 
             "scale": float(fg.get("downscale_p_by", 1)),
         }
         return {"class_path": "zoo.stylenerf.StyledField", "init_args": sizes | more}
-    check_fixed(inputs, {"output_mode": ("tri_plane_reshape",), "input_mode": ("random",)})
+    check_arguments(inputs, FIXED["input_kwargs"])
     network = {
         "start": 2 * inputs.get("in_res", 4),
         "resolution": inputs.get("out_res", 256),
@@ -345,7 +333,7 @@ def decay(of: Mapping[str, Any]) -> float | None:
 def background_config(of: Mapping[str, Any], marching: Mapping[str, Any], cameras: Mapping[str, Any]) -> dict[str, Any]:
     """Our config for the published background."""
     bg = dict(of.get("background_kwargs") or {})
-    check_fixed(bg, {"positional_encoding": ("normal",), "use_viewdirs": (False,), "inverse_sphere": (True,)})
+    check_arguments(bg, FIXED["background_kwargs"])
     if not of.get("z_dim_bg"):
         raise ValueError("The published background without a latent of its own (z_dim_bg 0) has no counterpart here.")
     field = {
@@ -366,8 +354,6 @@ def background_config(of: Mapping[str, Any], marching: Mapping[str, Any], camera
 def volume_config(cameras: Mapping[str, Any], marching: Mapping[str, Any]) -> dict[str, Any]:
     """Our config for the published sampling and compositing."""
     transform = cameras.get("depth_transform")
-    check_fixed(cameras, {"depth_transform": ("InverseWarp",)})
-    check_fixed(marching, {"sigma_type": ("relu",)})
     near, far = (float(x) for x in cameras["depth_range"])
     kind = "Warped" if transform else "Straight"
     return {
@@ -385,9 +371,7 @@ def volume_config(cameras: Mapping[str, Any], marching: Mapping[str, Any]) -> di
 def painter_config(given: Mapping[str, Any], of: Mapping[str, Any]) -> dict[str, Any]:
     """Our config for the published 2D network."""
     own = dict(of.get("upsampler_kwargs") or {})
-    nothing = (False, None)
-    names = ("no_2d_renderer", "no_residual_img", "block_reses", "shared_rgb_style")
-    check_fixed(own, dict.fromkeys(names, nothing))
+    check_arguments(own, FIXED["upsampler_kwargs"])
     sizes = {
         "low": of["resolution_vol"],
         "resolution": given["img_resolution"],
@@ -426,7 +410,7 @@ def discriminator_config(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: one of them has no counterpart here.
     """
-    check_fixed(given, {"architecture": ("skip",), "c_dim": (0,), "img_channels": (3,)})
+    check_arguments(given, FIXED["discriminator"])
     sizes = {
         "resolution": given["img_resolution"],
         "base_channels": channels(given.get("channel_base", 1)),
@@ -446,87 +430,3 @@ def discriminator_config(given: Mapping[str, Any]) -> dict[str, Any]:
         sizes["ratio"] = given["dual_input_ratio"]
         return {"class_path": f"{EXTRAS}DoubleDiscriminator", "init_args": sizes}
     return {"class_path": "zoo.stylenerf.Discriminator", "init_args": sizes}
-
-
-# Tensors, ours -> published
-
-LAYER = [
-    (r"conv\.style\.", "affine."),
-    (r"conv\.", ""),
-    (r"magnitude$", "w_avg"),
-    (r"noise\.stored$", "noise_const"),
-    (r"noise\.strength$", "noise_strength"),
-    (r"up\.adapter\.first\.", "adapter.0."),
-    (r"up\.adapter\.second\.", "adapter.1."),
-]
-
-
-def layer_name(name: str) -> str:
-    """The published name of a tensor of a ``StyledLayer``."""
-    return next(re.sub(pattern, to, name, count=1) for pattern, to in LAYER if re.match(pattern, name))
-
-
-def block_name(name: str) -> str:
-    """The published name of a tensor of a ``Block``."""
-    part, rest = name.split(".", 1)
-    if part == "rgb":
-        return "torgb." + rest.replace("style.", "affine.")
-    return f"{ {'first': 'conv0', 'second': 'conv1'}[part] }.{layer_name(rest)}"
-
-
-def field_name(name: str) -> str:
-    """The published name of a tensor of a field."""
-    if found := re.match(r"layers\.(\d+)\.(.*)", name):
-        number, rest = int(found[1]), found[2].replace("style.", "affine.")
-        return f"fc_in.{rest}" if number == 0 else f"blocks.{number - 1}.{rest}"
-    part, rest = name.split(".", 1)
-    published = {"density": "sigma_out", "features": "feat_out", "rgb": "to_rgb"}[part]
-    return f"{published}.{rest.replace('style.', 'affine.')}"
-
-
-def generator_table(low: int, planes_start: int = 8) -> list:
-    """Patterns of our names and what the published ones are, for feature maps of side ``low``."""
-    first = f"synthesis.in_b{planes_start}."
-    return [
-        (r"mapping\.layers\.(\d+)\.", r"mapping.fc\1."),
-        (r"mean_w$", "mapping.w_avg"),
-        (r"alpha$", "synthesis.alpha"),
-        (r"foreground\.network\.constant$", f"{first}const"),
-        (r"foreground\.network\.layer\.(.*)", lambda m: f"{first}conv1.{layer_name(m[1])}"),
-        (r"foreground\.network\.(rgb\..*)", lambda m: first + block_name(m[1])),
-        (
-            r"foreground\.network\.blocks\.(\d+)\.(.*)",
-            lambda m: f"synthesis.in_b{planes_start * 2 ** (int(m[1]) + 1)}.{block_name(m[2])}",
-        ),
-        (r"foreground\.(.*)", lambda m: f"synthesis.fg_nerf.{field_name(m[1])}"),
-        (r"background\.field\.(.*)", lambda m: f"synthesis.bg_nerf.{field_name(m[1])}"),
-        (
-            r"painter\.blocks\.(\d+)\.(.*)",
-            lambda m: f"synthesis.b{low * 2 ** (int(m[1]) + 1)}.{block_name(m[2])}",
-        ),
-        (r"poses\.network\.first\.", "synthesis.camera_generator.affine1."),
-        (r"poses\.network\.second\.", "synthesis.camera_generator.affine2."),
-        (r"poses\.network\.last\.", "synthesis.camera_generator.proj."),
-    ]
-
-
-def discriminator_table(resolution: int, small: int = 8) -> list:
-    """As ``generator_table``, for a discriminator of pictures of this side, and of small ones."""
-
-    def side(match: re.Match) -> str:
-        letter, largest = ("b", resolution) if match[1] == "blocks" else ("c", small)
-        return f"{letter}{largest // 2 ** int(match[2])}."
-
-    return [
-        (r"alpha$", "alpha"),
-        (r"(blocks|small)\.(\d+)\.from_rgb\.", lambda m: side(m) + "fromrgb."),
-        (r"(blocks|small)\.(\d+)\.first\.", lambda m: side(m) + "conv0."),
-        (r"(blocks|small)\.(\d+)\.second\.", lambda m: side(m) + "conv1."),
-        (r"guess\.", "projector."),
-        (r"embed\.", "mapping.embed."),
-        (r"mapping\.layers\.(\d+)\.", r"mapping.fc\1."),
-        (r"from_rgb\.", "b4.fromrgb."),
-        (r"final\.", "b4.conv."),
-        (r"dense\.", "b4.fc."),
-        (r"score\.", "b4.out."),
-    ]

@@ -11,52 +11,15 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from zoo.weights.bundle import UNUSED, Part, build, check_fit
-from zoo.weights.convert import Converted
-from zoo.weights.names import from_published, to_published
+from zoo.volumegan.discriminator import Discriminator
+from zoo.weights.convert import Published
+from zoo.weights.names import Table, check_arguments, count
 from zoo.weights.read import Contents, Place, tensors_in
 
-# ours -> published
-GENERATOR = [
-    (r"mapping\.layers\.(\d+)\.", r"mapping.dense\1."),
-    (r"mean_w", "w_avg"),
-    (r"lod", "synthesis.lod"),
-    (r"structure\.constant", "nerfmlp.fv.const"),
-    (r"structure\.convs\.(\d+)\.", r"nerfmlp.fv.layer\1."),
-    (r"structure\.style\.", "nerfmlp.fv.mapping_network."),
-    (r"field\.layers\.(\d+)\.", r"nerfmlp.fg_mlps.\1."),
-    (r"field\.density\.", "nerfmlp.fg_density."),
-    (r"field\.colour\.", "nerfmlp.fg_color."),
-    (r"painter\.start\.", "synthesis.rgb_init_res."),
-    (r"painter\.blocks\.(\d+)\.rgb\.", lambda m: f"synthesis.output{int(m[1]) + 1}."),
-    (r"painter\.blocks\.(\d+)\.up\.conv\.", lambda m: f"synthesis.layer{2 * int(m[1]) + 1}."),
-    (r"painter\.blocks\.(\d+)\.same\.conv\.", lambda m: f"synthesis.layer{2 * int(m[1]) + 2}."),
-    (r"painter\.blocks\.(\d+)\.up\.noise\.strength", lambda m: f"synthesis.layer{2 * int(m[1]) + 1}.noise_strength"),
-    (r"painter\.blocks\.(\d+)\.same\.noise\.strength", lambda m: f"synthesis.layer{2 * int(m[1]) + 2}.noise_strength"),
-    (r"painter\.blocks\.(\d+)\.up\.noise\.stored", lambda m: f"synthesis.layer{2 * int(m[1]) + 1}.noise"),
-    (r"painter\.blocks\.(\d+)\.same\.noise\.stored", lambda m: f"synthesis.layer{2 * int(m[1]) + 2}.noise"),
-]
-
-
-def discriminator_table(blocks: int) -> list:
-    """As ``GENERATOR``, for a discriminator of so many blocks."""
-    return [
-        (r"lod", "lod"),
-        (r"from_rgb\.(\d+)\.", r"input\1."),
-        (r"blocks\.(\d+)\.first\.", lambda m: f"layer{2 * int(m[1])}."),
-        (r"blocks\.(\d+)\.second\.", lambda m: f"layer{2 * int(m[1]) + 1}."),
-        (r"blocks\.(\d+)\.skip\.", r"residual\1."),
-        (r"final\.", f"layer{2 * blocks}."),
-        (r"dense\.", f"layer{2 * blocks + 1}."),
-        (r"score\.", "output."),
-    ]
-
-
-# weights -> name of the published model
-MODELS = {"ema": "generator_smooth", "raw": "generator", "discriminator": "discriminator"}
+NAME = "VolumeGAN"
+WEIGHTS = {"ema": "generator_smooth", "raw": "generator", "discriminator": "discriminator"}
 POSES = {
     "uniform": "UniformPoses",
     "gaussian": "GaussianPoses",
@@ -112,8 +75,51 @@ KNOWN = {
 }
 
 
+def layer(match: re.Match) -> str:
+    """The published name of a layer of the 2D network, two in each block."""
+    return f"synthesis.layer{2 * int(match[1]) + {'up': 1, 'same': 2}[match[2]]}"
+
+
+# ours -> published
+GENERATOR = [
+    (r"mapping\.layers\.(\d+)\.", r"mapping.dense\1."),
+    (r"mean_w", "w_avg"),
+    (r"lod", "synthesis.lod"),
+    (r"structure\.constant", "nerfmlp.fv.const"),
+    (r"structure\.convs\.(\d+)\.", r"nerfmlp.fv.layer\1."),
+    (r"structure\.style\.", "nerfmlp.fv.mapping_network."),
+    (r"field\.layers\.(\d+)\.", r"nerfmlp.fg_mlps.\1."),
+    (r"field\.density\.", "nerfmlp.fg_density."),
+    (r"field\.colour\.", "nerfmlp.fg_color."),
+    (r"painter\.start\.", "synthesis.rgb_init_res."),
+    (r"painter\.blocks\.(\d+)\.rgb\.", lambda m: f"synthesis.output{int(m[1]) + 1}."),
+    (r"painter\.blocks\.(\d+)\.(up|same)\.conv\.", lambda m: f"{layer(m)}."),
+    (r"painter\.blocks\.(\d+)\.(up|same)\.noise\.strength", lambda m: f"{layer(m)}.noise_strength"),
+    (r"painter\.blocks\.(\d+)\.(up|same)\.noise\.stored", lambda m: f"{layer(m)}.noise"),
+]
+
+
+def discriminator_table(blocks: int) -> list:
+    """As ``GENERATOR``, for a discriminator of so many blocks."""
+    return [
+        (r"lod", "lod"),
+        (r"from_rgb\.(\d+)\.", r"input\1."),
+        (r"blocks\.(\d+)\.first\.", lambda m: f"layer{2 * int(m[1])}."),
+        (r"blocks\.(\d+)\.second\.", lambda m: f"layer{2 * int(m[1]) + 1}."),
+        (r"blocks\.(\d+)\.skip\.", r"residual\1."),
+        (r"final\.", f"layer{2 * blocks}."),
+        (r"dense\.", f"layer{2 * blocks + 1}."),
+        (r"score\.", "output."),
+    ]
+
+
+def table(network: nn.Module) -> Table:
+    """The names of a network's tensors."""
+    return discriminator_table(len(network.blocks)) if isinstance(network, Discriminator) else GENERATOR
+
+
 def part(contents: Contents) -> str | None:
-    """What a file of the published VolumeGAN is: "generator", or None for any other file."""
+    """A file of the published VolumeGAN holds a generator, or is none."""
     states = states_in(contents.value)
     needed = {"nerfmlp.fv.const", "nerfmlp.fg_density.weight"}
     return "generator" if any(needed <= set(state) for state in states.values()) else None
@@ -124,6 +130,31 @@ def experiments(contents: Contents) -> list[str] | None:
     return None if arguments(contents.value, "generator_smooth") else ["volumegan/ffhq256"]
 
 
+def published(place: Place, contents: Contents, weights: str) -> Published | None:
+    """One of the state dicts in the file."""
+    value, model = contents.value, WEIGHTS[weights]
+    states = states_in(value)
+    if model not in states:
+        return None
+    about = value.get("running_metadata") or {}
+    card = {"iterations": about.get("iter"), "images_seen": about.get("seen_img")}
+    return Published(tensors_in("", states[model]), f"{place.name}, {model}", card, arguments(value, model))
+
+
+def config(published: Published, weights: str, experiment: dict[str, Any] | None) -> dict[str, Any]:
+    """What the file's arguments say; the experiment's where it has none."""
+    if weights == "discriminator":
+        return discriminator_config(published.settings, published.state)
+    return generator_config(published.settings) if published.settings else deepcopy(experiment)
+
+
+def official(networks: dict[str, dict[str, Tensor]], card: dict[str, str]) -> dict[str, Any]:
+    """One file, as the published program's runner reads it: the models alone."""
+    models = {WEIGHTS[name]: state for name, state in networks.items()}
+    about = {"iter": int(card.get("iterations", 0)), "seen_img": int(card.get("images_seen", 0))}
+    return {"checkpoint.pth": {"models": models, "running_metadata": about}}
+
+
 def states_in(value: Any) -> dict[str, Mapping]:
     """The state dicts of a file, by name of the model; a bare one counts as the average."""
     if not isinstance(value, Mapping):
@@ -132,77 +163,14 @@ def states_in(value: Any) -> dict[str, Mapping]:
         return {"generator_smooth": value}
     models = value.get("models", value)
     models = models if isinstance(models, Mapping) else {}
-    return {name: models[name] for name in MODELS.values() if isinstance(models.get(name), Mapping)}
+    return {name: models[name] for name in WEIGHTS.values() if isinstance(models.get(name), Mapping)}
 
 
 def arguments(value: Any, model: str) -> dict[str, Any]:
     """What the published program built a network with; nothing where the file does not say."""
-    for key in ("model_kwargs_init",):
-        held = value.get(key) if isinstance(value, Mapping) else None
-        found = held.get(model) or held.get("generator") if isinstance(held, Mapping) else None
-        if isinstance(found, Mapping):
-            return dict(found)
-    return {}
-
-
-def convert(
-    place: Place, contents: Contents, experiment: dict[str, Any] | None, weights: str | None = None
-) -> Converted:
-    """A generator, averaged or raw, or a discriminator.
-
-    Args:
-        place: of the file.
-        contents: of the file.
-        experiment: config of its generator, which gives what the file does not hold; one that is given wins.
-        weights: "ema", "raw" or "discriminator"; by default ema.
-
-    Raises:
-        ValueError: there are no such weights, or they do not fit what the file or the experiment says.
-    """
-    if weights not in (None, *MODELS):
-        raise ValueError(f"A VolumeGAN has no weights '{weights}': {', '.join(MODELS)}.")
-    weights, states = weights or "ema", states_in(contents.value)
-    if MODELS[weights] not in states:
-        there = [name for name, model in MODELS.items() if model in states]
-        raise ValueError(f"{place} has no weights '{weights}'; --weights can be {', '.join(there)}.")
-    state = tensors_in("", states[MODELS[weights]])
-    given = arguments(contents.value, MODELS[weights])
-    if weights == "discriminator":
-        config, table = discriminator_config(given, state), discriminator_table(blocks_in(state))
-    else:
-        config, table = generator_config(given) if given else deepcopy(experiment), GENERATOR
-        if config is None or config["class_path"] != "zoo.volumegan.Generator":
-            raise ValueError(f"{place} is a VolumeGAN: give one of its experiments.")
-    with torch.device("meta"):  # a file that claims impossible sizes is found out before there is any memory
-        planned = build(config, nn.Module)
-    ours = from_published(state, list(planned.state_dict()), table)
-    used = {name: tensor for name, tensor in ours.items() if not name.startswith(UNUSED)}
-    check_fit(planned, used, place)
-    network = build(config, nn.Module)
-    network.load_state_dict(used)
-    about = contents.value.get("running_metadata") or {}
-    card = {"system": "VolumeGAN", "weights": weights}
-    card |= {"iterations": about.get("iter"), "images_seen": about.get("seen_img")}
-    unused = {name: tensor for name, tensor in ours.items() if name.startswith(UNUSED)}
-    return Converted(network, config, unused, card, f"{place.name}, {MODELS[weights]}")
-
-
-def all_weights(place: Place, contents: Contents) -> dict[str, tuple[Place, Contents, str]]:
-    """Everything that ``convert`` makes of a file, by name, and what it takes."""
-    states = states_in(contents.value)
-    return {name: (place, contents, name) for name, model in MODELS.items() if model in states}
-
-
-def official(parts: dict[str, Part]) -> dict[str, Any]:
-    """Files of the published program, by name: its runner reads the models alone, too."""
-    models = {}
-    for name, (_, tensors, _) in parts.items():
-        blocks = {key.split(".")[1] for key in tensors if key.startswith("blocks.")}
-        table = discriminator_table(len(blocks)) if name == "discriminator" else GENERATOR
-        models[MODELS[name]] = to_published(tensors, table)
-    card = parts["ema"][2] if "ema" in parts else {}
-    about = {"iter": int(card.get("iterations", 0)), "seen_img": int(card.get("images_seen", 0))}
-    return {"checkpoint.pth": {"models": models, "running_metadata": about}}
+    held = value.get("model_kwargs_init") if isinstance(value, Mapping) else None
+    found = held.get(model) or held.get("generator") if isinstance(held, Mapping) else None
+    return dict(found) if isinstance(found, Mapping) else {}
 
 
 # Published arguments in our words
@@ -361,14 +329,11 @@ def discriminator_config(given: Mapping[str, Any], state: Mapping[str, Tensor]) 
 
 def check(given: Mapping[str, Any], block: str) -> None:
     """Fail where an argument is unknown, or has another than the one value that can be translated."""
-    for name, value in given.items():
-        if name in FIXED:
-            if value not in FIXED[name]:
-                raise ValueError(f"The published '{name}' {value!r} has no counterpart here.")
-        elif name not in KNOWN[block].split():
-            raise ValueError(f"The published '{name}' {value!r} of the {block} is unknown here.")
+    check_arguments(given, FIXED)
+    if unknown := [name for name in given if name not in FIXED and name not in KNOWN[block].split()]:
+        raise ValueError(f"The published '{unknown[0]}' {given[unknown[0]]!r} of the {block} is unknown here.")
 
 
 def blocks_in(state: Mapping[str, Tensor]) -> int:
     """Blocks of a published discriminator: it has one fewer than layers that take images."""
-    return len([name for name in state if re.fullmatch(r"input\d+\.weight", name)]) - 1
+    return count(state, r"input\d+\.weight") - 1

@@ -1,15 +1,20 @@
-"""Published checkpoints into weights bundles: which system they are of, and what is written.
+"""Published checkpoints into weights bundles, and back: what every system's converter offers, and what is done with it.
 
-Each module ``zoo.weights.<system>`` that can convert has the same functions:
+A converter is ``zoo/<system>/convert.py``, found by the name of the package. It reads top to bottom: where things lie,
+tables of names (see ``zoo.weights.names``), functions. Each has:
 
+* ``NAME``: the system's, for model cards;
+* ``WEIGHTS``: the networks that a checkpoint may hold, the preferred first, and where they lie: a file or an entry;
+* ``table(network)``: the names of a network's tensors, ours and published;
 * ``part(contents)``: what a file is of its system: "generator", another word, or None for nothing of it;
-* ``experiments(contents)``: names of the published experiments that the file may come from, one of which gives what it
-  does not hold; None where it holds everything;
-* ``convert(place, contents, experiment, weights)``: the network, as ``Converted``;
-* optionally ``all_weights(place, contents)``: everything that this makes of a generator's file and those beside it: by
-  name, what it takes;
-* optionally ``official(parts)``: the way back: files of the published program, by name, for the parts of a bundle;
-* optionally ``choose(places)``: which one of several generators in a folder is meant, or None.
+* ``experiments(contents)``: names of the published experiments that a generator's file may come from, one of which
+  gives what it does not hold; None where it holds everything;
+* ``published(place, contents, weights)``: one of the networks, as ``Published``; None where it is not there;
+* ``config(published, weights, experiment)``: ``class_path`` and ``init_args`` that build it; ``experiment`` is the
+  config of an experiment's generator;
+* ``official(networks, card)``: the way back: files of the published program, by name, for published state dicts.
+
+The functions raise ValueError for what cannot be translated.
 """
 
 import hashlib
@@ -29,15 +34,33 @@ from torch import Tensor, nn
 
 from zoo.utils.errors import near
 from zoo.utils.paths import read_experiment, system_names
-from zoo.weights.bundle import find, read_parts, save_bundle, save_part
+from zoo.weights.bundle import UNUSED, build, find, read_parts, save_bundle, save_part
+from zoo.weights.names import filled, to_published
 from zoo.weights.pickles import Name, Record
 from zoo.weights.read import Contents, Place, networks, places, read
 
 SUFFIXES = (".pth", ".pt", ".pkl", ".pickle", ".tar", ".ckpt")  # of checkpoints, in a folder of many files
 
 
+class Published(NamedTuple):
+    """One network of a published checkpoint.
+
+    state: its tensors, under their published names.
+    used: the files and averages that they are of, in words.
+    card: more facts, such as ``iterations``.
+    settings: what it was built with, where the file says so.
+    complete: whether the network reads every tensor, so that one more is an error.
+    """
+
+    state: dict[str, Tensor]
+    used: str
+    card: dict[str, Any]
+    settings: Any = None
+    complete: bool = False
+
+
 class Converted(NamedTuple):
-    """What a checkpoint was turned into.
+    """What a network was turned into.
 
     network: with its weights.
     config: ``class_path`` and ``init_args`` that build it.
@@ -98,31 +121,70 @@ def convert(
         )
     experiment = experiment or (choices[0] if choices else None)
     generator = generator_of(experiment) if experiment else None
-    converted = module.convert(place, contents, generator, weights)
-    others = {}
-    if rest and module.part(contents) == "generator" and hasattr(module, "all_weights"):
-        found = module.all_weights(place, contents)
-        others = {
-            key: module.convert(where, held, generator, which)
-            for key, (where, held, which) in found.items()
-            if key != converted.card.get("weights")
-        }
+    done = converted(module, place, contents, generator, weights)
+    names = module.WEIGHTS if rest and module.part(contents) == "generator" else ()
+    others = {key: network_of(module, place, contents, generator, key) for key in names if key != done.card["weights"]}
     with place.open() as file:
         source = hashlib.file_digest(file, "sha256").hexdigest()
     made_with = f"zoo convert {place.name} OUT" + (f" --experiment {experiment}" if experiment else "")
     facts = {"experiment": experiment, "source_sha256": source, "made_with": made_with} | card
     with new_folder(Path(out)) as folder:
-        save_bundle(
-            folder,
-            converted.network,
-            converted.config,
-            converted.unused,
-            **(converted.card | {"converted_from": converted.used} | facts),
-        )
-        for key, other in others.items():
-            about = other.card | {"converted_from": other.used} | facts
-            save_part(folder, key, other.network, other.config, other.unused, **about)
-    return converted, contents
+        save_bundle(folder, done.network, done.config, done.unused, **done.card | facts)
+        for name, other in others.items():
+            if other:
+                save_part(folder, name, other.network, other.config, other.unused, **other.card | facts)
+    return done, contents
+
+
+def converted(
+    module: ModuleType,
+    place: Place,
+    contents: Contents,
+    experiment: dict[str, Any] | None = None,
+    weights: str | None = None,
+) -> Converted:
+    """One network of a checkpoint: that of these weights, by default the first that is there.
+
+    Args:
+        module: the converter.
+        place: of the file; others are looked for beside it.
+        contents: of the file.
+        experiment: config of its generator, which gives what the file does not hold.
+        weights: a name in ``WEIGHTS``.
+
+    Raises:
+        ValueError: there are no such weights, or they do not fit what the file or the experiment says.
+    """
+    if weights not in (None, *module.WEIGHTS):
+        raise ValueError(f"There are no weights '{weights}': {', '.join(module.WEIGHTS)}.")
+    for name in [weights] if weights else module.WEIGHTS:
+        if found := network_of(module, place, contents, experiment, name):
+            return found
+    there = [name for name in module.WEIGHTS if module.published(place, contents, name)]
+    raise ValueError(
+        f"{place} has no weights '{weights}': there is no {module.WEIGHTS[weights]} in or beside it; --weights can be "
+        f"{', '.join(there)}."
+    )
+
+
+def network_of(
+    module: ModuleType, place: Place, contents: Contents, experiment: dict[str, Any] | None, weights: str
+) -> Converted | None:
+    """See ``converted``; None where these weights are not there."""
+    published = module.published(place, contents, weights)
+    if published is None:
+        return None
+    system = module.__name__.split(".")[1]
+    if weights != "discriminator" and module.experiments(contents) is not None:
+        kind = (experiment or {}).get("class_path")
+        if kind != f"zoo.{system}.Generator":
+            raise ValueError(f"{place} is of {system}, and the experiment is of another system: {kind}.")
+    config = module.config(published, weights, experiment)
+    made, unused = filled(config, published.state, module.table, place)
+    if unused and published.complete:
+        raise ValueError(f"{place} holds what no such network has: {min(unused).removeprefix(UNUSED)} is unexpected.")
+    card = {"system": module.NAME, "weights": weights} | published.card | {"converted_from": published.used}
+    return Converted(made, config, unused, card, published.used)
 
 
 @contextmanager
@@ -147,14 +209,21 @@ def to_official(source: Path | str, out: Path | str) -> list[Path]:
     if folder.is_file():
         raise ValueError(f"{folder} is a checkpoint; 'zoo bundle' makes a bundle of it.")
     parts, known = read_parts(folder), systems()
-    name = next(iter(parts.values()))[0]["class_path"].split(".")[1:2]
-    back = {system: module for system, module in known.items() if hasattr(module, "official")}
-    if not name or name[0] not in back:
-        raise ValueError(f"{source} is of no system that has a way back: {', '.join(back)}.")
-    try:
-        files = back[name[0]].official(parts)
-    except KeyError as error:
-        raise ValueError(f"{source} has no published counterpart: {error.args[0]}") from None
+    (config, _, card), *_ = parts.values()
+    system = config["class_path"].split(".")[1:2]
+    if not system or system[0] not in known:
+        raise ValueError(f"{source} is of no system that has a way back: {', '.join(known)}.")
+    module, networks = known[system[0]], {}
+    if unknown := [name for name in parts if name not in module.WEIGHTS]:
+        raise ValueError(f"{source} has no published counterpart: of '{unknown[0]}'.")
+    for name, (config, tensors, _) in parts.items():
+        with torch.device("meta"):
+            planned = build(config, nn.Module, allowed_only=True)
+        try:
+            networks[name] = to_published(tensors, module.table(planned))
+        except KeyError as error:
+            raise ValueError(f"{source} has no published counterpart: {error.args[0]}") from None
+    files = module.official(networks, card)
     Path(out).mkdir(parents=True, exist_ok=True)
     for file, value in files.items():
         torch.save(value, Path(out) / file)
@@ -193,9 +262,10 @@ def recognised(path: Path | str, known: dict[str, ModuleType], inside: str = "")
     found = [
         (name, place, contents) for name, place, contents, part in parts if part and (alone or part == "generator")
     ]
-    if len(found) > 1 and len({name for name, _, _ in found}) == 1 and hasattr(known[found[0][0]], "choose"):
-        meant = known[found[0][0]].choose([place for _, place, _ in found])
-        found = [entry for entry in found if meant in (None, entry[1])]
+    if len({name for name, _, _ in found}) == 1:  # raw and averaged generators of a run
+        files, names = list(known[found[0][0]].WEIGHTS.values()), [place.name for _, place, _ in found]
+        if len(set(names)) == len(names) and set(names) <= set(files):
+            found = [min(found, key=lambda entry: files.index(entry[1].name))]
     if len(found) == 1:
         return found[0]
     if not found and alone:

@@ -1,6 +1,11 @@
-"""Renames the tensors of published state dicts, both ways, by each system's table of patterns (ours -> published)."""
+"""Renames the tensors of published state dicts, both ways, by tables of each converter, and reads sizes off them.
+
+A table lists patterns of our names, and what stands for them in the published ones: text or a function of the match, as
+``re.sub`` takes them; None for tensors that ``prepare`` computes, which no published file holds.
+"""
 
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -9,18 +14,29 @@ from torch import Tensor, nn
 from zoo.weights.bundle import UNUSED, build, check_fit
 from zoo.weights.read import Place
 
+Table = list[tuple[str, Any]]
 
-def published_name(name: str, table: list) -> str:
-    """The published name of one of our tensors."""
+
+def inside(ours: str, published: str, table: Table) -> Table:
+    """The table of a part, for the whole that holds it under these names."""
+
+    def longer(to: str | Callable) -> str | Callable:
+        return (lambda match: published + to(match)) if callable(to) else published + to
+
+    return [(ours + pattern, longer(to)) for pattern, to in table]
+
+
+def published_name(name: str, table: Table) -> str | None:
+    """The published name of one of our tensors; None where no published file holds it."""
     if name.startswith(UNUSED):
         return name.removeprefix(UNUSED)
     for pattern, to in table:
         if re.match(pattern, name):
-            return re.sub(pattern, to, name, count=1)
+            return None if to is None else re.sub(pattern, to, name, count=1)
     raise KeyError(f"'{name}' has no counterpart among the published names.")
 
 
-def from_published(state: dict[str, Tensor], names: list[str], table: list) -> dict[str, Tensor]:
+def from_published(state: dict[str, Tensor], names: list[str], table: Table) -> dict[str, Tensor]:
     """A published state dict under our names; what our network never reads is kept under ``unused.``.
 
     Raises:
@@ -29,32 +45,57 @@ def from_published(state: dict[str, Tensor], names: list[str], table: list) -> d
     state, ours = dict(state), {}
     for name in names:
         published = published_name(name, table)
+        if published is None:
+            continue
         if published not in state:
             raise ValueError(f"The published state dict has no '{published}', which our '{name}' needs.")
         ours[name] = state.pop(published)
     return ours | {UNUSED + name: tensor for name, tensor in state.items()}
 
 
-def to_published(state: dict[str, Tensor], table: list) -> dict[str, Tensor]:
+def to_published(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
     """The way back."""
-    return {published_name(name, table): tensor for name, tensor in state.items()}
+    named = {published_name(name, table): tensor for name, tensor in state.items()}
+    return {name: tensor for name, tensor in named.items() if name is not None}
 
 
 def filled(
-    config: dict[str, Any], state: dict[str, Tensor], table: list, place: Place
-) -> tuple[nn.Module, dict[str, Any], dict[str, Tensor]]:
-    """The network with these published tensors, its config, and the tensors that it never reads.
+    config: dict[str, Any], state: dict[str, Tensor], table: Callable[[nn.Module], Table], place: Place
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The network with these published tensors, and those that it never reads, under ``unused.``.
 
     Raises:
         ValueError: they do not fit the config.
     """
     with torch.device("meta"):  # a file that claims impossible sizes is found out before there is any memory
         planned = build(config, nn.Module)
-    learned = [name for name in planned.state_dict() if not name.startswith("mean_")]
-    ours = from_published(state, learned, table)
-    unused = {name: tensor for name, tensor in ours.items() if name.startswith(UNUSED)}
-    used = {name: ours[name] for name in learned}
-    check_fit(planned, used | {n: t for n, t in planned.state_dict().items() if n not in used}, place)
+    needed = planned.state_dict()
+    ours = from_published(state, list(needed), table(planned))
+    used = {name: tensor for name, tensor in ours.items() if not name.startswith(UNUSED)}
+    check_fit(planned, needed | used, place)
     network = build(config, nn.Module)
     network.load_state_dict(used, strict=False)
-    return network, config, unused
+    return network, {name: tensor for name, tensor in ours.items() if name not in used}
+
+
+def size(state: dict[str, Tensor], name: str, axes: int = 2) -> torch.Size:
+    """The shape of a published tensor that has so many axes.
+
+    Raises:
+        ValueError: it is not there, or has others.
+    """
+    if name not in state or state[name].dim() != axes:
+        raise ValueError(f"The file has no '{name}' with {axes} axes, which every network of its kind has.")
+    return state[name].shape
+
+
+def count(state: dict[str, Tensor], pattern: str) -> int:
+    """How many tensors have such names."""
+    return len([name for name in state if re.fullmatch(pattern, name)])
+
+
+def check_arguments(given: Mapping[str, Any], fixed: Mapping[str, tuple]) -> None:
+    """Fail where a published argument has another value than those that can be translated."""
+    for name, values in fixed.items():
+        if name in given and given[name] not in values:
+            raise ValueError(f"The published '{name}' {given[name]!r} has no counterpart here.")
