@@ -13,8 +13,8 @@ from zoo.evaluate.metrics.consistency import gauges
 class Gauges(pl.Callback):
     """Logs ``gauges/flatness``, ``parallax``, ``opacity`` and ``nonfinite`` of a few fixed objects.
 
-    What they mean: ``zoo.evaluate.metrics.consistency``. Shown from a few sides of the turntable by the averaged
-    generator, on the first process only; like every callback it only watches.
+    What they mean, and that the first two need rays: ``zoo.evaluate.metrics.consistency``. Shown from a few sides of
+    the turntable by the averaged generator, on the first process only; like every callback it only watches.
 
     Args:
         every: iterations between measurements; the first is before training.

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from zoo.draws import SampleDraws
+from zoo.generator import draws_for
 from zoo.render import Camera
 
 AXES = [("x", (200, 40, 40)), ("y", (30, 140, 60)), ("z", (40, 70, 210))]
@@ -38,7 +38,7 @@ class PriorPreview(Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         generator = pl_module.generator
         with torch.no_grad():
-            camera = generator.cameras(self.count, SampleDraws(self.seed, range(self.count), generator.bounds.device))
+            _, camera = generator.sample(self.count, draws_for(generator, self.seed, range(self.count)))
         reals = real_pictures(trainer, self.count)
         bounds = generator.bounds.cpu()
         box = bounds.mean(0) + (bounds - bounds.mean(0)) / 2

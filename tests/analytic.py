@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zoo.generator import BaseGenerator
+from zoo.generator import Generator
 from zoo.render import Camera, Rays, Rendered, UniformPoses, pixel_centres, through
 
 
@@ -14,7 +14,7 @@ class Latent(NamedTuple):
     z: Tensor
 
 
-class Analytic(BaseGenerator):
+class Analytic(Generator):
     """A solid of random colour on white; cameras all around it, from a little above."""
 
     def __init__(self, resolution: int = 32, half: float = 0.5, haze: float = 0.0) -> None:
@@ -26,7 +26,7 @@ class Analytic(BaseGenerator):
     def latents(self, n, draws):
         return Latent(draws.normal("z", (n, 3)))
 
-    def map(self, latent, *, truncation=1.0):
+    def map(self, latent, *, truncation=1.0, condition=None):
         return Latent((truncation * latent.z + self.tint).tanh())
 
     def rays(self, camera: Camera, resolution: int) -> Rays:

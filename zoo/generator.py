@@ -1,38 +1,46 @@
-"""What all generators have in common: cameras, views from all sides, densities.
+"""The contract between generators and all that draws with them, and how samples are drawn.
 
-B batch, N points
+Training, verbs, metrics and callbacks know of a system what stands here:
+
+    latents, cameras = generator.sample(n, draws)      # from the prior
+    styles = generator.map(latents, truncation=0.7)    # all that does not depend on the camera
+    rendered = generator.render(styles, cameras)       # images in [-1, 1], depth, opacity
+
+Latents and styles are named tuples of tensors [B, ...], other ones in each system; axis 0 is the sample, so that anyone
+may select or repeat them without knowing what they mean. Everything random comes from ``zoo.draws``. The world is
+right-handed with y up; lengths are world units, angles radians.
+
+What only some generators can do is a capability, one of the protocols below: whoever defines its method has it, there
+is nothing to inherit and nothing to register. Callers ask with ``isinstance``, or with ``require`` where they can do
+nothing without it.
+
+B batch, N points, R rays, H W pixels, h w pixels of the renderer
 """
 
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from zoo.draws import Draws, SampleDraws
-from zoo.render import Camera, Poses, Rendered, Samples, Volume
+from zoo.render import Camera, Poses, Rays, Rendered, Samples, Volume
 from zoo.render.query import query
 
+Latents = Any  # a system's named tuple of tensors [B, ...]
+Styles = Any  # likewise; a part that a generator does without is None
 
-class BaseGenerator(nn.Module):
-    """Base of all generators: latents and cameras to images.
 
-    A system's own generator adds
-
-    * ``latents(n, draws)``: n latents, a named tuple of tensors [n, ...];
-    * ``map(latent, truncation=1.0)``: styles, all that does not depend on the camera;
-    * ``rays(camera, resolution)``: the rays of an image's pixels, row by row;
-    * ``render(styles, camera, resolution=None, draws=None)``: ``zoo.render.Rendered``.
+class Generator(nn.Module, ABC):
+    """Base of all generators: ``latents``, ``map`` and ``render`` are a system's own, the rest may stay as it is.
 
     Args:
         poses: distribution of cameras.
-        resolution: of images where none is asked for.
-        bounds: world box of the object, two corners.
+        resolution: side of images where none is asked for [pixels].
+        bounds: world box of the object, two corners [2, 3].
     """
-
-    field: nn.Module
-    volume: Volume
 
     def __init__(self, poses: Poses, resolution: int, bounds: Any) -> None:
         super().__init__()
@@ -47,52 +55,144 @@ class BaseGenerator(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.bounds.dtype
 
+    # From the prior to images
+
+    @abstractmethod
+    def latents(self, n: int, draws: Draws) -> Latents:
+        """n latents from the prior; inversion moves what these were drawn with."""
+
     def cameras(self, n: int, draws: Draws | None) -> Camera:
-        """n cameras from the prior."""
+        """n cameras from the prior; with ``draws=None`` n times the middle one."""
         return self.poses(n, draws).to(self.bounds)
 
-    def prepare(self) -> "BaseGenerator":
+    def sample(self, n: int, draws: Draws) -> tuple[Latents, Camera]:
+        """n latents and the cameras that they are seen from. A system whose draws have another order overrides this."""
+        return self.latents(n, draws), self.cameras(n, draws)
+
+    @abstractmethod
+    def map(self, latents: Latents, *, truncation: float = 1.0, condition: Camera | None = None) -> Styles:
+        """Styles of B latents: all that does not depend on the camera, computed once for all views of an object.
+
+        Args:
+            latents: from ``latents``.
+            truncation: 1 for what the prior says, less for what is nearer to its mean.
+            condition: B cameras that the generator is told of, for systems that are conditioned on them, as EG3D is:
+                not those it is rendered from, which differ from view to view. Samples are conditioned on the cameras
+                they were drawn with; None, for views of one object, leaves the choice to the system.
+        """
+
+    @abstractmethod
+    def render(
+        self, styles: Styles, camera: Camera, *, resolution: int | None = None, draws: Draws | None = None
+    ) -> Rendered:
+        """Images of B styles from B cameras.
+
+        Args:
+            styles: from ``map``.
+            camera: B cameras.
+            resolution: side of the image [pixels]; by default the generator's own.
+            draws: for jitter and noise; None for an image in which nothing is random.
+
+        Returns:
+            image [B, 3, H, W] in [-1, 1], and raw, the colours before any upsampling or the image again; opacity
+            [B, 1, h, w] in [0, 1], and depth [B, 1, h, w], the distance along the unit ray of what that counts, NaN
+            where it is below 1e-3. A system that knows no depth, such as a 2D network, has 0 and NaN everywhere.
+
+        Raises:
+            ValueError: there are no images of that side.
+        """
+
+    def forward(self, latents: Latents, camera: Camera, **kwargs: Any) -> Rendered:
+        """``map`` and ``render``."""
+        return self.render(self.map(latents), camera, **kwargs)
+
+    def prepare(self) -> "Generator":
         """Compute what is stored with finished weights but not learned: nothing, or a mean style."""
         return self
 
-    def forward(self, latent: Any, camera: Camera, **kwargs: Any) -> Rendered:
-        """``map`` and ``render``."""
-        return self.render(self.map(latent), camera, **kwargs)
+    # Views of an object
 
-    def turntable(self, latent: Any, n: int) -> tuple[Any, Camera]:
+    def turntable(self, latents: Any, n: int) -> tuple[Any, Camera]:
         """Latents (or styles) and cameras that show each of B objects from n sides, object after object, B n long."""
-        return each_from(latent, self.poses.turntable(n).to(self.bounds))
+        return each_from(latents, self.poses.turntable(n).to(self.bounds))
 
-    def around(self, latent: Any, turn: Tensor) -> tuple[Any, Camera]:
+    def around(self, latents: Any, turn: Tensor) -> tuple[Any, Camera]:
         """As ``turntable``, from these places [T] on its way: 0 is its beginning, 1 its end; both are B T long."""
-        return each_from(latent, self.poses.around(turn).to(self.bounds))
+        return each_from(latents, self.poses.around(turn).to(self.bounds))
 
-    def without_background(self, styles: Any) -> Any:
-        """Styles whose depth and opacity are the objects' alone: the same ones, unless a background is opaque too."""
-        return styles
+    # What inversion moves
 
-    def codes(self, styles: Any) -> dict[str, Tensor]:
+    def free_parameters(self, styles: Styles) -> dict[str, Tensor]:
         """The parts of styles that may be anything, by name: all, unless some follow from others or are bound."""
         return styles._asdict()
 
-    def with_codes(self, styles: Any, codes: dict[str, Tensor]) -> Any:
+    def with_free_parameters(self, styles: Styles, values: dict[str, Tensor]) -> Styles:
         """Styles in which these parts are others, and with them what follows."""
-        return styles._replace(**codes)
-
-    def condition(self, styles: Any) -> Any:
-        """What the field is handed with its samples."""
-        return styles
-
-    def density(self, points: Tensor, styles: Any) -> Tensor:
-        """Density per world length [B, N, 1] at points [B, N, 3]."""
-        return density_at(points, self.field, self.condition(styles), self.volume)
+        return styles._replace(**values)
 
 
-def each_from(latent: Any, camera: Camera) -> tuple[Any, Camera]:
-    """Each of B latents from each of n cameras, latent after latent, both B n long."""
-    n = len(camera.pose)
-    latents = type(latent)(*(None if x is None else x.repeat_interleave(n, 0) for x in latent))
-    return latents, Camera(*(x.repeat(len(latent[0]), 1, 1) for x in camera))
+# Capabilities
+
+
+@runtime_checkable
+class HasRays(Protocol):
+    """Knows which ray each pixel shows: for meshes, and to compare the depths of two views."""
+
+    def rays(self, camera: Camera, resolution: int) -> Rays:
+        """Rays [B, R, 3] of all pixels of an image of this side, row by row."""
+        ...
+
+
+@runtime_checkable
+class HasDensity(Protocol):
+    """Has a density at every point; see ``density_at``."""
+
+    def density(self, points: Tensor, styles: Styles) -> Tensor:
+        """Density of the object per world length [B, N, 1] at world points [B, N, 3]."""
+        ...
+
+
+@runtime_checkable
+class HasSurface(Protocol):
+    """Has a surface: where a signed distance is zero."""
+
+    def signed_distance(self, points: Tensor, styles: Styles) -> Tensor:
+        """Distance from the surface [B, N, 1] at world points [B, N, 3], negative inside [world units]."""
+        ...
+
+
+@runtime_checkable
+class HasForeground(Protocol):
+    """Renders a background that is opaque too, and can leave it out."""
+
+    def foreground_only(self, styles: Styles) -> Styles:
+        """Styles whose depth and opacity are those of the objects alone."""
+        ...
+
+
+# (generator, B latents, frames, draws) -> latents and cameras of each scene's frames, scene after scene, B frames long
+Edit = Callable[[Any, Latents, int, Draws], tuple[Latents, Camera]]
+
+
+@runtime_checkable
+class HasEdits(Protocol):
+    """Can change what is in a scene; ``--edit`` of ``zoo sample`` and ``zoo orbit`` names one."""
+
+    edits: Mapping[str, Edit]
+
+
+def require(generator: Generator, purpose: str, *capabilities: type) -> None:
+    """
+    Raises:
+        ValueError: the generator has not all of these; says what for.
+    """
+    missing = [c.__name__.removeprefix("Has").lower() for c in capabilities if not isinstance(generator, c)]
+    if missing:
+        name = f"{type(generator).__module__}.{type(generator).__name__}"
+        raise ValueError(f"{purpose} needs {' and '.join(missing)}, which {name} does not have.")
+
+
+# What systems and callers share
 
 
 def density_at(points: Tensor, field: nn.Module, condition: Any, volume: Volume) -> Tensor:
@@ -100,6 +200,32 @@ def density_at(points: Tensor, field: nn.Module, condition: Any, volume: Volume)
     samples = Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1]))
     raw, _ = query(field, samples, condition, chunk=4096)
     return volume.density(raw, points[:, :, None])[:, :, 0]
+
+
+def take(parts: Any, index: Any) -> Any:
+    """These of B latents or styles: a slice or an index tensor."""
+    return type(parts)(*(None if x is None else x[index] for x in parts))
+
+
+def each_from(latents: Any, camera: Camera) -> tuple[Any, Camera]:
+    """Each of B latents from each of n cameras, latent after latent, both B n long."""
+    n = len(camera.pose)
+    repeated = type(latents)(*(None if x is None else x.repeat_interleave(n, 0) for x in latents))
+    return repeated, Camera(*(x.repeat(len(latents[0]), 1, 1) for x in camera))
+
+
+def draws_for(generator: Generator, seed: int, indices: Sequence[int]) -> SampleDraws:
+    """The draws of samples, where the generator is and as precise as it is."""
+    return SampleDraws(seed, indices, generator.device, generator.dtype)
+
+
+def render_foreground(generator: Generator, styles: Styles, camera: Camera, resolution: int | None = None) -> Rendered:
+    """Images as they are, with depth and opacity of the objects alone."""
+    rendered = generator.render(styles, camera, resolution=resolution)
+    if not isinstance(generator, HasForeground):
+        return rendered
+    alone = generator.render(generator.foreground_only(styles), camera, resolution=resolution)
+    return rendered._replace(depth=alone.depth, opacity=alone.opacity)
 
 
 DrawsPolicy = Literal["per-sample", "none"]
@@ -120,29 +246,27 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
 
 
 def render_samples(
-    generator: nn.Module,
+    generator: Generator,
     indices: Sequence[int],
     seed: int = 0,
     truncation: float = 1.0,
     resolution: int | None = None,
     draws: DrawsPolicy = "per-sample",
-    device: torch.device | str | None = None,
 ) -> Rendered:
     """The samples with these indices, in one batch; each depends on (seed, index) only, not on its neighbours.
 
     Args:
         generator: any system's generator.
         indices: which samples, at least 0 each.
-        truncation: as in ``generator.map``.
+        truncation: as in ``Generator.map``.
         resolution: side of the image [pixels]; by default the generator's own.
         draws: ``per-sample``: the renderer jitters with numbers that belong to the sample; ``none``: no jitter.
             Latents and cameras are random either way.
-        device: where; by default where the generator is.
     """
-    random = SampleDraws(seed, indices, generator.bounds.device if device is None else device)
+    random = draws_for(generator, seed, indices)
     with evaluating(generator):
-        styles = generator.map(generator.latents(len(indices), random), truncation=truncation)
-        camera = generator.cameras(len(indices), random)
+        latents, camera = generator.sample(len(indices), random)
+        styles = generator.map(latents, truncation=truncation, condition=camera)
         return generator.render(
             styles, camera, resolution=resolution, draws={"per-sample": random, "none": None}[draws]
         )

@@ -16,16 +16,14 @@ from torch import Tensor, nn
 from tests.parity.harness import Case, Replay, by_published_name, same_tensors, train
 from zoo.giraffe import convert as giraffe
 from zoo.giraffe.convert import DISCRIMINATOR, FIELD, GENERATOR, RENDERER
+from zoo.giraffe.edits import EDITS, between_codes, wander
 from zoo.giraffe.extras import (
-    EDITS,
     Block,
     GaussianFeatures,
     PlainGenerator,
     PlainLatent,
     ResidualDiscriminator,
-    between_codes,
     object_masks,
-    wander,
 )
 from zoo.giraffe.field import Field, Octaves
 from zoo.giraffe.model import Discriminator, Generator, NearestUp, NeuralRenderer, SmoothUp

@@ -21,9 +21,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from zoo import generator
 from zoo.cips3d.inr import Inr, init_readout, of_layer
 from zoo.draws import Draws, RayDraws, SampleDraws
-from zoo.generator import BaseGenerator
 from zoo.layers.stylegan2 import normalised
 from zoo.render import (
     Camera,
@@ -209,7 +209,7 @@ class Painted(NamedTuple):
     opacity: Tensor
 
 
-class Generator(BaseGenerator):
+class Generator(generator.Generator):
     """Latents and cameras to images.
 
     Args:
@@ -266,7 +266,7 @@ class Generator(BaseGenerator):
             draws.normal("z_appearance", (n, self.mapping.appearance.latent_dim)),
         )
 
-    def map(self, latent: Latent, *, truncation: float = 1.0) -> Styles:
+    def map(self, latent: Latent, *, truncation: float = 1.0, condition: Camera | None = None) -> Styles:
         """Styles of latents; truncation below 1 moves them towards their means."""
         styles = self.mapping(latent)
         if truncation == 1:
@@ -322,7 +322,7 @@ class Generator(BaseGenerator):
         rays = self.rays(camera, resolution or self.resolution)
         batch, total = rays.origins.shape[:2]
         own = None if draws is None else RayDraws(draws, total)
-        modulated = self.condition(styles), self.inr.modulate(styles.appearance)
+        modulated = self.field.modulate(styles), self.inr.modulate(styles.appearance)
 
         chunk, order = max(1, self.chunk // batch), None
         if not torch.is_grad_enabled():
@@ -361,9 +361,9 @@ class Generator(BaseGenerator):
         auxiliary = self.auxiliary(features).tanh()
         return Painted(self.inr(features, weights), auxiliary, expected_depth(integrated), integrated.opacity)
 
-    def condition(self, styles: Styles) -> list[tuple[Tensor, Tensor]]:
-        """Frequencies and phases of the sine layers."""
-        return self.field.modulate(styles)
+    def density(self, points: Tensor, styles: Styles) -> Tensor:
+        """Density per world length [B, N, 1] at points [B, N, 3]."""
+        return generator.density_at(points, self.field, self.field.modulate(styles), self.volume)
 
 
 def pieces(total: int, length: int) -> list[slice]:

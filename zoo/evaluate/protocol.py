@@ -128,7 +128,7 @@ def score(
 
 def fakes(generator: nn.Module, indices: torch.Tensor, seed: int, truncation: float, draws: DrawsPolicy, device):
     """The samples with these indices as uint8 [B, 3, H, W]."""
-    images = render_samples(generator, indices.tolist(), seed, truncation, draws=draws, device=device).image
+    images = render_samples(generator, indices.tolist(), seed, truncation, draws=draws).image
     if not images.isfinite().all():
         bad = [i for i, image in zip(indices.tolist(), images, strict=True) if not image.isfinite().all()]
         raise ValueError(f"The generated pictures {bad} hold values that are not finite; they cannot be scored.")

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.draws import SampleDraws
-from zoo.generator import BaseGenerator
+from zoo.generator import Generator, draws_for, take
 from zoo.render import Camera
 
 
@@ -72,32 +71,26 @@ PATHS: dict[str, Callable[[Tensor, Tensor], Path]] = {
 }
 
 
-def path_of(generator: BaseGenerator, latent: Any, name: str, frames: int) -> Path:
+def path_of(generator: Generator, latent: Any, name: str, frames: int) -> Path:
     """The path of this name in so many frames, round objects of this generator."""
-    _, ends = generator.around(one_of(latent, 0), torch.tensor([0.0, 1.0]))
+    _, ends = generator.around(take(latent, slice(1)), torch.tensor([0.0, 1.0]))
     circle = torch.allclose(*ends.pose, atol=1e-4)
     phase = torch.arange(frames) / frames * 2 * math.pi
     way = phase / (2 * math.pi) if circle else torch.linspace(0, 1, frames)
     return Path(*(torch.as_tensor(x).expand(frames) for x in PATHS[name](way, phase)))
 
 
-def follow(generator: BaseGenerator, latent: Any, path: Path) -> tuple[Any, Camera]:
+def follow(generator: Generator, latent: Any, path: Path) -> tuple[Any, Camera]:
     """Latents and cameras of T frames along a path; latent: one for all frames, or one for each."""
-    frames = range(len(path.turn))
-    each = [
-        generator.around(one_of(latent, frame if len(latent[0]) > 1 else 0), path.turn[frame : frame + 1])
-        for frame in frames
-    ]
+    each = []
+    for frame in range(len(path.turn)):
+        one = slice(frame, frame + 1)
+        each.append(generator.around(take(latent, one if len(latent[0]) > 1 else slice(1)), path.turn[one]))
     latents, cameras = ([*map(torch.cat, zip(*parts, strict=True))] for parts in zip(*each, strict=True))
     return type(latent)(*latents), zoomed(raised(generator, Camera(*cameras), path.rise), path.zoom)
 
 
-def one_of(latent: Any, index: int) -> Any:
-    """One latent of several, as a batch of its own."""
-    return type(latent)(*(x[index : index + 1] for x in latent))
-
-
-def raised(generator: BaseGenerator, camera: Camera, rise: Tensor) -> Camera:
+def raised(generator: Generator, camera: Camera, rise: Tensor) -> Camera:
     """T cameras moved up or down round the origin, still looking at what they did; rise [T] as in ``Path``."""
     low, high = heights(generator)
     now, rise = elevation(camera.origins), rise.to(camera.pose)
@@ -109,9 +102,10 @@ def raised(generator: BaseGenerator, camera: Camera, rise: Tensor) -> Camera:
     return camera._replace(pose=torch.cat([moved, camera.pose[:, 3:]], dim=1))
 
 
-def heights(generator: BaseGenerator, cameras: int = 256) -> tuple[float, float]:
+def heights(generator: Generator, cameras: int = 256) -> tuple[float, float]:
     """How low and how high the prior's cameras go [rad]: all but the outermost 2% at either end."""
-    found = elevation(generator.cameras(cameras, SampleDraws(0, range(cameras))).origins)
+    _, camera = generator.sample(cameras, draws_for(generator, 0, range(cameras)))
+    found = elevation(camera.origins)
     return tuple(found.quantile(found.new_tensor([0.02, 0.98])).tolist())
 
 

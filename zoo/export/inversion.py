@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 
-from zoo.draws import SampleDraws
 from zoo.export.pictures import depth_to_bytes, grid, picture
-from zoo.generator import quantise
+from zoo.generator import Generator, draws_for, quantise, render_foreground
 from zoo.inversion.search import Inverted, camera_angles
 from zoo.render import Camera
 from zoo.weights.bundle import BundleInfo, load_bundle, save_bundle
@@ -57,7 +56,7 @@ def save_inversion(
     (folder / ABOUT).write_text(json.dumps(facts, indent=1))
 
 
-def load_inversion(folder: Path | str) -> tuple[nn.Module, Any, Camera, int]:
+def load_inversion(folder: Path | str) -> tuple[Generator, Any, Camera, int]:
     """Generator, styles, camera and resolution that were found: ``generator.render`` of them is the reconstruction.
 
     Raises:
@@ -71,7 +70,7 @@ def load_inversion(folder: Path | str) -> tuple[nn.Module, Any, Camera, int]:
     if not about["tuned"] and info.sha256 != about["weights_sha256"]:
         raise ValueError(f"The weights of {about['weights']} are others than those that {folder} was made with.")
     with torch.no_grad():
-        like = generator.map(generator.latents(1, SampleDraws(0, [0])))
+        like = generator.map(generator.latents(1, draws_for(generator, 0, [0])))
     styles = like._replace(**{name: tensors[f"styles.{name}"] for name in like._fields if f"styles.{name}" in tensors})
     camera = Camera(tensors["camera.pose"], tensors["camera.intrinsics"])
     return generator, styles, camera, about["resolution"]
@@ -83,17 +82,15 @@ def comparison(inverted: Inverted, target: Tensor, views: int = 8) -> Image.Imag
     all sides."""
     generator, side = inverted.generator, target.shape[-1]
     target = target[None].to(inverted.rendered.image)
-    seen = generator.without_background(inverted.styles)
-    depth = generator.render(seen, inverted.camera, resolution=side).depth
+    depth = render_foreground(generator, inverted.styles, inverted.camera, side).depth
     first = [quantise(x) for x in (target, inverted.rendered.image, (inverted.rendered.image - target) / 2)]
     rows = [torch.cat([*first, depth_cells(depth, side)])]
 
     turned, cameras = generator.turntable(inverted.styles, views)
-    bare = generator.without_background(turned)
-    image = generator.render(turned, cameras, resolution=side).image
-    depths = depth_cells(generator.render(bare, cameras, resolution=side).depth, side)
+    shown = render_foreground(generator, turned, cameras, side)
+    images, depths = quantise(shown.image), depth_cells(shown.depth, side)
     for part in range(0, views, COLUMNS):
-        rows += [quantise(image[part : part + COLUMNS]), depths[part : part + COLUMNS]]
+        rows += [images[part : part + COLUMNS], depths[part : part + COLUMNS]]
     return grid(torch.stack(rows))
 
 

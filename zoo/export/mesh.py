@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import grid_sample, normalize
 from torch.utils._pytree import tree_map
 from tqdm import tqdm
 
-from zoo.draws import SampleDraws
-from zoo.export.camera_paths import follow, one_of, path_of
+from zoo.export.camera_paths import follow, path_of
 from zoo.export.views import in_batches
-from zoo.generator import evaluating, quantise
+from zoo.generator import Generator, HasDensity, HasRays, draws_for, evaluating, quantise, require, take
 from zoo.render import Camera, Rendered
 from zoo.render.projection import pixel_coordinates, shown_by
 
@@ -53,7 +52,7 @@ class Grid(NamedTuple):
 
 
 def mesh_of(
-    generator: nn.Module,
+    generator: Generator,
     index: int,
     *,
     cells: int = 128,
@@ -76,14 +75,15 @@ def mesh_of(
         resolution: side of these pictures [pixels]; by default the generator's own.
 
     Raises:
-        ValueError: the level is nowhere in the bounds, or there is none that fits.
+        ValueError: the generator has no density or no rays; the level is nowhere in the bounds, or none fits.
     """
     from trimesh import Trimesh
 
+    require(generator, "A mesh", HasDensity, HasRays)
     with evaluating(generator):
-        latent = generator.latents(1, SampleDraws(seed, [index], generator.bounds.device))
+        latent, _ = generator.sample(1, draws_for(generator, seed, [index]))
         latents, camera = follow(generator, latent, path_of(generator, latent, "spiral", views))
-        grid = density_grid(generator, generator.map(one_of(latents, 0), truncation=truncation), cells)
+        grid = density_grid(generator, generator.map(take(latents, slice(1)), truncation=truncation), cells)
         if level is None:
             level = fitting_level(generator, grid, camera)
         vertices, faces = surface(grid, level)
@@ -93,7 +93,7 @@ def mesh_of(
     return mesh
 
 
-def density_grid(generator: nn.Module, styles: Any, cells: int) -> Grid:
+def density_grid(generator: Generator, styles: Any, cells: int) -> Grid:
     """Densities in the generator's bounds, asked for slab after slab; so many cells along the longest side."""
     low, high = generator.bounds
     counts = ((high - low) / (high - low).max() * cells).round().long().clamp(min=1) + 1
@@ -108,7 +108,7 @@ def density_grid(generator: nn.Module, styles: Any, cells: int) -> Grid:
     return Grid(density, low.cpu(), high.cpu())
 
 
-def fitting_level(generator: nn.Module, grid: Grid, camera: Camera, side: int = 64) -> float:
+def fitting_level(generator: Generator, grid: Grid, camera: Camera, side: int = 64) -> float:
     """The level whose surface has the silhouettes that are rendered.
 
     A field has no surface of its own: learned ones fade out over a good part of the object. What people see is where
@@ -175,7 +175,7 @@ def surface(grid: Grid, level: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def vertex_colours(
-    generator: nn.Module, pictures: Iterable[Rendered], camera: Camera, grid: Grid, level: float, mesh: "Trimesh"
+    generator: Generator, pictures: Iterable[Rendered], camera: Camera, grid: Grid, level: float, mesh: "Trimesh"
 ) -> np.ndarray:
     """Colours uint8 [N, 3] of vertices: means of the pictures that see them.
 

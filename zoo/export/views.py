@@ -1,15 +1,15 @@
 """Objects seen from several sides, or along a camera's path, for grids and films; written once for every system."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from zoo.draws import MixedDraws, SampleDraws
+from zoo.draws import MixedDraws
 from zoo.export.camera_paths import follow, path_of
-from zoo.generator import evaluating, quantise
+from zoo.generator import Edit, Generator, HasEdits, draws_for, evaluating, quantise, require, take
 from zoo.render import Camera, Rendered
 from zoo.utils.errors import near
 
@@ -28,7 +28,7 @@ Scene = tuple[Any, Camera]
 
 
 def turntable_views(
-    generator: nn.Module,
+    generator: Generator,
     indices: Sequence[int],
     views: int,
     *,
@@ -58,8 +58,8 @@ def turntable_views(
     change = None if edit is None else edit_named(generator, edit)
 
     def scene(index: int) -> Scene:
-        draws = SampleDraws(seed, [index], generator.bounds.device)
-        latent = generator.latents(1, draws)
+        draws = draws_for(generator, seed, [index])
+        latent, _ = generator.sample(1, draws)
         if change is not None:
             return change(generator, latent, views, draws)
         return follow(generator, latent, path_of(generator, latent, path, views))
@@ -68,7 +68,7 @@ def turntable_views(
 
 
 def interpolated_views(
-    generator: nn.Module,
+    generator: Generator,
     indices: Sequence[int],
     views: int,
     *,
@@ -92,8 +92,8 @@ def interpolated_views(
     """
     if len(indices) < 2:
         raise ValueError("There is nothing between less than two samples: give more of them, such as --seeds 0-3.")
-    draws = MixedDraws(SampleDraws(seed, indices, generator.bounds.device), loop_weights(len(indices), views))
-    latents = generator.latents(views, draws)
+    draws = MixedDraws(draws_for(generator, seed, indices), loop_weights(len(indices), views))
+    latents, _ = generator.sample(views, draws)
     scenes = [follow(generator, latents, path_of(generator, latents, path, views))]
     return shown(generator, scenes, 1, views, truncation, resolution, progress)
 
@@ -109,7 +109,7 @@ def loop_weights(stations: int, frames: int) -> Tensor:
 
 
 def shown(
-    generator: nn.Module,
+    generator: Generator,
     scenes: Any,
     count: int,
     views: int,
@@ -129,24 +129,23 @@ def shown(
 
 
 def in_batches(
-    generator: nn.Module, latents: Any, camera: Camera, truncation: float, resolution: int | None
+    generator: Generator, latents: Any, camera: Camera, truncation: float, resolution: int | None
 ) -> Iterator[Rendered]:
     """A few views at a time, so that memory does not grow with their number."""
     for start in range(0, len(camera.pose), BATCH):
         part = slice(start, start + BATCH)
-        styles = generator.map(type(latents)(*(x[part] for x in latents)), truncation=truncation)
-        yield generator.render(styles, Camera(*camera).take(part), resolution=resolution)
+        styles = generator.map(take(latents, part), truncation=truncation)
+        yield generator.render(styles, camera.take(part), resolution=resolution)
 
 
-def edit_named(generator: nn.Module, name: str) -> Callable:
-    """One of the generator's ``edits``: ``(generator, latent, frames, draws)`` to that many latents and cameras.
+def edit_named(generator: Generator, name: str) -> Edit:
+    """One of the generator's edits.
 
     Raises:
         ValueError: there is none of this name.
     """
-    edits = getattr(generator, "edits", {})
-    if not edits:
-        raise ValueError(f"There is no edit '{name}': generators of this system have none. Leave --edit out.")
-    if name not in edits:
-        raise ValueError(f"There is no edit '{name}'.{near(name, list(edits))} There are: {', '.join(edits)}.")
-    return edits[name]
+    require(generator, f"--edit {name}", HasEdits)
+    if name not in generator.edits:
+        known = generator.edits
+        raise ValueError(f"There is no edit '{name}'.{near(name, list(known))} There are: {', '.join(known)}.")
+    return generator.edits[name]

@@ -10,20 +10,21 @@ What is unusual:
 * few rays are marched, 16x16, and they carry features: a small 2D network makes the picture of them.
 
 The fields are in ``field.py``; where objects and cameras are, and the axes they count in, in ``scenes.py``; how rays
-are marched through a scene in ``rendering.py``; edits, and the 2D GAN that the paper compares with, in ``extras.py``.
+are marched through a scene in ``rendering.py``; edits of scenes in ``edits.py``; the 2D GAN that the paper compares
+with in ``extras.py``.
 
 B batch, N objects, F = N + 1 fields (the background last), R rays, S samples, P points, C channels
 """
 
 import itertools
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, leaky_relu, pad
 
+from zoo import generator
 from zoo.draws import Draws
-from zoo.generator import BaseGenerator
+from zoo.giraffe.edits import EDITS
 from zoo.giraffe.field import Field
 from zoo.giraffe.rendering import Compose, Scene, weighted
 from zoo.giraffe.scenes import BoxPrior, Counts, Latent, ScenePoses, between, turned
@@ -119,7 +120,7 @@ class NeuralRenderer(nn.Module):
         return colours, avg_pool2d(colours, 2**self.stages)
 
 
-class Generator(BaseGenerator):
+class Generator(generator.Generator):
     """Scenes and cameras to images.
 
     Args:
@@ -134,6 +135,8 @@ class Generator(BaseGenerator):
         counts: how many boxes hold an object; None: all.
         density_noise: standard deviation of the noise on raw densities wherever draws are given.
     """
+
+    edits = EDITS
 
     def __init__(
         self,
@@ -172,12 +175,12 @@ class Generator(BaseGenerator):
             present[:, :-1] = self.counts(n, self.boxes.count, draws)
         return Latent(*(x.to(self.device) for x in (*codes, *boxes, rotation, present)))
 
-    def map(self, latent: Latent, *, truncation: float = 1.0) -> Latent:
+    def map(self, latent: Latent, *, truncation: float = 1.0, condition: Camera | None = None) -> Latent:
         """The scene itself; truncation below 1 makes its codes smaller. The paper's videos take 0.65."""
         codes = (x if truncation == 1 else truncation * x for x in latent[:4])
         return Latent(*codes, *latent[4:])
 
-    def codes(self, styles: Latent) -> dict[str, Tensor]:
+    def free_parameters(self, styles: Latent) -> dict[str, Tensor]:
         """Codes, and how large boxes are and where; rotations are bound to be rotations."""
         return dict(list(styles._asdict().items())[:6])
 
@@ -242,7 +245,7 @@ class Generator(BaseGenerator):
         depth = expected_depth(integrated) * rays.directions.norm(dim=-1, keepdim=True)
         return Rendered(image * 2 - 1, raw * 2 - 1, to_map(depth), to_map(integrated.opacity))
 
-    def without_background(self, styles: Latent) -> Latent:
+    def foreground_only(self, styles: Latent) -> Latent:
         """The scenes without their backgrounds: then depth and opacity are those of the objects alone."""
         there = styles.present.clone()
         there[:, -1] = False
@@ -251,7 +254,7 @@ class Generator(BaseGenerator):
     def density(self, points: Tensor, styles: Latent) -> Tensor:
         """Density per world length [B, N, 1] of the objects, without the background, at points [B, N, 3]."""
         nowhere = torch.zeros_like(points)
-        return self.scene(Samples(points, nowhere, nowhere[..., :1]), self.without_background(styles))[0][:, :, 0]
+        return self.scene(Samples(points, nowhere, nowhere[..., :1]), self.foreground_only(styles))[0][:, :, 0]
 
     def together(self, n: int, draws: Draws) -> Tensor:
         """Images of n random scenes drawn as in the published training: one turn of the background for all of them,
@@ -291,13 +294,6 @@ class Generator(BaseGenerator):
         scenes = Latent(*(x.repeat_interleave(n, 0) for x in scenes))
         behind = scenes.background_rotation @ turn.mT.repeat(batch, 1, 1)
         return scenes._replace(background_rotation=behind), Camera(*(x.repeat(batch, 1, 1) for x in camera))
-
-    @property
-    def edits(self) -> dict[str, Callable]:
-        """What can be done to a scene, by name; each ``(generator, latent, frames, draws) -> latents, cameras``."""
-        from zoo.giraffe.extras import EDITS
-
-        return EDITS
 
 
 # The discriminator

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn.functional import instance_norm, leaky_relu, linear, normalize
 from torch.nn.utils import spectral_norm
 
+from zoo import generator
 from zoo.draws import Draws
-from zoo.generator import BaseGenerator, density_at
 from zoo.graf.rays import Lens, all_pixels, cut, perspective, z_up
 from zoo.layers.encoding import positional_encoding
 from zoo.render import (
@@ -177,7 +177,7 @@ class TwoNetworks(nn.Module):
         return self.volume.density(raw, points)
 
 
-class Generator(BaseGenerator):
+class Generator(generator.Generator):
     """Latents and cameras to images.
 
     Args:
@@ -208,7 +208,7 @@ class Generator(BaseGenerator):
         sizes = [self.field.shape_dim, self.field.appearance_dim]
         return Latent(*self.prior(n, sum(sizes), draws).split(sizes, dim=1))
 
-    def map(self, latent: Latent, *, truncation: float = 1.0) -> Latent:
+    def map(self, latent: Latent, *, truncation: float = 1.0, condition: Camera | None = None) -> Latent:
         """The codes themselves; truncation below 1 moves them towards zero."""
         return latent if truncation == 1 else Latent(*(truncation * code for code in latent))
 
@@ -251,7 +251,7 @@ class Generator(BaseGenerator):
 
     def density(self, points: Tensor, styles: Latent) -> Tensor:
         """Density per world length [B, N, 1] at points [B, N, 3]; of the second network where there are two."""
-        return density_at(points, getattr(self.volume, "field", self.field), styles, self.volume)
+        return generator.density_at(points, getattr(self.volume, "field", self.field), styles, self.volume)
 
 
 # Discriminator

@@ -22,10 +22,11 @@ from itertools import cycle
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from zoo.draws import SampleDraws
+from zoo.generator import Generator, draws_for, take
 from zoo.render import Camera, Rendered, look_at, orbited
 
 BATCH = 8
@@ -43,7 +44,7 @@ class Found(NamedTuple):
 
     def take(self, index: Tensor) -> "Found":
         """Those with these indices."""
-        return Found(self.draws.take(index), rows(self.styles, index), self.camera.take(index))
+        return Found(self.draws.take(index), take(self.styles, index), self.camera.take(index))
 
 
 class KeptDraws:
@@ -72,15 +73,10 @@ class KeptDraws:
     def take(self, index: Tensor) -> "KeptDraws":
         """Those of the samples with these indices."""
         source = self.source
-        part = KeptDraws(SampleDraws(source.seed, [source.indices[i] for i in index], source.device))
+        part = KeptDraws(SampleDraws(source.seed, [source.indices[i] for i in index], source.device, source.dtype))
         part.normals = {name: x[index].detach() for name, x in self.normals.items()}
         part.uniforms = {name: x[index].detach() for name, x in self.uniforms.items()}
         return part
-
-
-def rows(parts: Any, index: Any) -> Any:
-    """These rows of a named tuple of tensors."""
-    return type(parts)(*(None if x is None else x[index].detach() for x in parts))
 
 
 class Inverted(NamedTuple):
@@ -94,7 +90,7 @@ class Inverted(NamedTuple):
     psnr: of the best candidate after each stage [dB].
     """
 
-    generator: nn.Module
+    generator: Generator
     latent: Any
     styles: Any
     camera: Camera
@@ -142,7 +138,7 @@ class Search:
     locality: what a change of those costs.
     """
 
-    generator: nn.Module
+    generator: Generator
     target: Tensor
     mask: Tensor | None = None
     find_camera: bool = True
@@ -212,7 +208,7 @@ def move_latent(search: Search, found: Found) -> Moves:
 def move_styles(search: Search, found: Found) -> Moves:
     """The codes of styles, each in units of its spread in the prior, and cameras; codes are drawn to their means."""
     generator = search.generator
-    codes = generator.codes(found.styles)
+    codes = generator.free_parameters(found.styles)
     offsets = {name: torch.zeros_like(code).requires_grad_() for name, code in codes.items()}
     angles, camera = aimed(search, found.camera)
 
@@ -220,7 +216,7 @@ def move_styles(search: Search, found: Found) -> Moves:
         return {name: code + search.spreads[name] * offsets[name] for name, code in codes.items()}
 
     def now() -> Found:
-        return Found(found.draws, generator.with_codes(found.styles, moved()), camera())
+        return Found(found.draws, generator.with_free_parameters(found.styles, moved()), camera())
 
     def price() -> Tensor:
         away = [(x - search.means[name]) / (search.spreads[name] + 1e-6) for name, x in moved().items()]
@@ -287,7 +283,7 @@ def descend(
             optimizer.step()
     with torch.no_grad():
         for copy, x in zip(kept, moved, strict=True):
-            x.copy_(copy)
+            x.requires_grad_(False).copy_(copy)
         return moves.now(), distances
 
 
@@ -300,7 +296,7 @@ def ramp(share: float) -> float:
 
 
 def invert(
-    generator: nn.Module,
+    generator: Generator,
     target: Tensor,
     *,
     stages: Sequence[Stage] = STAGES,
@@ -333,7 +329,7 @@ def invert(
     if samples < starts:
         raise ValueError(f"The best {starts} samples are the starts, so there must be at least so many, not {samples}.")
     generator = deepcopy(generator).eval().requires_grad_(False)
-    target, mask = (None if x is None else x[None].to(generator.device) for x in (target, mask))
+    target, mask = (None if x is None else x[None].to(generator.bounds) for x in (target, mask))
     search = Search(generator, target, mask, find_camera, locality=locality)
     found, here = start(search, camera, samples, starts, seed)
     if locality:
@@ -352,13 +348,13 @@ def invert(
         losses[stage.name] = [float(x[here.argmin()]) for x in [*distances[:-1], here]]
         quality[stage.name] = psnr(image[here.argmin()], target)
     found = found.take(here.argmin()[None])
-    latent = rows(generator.latents(1, found.draws), slice(None))
+    latent = generator.latents(1, found.draws)
     with torch.no_grad():
         rendered = search.render(found.styles, found.camera)
     return Inverted(generator.requires_grad_(), latent, found.styles, found.camera, rendered, losses, quality)
 
 
-def camera_at(generator: nn.Module, yaw: float | None = None, elevation: float | None = None) -> Camera:
+def camera_at(generator: Generator, yaw: float | None = None, elevation: float | None = None) -> Camera:
     """The prior's middle camera, moved round the origin.
 
     Args:
@@ -383,16 +379,16 @@ def start(search: Search, camera: Camera | None, samples: int, count: int, seed:
     generator, distances, codes = search.generator, [], []
 
     def at(indices: Sequence[int]) -> Found:
-        draws = KeptDraws(SampleDraws(seed, indices, generator.device))
+        draws = KeptDraws(draws_for(generator, seed, indices))
         styles = generator.map(generator.latents(len(indices), draws))
         if camera is None:
             return Found(draws, styles, generator.cameras(len(indices), draws.source))
-        return Found(draws, styles, Camera(*(x.to(generator.device).repeat(len(indices), 1, 1) for x in camera)))
+        return Found(draws, styles, Camera(*(x.to(generator.bounds).repeat(len(indices), 1, 1) for x in camera)))
 
     with torch.no_grad():
         for first in range(0, samples, BATCH):
             found = at(range(first, min(first + BATCH, samples)))
-            codes.append(generator.codes(found.styles))
+            codes.append(generator.free_parameters(found.styles))
             distances.append(search.distance(search.image(found)))
         for name in codes[0]:
             values = torch.cat([part[name] for part in codes])
@@ -403,7 +399,8 @@ def start(search: Search, camera: Camera | None, samples: int, count: int, seed:
 
 def other_sample(search: Search, index: int, seed: int) -> tuple[Any, Camera, Tensor]:
     """Styles, camera and image of a sample."""
-    generator, draws = search.generator, SampleDraws(seed, [index], search.generator.device)
+    generator = search.generator
     with torch.no_grad():
-        styles, camera = generator.map(generator.latents(1, draws)), generator.cameras(1, draws)
+        latents, camera = generator.sample(1, draws_for(generator, seed, [index]))
+        styles = generator.map(latents, condition=camera)
         return styles, camera, search.render(styles, camera).image

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, grid_sample, leaky_relu
 
+from zoo import generator
 from zoo.draws import Draws, SampleDraws
-from zoo.generator import BaseGenerator
 from zoo.render import Camera, Poses, Rays, Rendered, Renderer, Samples, expected_depth, pixel_corners, through, to_map
 
 
@@ -145,7 +145,7 @@ def sine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return x.sin() if x.requires_grad else x.sin_()  # in place is faster
 
 
-class Generator(BaseGenerator):
+class Generator(generator.Generator):
     """Latents and cameras to images.
 
     Args:
@@ -179,7 +179,7 @@ class Generator(BaseGenerator):
         """n latents."""
         return Latent(draws.normal("z", (n, self.latent_dim)))
 
-    def map(self, latent: Latent, *, truncation: float = 1.0) -> Styles:
+    def map(self, latent: Latent, *, truncation: float = 1.0, condition: Camera | None = None) -> Styles:
         """Frequencies and phases of latents; truncation below 1 moves them towards their means (section 4.4)."""
         styles = self.mapping(latent.z)
         if truncation == 1:
@@ -229,13 +229,13 @@ class Generator(BaseGenerator):
         """
         rays = self.rays(camera, resolution or self.resolution)
         field = partial(self.field, lock_view=True) if lock_view else self.field
-        integrated = self.volume(field, rays, self.condition(styles), draws, density_noise)
+        integrated = self.volume(field, rays, self.field.modulate(styles), draws, density_noise)
         image = to_map(integrated.features) * 2 - 1
         return Rendered(image, image, to_map(expected_depth(integrated)), to_map(integrated.opacity))
 
-    def condition(self, styles: Styles) -> list[tuple[Tensor, Tensor]]:
-        """Weights and biases of the sine layers."""
-        return self.field.modulate(styles)
+    def density(self, points: Tensor, styles: Styles) -> Tensor:
+        """Density per world length [B, N, 1] at points [B, N, 3]."""
+        return generator.density_at(points, self.field, self.field.modulate(styles), self.volume)
 
 
 # Discriminator

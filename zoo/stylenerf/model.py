@@ -25,8 +25,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from zoo import generator
 from zoo.draws import Draws
-from zoo.generator import BaseGenerator
 from zoo.layers.stylegan2 import Mapping
 from zoo.render import (
     Camera,
@@ -83,7 +83,7 @@ class Synthesised(NamedTuple):
     path: NerfPath | None = None
 
 
-class Generator(BaseGenerator):
+class Generator(generator.Generator):
     """Latents and cameras to images.
 
     Args:
@@ -143,12 +143,15 @@ class Generator(BaseGenerator):
             return Latent(z, z[:, :0])
         return Latent(z, draws.normal("z_background", (n, self.background.field.latent_dim)))
 
-    def map(self, latent: Latent, *, truncation: float = 1.0, layers: int | None = None) -> Styles:
+    def map(
+        self, latent: Latent, *, truncation: float = 1.0, condition: Camera | None = None, layers: int | None = None
+    ) -> Styles:
         """Styles of latents; truncation below 1 moves w towards its mean, in the first ``layers`` of them.
 
         Args:
             latent: B of them.
             truncation: share of the way from the mean that is kept.
+            condition: has no effect.
             layers: by default ``truncated_layers``.
         """
         w = self.mapping(latent.z)[:, None].expand(-1, self.num_layers, -1)
@@ -161,13 +164,13 @@ class Generator(BaseGenerator):
         """Styles from w [B, L, D] and z of the background; draws and follow as in ``synthesise``."""
         return Styles(w, background, self.foreground.planes(w, draws, follow))
 
-    def codes(self, styles: Styles) -> dict[str, Tensor]:
+    def free_parameters(self, styles: Styles) -> dict[str, Tensor]:
         """w and the background's z; planes follow."""
         return {"w": styles.w, "background": styles.background}
 
-    def with_codes(self, styles: Styles, codes: dict[str, Tensor]) -> Styles:
+    def with_free_parameters(self, styles: Styles, values: dict[str, Tensor]) -> Styles:
         """Styles of these codes."""
-        return self.styles(codes["w"], codes["background"])
+        return self.styles(values["w"], values["background"])
 
     @torch.no_grad()
     def follow(self, w: Tensor, decay: float) -> None:

@@ -35,7 +35,7 @@ class GAN(pl.LightningModule):
     """Base of all systems.
 
     Args:
-        generator: a ``zoo.generator.BaseGenerator``, or what answers as it does.
+        generator: a ``zoo.generator.Generator``, or what answers as it does.
         discriminator: scores images.
         optimizer_g, optimizer_d: make an optimizer from parameters.
         averages: averaged generators by name; the first one is what samples, scores and weights are made from.

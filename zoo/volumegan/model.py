@@ -14,13 +14,13 @@ What is unusual:
 B batch, L layers that take w, D width of w, R rays, S samples, N = R S points, C channels, V side of the volume
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from zoo import generator
 from zoo.draws import Draws
-from zoo.generator import BaseGenerator
 from zoo.layers.stylegan2 import Mapping
 from zoo.render import Camera, Poses, Rays, Rendered, Renderer, expected_depth, pixel_corners, through, to_map
 from zoo.volumegan.discriminator import missing_levels
@@ -37,7 +37,7 @@ class Latent(NamedTuple):
 # Generator
 
 
-class Generator(BaseGenerator):
+class Generator(generator.Generator):
     """Latents and cameras to images.
 
     Args:
@@ -91,12 +91,15 @@ class Generator(BaseGenerator):
         """n latents."""
         return Latent(draws.normal("z", (n, self.latent_dim)))
 
-    def map(self, latent: Latent, *, truncation: float = 1.0, layers: int | None = None) -> Styles:
+    def map(
+        self, latent: Latent, *, truncation: float = 1.0, condition: Camera | None = None, layers: int | None = None
+    ) -> Styles:
         """Styles of latents; truncation below 1 moves w towards its mean, in the first ``layers`` of them.
 
         Args:
             latent: B of them.
             truncation: share of the way from the mean that is kept.
+            condition: has no effect.
             layers: by default ``truncated_layers``.
         """
         w = self.mapping(latent.z)[:, None].expand(-1, self.num_layers, -1)
@@ -110,13 +113,13 @@ class Generator(BaseGenerator):
         """Styles from w [B, L, D]; the first one also makes the volume."""
         return Styles(w, self.structure(w[:, 0]))
 
-    def codes(self, styles: Styles) -> dict[str, Tensor]:
+    def free_parameters(self, styles: Styles) -> dict[str, Tensor]:
         """w; the volume follows."""
         return {"w": styles.w}
 
-    def with_codes(self, styles: Styles, codes: dict[str, Tensor]) -> Styles:
+    def with_free_parameters(self, styles: Styles, values: dict[str, Tensor]) -> Styles:
         """Styles of this w."""
-        return self.styles(codes["w"])
+        return self.styles(values["w"])
 
     @torch.no_grad()
     def follow(self, w: Tensor, decay: float) -> None:
@@ -164,6 +167,6 @@ class Generator(BaseGenerator):
         features = colour(integrated.features - added) + colour.bias * (total - 1) + added
         return to_map(features), to_map(expected_depth(integrated)), to_map(integrated.opacity)
 
-    def condition(self, styles: Styles) -> Any:
-        """See ``StyledField.modulate``."""
-        return self.field.modulate(styles)
+    def density(self, points: Tensor, styles: Styles) -> Tensor:
+        """Density per world length [B, N, 1] at points [B, N, 3]."""
+        return generator.density_at(points, self.field, self.field.modulate(styles), self.volume)

@@ -1,7 +1,7 @@
 """Numbers that say whether a generator makes solid objects in its box, or clouds, billboards and pictures that differ.
 
-Everything is asked of the generator's interface: samples, turntable views, depths, opacities, densities. The camera is
-taken to move round an object that stands still. Depth and opacity are those ``without_background``.
+Everything is asked of the generator's contract: samples, turntable views, depths, opacities, densities. The camera is
+taken to move round an object that stands still. Depth and opacity are those of the foreground.
 
 * ``outside``: share of the occupied volume outside the object's bounds, in a cube twice their size. 0 is ideal.
 * ``silhouettes``: each view's silhouette (opacity above 1/2) against that of the visual hull made of the other views'
@@ -22,10 +22,18 @@ B views, R = H W pixels, S samples on a ray, V views of an object, N points
 from typing import Any
 
 import torch
-from torch import nn
 
-from zoo.draws import SampleDraws
-from zoo.generator import evaluating
+from zoo.generator import (
+    Generator,
+    HasDensity,
+    HasRays,
+    draws_for,
+    evaluating,
+    render_foreground,
+    require,
+    take,
+)
+from zoo.render import Camera, Rendered
 from zoo.render.projection import Projected, Views, look_up, pixel_coordinates, project, shown_by
 
 MEANINGS = {
@@ -41,7 +49,7 @@ TOLERANCE = 0.05  # of the bounds' longest side: how far in front of a surface a
 
 
 def consistency(
-    generator: nn.Module,
+    generator: Generator,
     n: int = 16,
     *,
     views: int = 8,
@@ -60,60 +68,70 @@ def consistency(
 
     Returns:
         ``outside`` is NaN if nothing is occupied anywhere.
+
+    Raises:
+        ValueError: less than 3 views, or the generator has no density or no rays.
     """
     if views < 3:
         raise ValueError(f"The silhouettes of one object need at least 3 views, not {views}.")
+    require(generator, "Consistency in 3D", HasDensity, HasRays)
     collected: list[dict[str, float]] = []
+    side = longest_side(generator)
     for index in range(n):
-        shown, styles = turntable_views(generator, index, views, resolution, seed, truncation)
+        rendered, camera, styles = turntable_views(generator, index, views, resolution, seed, truncation)
+        shown = shown_by(generator, rendered, camera)
         places = [[project(generator, shown, a, b) for b in range(views)] for a in range(views)]
         collected.append(
             {
                 "outside": outside(generator, styles, grid),
                 "silhouettes": silhouette_agreement(generator, shown),
-                "surface": surface_agreement(shown, places, longest_side(generator)),
-                **shape_gauges(shown, [row[(a + 1) % views] for a, row in enumerate(places)], longest_side(generator)),
+                "surface": surface_agreement(shown, places, side),
+                **shape_gauges(shown, [row[(a + 1) % views] for a, row in enumerate(places)], side),
+                **image_gauges(rendered),
             }
         )
-    keys = collected[0]
-    return {key: float(torch.tensor([numbers[key] for numbers in collected]).mean()) for key in keys}
+    return means(collected)
 
 
 def gauges(
-    generator: nn.Module, n: int = 4, *, views: int = 4, resolution: int | None = None, seed: int = 0
+    generator: Generator, n: int = 4, *, views: int = 4, resolution: int | None = None, seed: int = 0
 ) -> dict[str, float]:
-    """``flatness``, ``parallax``, ``opacity`` and ``nonfinite`` of n objects: quick enough for every few iterations."""
+    """``flatness``, ``parallax``, ``opacity`` and ``nonfinite`` of n objects: quick enough for every few iterations.
+
+    The first two are depths compared along rays: a generator that has none has the other two only.
+    """
     collected = []
     for index in range(n):
-        shown, _ = turntable_views(generator, index, views, resolution, seed, 1.0)
-        following = [project(generator, shown, a, (a + 1) % views) for a in range(views)]
-        collected.append(shape_gauges(shown, following, longest_side(generator)))
+        rendered, camera, _ = turntable_views(generator, index, views, resolution, seed, 1.0)
+        collected.append(image_gauges(rendered))
+        if isinstance(generator, HasRays):
+            shown = shown_by(generator, rendered, camera)
+            following = [project(generator, shown, a, (a + 1) % views) for a in range(views)]
+            collected[-1] |= shape_gauges(shown, following, longest_side(generator))
+    return means(collected)
+
+
+def means(collected: list[dict[str, float]]) -> dict[str, float]:
     return {key: float(torch.tensor([numbers[key] for numbers in collected]).mean()) for key in collected[0]}
 
 
-def longest_side(generator: nn.Module) -> float:
+def longest_side(generator: Generator) -> float:
     return float((generator.bounds[1] - generator.bounds[0]).max())
 
 
 def turntable_views(
-    generator: nn.Module, index: int, views: int, resolution: int | None, seed: int, truncation: float
-) -> tuple[Views, Any]:
-    """Sample ``index`` from all sides, without jitter, and the styles that it is shown with."""
-    resolution = resolution or generator.resolution
+    generator: Generator, index: int, views: int, resolution: int | None, seed: int, truncation: float
+) -> tuple[Rendered, Camera, Any]:
+    """Sample ``index`` from all sides, without jitter, the cameras, and the styles that it is shown with."""
     with evaluating(generator):
-        latent = generator.latents(1, SampleDraws(seed, [index], generator.bounds.device))
+        latent, _ = generator.sample(1, draws_for(generator, seed, [index]))
         latents, camera = generator.turntable(latent, views)
         styles = generator.map(latents, truncation=truncation)
-        rendered = generator.render(styles, camera, resolution=resolution)
-        bare = generator.without_background(styles)
-        if bare is not styles:
-            alone = generator.render(bare, camera, resolution=resolution)
-            rendered = rendered._replace(depth=alone.depth, opacity=alone.opacity)
-        styles = generator.map(type(latents)(*(x[:1] for x in latents)), truncation=truncation)
-        return shown_by(generator, rendered, camera), styles
+        rendered = render_foreground(generator, styles, camera, resolution)
+        return rendered, camera, generator.map(take(latents, slice(1)), truncation=truncation)
 
 
-def silhouette_agreement(generator: nn.Module, shown: Views, samples: int = 48) -> float:
+def silhouette_agreement(generator: Generator, shown: Views, samples: int = 48) -> float:
     """Mean intersection over union of each view's silhouette and that of the hull of the others.
 
     A point belongs to the hull if every other view that it falls within shows it inside its silhouette.
@@ -157,7 +175,7 @@ def surface_agreement(shown: Views, places: list[list[Projected]], side: float) 
 
 
 def shape_gauges(shown: Views, following: list[Projected], side: float) -> dict[str, float]:
-    """Gauges of one object; ``following`` holds, for each view, its surface points as the next view sees them."""
+    """``flatness`` and ``parallax``; ``following`` holds each view's surface points as the next one sees them."""
     flatness, moved, points = [], 0, 0
     for view, place in enumerate(following):
         forward = -shown.camera.pose[view, :3, 2]
@@ -170,17 +188,23 @@ def shape_gauges(shown: Views, following: list[Projected], side: float) -> dict[
         there = pixel_coordinates(shown, (view + 1) % len(following), board)
         moved += int(((there - place.pixels).norm(dim=-1) > 1).sum())
         points += len(z)
-    opacity, image = shown.rendered.opacity, shown.rendered.image
-    broken = [~image.isfinite(), ~opacity.isfinite(), ~shown.rendered.depth.isfinite() & (opacity > 1e-3)]
     return {
         "flatness": sum(flatness) / len(flatness) if flatness else 0.0,
         "parallax": moved / points if points else 0.0,
+    }
+
+
+def image_gauges(rendered: Rendered) -> dict[str, float]:
+    """``opacity`` and ``nonfinite`` of one object."""
+    image, _, depth, opacity = rendered
+    broken = [~image.isfinite(), ~opacity.isfinite(), ~depth.isfinite() & (opacity > 1e-3)]
+    return {
         "opacity": float(opacity.mean()),
         "nonfinite": float(sum(b.sum() for b in broken) / sum(b.numel() for b in broken)),
     }
 
 
-def outside(generator: nn.Module, styles: Any, grid: int) -> float:
+def outside(generator: Generator, styles: Any, grid: int) -> float:
     """Share of the occupied volume outside the bounds, within a cube around them with twice their longest side.
 
     A cell of the grid is occupied by 1 - exp(-density x its side): a solid one counts 1, thin haze its opacity.
