@@ -6,8 +6,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from callbacks.scores import log_now
+from callbacks.scores import log_now, say
 from zoo.evaluate.metrics.consistency import gauges
+from zoo.generator import HasRays
 
 
 class Gauges(pl.Callback):
@@ -36,6 +37,8 @@ class Gauges(pl.Callback):
         log_now(trainer, {f"gauges/{name}": value for name, value in values.items()})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not isinstance(pl_module.sampler, HasRays):
+            say(trainer, "gauges/flatness and gauges/parallax are left out: they need rays, which this system lacks.")
         if pl_module.iterations == 0:
             self.measure(trainer, pl_module)
 

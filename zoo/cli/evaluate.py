@@ -57,6 +57,8 @@ def run(
     else:
         scored, info = options.load()
         about = about_weights(info)
+    options_3d = {"seed": options.seed, "truncation": options.truncation}
+    solidity = measure(scored, consistency, **options_3d) if consistency else {}  # first: scores take longer
     scores = score(
         scored,
         real_pictures(real, None if is_folder else scored.resolution),
@@ -71,9 +73,8 @@ def run(
     )
     for name, value in scores.values.items():
         print(f"{name:<24} {value:.4g}")
-    if consistency:
-        for name, value in measure(scored, consistency, seed=options.seed, truncation=options.truncation).items():
-            print(f"{name:<24} {value:<10.4g} {MEANINGS[name]}")
+    for name, value in solidity.items():
+        print(f"{name:<24} {value:<10.4g} {MEANINGS[name]}")
     add_rows(scores.rows(**about), results, *[RESULTS] * record)
     print(f"Added to {results}; 'zoo leaderboard' shows the table.")
 

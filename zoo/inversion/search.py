@@ -279,6 +279,10 @@ def descend(
             for group in optimizer.param_groups:
                 group["lr"] = group["share"] * stage.learning_rate * ramp(step / stage.steps)
             optimizer.zero_grad()
+            if not cost.requires_grad:
+                raise ValueError(
+                    f"What the {stage.name} stage moves does not change images of this kind: give it 0 steps."
+                )
             cost.sum().backward()
             optimizer.step()
     with torch.no_grad():
@@ -323,7 +327,7 @@ def invert(
         tell: called with the stage's name and the distance before each step and at the end.
 
     Raises:
-        ValueError: there are fewer samples than starts, or a stage has diverged.
+        ValueError: there are fewer samples than starts; a stage has diverged, or moves nothing that images show.
     """
     starts = max(stage.candidates for stage in stages)
     if samples < starts:
