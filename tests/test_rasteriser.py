@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from zoo.cli import speed
 from zoo.cli.command import main
 from zoo.draws import Draws
 from zoo.generator import Generator
@@ -122,6 +123,7 @@ def home(tmp_path_factory) -> Path:
     (home / "splats.yaml").write_text(yaml.safe_dump(config))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(bundle, "ALLOWED", ["zoo", "tests"])  # weights may name no class from elsewhere
+        patched.setattr(speed, "sgemm", lambda: 1.0)  # seconds less
         assert main(["fit", "-c", str(home / "splats.yaml")]) == 0
         assert main(["bundle", str(home / "run" / "checkpoints" / "last.ckpt"), str(home / "weights")]) == 0
         yield home
@@ -150,6 +152,8 @@ INVERT = "invert {home}/grid.png {home}/weights --out {home}/found --samples 4 -
         ("leaderboard --results {home}/results.csv --metric fid", None),
         (f"{INVERT} --weight_steps 0", "found/comparison.png"),
         ("validate -c {home}/splats.yaml --ckpt_path {home}/run/checkpoints/last.ckpt", None),
+        ("benchmark {home}/splats.yaml --steps 1", None),
+        ("benchmark {home}/splats.yaml --steps 1 --work train", None),
     ],
 )
 def test_it_does_what_every_generator_does(words: str, left: str | None, home: Path, capsys) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zoo.generator import BaseGenerator
+    from zoo.generator import Generator
     from zoo.weights.bundle import BundleInfo
 
 
@@ -27,7 +27,7 @@ class SampleOptions:
     seed: int = 0
     device: str = "cpu"
 
-    def load(self) -> "tuple[BaseGenerator, BundleInfo]":
+    def load(self) -> "tuple[Generator, BundleInfo]":
         """The generator, on its device, and what is known of it.
 
         Raises:

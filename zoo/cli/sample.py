@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.cli.options import SampleOptions, numbers
 
 if TYPE_CHECKING:
-    from zoo.generator import BaseGenerator
+    from zoo.generator import Generator
 
 
 def run(
@@ -46,7 +46,7 @@ def run(
     print(out)
 
 
-def save_samples(generator: "BaseGenerator", folder: Path, count: int, options: SampleOptions) -> Path:
+def save_samples(generator: "Generator", folder: Path, count: int, options: SampleOptions) -> Path:
     """Write samples 0 to count - 1 as PNG files named by their index."""
     from tqdm import tqdm
 

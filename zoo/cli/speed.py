@@ -18,8 +18,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from zoo.draws import SampleDraws
-from zoo.generator import evaluating
+from zoo.generator import Generator, draws_for, evaluating
 from zoo.training.gan import GAN
 from zoo.utils.readers import loader
 from zoo.utils.warnings import quieten
@@ -165,16 +164,14 @@ class Work:
                 self.flop += self.counter.get_total_flops() * (3 if torch.is_grad_enabled() else 1)
 
 
-def render_times(generator: nn.Module, resolution: int, batch: int, steps: int) -> list[float]:
+def render_times(generator: Generator, resolution: int, batch: int, steps: int) -> list[float]:
     """Seconds of rendering a batch, so many times after one that is not counted."""
     times = []
     with evaluating(generator):
         for step in range(steps + 1):
-            draws = SampleDraws(step, range(batch))
-            camera = generator.cameras(batch, draws)
+            latents, camera = generator.sample(batch, draws_for(generator, step, range(batch)))
             start = time.perf_counter()
-            styles = generator.map(generator.latents(batch, draws))
-            generator.render(styles, camera, resolution=resolution)
+            generator.render(generator.map(latents), camera, resolution=resolution)
             times.append(time.perf_counter() - start)
     return times[1:]
 

@@ -105,7 +105,7 @@ def density_grid(generator: Generator, styles: Any, cells: int) -> Grid:
         points[:, 0] = place
         asked = (generator.density(part[None].to(low), styles)[0, :, 0] for part in points.split(POINTS))
         slab.copy_(torch.cat([*asked]).view_as(slab))
-    return Grid(density, low.cpu(), high.cpu())
+    return Grid(density, *generator.bounds.cpu().float())
 
 
 def fitting_level(generator: Generator, grid: Grid, camera: Camera, side: int = 64) -> float:
@@ -128,7 +128,8 @@ def fitting_level(generator: Generator, grid: Grid, camera: Camera, side: int = 
         ValueError: no ray is opaque.
     """
     rays = generator.rays(camera.take(slice(None, None, -(-len(camera.pose) // 8))), side)
-    origins, directions = rays.origins.flatten(0, 1).cpu(), normalize(rays.directions.flatten(0, 1).cpu(), dim=-1)
+    origins, directions = (x.flatten(0, 1).cpu().float() for x in rays[:2])
+    directions = normalize(directions, dim=-1)
     step, reach = float(grid.cell.min()) / 2, float((grid.high - grid.low).norm()) / 2
     line = torch.arange(-reach, reach, step)
     sums, densest = [], []
@@ -200,7 +201,7 @@ def vertex_colours(
     total, weights, at = torch.zeros(len(places), 3), torch.zeros(len(places), 1), 0
     for rendered in pictures:
         shown = shown_by(generator, rendered, camera.take(slice(at, at := at + len(rendered.image))))
-        shown = tree_map(lambda x: x.cpu() if isinstance(x, Tensor) else x, shown)
+        shown = tree_map(lambda x: x.cpu().float() if isinstance(x, Tensor) else x, shown)
         for view, image in enumerate(shown.rendered.image):
             towards = normalize(shown.camera.origins[view] - places, dim=-1)
             facing = (normals * towards).sum(-1)

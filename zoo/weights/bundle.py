@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import zoo.training.gan  # noqa: F401  Classes are built on the meta device, in which torch 2.7 cannot import torchvision first.
+from zoo.generator import Generator
 from zoo.training.checkpoint_files import read_checkpoint
 from zoo.training.resume import mismatches
 from zoo.utils.old_names import renamed, renamed_tensors
@@ -85,7 +86,7 @@ def save_bundle(
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / TENSORS, metadata=facts)
     (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
-    draws, numbers = hasattr(generator, "prepare"), sum(t.numel() for t in tensors.values())
+    draws, numbers = isinstance(generator, Generator), sum(t.numel() for t in tensors.values())
     (folder / CARD).write_text(model_card(folder.name, facts, numbers, draws))
 
 
@@ -105,7 +106,7 @@ def finished_tensors(network: nn.Module, unused: dict[str, Tensor] | None = None
         ValueError: numbers are not finite.
     """
     finished = deepcopy(network).eval()
-    if hasattr(finished, "prepare"):
+    if isinstance(finished, Generator):
         finished.prepare()
     for name, tensor in finished.state_dict().items():
         if not tensor.isfinite().all():
