@@ -8,9 +8,8 @@ or by a Lightning checkpoint of one of our own runs. Nothing in these files can 
 and a config may only name classes of the packages in ``ALLOWED``.
 """
 
-import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -29,18 +28,20 @@ import zoo.training.gan  # noqa: F401  Classes are built on the meta device, in 
 from zoo.generator import Generator
 from zoo.training.checkpoint_files import read_checkpoint
 from zoo.training.resume import mismatches
+from zoo.utils.errors import explain
 from zoo.utils.old_names import renamed, renamed_tensors
-from zoo.utils.paths import BUNDLED, bundled_names, cache_folder, downloaded_names
+from zoo.utils.paths import BUNDLED, bundled_names, downloaded_names
 from zoo.weights.catalogue import released
 from zoo.weights.fetch import sha256_of
+from zoo.weights.store import TENSORS, check_unchanged, folder_of
 
 ALLOWED = ["zoo"]
 MOST_VALUES = 10_000  # in a config; in yaml a few lines can stand for any number
-TENSORS, CONFIG, CARD = "model.safetensors", "config.yaml", "README.md"
+CONFIG, CARD = "config.yaml", "README.md"  # beside ``TENSORS``
 UNUSED = "unused."  # before the names of tensors that came with published weights and that the network never reads
 LICENCES = {"MIT": "mit", "Apache-2.0": "apache-2.0", "CC BY 4.0": "cc-by-4.0", "CC BY-NC 4.0": "cc-by-nc-4.0"}
 
-Part = tuple[dict[str, Any], dict[str, Tensor], dict[str, str]]  # config, tensors and card of one network
+Part = tuple[nn.Module, dict[str, Tensor], dict[str, str]]  # one network on the meta device, its tensors and card
 
 
 @dataclass(frozen=True)
@@ -164,28 +165,6 @@ def load(source: Path | str, device: torch.device | str = "cpu") -> nn.Module:
     return load_bundle(source)[0].to(device)
 
 
-def downloads() -> Path:
-    """The folder of bundles that were downloaded."""
-    return cache_folder() / "weights"
-
-
-def record_of(name: str) -> Path:
-    """What was noted about a bundle when it was downloaded: where from, when, and its sha256."""
-    return cache_folder() / "downloads" / f"{name}.json"
-
-
-def check_unchanged(folder: Path, sha256: str) -> None:
-    """Fail where a downloaded bundle has other weights than when it came."""
-    record = record_of(folder.name)
-    if folder.parent == downloads() and record.is_file():
-        known = json.loads(record.read_text())
-        if known["bundle_sha256"] != sha256:
-            raise ValueError(
-                f"The weights in {folder} are not those that came on {known['date']}: delete the folder and run "
-                f"'zoo download {known['name']}'."
-            )
-
-
 def find(source: Path | str) -> Path:
     """The folder or checkpoint that is meant."""
     path = Path(source)
@@ -195,8 +174,8 @@ def find(source: Path | str) -> Path:
         return path
     if path.is_dir():
         raise ValueError(f"{path} is not a weights bundle: it has no {TENSORS}.")
-    if (downloads() / folder_name(str(source)) / TENSORS).is_file():
-        return downloads() / folder_name(str(source))
+    if (folder_of(str(source)) / TENSORS).is_file():
+        return folder_of(str(source))
     if str(source) in released() or str(source).startswith("hf:"):
         raise ValueError(f"{source} is not here yet: 'zoo download {source}' fetches it.")
     if path.is_file():
@@ -206,11 +185,6 @@ def find(source: Path | str) -> Path:
     near = get_close_matches(str(source), names, n=3)
     hint = f"Did you mean {' or '.join(near)}?" if near else "'zoo list' shows all names."
     raise ValueError(f"There are no weights named '{source}', and no such folder or checkpoint. {hint}")
-
-
-def folder_name(source: str) -> str:
-    """The name of the folder that holds a downloaded bundle."""
-    return source.replace("hf:", "hf--", 1).replace("/", "--") if source.startswith("hf:") else source
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str], Path]:
@@ -233,10 +207,9 @@ def read_parts(folder: Path) -> dict[str, Part]:
         tensors, card = read_tensors(file)
         config = file.with_suffix(".yaml")
         name = card.get("weights", "ema") if file.name == TENSORS else file.stem
-        built = read_config(config) if config.is_file() else model
         with torch.device("meta"):
-            tensors = renamed_tensors(tensors, build(built, nn.Module, allowed_only=True))
-        parts[name] = (built, tensors, card)
+            planned = build(read_config(config) if config.is_file() else model, nn.Module, allowed_only=True)
+        parts[name] = (planned, renamed_tensors(tensors, planned), card)
     return parts
 
 
@@ -318,17 +291,10 @@ def build(config: dict[str, Any], base: type, *, allowed_only: bool = False) -> 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(base, "object", required=True)
     try:
-        with only_allowed_imports() if allowed_only else unrestricted():
+        with only_allowed_imports() if allowed_only else nullcontext():
             return parser.instantiate(parser.parse_object({"object": config})).object
     except ArgumentError as error:
-        from zoo.utils.errors import explain
-
         raise ValueError(explain(str(error), parser)) from None
-
-
-@contextmanager
-def unrestricted() -> Iterator[None]:
-    yield
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from zoo.utils.errors import near
 from zoo.utils.paths import read_experiment, system_names
-from zoo.weights.bundle import UNUSED, build, find, read_parts, save_bundle, save_part
+from zoo.weights.bundle import UNUSED, find, read_parts, save_bundle, save_part
 from zoo.weights.names import filled, to_published
 from zoo.weights.pickles import Name, Record
 from zoo.weights.read import Contents, Place, networks, places, read
@@ -209,21 +209,17 @@ def to_official(source: Path | str, out: Path | str) -> list[Path]:
     if folder.is_file():
         raise ValueError(f"{folder} is a checkpoint; 'zoo bundle' makes a bundle of it.")
     parts, known = read_parts(folder), systems()
-    (config, _, card), *_ = parts.values()
-    system = config["class_path"].split(".")[1:2]
-    if not system or system[0] not in known:
+    (first, _, card), *_ = parts.values()
+    system = type(first).__module__.split(".")[1]
+    if system not in known:
         raise ValueError(f"{source} is of no system that has a way back: {', '.join(known)}.")
-    module, networks = known[system[0]], {}
-    if unknown := [name for name in parts if name not in module.WEIGHTS]:
-        raise ValueError(f"{source} has no published counterpart: of '{unknown[0]}'.")
-    for name, (config, tensors, _) in parts.items():
-        with torch.device("meta"):
-            planned = build(config, nn.Module, allowed_only=True)
-        try:
-            networks[name] = to_published(tensors, module.table(planned))
-        except KeyError as error:
-            raise ValueError(f"{source} has no published counterpart: {error.args[0]}") from None
-    files = module.official(networks, card)
+    module, networks = known[system], {}
+    try:
+        for name, (network, tensors, _) in parts.items():
+            networks[name] = to_published(tensors, module.table(network))
+        files = module.official(networks, card)
+    except KeyError as error:
+        raise ValueError(f"{source} has no published counterpart: {error.args[0]}") from None
     Path(out).mkdir(parents=True, exist_ok=True)
     for file, value in files.items():
         torch.save(value, Path(out) / file)

@@ -1,27 +1,25 @@
 """``zoo download``: a published checkpoint by its name, fetched, checked, converted and kept.
 
-In the cache folder lie ``downloads/<name>/<file>``, as it came; ``downloads/<name>.json``, where it came from, when,
-and its sha256, which everything that comes later under this name must have; and ``weights/<name>``, the bundle.
+In the cache folder lies ``downloads/<name>/<file>``, as it came, and what ``zoo.weights.store`` keeps; whatever comes
+later under this name must have the sha256 of what came first.
 """
 
 import json
-import os
 import sys
 from contextlib import suppress
-from datetime import date
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from huggingface_hub import get_hf_file_metadata
 
 from zoo.utils.errors import near
 from zoo.utils.paths import bundled_names, cache_folder
-from zoo.weights.bundle import TENSORS, check_unchanged, downloads, find, record_of
+from zoo.weights.bundle import find
 from zoo.weights.catalogue import Address, Released, released
 from zoo.weights.convert import convert
-from zoo.weights.fetch import NotFetched, direct, fetch, is_offline, lock, sha256_of
+from zoo.weights.fetch import NotFetched, direct, fetch, is_offline, sha256_of
 from zoo.weights.hub import pull
+from zoo.weights.store import folder_of, keep, record_of
 
 
 def download(name: str, given: Path | None = None, rest: bool = True) -> Path:
@@ -45,21 +43,21 @@ def download(name: str, given: Path | None = None, rest: bool = True) -> Path:
     if name not in released():
         hint = near(name, [*released(), *bundled_names()]) or " 'zoo list' shows all names."
         raise ValueError(f"There is no checkpoint named '{name}'.{hint}")
-    entry, folder = released()[name], downloads() / name
-    downloads().mkdir(parents=True, exist_ok=True)
-    with open(downloads() / f".{name}.lock", "w") as held:
-        lock(held, f"Waiting for another process that fetches {name}.")
-        if (folder / TENSORS).is_file():
-            check_unchanged(folder, sha256_of(folder / TENSORS))
-            return folder
+    entry = released()[name]
+
+    def make(folder: Path) -> dict[str, Any]:
         file, sha256 = fetched(entry) if given is None else by_hand(entry, given)
         try:
-            make(entry, file, sha256, folder, given, rest)
+            done, _ = convert(
+                file, folder, entry.system, entry.config, rest=rest, inside=entry.inside, **card_of(entry)
+            )
         except ValueError:
-            if given is None and not entry.sha256 and not record_of(name).is_file():
+            if given is None and not entry.sha256 and not record_of(folder).is_file():
                 file.unlink()  # nothing says that it is the right one
             raise
-    return folder
+        return {"sha256": sha256, "from": str(given or entry.addresses[0].url), "used": done.used}
+
+    return keep(name, make)
 
 
 def fetched(entry: Released) -> tuple[Path, str]:
@@ -100,7 +98,7 @@ def hub_sha256(addresses: tuple[Address, ...]) -> str:
 
 def check_known(entry: Released, path: Path, sha256: str) -> None:
     """Fail where a file is not the one that came first under this name."""
-    record = record_of(entry.name)
+    record = record_of(folder_of(entry.name))
     if record.is_file():
         known = json.loads(record.read_text())
         if known["sha256"] != sha256:
@@ -108,20 +106,6 @@ def check_known(entry: Released, path: Path, sha256: str) -> None:
                 f"{path} has sha256 {sha256}, but what came under this name on {known['date']} had {known['sha256']}: "
                 f"delete the file and fetch it again, or, if its authors have replaced it, delete {record}, too."
             )
-
-
-def make(entry: Released, file: Path, sha256: str, folder: Path, given: Path | None, rest: bool) -> None:
-    """Convert a file into the bundle's folder, in one step, and note what came."""
-    with TemporaryDirectory(prefix=".making-", dir=downloads()) as place:
-        made = Path(place) / entry.name
-        done, _ = convert(file, made, entry.system, entry.config, rest=rest, inside=entry.inside, **card_of(entry))
-        record = record_of(entry.name)
-        record.parent.mkdir(parents=True, exist_ok=True)
-        note = {"name": entry.name, "sha256": sha256, "bundle_sha256": sha256_of(made / TENSORS)}
-        note |= {"date": date.today().isoformat(), "from": str(given or entry.addresses[0].url), "used": done.used}
-        (Path(place) / "record.json").write_text(json.dumps(note, indent=1))
-        os.replace(made, folder)
-        os.replace(Path(place) / "record.json", record)
 
 
 def card_of(entry: Released) -> dict[str, Any]:

@@ -20,17 +20,17 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import BinaryIO
 from urllib.error import HTTPError, URLError
-from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from tqdm import tqdm
 
 from zoo.utils.errors import Stopped
 from zoo.weights.catalogue import Address
 from zoo.weights.file_signatures import foreign, is_page
+from zoo.weights.pages import about_page, confirmation
 
 DRIVE = "https://drive.usercontent.google.com/download"
 HUB = "https://huggingface.co"
@@ -406,46 +406,3 @@ def known_tag(part: BinaryIO, url: str) -> str | None:
         return str(note["tag"]) if note["url"] == url else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-# Web pages
-
-
-class Form(HTMLParser):
-    """The first form of a page: where it leads, and its hidden fields."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.action, self.fields, self.inside = "", {}, False
-
-    def handle_starttag(self, tag, attrs):
-        given = {name: value or "" for name, value in attrs}
-        if tag == "form" and not self.action:
-            self.action, self.inside = given.get("action", ""), True
-        if tag == "input" and self.inside and given.get("type") == "hidden" and given.get("name"):
-            self.fields[given["name"]] = given.get("value", "")
-
-    def handle_endtag(self, tag):
-        self.inside = self.inside and tag != "form"
-
-
-def confirmation(page: str, url: str) -> str | None:
-    """Where the button 'download anyway' leads that Google Drive shows for large files; None for other pages."""
-    form = Form()
-    form.feed(page)
-    if "confirm" not in form.fields or "id" not in form.fields:
-        return None
-    target = urljoin(url, form.action)
-    own, there = urlsplit(url).netloc, urlsplit(target).netloc
-    if there != own and not there.endswith((".google.com", ".googleusercontent.com")):
-        return None
-    return f"{target}?{urlencode(form.fields)}"
-
-
-def about_page(page: str) -> str:
-    """What a web page says, in a few words."""
-    found = re.search(r"<title[^>]*>(.*?)</title", page, re.S | re.I)
-    title = " ".join("".join(c if c.isprintable() else " " for c in found[1]).split())[:90] if found else "no title"
-    if re.search(r"quota|too many users|too many (download|request)", page, re.I):
-        return f"answers with a web page ('{title}'): too many have fetched it; try again in a day"
-    return f"answers with a web page ('{title}') instead of the file"

@@ -5,21 +5,19 @@ git hash that the Hub states for exactly one commit.
 """
 
 import hashlib
-import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-from zoo.weights.bundle import CARD, CONFIG, TENSORS, downloads, find, folder_name, load_bundle, record_of
-from zoo.weights.fetch import HUB, NotFetched, is_offline, lock, sha256_of
+from zoo.weights.bundle import CARD, CONFIG, find, load_bundle
+from zoo.weights.fetch import HUB, NotFetched, is_offline, sha256_of
+from zoo.weights.store import TENSORS, keep
 
 WANTED = re.compile(r"[A-Za-z0-9_-]+\.(safetensors|yaml)|README\.md")  # all else in a repository stays there
 NAME = re.compile(r"hf:([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?")
@@ -76,26 +74,14 @@ def pull(name: str) -> Path:
     parts = NAME.fullmatch(name)
     if not parts:
         raise ValueError(f"'{name}' is no name such as hf:user/repository or hf:user/repository@revision.")
-    folder = downloads() / folder_name(name)
-    downloads().mkdir(parents=True, exist_ok=True)
-    with open(downloads() / f".{folder.name}.lock", "w") as held:
-        lock(held, f"Waiting for another process that fetches {name}.")
-        if (folder / TENSORS).is_file():
-            load_bundle(folder)
-            return folder
+
+    def make(folder: Path) -> dict[str, str]:
         if is_offline():
             raise NotFetched(f"{name} is not here, and $ZOO_OFFLINE or $HF_HUB_OFFLINE forbids to fetch it: unset it.")
-        with TemporaryDirectory(prefix=".making-", dir=downloads()) as place:
-            made = Path(place) / folder.name
-            commit = copy(parts[1], parts[2], made)
-            info = load_bundle(made)[1]
-            record = record_of(folder.name)
-            record.parent.mkdir(parents=True, exist_ok=True)
-            note = {"name": name, "sha256": info.sha256, "bundle_sha256": info.sha256, "commit": commit}
-            (Path(place) / "record.json").write_text(json.dumps(note | {"date": date.today().isoformat()}, indent=1))
-            os.replace(made, folder)
-            os.replace(Path(place) / "record.json", record)
-    return folder
+        commit = copy(parts[1], parts[2], folder)
+        return {"sha256": load_bundle(folder)[1].sha256, "commit": commit}
+
+    return keep(name, make)
 
 
 def copy(repository: str, revision: str | None, made: Path) -> str:

@@ -1,0 +1,69 @@
+"""Where downloaded bundles are kept: in the cache folder ``weights/<name>``, each made in one step.
+
+``downloads/<name>.json`` notes where it came from, when, and the sha256 that it must have from then on.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from zoo.utils.paths import cache_folder
+from zoo.weights.fetch import lock, sha256_of
+
+TENSORS = "model.safetensors"  # of a bundle
+
+
+def kept() -> Path:
+    """The folder of bundles that were downloaded."""
+    return cache_folder() / "weights"
+
+
+def folder_of(name: str) -> Path:
+    """The folder of a downloaded bundle."""
+    return kept() / (name.replace("hf:", "hf--", 1).replace("/", "--") if name.startswith("hf:") else name)
+
+
+def record_of(folder: Path) -> Path:
+    """What was noted about a bundle when it was downloaded."""
+    return cache_folder() / "downloads" / f"{folder.name}.json"
+
+
+def check_unchanged(folder: Path, sha256: str) -> None:
+    """Fail where a downloaded bundle has other weights than when it came."""
+    record = record_of(folder)
+    if folder.parent == kept() and record.is_file():
+        known = json.loads(record.read_text())
+        if known["bundle_sha256"] != sha256:
+            raise ValueError(
+                f"The weights in {folder} are not those that came on {known['date']}: delete the folder and run "
+                f"'zoo download {known['name']}'."
+            )
+
+
+def keep(name: str, make: Callable[[Path], dict[str, Any]]) -> Path:
+    """The folder of a bundle; where it is not there yet, ``make`` writes it and says what to note.
+
+    Of several processes that want it at once one makes it.
+
+    Raises:
+        ValueError: it has changed since it came.
+    """
+    folder = folder_of(name)
+    kept().mkdir(parents=True, exist_ok=True)
+    with open(kept() / f".{folder.name}.lock", "w") as file:
+        lock(file, f"Waiting for another process that fetches {name}.")
+        if (folder / TENSORS).is_file():
+            check_unchanged(folder, sha256_of(folder / TENSORS))
+            return folder
+        with TemporaryDirectory(prefix=".making-", dir=kept()) as place:
+            made, note, record = Path(place) / folder.name, Path(place) / "record.json", record_of(folder)
+            about = {"name": name, "date": date.today().isoformat()} | make(made)
+            note.write_text(json.dumps(about | {"bundle_sha256": sha256_of(made / TENSORS)}, indent=1))
+            record.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(made, folder)
+            os.replace(note, record)
+    return folder
