@@ -19,8 +19,8 @@ from zoo.render import Orbit, Stratified, Volume
 from zoo.weights.bundle import load_bundle, save_bundle
 from zoo.weights.convert import convert, converted, recognised, systems
 from zoo.weights.names import to_published
-from zoo.weights.pickles import Record
 from zoo.weights.read import Contents, Place
+from zoo.weights.records import Record
 
 RUN = Path(__file__).parent / "parity" / "cases" / "pigan" / "checkpoint"
 EXPECTED = load_file(RUN / "weights.safetensors")

@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.weights.pickles import Name, Record
 from zoo.weights.read import TORCH_MAGIC, attributes, class_name, module_parameters, module_state, places, plain, read
+from zoo.weights.records import Name, Record
 
 OLD = Path(__file__).parent / "parity" / "cases" / "pigan" / "checkpoint"  # written by torch 1.8.1
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16]
@@ -367,7 +367,7 @@ def test_modules_in_modules_do_not_multiply():
 
 
 def test_repeated_copies_are_counted(reads, monkeypatch):
-    monkeypatch.setattr("zoo.weights.pickles.MAX_STEPS", 100_000)
+    monkeypatch.setattr("zoo.weights.records.MAX_STEPS", 100_000)
     copies = b"cbuiltins\nlist\nq\x01(" + b"I1\n" * 2000 + b"tq\x02" + b"0" + b"h\x01h\x02\x85R" * 60 + b"."
     with pytest.raises(ValueError, match="more than 100,000 steps"):
         reads(b"\x80\x02" + copies)
@@ -439,7 +439,7 @@ def test_members_of_a_zip_of_folders(tmp_path):
     path.write_bytes(packed({"x/a.pth": zipped({"a": 1}), "x/b.pkl": pickle.dumps(Name), "x/": b""}))
     found = places(path)
     assert [place.name for place in found] == ["a.pth", "b.pkl"]
-    assert read(found[0]).value == {"a": 1} and read(found[0].beside("b.pkl")).value == Name("zoo.weights.pickles.Name")
+    assert read(found[0]).value == {"a": 1} and read(found[0].beside("b.pkl")).value == Name("zoo.weights.records.Name")
     assert found[0].beside("c.pth") is None and read(f"{path}/x/a.pth").value == {"a": 1}
     with pytest.raises(ValueError, match=r"holds 2 files.*x/a\.pth"):
         read(path)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from zoo.cips3d.discriminator import Discriminator
 from zoo.weights.convert import Published
 from zoo.weights.names import Table, count, inside, size
-from zoo.weights.pickles import Record
 from zoo.weights.read import Contents, Place, class_name, is_module, module_state, read, tensors_in
+from zoo.weights.records import Record
 
 NAME = "CIPS3D"
 WEIGHTS = {"ema": "G_ema.pth", "raw": "generator.pth", "discriminator": "discriminator.pth"}  # files in a folder

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from zoo.pigan.model import Discriminator
 from zoo.weights.convert import Published
 from zoo.weights.names import Table, count, size
-from zoo.weights.pickles import Record
 from zoo.weights.read import (
     Contents,
     Place,
@@ -27,6 +26,7 @@ from zoo.weights.read import (
     read,
     tensors_in,
 )
+from zoo.weights.records import Record
 
 NAME = "PiGAN"
 # files in a folder; averages have decays of 0.999 and 0.9999, and pictures and scores come from the first

@@ -152,12 +152,11 @@ def load_bundle(source: Path | str) -> tuple[nn.Module, BundleInfo]:
         tensors = renamed_tensors(tensors, planned)
         check_fit(planned, tensors, path)
     generator = build(config, nn.Module, allowed_only=True)
-    load_exactly(generator, tensors, path)
+    generator.load_state_dict(tensors)
     sha256 = sha256_of(file)
     check_unchanged(path, sha256)
-    return generator.eval(), BundleInfo(
-        path.stem if path.is_file() else path.resolve().name, path, sha256, config, card
-    )
+    name = path.stem if path.is_file() else path.resolve().name
+    return generator.eval(), BundleInfo(name, path, sha256, config, card)
 
 
 def load(source: Path | str, device: torch.device | str = "cpu") -> nn.Module:
@@ -260,20 +259,9 @@ def read_run(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, s
     return config["init_args"]["generator"], tensors, card, path
 
 
-def load_exactly(module: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
-    """Load a state in which nothing is missing, left over or of another shape.
-
-    Raises:
-        ValueError: naming every such tensor.
-    """
-    check_fit(module, tensors, source)
-    module.load_state_dict(tensors)
-
-
 def check_fit(module: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
-    """As ``load_exactly``, for a module on any device, without loading."""
-    problems = mismatches(module.state_dict(), tensors)
-    if problems:
+    """Fail, naming each, where tensors of a module's state are missing, left over or of another shape."""
+    if problems := mismatches(module.state_dict(), tensors):
         raise ValueError(f"The weights of {source} do not fit its config: {'; '.join(problems)}.")
 
 

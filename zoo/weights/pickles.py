@@ -2,94 +2,51 @@
 
 A pickle is a small program: loading it calls whatever it asks for. Here its opcodes are carried out by ``interpret``,
 which knows plain values only. A class or function of the file becomes a ``Name``, its call a ``Record`` that notes the
-arguments and state and does nothing. The few names in ``REBUILT`` are answered by functions of this module, which check
-every size before they make a tensor, an array or a container. No opcode looks up an attribute of anything.
+arguments and state and does nothing. The few names in ``REBUILT`` are answered by functions of ``zoo.weights.records``,
+which check every size before they make a tensor, an array or a container. No opcode looks up an attribute of anything.
 
 Numbers of torch lie outside the pickle: in the members of a zip (see ``zoo.weights.read``), or, in files from before
 torch 1.6, behind it (``read_legacy``).
 """
 
 import io
-import math
 import pickletools
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from torch import Tensor
 
-MAX_STEPS = 2_000_000  # opcodes and copied items of a file; those of published checkpoints have some 100,000
-MAX_OVERLAP = 2**24  # numbers of a tensor that shows the same memory several times
-
-
-# What is read
-
-
-@dataclass(frozen=True)
-class Name:
-    """A class or function that the file named; ours is not touched, whether there is one or not."""
-
-    name: str
-
-
-@dataclass(eq=False)
-class Record:
-    """An object that the file described, noted down and not made.
-
-    name: of the class or function that should have made it, such as ``siren.siren.FiLMLayer``.
-    args, kwargs: what it should have been given.
-    state: what its ``__setstate__`` should have been given, for most objects the attributes.
-    items, entries: what should have been appended to it, and set in it by key.
-    """
-
-    name: str
-    args: tuple = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    state: Any = None
-    items: list = field(default_factory=list)
-    entries: dict = field(default_factory=dict)
-
-    def __repr__(self) -> str:  # the contents may be deep, wide and circular
-        return f"Record({self.name})"
-
-
-class Reading:
-    """What reading one file has met so far, and how much it may still take.
-
-    Args:
-        size: of the file [bytes].
-    """
-
-    def __init__(self, size: int) -> None:
-        self.names: set[str] = set()
-        self.steps, self.bytes, self.nested = MAX_STEPS, 2 * size, False  # twice: as bytes and as numbers
-
-    def spend(self, steps: int) -> None:
-        self.steps -= steps
-        if self.steps < 0:
-            raise ValueError(f"it takes more than {MAX_STEPS:,} steps to read")
-
-    def take(self, size: int) -> None:
-        """Note that numbers of so many bytes are made."""
-        self.bytes -= size
-        if self.bytes < 0:
-            raise ValueError("it says that it holds more numbers than fit into its size")
-
-
-@dataclass(frozen=True, eq=False)
-class Storage:
-    """Memory that tensors show: values [N]."""
-
-    values: Tensor
-
+from zoo.weights.records import (
+    Name,
+    Reading,
+    Record,
+    Storage,
+    array_of_bytes,
+    as_numbers,
+    build_array,
+    counted,
+    dictionary,
+    empty_array,
+    encoded,
+    frozen,
+    hashable,
+    mutable_bytes,
+    number,
+    number_kind,
+    ordered,
+    paired,
+    parameter,
+    storage_identity,
+    tensor,
+    typed_tensor,
+    viewed,
+)
 
 Persistent = Callable[[Any], Any]  # what an object is that is stored outside the pickle, by its id there
-
 
 # The pickle machine
 
@@ -98,7 +55,6 @@ VALUES = set(
     BYTEARRAY8 UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 FLOAT BINFLOAT""".split()  # noqa: SIM905
 )
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-ATOMS = (str, bytes, int, float, bool, type(None), Name, Record)  # what may be a key: their hash never runs deep
 
 
 def interpret(file: BinaryIO, reading: Reading, persistent: Persistent | None = None) -> Any:
@@ -256,68 +212,7 @@ def build(reading: Reading, target: Any, state: Any) -> None:
             raise ValueError(f"it changes a {type(target).__name__}")
 
 
-def paired(values: list) -> dict:
-    """[key, value, key, value, ...] as a dict."""
-    return {hashable(key): value for key, value in zip(values[::2], values[1::2], strict=True)}
-
-
-def frozen(values: list) -> frozenset:
-    return frozenset(hashable(value) for value in values)
-
-
-def hashable(value: Any) -> Any:
-    """The value, if it may be a key."""
-    flat = value if isinstance(value, tuple) else (value,)
-    if len(flat) > 16 or not all(isinstance(part, (*ATOMS, np.generic)) for part in flat):
-        raise ValueError(f"a {type(value).__name__} is no key")
-    return value
-
-
-def whole(value: Any) -> int:
-    """The value, if it is a size."""
-    if type(value) is not int or not 0 <= value < 2**48:
-        raise ValueError(f"{value if type(value) is int else shown(value)} is not a size")
-    return value
-
-
-def shown(value: Any) -> str:
-    """A short word for a value, whatever it is."""
-    return repr(value.name) if isinstance(value, Name) else f"a {type(value).__name__}"
-
-
-# What is rebuilt, by our own functions: (reading, *arguments in the file)
-
-
-def tensor(
-    reading: Reading, storage: Any, offset: int, size: tuple, stride: tuple, *requires_grad_hooks_metadata: Any
-) -> Tensor:
-    """A tensor that shows part of a storage."""
-    if not isinstance(storage, Storage) or len(size) != len(stride) or len(size) > 32:
-        raise ValueError("it describes a tensor that is none")
-    count = math.prod(whole(length) for length in size)
-    last = whole(offset) + sum((length - 1) * whole(step) for length, step in zip(size, stride, strict=True))
-    if not count:
-        return torch.zeros(size, dtype=storage.values.dtype)
-    if last >= len(storage.values):
-        raise ValueError(f"a tensor needs {last + 1:,} numbers of a storage with {len(storage.values):,}")
-    if count > max(len(storage.values), MAX_OVERLAP):
-        raise ValueError(f"a tensor shows {len(storage.values):,} numbers {count:,} times")
-    return storage.values.as_strided(tuple(size), tuple(stride), offset)
-
-
-def typed_tensor(
-    reading: Reading, storage: Any, offset: int, size: tuple, stride: tuple, grad: Any, hooks: Any, dtype: Any, *_: Any
-) -> Tensor:
-    """A tensor of a kind that has no storage of its own: the storage is of bytes."""
-    if not isinstance(storage, Storage) or not isinstance(dtype, Name) or dtype.name not in DTYPES:
-        raise ValueError(f"it has a tensor of {shown(dtype)}, a kind which is not known")
-    return tensor(reading, Storage(storage.values.view(DTYPES[dtype.name])), offset, size, stride)
-
-
-def parameter(reading: Reading, data: Any, *requires_grad_hooks_state: Any) -> Tensor:
-    if not isinstance(data, Tensor):
-        raise ValueError("a parameter is not a tensor")
-    return data
+# What is rebuilt, by our own functions
 
 
 def subclass_tensor(reading: Reading, function: Any, kind: Any, args: Any, state: Any = None) -> Any:
@@ -337,114 +232,11 @@ def storage_in_bytes(reading: Reading, data: Any) -> Any:
         reading.nested = False
 
 
-def ordered(reading: Reading, pairs: Iterable = ()) -> OrderedDict:
-    made: OrderedDict = OrderedDict()
-    for key, value in counted(reading, pairs):
-        made[hashable(key)] = value
-    return made
-
-
-def dictionary(reading: Reading, *ignored: Any) -> dict:
-    """Of a class derived from dict, whose entries follow."""
-    made: dict = {}
-    for given in ignored:
-        if isinstance(given, dict):
-            reading.spend(len(given))
-            made.update(given)
-    return made
-
-
-def counted(reading: Reading, values: Any) -> Any:
-    """Values that are about to be copied."""
-    if not isinstance(values, (list, tuple, set, frozenset)):
-        raise ValueError(f"it makes a container of a {type(values).__name__}")
-    reading.spend(len(values))
-    return values
-
-
-def encoded(reading: Reading, text: str = "", encoding: str = "latin1") -> bytes:
-    """Bytes as older protocols write them: as text."""
-    if encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
-        raise ValueError("it has text of an unknown encoding")
-    reading.take(len(text))
-    return text.encode(encoding)
-
-
-def mutable_bytes(reading: Reading, data: bytes | str = b"", encoding: str = "latin1") -> bytearray:
-    reading.take(len(data))
-    return bytearray(data_bytes(data))
-
-
-def data_bytes(data: Any) -> bytes:
-    """Bytes, which Python 2 wrote as text."""
-    if isinstance(data, str):
-        return data.encode("latin1")
-    if not isinstance(data, (bytes, bytearray)):
-        raise ValueError(f"a {type(data).__name__} holds no numbers")
-    return bytes(data)
-
-
-def number_kind(reading: Reading, code: Any, *align_copy: Any) -> np.dtype:
-    """A kind of numpy numbers; objects, records and text are refused."""
-    code = code if isinstance(code, str) else ""
-    if not re.fullmatch(r"[<|=]?(b1|[iu][1248]|f[248]|c8|c16)", code):
-        raise ValueError(f"it has numpy values of the kind {code[:20]!r}" if code else "it has unknown numpy values")
-    return np.dtype(code)
-
-
-def number(reading: Reading, kind: Any, data: Any) -> np.generic:
-    if not isinstance(kind, np.dtype) or len(data) != kind.itemsize:
-        raise ValueError("a number of numpy has another size than its kind")
-    return np.frombuffer(data_bytes(data), kind)[0]
-
-
-def empty_array(reading: Reading, *kind_shape_code: Any) -> np.ndarray:
-    """An array that ``build_array`` fills."""
-    return np.empty(0, np.int8)
-
-
-def build_array(
-    reading: Reading, target: np.ndarray, version: Any, shape: tuple, kind: Any, fortran: Any, data: Any
-) -> None:
-    count = math.prod(whole(length) for length in shape)
-    data = data_bytes(data)
-    reading.take(len(data))
-    if not isinstance(kind, np.dtype) or len(data) != count * kind.itemsize:
-        raise ValueError("an array of numpy has another size than its numbers")
-    target.__setstate__((1, tuple(shape), kind, bool(fortran), data))
-
-
-def array_of_bytes(reading: Reading, data: Any, kind: Any, shape: tuple, order: str = "C") -> np.ndarray:
-    made = empty_array(reading)
-    build_array(reading, made, 1, shape, kind, order == "F", data)
-    return made
-
-
 def instance(reading: Reading, kind: Any, base: Any = None, state: Any = None) -> Any:
     """An object as protocols 0 and 1 make it."""
     return call(reading, kind, ())
 
 
-STORAGES = {
-    f"torch.{name}Storage": dtype
-    for name, dtype in {
-        "Float": torch.float32,
-        "Double": torch.float64,
-        "Half": torch.float16,
-        "BFloat16": torch.bfloat16,
-        "Long": torch.int64,
-        "Int": torch.int32,
-        "Short": torch.int16,
-        "Char": torch.int8,
-        "Byte": torch.uint8,
-        "Bool": torch.bool,
-        "ComplexFloat": torch.complex64,
-        "ComplexDouble": torch.complex128,
-        "storage.Untyped": torch.uint8,
-    }.items()
-}
-KINDS = [*STORAGES.values(), torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.float8_e5m2]
-DTYPES = {str(dtype): dtype for dtype in KINDS}
 MOVED = {"__builtin__": "builtins", "copy_reg": "copyreg"} | {
     f"numpy._core.{module}": f"numpy.core.{module}" for module in ("multiarray", "numeric")
 }
@@ -475,7 +267,6 @@ REBUILT: dict[str, Callable] = {
     "numpy.core.multiarray._reconstruct": empty_array,
     "numpy.core.numeric._frombuffer": array_of_bytes,
 }
-
 
 # Classes of Python, torch and numpy that stand in published checkpoints; what else a file asks for there is a tool,
 # such as os.system or torch.load, which is refused though it would only be noted. Those of other packages are noted.
@@ -542,28 +333,3 @@ def exactly(file: BinaryIO, count: int) -> bytes:
     if len(data) < count:
         raise ValueError("it is truncated; download it again")
     return data
-
-
-def as_numbers(data: bytes, dtype: torch.dtype) -> Tensor:
-    """Bytes as a tensor [N] that owns them."""
-    return torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.zeros(0, dtype=dtype)
-
-
-def storage_identity(identity: Any) -> tuple[torch.dtype, str, int, tuple | None]:
-    """Kind of numbers, key, count, and part of a larger storage (or None), of a storage's id in a pickle."""
-    if not isinstance(identity, tuple) or not 5 <= len(identity) <= 6 or identity[0] != "storage":
-        raise ValueError("it refers to something outside itself that is not a storage")
-    _, kind, key, _, count, *view = identity
-    if not isinstance(kind, Name) or kind.name not in STORAGES or not isinstance(key, str):
-        raise ValueError(f"it stores numbers as {shown(kind)}, a kind which is not known")
-    return STORAGES[kind.name], key, whole(count), view[0] if view else None
-
-
-def viewed(storage: Storage, view: tuple | None) -> Storage:
-    """Part of a storage: key of the part, first number and count."""
-    if view is None:
-        return storage
-    _, start, count = view
-    if whole(start) + whole(count) > len(storage.values):
-        raise ValueError("part of a storage lies outside of it")
-    return Storage(storage.values[start : start + count])

@@ -19,17 +19,8 @@ from torch import Tensor
 
 from zoo.utils.errors import missing_file, near
 from zoo.weights.file_signatures import foreign
-from zoo.weights.pickles import (
-    Reading,
-    Record,
-    Storage,
-    as_numbers,
-    interpret,
-    is_tool,
-    read_legacy,
-    storage_identity,
-    viewed,
-)
+from zoo.weights.pickles import interpret, is_tool, read_legacy
+from zoo.weights.records import Reading, Record, Storage, as_numbers, storage_identity, viewed
 
 MAX_DEPTH = 64  # of modules in modules
 MAX_MODULES = 100_000  # a module that is found under several names counts several times
