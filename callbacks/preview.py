@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zoo.generator import draws_for
 from zoo.render import Camera
+from zoo.render.projection import image_coordinates
 
 AXES = [("x", (200, 40, 40)), ("y", (30, 140, 60)), ("z", (40, 70, 210))]
 # The twelve edges of a box whose corner i has the upper bound on axis a where bit a of i is set.
@@ -83,30 +84,20 @@ def preview_sheet(camera: Camera, bounds: Tensor, reals: list[Image.Image], size
     return sheet
 
 
-def project(camera: Camera, points: Tensor) -> Tensor:
-    """Where world points [N, 3] are in the picture of one camera, (0, 0) top left to (1, 1); NaN behind it. [N, 2]."""
-    rotation, origin = camera.pose[0, :3, :3], camera.pose[0, :3, 3]
-    x, y, z = ((points - origin) @ rotation).unbind(-1)
-    forward = torch.where(z < -1e-6, -z, torch.nan)
-    focal_x, focal_y = camera.intrinsics[0, 0, 0], camera.intrinsics[0, 1, 1]
-    centre_x, centre_y = camera.intrinsics[0, 0, 2], camera.intrinsics[0, 1, 2]
-    return torch.stack([centre_x + focal_x * x / forward, centre_y - focal_y * y / forward], dim=-1)
-
-
 def draw_box(camera: Camera, bounds: Tensor, size: int) -> Image.Image:
     """The edges of a box and its three labelled axes from its middle, as one camera sees them; far edges are pale."""
     image = Image.new("RGB", (size, size), (247, 247, 247))
     pen = ImageDraw.Draw(image)
     corners = torch.stack([torch.stack([bounds[i >> a & 1, a] for a in range(3)]) for i in range(8)])
     distance = (corners - camera.origins).norm(dim=-1)
-    places = (project(camera, corners) * size).tolist()
+    places = (image_coordinates(camera, 0, corners) * size).tolist()
     for i, j in sorted(EDGES, key=lambda edge: -float(distance[list(edge)].mean())):
         if all(value == value for value in places[i] + places[j]):
             near = distance[[i, j]].mean() < distance.mean()
             pen.line([*places[i], *places[j]], fill=(90, 90, 90) if near else (195, 195, 195), width=1)
     middle = bounds.mean(0)
     reach = torch.diag((bounds[1] - bounds[0]) / 2)
-    start, *tips = (project(camera, torch.cat([middle[None], middle + reach])) * size).tolist()
+    start, *tips = (image_coordinates(camera, 0, torch.cat([middle[None], middle + reach])) * size).tolist()
     order = (middle + reach - camera.origins).norm(dim=-1).argsort(descending=True).tolist()
     for a in order:
         name, colour = AXES[a]

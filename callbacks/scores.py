@@ -50,14 +50,8 @@ class Scores(pl.Callback):
             )
         self.every, self.at_start, self.at_end = every, at_start, at_end
         self.extractor, self.inception_weights = extractor, inception_weights
-        self.protocol: dict[str, Any] = {
-            "n_fake": n_fake,
-            "n_real": n_real,
-            "truncation": truncation,
-            "draws": draws,
-            "seed": seed,
-            "batch_size": batch_size,
-        }
+        self.protocol: dict[str, Any] = {"n_fake": n_fake, "n_real": n_real, "batch_size": batch_size}
+        self.protocol |= {"truncation": truncation, "draws": draws, "seed": seed}
         self.scored_at: int | None = None
         self.first: dict[str, float] = {}
 

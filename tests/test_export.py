@@ -12,7 +12,7 @@ from tests.systems import SYSTEMS
 from tests.tiny import CONFIG
 from zoo.draws import MixedDraws, SampleDraws
 from zoo.export import orbit
-from zoo.export.camera_paths import PATHS, follow, path_of
+from zoo.export.camera_paths import PATHS, follow
 from zoo.export.orbit import orbit_frames, save_orbit
 from zoo.export.pictures import DEPTH_COLOURS, beside, depth_to_bytes, grid
 from zoo.export.views import Views, interpolated_views, loop_weights, turntable_views
@@ -91,8 +91,9 @@ def test_the_turntable_as_a_path_is_the_turntable():
         generator = tiny()
         generator.poses = poses
         latent = generator.latents(1, SampleDraws(0, [0]))
-        path = path_of(generator, latent, "turntable", 5)
-        for ours, theirs in zip(follow(generator, latent, path)[1], generator.turntable(latent, 5)[1], strict=True):
+        for ours, theirs in zip(
+            follow(generator, latent, "turntable", 5)[1], generator.turntable(latent, 5)[1], strict=True
+        ):
             torch.testing.assert_close(ours, theirs)
 
 
@@ -101,7 +102,7 @@ def test_a_path_stays_within_the_poses_and_looks_at_the_origin(name):
     generator = tiny()
     generator.poses = GaussianPoses(yaw_spread=0.3, pitch_spread=0.15, pitch_mean=1.4)
     latent = generator.latents(1, SampleDraws(0, [0]))
-    _, camera = follow(generator, latent, path_of(generator, latent, name, 16))
+    _, camera = follow(generator, latent, name, 16)
     x, y, z = camera.origins.unbind(-1)
     yaw, up = torch.atan2(x, z), torch.atan2(y, torch.hypot(x, z))
     assert yaw.abs().max() < 0.61 and ((up > math.pi / 2 - 1.4 - 0.35) & (up < math.pi / 2 - 1.4 + 0.35)).all()
@@ -154,7 +155,7 @@ def test_every_system_is_filmed(system):
     first = turntable_views(generator, [0], 4, path="wobble")
     assert (first.image[0, 0].int() - loop.image[0, 0].int()).abs().max() <= 1  # it begins with the first sample
     latent = generator.latents(1, SampleDraws(0, [0]))
-    _, camera = follow(generator, latent, path_of(generator, latent, "rise", 2))
+    _, camera = follow(generator, latent, "rise", 2)
     assert camera.origins[1, 1] > camera.origins[0, 1]
     frames = [*orbit_frames(loop)]
     assert len(frames) == 4 and frames[0].width > frames[0].height

@@ -8,10 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from callbacks.preview import draw_box, project
+from callbacks.preview import draw_box
 from tests.tiny import write_config
 from zoo.cli.command import main
 from zoo.render import orbit_cameras
+from zoo.render.projection import image_coordinates
 
 GRID = ["--trainer.callbacks+=callbacks.samples.SampleGrid", "--trainer.callbacks.every=2"]
 PREVIEW = ["--trainer.callbacks+=callbacks.preview.PriorPreview"]
@@ -58,7 +59,7 @@ def test_projection_is_that_of_the_camera():
     front = torch.tensor([[math.pi / 2]])
     camera = orbit_cameras(front, front, radius=2.0, fov=math.radians(90))
     points = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 5.0]])
-    places = project(camera, points)
+    places = image_coordinates(camera, 0, points)
     torch.testing.assert_close(places[:3], torch.tensor([[0.5, 0.5], [0.75, 0.5], [0.5, 0.0]]))
     assert places[3].isnan().all()
 

@@ -140,7 +140,6 @@ class HasRays(Protocol):
 
     def rays(self, camera: Camera, resolution: int) -> Rays:
         """Rays [B, R, 3] of all pixels of an image of this side, row by row."""
-        ...
 
 
 @runtime_checkable
@@ -149,7 +148,6 @@ class HasDensity(Protocol):
 
     def density(self, points: Tensor, styles: Styles) -> Tensor:
         """Density of the object per world length [B, N, 1] at world points [B, N, 3]."""
-        ...
 
 
 @runtime_checkable
@@ -158,7 +156,6 @@ class HasSurface(Protocol):
 
     def signed_distance(self, points: Tensor, styles: Styles) -> Tensor:
         """Distance from the surface [B, N, 1] at world points [B, N, 3], negative inside [world units]."""
-        ...
 
 
 @runtime_checkable
@@ -167,7 +164,6 @@ class HasForeground(Protocol):
 
     def foreground_only(self, styles: Styles) -> Styles:
         """Styles whose depth and opacity are those of the objects alone."""
-        ...
 
 
 # (generator, B latents, frames, draws) -> latents and cameras of each scene's frames, scene after scene, B frames long

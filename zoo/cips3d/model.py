@@ -310,9 +310,6 @@ class Generator(generator.Generator):
         """Images of B styles from B cameras, at any resolution; ``raw`` are the colours read off the field itself.
 
         Args:
-            styles: from ``map``.
-            camera: B cameras.
-            resolution: side of the image [pixels].
             draws: for jitter, importance samples, density noise and the choice of rays; None for none of them.
             density_noise: standard deviation of the noise on raw densities.
             gradient_rays: gradients pass through so many rays only, the same random ones in all images (section 3.4).

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo.generator import Generator, draws_for, take
-from zoo.render import Camera
+from zoo.render import Camera, orbited
 
 
 class Path(NamedTuple):
@@ -30,60 +30,31 @@ class Path(NamedTuple):
     zoom: Tensor | float = 1.0
 
 
-def once_round(way: Tensor, phase: Tensor) -> Path:
-    """Once round; from one side to the other where the prior does not go all the way round."""
-    return Path(way)
-
-
-def wobble(way: Tensor, phase: Tensor) -> Path:
-    """An ellipse round the middle, half as far as the turntable to the sides, and halfway to the highest and lowest."""
-    return Path(0.5 + 0.25 * phase.sin(), 0.5 * phase.cos())
-
-
-def rise(way: Tensor, phase: Tensor) -> Path:
-    """From the lowest camera to the highest and back, in the middle."""
-    return Path(rise=-phase.cos())
-
-
-def spiral(way: Tensor, phase: Tensor) -> Path:
-    """Both: once round, and meanwhile from the lowest camera to the highest and back."""
-    return Path(way, -phase.cos())
-
-
-def zoom(way: Tensor, phase: Tensor) -> Path:
-    """Up to twice the size and back, in the middle."""
-    return Path(zoom=2 ** (0.5 - 0.5 * phase.cos()))
-
-
-def still(way: Tensor, phase: Tensor) -> Path:
-    """In the middle, for films in which something else moves."""
-    return Path()
-
-
-# Made from the turntable's places [T] and the phase [T], from 0 up to but without a full 2 pi.
+# By the turntable's places [T] and the phase [T], from 0 up to but without a full 2 pi.
 PATHS: dict[str, Callable[[Tensor, Tensor], Path]] = {
-    "turntable": once_round,
-    "wobble": wobble,
-    "rise": rise,
-    "spiral": spiral,
-    "zoom": zoom,
-    "still": still,
+    # once round; from one side to the other where the prior does not go all the way round
+    "turntable": lambda way, phase: Path(way),
+    # an ellipse round the middle, half as far as the turntable to the sides, and halfway to the highest and lowest
+    "wobble": lambda way, phase: Path(0.5 + 0.25 * phase.sin(), 0.5 * phase.cos()),
+    # from the lowest camera to the highest and back, in the middle
+    "rise": lambda way, phase: Path(rise=-phase.cos()),
+    # once round, and meanwhile from the lowest camera to the highest and back
+    "spiral": lambda way, phase: Path(way, -phase.cos()),
+    # up to twice the size and back, in the middle
+    "zoom": lambda way, phase: Path(zoom=2 ** (0.5 - 0.5 * phase.cos())),
+    # in the middle, for films in which something else moves
+    "still": lambda way, phase: Path(),
 }
 
 
-def path_of(generator: Generator, latent: Any, name: str, frames: int) -> Path:
-    """The path of this name in so many frames, round objects of this generator."""
+def follow(generator: Generator, latent: Any, name: str, frames: int) -> tuple[Any, Camera]:
+    """Latents and cameras of so many frames along a path, by its name; latent: one for all frames, or for each."""
     _, ends = generator.around(take(latent, slice(1)), torch.tensor([0.0, 1.0]))
-    circle = torch.allclose(*ends.pose, atol=1e-4)
     phase = torch.arange(frames) / frames * 2 * math.pi
-    way = phase / (2 * math.pi) if circle else torch.linspace(0, 1, frames)
-    return Path(*(torch.as_tensor(x).expand(frames) for x in PATHS[name](way, phase)))
-
-
-def follow(generator: Generator, latent: Any, path: Path) -> tuple[Any, Camera]:
-    """Latents and cameras of T frames along a path; latent: one for all frames, or one for each."""
+    way = phase / (2 * math.pi) if torch.allclose(*ends.pose, atol=1e-4) else torch.linspace(0, 1, frames)
+    path = Path(*(torch.as_tensor(x).expand(frames) for x in PATHS[name](way, phase)))
     each = []
-    for frame in range(len(path.turn)):
+    for frame in range(frames):
         one = slice(frame, frame + 1)
         each.append(generator.around(take(latent, one if len(latent[0]) > 1 else slice(1)), path.turn[one]))
     latents, cameras = ([*map(torch.cat, zip(*parts, strict=True))] for parts in zip(*each, strict=True))
@@ -91,22 +62,15 @@ def follow(generator: Generator, latent: Any, path: Path) -> tuple[Any, Camera]:
 
 
 def raised(generator: Generator, camera: Camera, rise: Tensor) -> Camera:
-    """T cameras moved up or down round the origin, still looking at what they did; rise [T] as in ``Path``."""
-    low, high = heights(generator)
+    """T cameras moved up or down round the origin, still looking at what they did; rise [T] as in ``Path``.
+
+    The prior's heights are those of all its cameras but the outermost 2% at either end.
+    """
+    _, known = generator.sample(256, draws_for(generator, 0, range(256)))
+    low, high = elevation(known.origins).quantile(known.origins.new_tensor([0.02, 0.98]))
     now, rise = elevation(camera.origins), rise.to(camera.pose)
     angle = torch.where(rise > 0, rise * (high - now).clamp(min=0), rise * (now - low).clamp(min=0))
-    cos, sin, one, zero = angle.cos(), angle.sin(), torch.ones_like(angle), torch.zeros_like(angle)
-    axes = camera.pose[:, :3, :3]
-    turn = torch.stack([one, zero, zero, zero, cos, sin, zero, -sin, cos], -1).unflatten(-1, (3, 3))
-    moved = axes @ turn @ axes.mT @ camera.pose[:, :3]  # the turn is about each camera's own axis to the right
-    return camera._replace(pose=torch.cat([moved, camera.pose[:, 3:]], dim=1))
-
-
-def heights(generator: Generator, cameras: int = 256) -> tuple[float, float]:
-    """How low and how high the prior's cameras go [rad]: all but the outermost 2% at either end."""
-    _, camera = generator.sample(cameras, draws_for(generator, 0, range(cameras)))
-    found = elevation(camera.origins)
-    return tuple(found.quantile(found.new_tensor([0.02, 0.98])).tolist())
+    return orbited(camera, torch.zeros_like(angle)[:, None], angle[:, None])
 
 
 def elevation(places: Tensor) -> Tensor:

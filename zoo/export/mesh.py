@@ -19,7 +19,7 @@ from torch.nn.functional import grid_sample, normalize
 from torch.utils._pytree import tree_map
 from tqdm import tqdm
 
-from zoo.export.camera_paths import follow, path_of
+from zoo.export.camera_paths import follow
 from zoo.export.views import in_batches
 from zoo.generator import Generator, HasDensity, HasRays, draws_for, evaluating, quantise, require, take
 from zoo.render import Camera, Rendered
@@ -65,7 +65,6 @@ def mesh_of(
     """The surface of a sample's object, as its turntable shows it, with colours at its vertices.
 
     Args:
-        generator: any system's generator.
         index: which sample.
         cells: of the grid along the longest side of the bounds.
         level: density [per world length] of the surface; by default ``fitting_level``.
@@ -82,7 +81,7 @@ def mesh_of(
     require(generator, "A mesh", HasDensity, HasRays)
     with evaluating(generator):
         latent, _ = generator.sample(1, draws_for(generator, seed, [index]))
-        latents, camera = follow(generator, latent, path_of(generator, latent, "spiral", views))
+        latents, camera = follow(generator, latent, "spiral", views)
         grid = density_grid(generator, generator.map(take(latents, slice(1)), truncation=truncation), cells)
         if level is None:
             level = fitting_level(generator, grid, camera)

@@ -11,18 +11,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 # Near to far. Ten points of the viridis colour map (public domain, CC0), which looks evenly spaced to the eye.
-DEPTH_COLOURS = [
-    (253, 231, 37),
-    (181, 222, 43),
-    (110, 206, 88),
-    (53, 183, 121),
-    (31, 158, 137),
-    (38, 130, 142),
-    (49, 104, 142),
-    (62, 74, 137),
-    (72, 40, 120),
-    (68, 1, 84),
-]
+DEPTH_COLOURS = "fde725 b5de2b 6ece58 35b779 1f9e89 26828e 31688e 3e4a89 482878 440154"
+DEPTH_COLOURS = [tuple(bytes.fromhex(colour)) for colour in DEPTH_COLOURS.split()]
 
 
 def depth_range(depth: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from zoo.draws import MixedDraws
-from zoo.export.camera_paths import follow, path_of
+from zoo.export.camera_paths import follow
 from zoo.generator import Edit, Generator, HasEdits, draws_for, evaluating, quantise, require, take
 from zoo.render import Camera, Rendered
 from zoo.utils.errors import near
@@ -21,10 +21,6 @@ class Views(NamedTuple):
 
     image: Tensor
     depth: Tensor
-
-
-# Latents and cameras of an object's views, both V long.
-Scene = tuple[Any, Camera]
 
 
 def turntable_views(
@@ -42,7 +38,6 @@ def turntable_views(
     """The objects of these samples from ``views`` sides, without jitter; results on the CPU.
 
     Args:
-        generator: any system's generator.
         indices: which samples; sample i has the same latent here as in ``zoo sample --images`` and in scores.
         views: sides of each object.
         seed: of the set of samples.
@@ -57,14 +52,14 @@ def turntable_views(
     """
     change = None if edit is None else edit_named(generator, edit)
 
-    def scene(index: int) -> Scene:
+    def scene(index: int) -> tuple[Any, Camera]:
         draws = draws_for(generator, seed, [index])
         latent, _ = generator.sample(1, draws)
         if change is not None:
             return change(generator, latent, views, draws)
-        return follow(generator, latent, path_of(generator, latent, path, views))
+        return follow(generator, latent, path, views)
 
-    return shown(generator, map(scene, indices), len(indices), views, truncation, resolution, progress)
+    return shown(generator, map(scene, indices), len(indices), views, progress, truncation, resolution)
 
 
 def interpolated_views(
@@ -94,8 +89,7 @@ def interpolated_views(
         raise ValueError("There is nothing between less than two samples: give more of them, such as --seeds 0-3.")
     draws = MixedDraws(draws_for(generator, seed, indices), loop_weights(len(indices), views))
     latents, _ = generator.sample(views, draws)
-    scenes = [follow(generator, latents, path_of(generator, latents, path, views))]
-    return shown(generator, scenes, 1, views, truncation, resolution, progress)
+    return shown(generator, [follow(generator, latents, path, views)], 1, views, progress, truncation, resolution)
 
 
 def loop_weights(stations: int, frames: int) -> Tensor:
@@ -108,20 +102,12 @@ def loop_weights(stations: int, frames: int) -> Tensor:
     return torch.zeros(frames, stations).scatter_add(1, around, spline)
 
 
-def shown(
-    generator: Generator,
-    scenes: Any,
-    count: int,
-    views: int,
-    truncation: float,
-    resolution: int | None,
-    progress: bool,
-) -> Views:
+def shown(generator: Generator, scenes: Any, count: int, views: int, progress: bool, *options: Any) -> Views:
     """Render ``count`` scenes of so many views; of the pictures only bytes and depths are kept."""
     images, depths = [], []
     with evaluating(generator), tqdm(total=count * views, unit="view", disable=None if progress else True) as bar:
         for latents, camera in scenes:
-            for rendered in in_batches(generator, latents, camera, truncation, resolution):
+            for rendered in in_batches(generator, latents, camera, *options):
                 images.append(quantise(rendered.image).cpu())
                 depths.append(rendered.depth.cpu())
                 bar.update(len(images[-1]))

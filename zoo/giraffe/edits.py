@@ -183,27 +183,21 @@ def swap(generator: Stage, latent: Latent, frames: int, draws: Draws, *, codes: 
     return repeated(latent, frames)._replace(**new), camera
 
 
-def sideways(way: Tensor, accompanied: bool) -> list:
-    return [1.0 if accompanied else 0.5, way, 0.0]
-
-
-def towards(way: Tensor, accompanied: bool) -> list:
-    return [way, 0.2 if accompanied else 0.5, 0.0]
-
-
-def round_about(way: Tensor, accompanied: bool) -> list:
-    return [0.5 + 0.5 * way.cos(), 0.5 + 0.5 * way.sin(), 0.0]
-
-
 CARS = [(x, y) for x in (-0.7, 1.5) for y in (-0.8, 0.5, 1.8)]
 PAIRS = [(x, y + more) for y in (0.0, 0.8) for x in (0.0, 0.5, 1.0) for more in (0.0, 0.4)]
 SIX = [(x, y) for y in (0.0, 0.5, 1.0) for x in (0.2, 0.8)]
 
 EDITS: dict[str, Callable[[Stage, Latent, int, Draws], Path]] = {
     "rotate": rotate,
-    "sideways": partial(move, path=sideways, other=(0.5, 0.5, 0.0), turn=0.5),
-    "depth": partial(move, path=towards, other=(0.4, 0.8, 0.0), turn=0.5),
-    "circle": partial(move, path=round_about, other=(0.5, 0.5, 0.0), turn=0.0, loop=True),
+    "sideways": partial(move, path=lambda way, two: [1.0 if two else 0.5, way, 0.0], other=(0.5, 0.5, 0.0), turn=0.5),
+    "depth": partial(move, path=lambda way, two: [way, 0.2 if two else 0.5, 0.0], other=(0.4, 0.8, 0.0), turn=0.5),
+    "circle": partial(
+        move,
+        path=lambda way, _: [0.5 + 0.5 * way.cos(), 0.5 + 0.5 * way.sin(), 0.0],
+        other=(0.5, 0.5, 0.0),
+        turn=0.0,
+        loop=True,
+    ),
     "elevation": elevate,
     "add-cars": partial(add, places=CARS, scale=-1.0),
     "add-clevr6": partial(add, places=SIX),

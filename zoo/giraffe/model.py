@@ -230,8 +230,6 @@ class Generator(generator.Generator):
         """Images of B scenes from B cameras.
 
         Args:
-            styles: from ``map``.
-            camera: B cameras.
             resolution: side of the image [pixels]; changes the number of rays, the 2D network stays the same.
             draws: for jitter and density noise, as in the paper's training and scores; None for neither.
             farthest: as in ``rays``.
@@ -281,7 +279,7 @@ class Generator(generator.Generator):
     def go_round(self, latent: Latent, share: Tensor, camera: Camera) -> tuple[Latent, Camera]:
         """Cameras [T] taken round each of B scenes by these shares [T] of the boxes' range of turns."""
         first, last = self.boxes.rotation
-        turn, batch, n = turned((last - first) * share).to(latent.place), len(latent.shape), len(share)
+        turn = turned((last - first) * share).to(latent.place)
         camera = camera.to(latent.place)
         round_it = turn.roll((-1, -1), (1, 2)) @ camera.pose[:, :3]  # the matrix in the zoo's axes
         camera = camera._replace(pose=torch.cat([round_it, camera.pose[:, 3:]], dim=1))
@@ -291,9 +289,9 @@ class Generator(generator.Generator):
         aside[..., 2] = 0
         rotation = turned(latent.rotation.new_tensor(first)).expand_as(latent.rotation)
         scenes = latent._replace(place=latent.place - aside, rotation=rotation)
-        scenes = Latent(*(x.repeat_interleave(n, 0) for x in scenes))
-        behind = scenes.background_rotation @ turn.mT.repeat(batch, 1, 1)
-        return scenes._replace(background_rotation=behind), Camera(*(x.repeat(batch, 1, 1) for x in camera))
+        scenes, camera = generator.each_from(scenes, camera)
+        behind = scenes.background_rotation @ turn.mT.repeat(len(latent.shape), 1, 1)
+        return scenes._replace(background_rotation=behind), camera
 
 
 # The discriminator

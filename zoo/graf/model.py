@@ -235,9 +235,6 @@ class Generator(generator.Generator):
         """Images of B latents from B cameras, at any resolution.
 
         Args:
-            styles: from ``map``.
-            camera: B cameras.
-            resolution: side of the image [pixels].
             draws: for jitter, importance samples and density noise; None for none of them.
             density_noise: standard deviation of the noise on raw densities.
             places: of patches [B, K, K, 2]; these are then rendered instead of the whole image.

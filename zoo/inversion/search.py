@@ -27,7 +27,7 @@ from torch.nn.functional import avg_pool2d
 
 from zoo.draws import SampleDraws
 from zoo.generator import Generator, draws_for, take
-from zoo.render import Camera, Rendered, look_at, orbited
+from zoo.render import Camera, Rendered, orbited
 
 BATCH = 8
 
@@ -366,10 +366,8 @@ def camera_at(generator: Generator, yaw: float | None = None, elevation: float |
         elevation: above the horizon [rad]; None leaves it.
     """
     camera = generator.cameras(1, None)
-    at = camera_angles(camera)
-    yaw, elevation = (old if new is None else new for old, new in zip(at, (yaw, elevation), strict=True))
-    place = [math.cos(elevation) * math.sin(yaw), math.sin(elevation), math.cos(elevation) * math.cos(yaw)]
-    return camera._replace(pose=look_at(camera.origins.norm() * camera.origins.new_tensor([place])))
+    moves = (0 if to is None else to - at for to, at in zip((yaw, elevation), camera_angles(camera), strict=True))
+    return orbited(camera, *(camera.pose.new_tensor([[move]]) for move in moves))
 
 
 def camera_angles(camera: Camera) -> tuple[float, float]:

@@ -220,9 +220,6 @@ class Generator(generator.Generator):
         """Images of B styles from B cameras, at any resolution.
 
         Args:
-            styles: from ``map``.
-            camera: B cameras.
-            resolution: side of the image [pixels].
             draws: for jitter, importance samples and density noise; None for none of them.
             density_noise: standard deviation of the noise on raw densities.
             lock_view: the colour sees every ray as coming from the front; the geometry is the same.

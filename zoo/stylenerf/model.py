@@ -149,9 +149,7 @@ class Generator(generator.Generator):
         """Styles of latents; truncation below 1 moves w towards its mean, in the first ``layers`` of them.
 
         Args:
-            latent: B of them.
             truncation: share of the way from the mean that is kept.
-            condition: has no effect.
             layers: by default ``truncated_layers``.
         """
         w = self.mapping(latent.z)[:, None].expand(-1, self.num_layers, -1)
@@ -200,8 +198,6 @@ class Generator(generator.Generator):
         """Images of B styles from B cameras. Levels that have not grown yet are shown enlarged.
 
         Args:
-            styles: from ``map``.
-            camera: B cameras.
             resolution: side of the image [pixels]: the first one of growing, or the painter's lowest, doubled up to the
                 generator's own.
             draws: for jitter and importance samples; None for none of them.

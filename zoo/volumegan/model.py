@@ -97,9 +97,7 @@ class Generator(generator.Generator):
         """Styles of latents; truncation below 1 moves w towards its mean, in the first ``layers`` of them.
 
         Args:
-            latent: B of them.
             truncation: share of the way from the mean that is kept.
-            condition: has no effect.
             layers: by default ``truncated_layers``.
         """
         w = self.mapping(latent.z)[:, None].expand(-1, self.num_layers, -1)
@@ -136,8 +134,6 @@ class Generator(generator.Generator):
         """Images of B styles from B cameras.
 
         Args:
-            styles: from ``map``.
-            camera: B cameras.
             resolution: side of the image [pixels]: that of the features, doubled up to the painter's.
             draws: for jitter, importance samples and image noise; None for none of them, and stored image noise.
 

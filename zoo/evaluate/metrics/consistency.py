@@ -23,16 +23,7 @@ from typing import Any
 
 import torch
 
-from zoo.generator import (
-    Generator,
-    HasDensity,
-    HasRays,
-    draws_for,
-    evaluating,
-    render_foreground,
-    require,
-    take,
-)
+from zoo.generator import Generator, HasDensity, HasRays, draws_for, evaluating, render_foreground, require, take
 from zoo.render import Camera, Rendered
 from zoo.render.projection import Projected, Views, look_up, pixel_coordinates, project, shown_by
 
@@ -127,8 +118,7 @@ def turntable_views(
         latent, _ = generator.sample(1, draws_for(generator, seed, [index]))
         latents, camera = generator.turntable(latent, views)
         styles = generator.map(latents, truncation=truncation)
-        rendered = render_foreground(generator, styles, camera, resolution)
-        return rendered, camera, generator.map(take(latents, slice(1)), truncation=truncation)
+        return render_foreground(generator, styles, camera, resolution), camera, take(styles, slice(1))
 
 
 def silhouette_agreement(generator: Generator, shown: Views, samples: int = 48) -> float:
