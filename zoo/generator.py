@@ -55,8 +55,6 @@ class Generator(nn.Module, ABC):
     def dtype(self) -> torch.dtype:
         return self.bounds.dtype
 
-    # From the prior to images
-
     @abstractmethod
     def latents(self, n: int, draws: Draws) -> Latents:
         """n latents from the prior; inversion moves what these were drawn with."""
@@ -110,17 +108,13 @@ class Generator(nn.Module, ABC):
         """Compute what is stored with finished weights but not learned: nothing, or a mean style."""
         return self
 
-    # Views of an object
-
     def turntable(self, latents: Any, n: int) -> tuple[Any, Camera]:
         """Latents (or styles) and cameras that show each of B objects from n sides, object after object, B n long."""
         return each_from(latents, self.poses.turntable(n).to(self.bounds))
 
-    def around(self, latents: Any, turn: Tensor) -> tuple[Any, Camera]:
+    def orbit_at(self, latents: Any, turn: Tensor) -> tuple[Any, Camera]:
         """As ``turntable``, from these places [T] on its way: 0 is its beginning, 1 its end; both are B T long."""
-        return each_from(latents, self.poses.around(turn).to(self.bounds))
-
-    # What inversion moves
+        return each_from(latents, self.poses.orbit_at(turn).to(self.bounds))
 
     def free_parameters(self, styles: Styles) -> dict[str, Tensor]:
         """The parts of styles that may be anything, by name: all, unless some follow from others or are bound."""
@@ -178,10 +172,7 @@ class HasEdits(Protocol):
 
 
 def require(generator: Generator, purpose: str, *capabilities: type) -> None:
-    """
-    Raises:
-        ValueError: the generator has not all of these; says what for.
-    """
+    """Raise a ``ValueError`` that says what for, unless the generator can do all of this."""
     missing = [c.__name__.removeprefix("Has").lower() for c in capabilities if not isinstance(generator, c)]
     if missing:
         name = f"{type(generator).__module__}.{type(generator).__name__}"
@@ -252,7 +243,6 @@ def render_samples(
     """The samples with these indices, in one batch; each depends on (seed, index) only, not on its neighbours.
 
     Args:
-        generator: any system's generator.
         indices: which samples, at least 0 each.
         truncation: as in ``Generator.map``.
         resolution: side of the image [pixels]; by default the generator's own.
@@ -263,9 +253,8 @@ def render_samples(
     with evaluating(generator):
         latents, camera = generator.sample(len(indices), random)
         styles = generator.map(latents, truncation=truncation, condition=camera)
-        return generator.render(
-            styles, camera, resolution=resolution, draws={"per-sample": random, "none": None}[draws]
-        )
+        jitter = {"per-sample": random, "none": None}[draws]
+        return generator.render(styles, camera, resolution=resolution, draws=jitter)
 
 
 QUANTISATION = "round-1"  # version of ``quantise``

@@ -49,14 +49,14 @@ PATHS: dict[str, Callable[[Tensor, Tensor], Path]] = {
 
 def follow(generator: Generator, latent: Any, name: str, frames: int) -> tuple[Any, Camera]:
     """Latents and cameras of so many frames along a path, by its name; latent: one for all frames, or for each."""
-    _, ends = generator.around(take(latent, slice(1)), torch.tensor([0.0, 1.0]))
+    _, ends = generator.orbit_at(take(latent, slice(1)), torch.tensor([0.0, 1.0]))
     phase = torch.arange(frames) / frames * 2 * math.pi
     way = phase / (2 * math.pi) if torch.allclose(*ends.pose, atol=1e-4) else torch.linspace(0, 1, frames)
     path = Path(*(torch.as_tensor(x).expand(frames) for x in PATHS[name](way, phase)))
     each = []
     for frame in range(frames):
         one = slice(frame, frame + 1)
-        each.append(generator.around(take(latent, one if len(latent[0]) > 1 else slice(1)), path.turn[one]))
+        each.append(generator.orbit_at(take(latent, one if len(latent[0]) > 1 else slice(1)), path.turn[one]))
     latents, cameras = ([*map(torch.cat, zip(*parts, strict=True))] for parts in zip(*each, strict=True))
     return type(latent)(*latents), zoomed(raised(generator, Camera(*cameras), path.rise), path.zoom)
 

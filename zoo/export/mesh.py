@@ -118,8 +118,6 @@ def fitting_level(generator: Generator, grid: Grid, camera: Camera, side: int = 
     rendered depth. A higher level lies deeper, and loses thin parts.
 
     Args:
-        generator: for the rays of its pictures.
-        grid: densities.
         camera: views [V] to compare silhouettes in; 8 of them are taken.
         side: of the silhouettes [pixels].
 
@@ -185,10 +183,8 @@ def vertex_colours(
     the one seen best, such as those below a car, gets the colour of the nearest one that is seen.
 
     Args:
-        generator: for the rays of its pictures.
         pictures: in batches.
         camera: of all pictures, [V].
-        grid, level, mesh: as in ``mesh_of``.
 
     Raises:
         ValueError: no vertex is seen in any picture.

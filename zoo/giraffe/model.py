@@ -270,17 +270,12 @@ class Generator(generator.Generator):
         the axis of the turn. A full circle is left open at its end.
         """
         full = abs(self.boxes.rotation[1] - self.boxes.rotation[0]) == 1
-        return self.go_round(latent, torch.arange(n) / n if full else torch.linspace(0, 1, n), self.poses.turntable(n))
+        return self.orbit_at(latent, torch.arange(n) / n if full else torch.linspace(0, 1, n))
 
-    def around(self, latent: Latent, turn: Tensor) -> tuple[Latent, Camera]:
+    def orbit_at(self, latent: Latent, turn: Tensor) -> tuple[Latent, Camera]:
         """As ``turntable``, from these places [T] on its way: 0 is its beginning, 1 its end; both are B T long."""
-        return self.go_round(latent, turn, self.poses.around(turn))
-
-    def go_round(self, latent: Latent, share: Tensor, camera: Camera) -> tuple[Latent, Camera]:
-        """Cameras [T] taken round each of B scenes by these shares [T] of the boxes' range of turns."""
         first, last = self.boxes.rotation
-        turn = turned((last - first) * share).to(latent.place)
-        camera = camera.to(latent.place)
+        camera, turn = self.poses.orbit_at(turn).to(latent.place), turned((last - first) * turn).to(latent.place)
         round_it = turn.roll((-1, -1), (1, 2)) @ camera.pose[:, :3]  # the matrix in the zoo's axes
         camera = camera._replace(pose=torch.cat([round_it, camera.pose[:, 3:]], dim=1))
 

@@ -301,8 +301,8 @@ class ScenePoses:
 
     def turntable(self, n: int) -> Camera:
         """From the first azimuth to the last one."""
-        return self.around(torch.linspace(0, 1, n))
+        return self.orbit_at(torch.linspace(0, 1, n))
 
-    def around(self, turn: Tensor) -> Camera:
+    def orbit_at(self, turn: Tensor) -> Camera:
         """At these shares [T] of the range of azimuths."""
         return self.at(turn, torch.full_like(turn, 0.5), torch.full_like(turn, 0.5))

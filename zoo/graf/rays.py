@@ -53,9 +53,9 @@ class OnSphere:
     def turntable(self, n: int) -> Camera:
         """Along all azimuths, without the end of a full circle, at the middle polar angle and the largest radius."""
         first, last = self.azimuth_deg
-        return self.around(torch.linspace(0, 1, n + (last - first >= 360), dtype=torch.float64)[:n])
+        return self.orbit_at(torch.linspace(0, 1, n + (last - first >= 360), dtype=torch.float64)[:n])
 
-    def around(self, turn: Tensor) -> Camera:
+    def orbit_at(self, turn: Tensor) -> Camera:
         """Cameras at these places [T] on the way of the turntable: 0 is its beginning, 1 its end."""
         azimuth = between(*self.azimuth_deg, turn[:, None])
         polar = torch.full_like(azimuth, sum(self.polar_deg) / 2)

@@ -116,7 +116,7 @@ class Poses(Protocol):
         """n cameras that show an object from all the sides this distribution knows, in order."""
         ...
 
-    def around(self, turn: Tensor) -> Camera:
+    def orbit_at(self, turn: Tensor) -> Camera:
         """Cameras at these places [T] on the way of the turntable: 0 is its beginning, 1 its end."""
         ...
 
@@ -152,9 +152,9 @@ class Orbit:
 
     def turntable(self, n: int) -> Camera:
         """Two spreads to either side; a full circle, without its end, where that is wider."""
-        return self.around(torch.arange(n) / n if self.reach == math.pi else torch.linspace(0, 1, n))
+        return self.orbit_at(torch.arange(n) / n if self.reach == math.pi else torch.linspace(0, 1, n))
 
-    def around(self, turn: Tensor) -> Camera:
+    def orbit_at(self, turn: Tensor) -> Camera:
         """Cameras at these places [T] on the way of the turntable: 0 is its beginning, 1 its end."""
         yaw = self.yaw_mean - self.reach + 2 * self.reach * turn
         return self.camera(yaw[:, None], self.middle(len(turn))[1])

@@ -203,9 +203,9 @@ class LearnedPoses(nn.Module):
         """That of the distribution at first."""
         return self.poses.turntable(n)
 
-    def around(self, turn: Tensor) -> Camera:
+    def orbit_at(self, turn: Tensor) -> Camera:
         """The same."""
-        return self.poses.around(turn)
+        return self.poses.orbit_at(turn)
 
 
 def pose_of(numbers: Tensor) -> Tensor:
