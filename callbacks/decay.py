@@ -4,6 +4,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from zoo.training.optimizers import share_learning_rates
+
 
 class LearningRateDecay(pl.Callback):
     """Multiplies all learning rates at milestones. A function of the iteration alone, so that a run resumes exactly.
@@ -25,6 +27,4 @@ class LearningRateDecay(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         share = self.factor ** sum(pl_module.iterations >= milestone for milestone in self.milestones)
-        for optimizer, made in zip(trainer.optimizers, pl_module.settings, strict=True):
-            for group, first in zip(optimizer.param_groups, made["groups"], strict=True):
-                group["lr"] = share * first["lr"]
+        share_learning_rates(trainer.optimizers, pl_module.settings, share)

@@ -499,7 +499,8 @@ class Overflow(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # So low a scale that nothing else overflows.
-        pl_module.scalers = {name: torch.amp.GradScaler("cpu", init_scale=2.0**8) for name in pl_module.scalers}
+        half = pl_module.half
+        half.scalers = {name: torch.amp.GradScaler("cpu", init_scale=2.0**8) for name in half.scalers}
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_) -> None:
         if (pl_module.iterations, trainer.global_rank) == (1, self.rank):

@@ -15,9 +15,9 @@ from tests.systems import SYSTEMS, NoiseData
 from tests.test_gan import fit, tiny_generator
 from zoo.pigan.model import Discriminator
 from zoo.pigan.training import PiGAN
-from zoo.training.gan import GAN, MAX_LOSS_SCALE
+from zoo.training.gan import GAN
 from zoo.training.nonfinite import NonFiniteLoss, parameters
-from zoo.training.precision import HalfPrecision, in_float32
+from zoo.training.precision import DTYPES, MAX_LOSS_SCALE, HalfPrecision, in_float32
 from zoo.utils.devices import unserved
 from zoo.weights.bundle import build
 
@@ -44,7 +44,7 @@ def test_a_network_computes_in_16_bits_while_it_is_trained(precision) -> None:
     images = torch.rand(2, 3, 8, 8)
     judged = network(images)
     assert {x.dtype for x in judged} == {torch.float32} and type(judged).__name__ == "Judgement"
-    assert seen == {half.dtype}
+    assert seen == {DTYPES[precision]}
     seen.clear()
     with half.paused():
         exact = network(images)
@@ -171,10 +171,10 @@ class Watched(pl.Callback):
     def note(self) -> None:
         networks = (self.gan.generator, self.gan.discriminator)
         self.weights.append([torch.cat([p.detach().flatten() for p in network.parameters()]) for network in networks])
-        self.scales.append([self.gan.scalers[name].get_scale() for name in ("loss_g", "loss_d")])
+        self.scales.append([self.gan.half.scalers[name].get_scale() for name in ("loss_g", "loss_d")])
 
     def on_train_start(self, *args) -> None:
-        self.gan.scalers = {name: torch.amp.GradScaler("cpu", **self.scaler) for name in self.gan.scalers}
+        self.gan.half.scalers = {name: torch.amp.GradScaler("cpu", **self.scaler) for name in self.gan.half.scalers}
 
     def on_train_batch_start(self, *args) -> None:
         self.note()
@@ -187,15 +187,16 @@ class Watched(pl.Callback):
         gradients = (p.grad for p in parameters(optimizer) if p.grad is not None)
         return next(x for x in gradients if x.numel() >= len(self.planted)).view(-1)[: len(self.planted)]
 
-    def plant(self, optimizer, clip_norm: float | None = None) -> None:
+    def plant(self, optimizer, clip_norm: float | None = None, **how: bool) -> None:
         if self.gan.iterations == self.at and self.gan.half.is_paused == self.alone:
-            scale = 1.0 if self.alone else self.gan.scalers[self.loss(optimizer.optimizer)].get_scale()
+            scale = 1.0 if self.alone else self.gan.half.scalers[self.loss(optimizer.optimizer)].get_scale()
             self.first(optimizer).copy_(self.planted * scale)
-        self.step(optimizer, clip_norm)
+        self.step(optimizer, clip_norm, **how)
 
     def on_before_optimizer_step(self, trainer, gan, optimizer) -> None:
-        if not gan.half.is_paused:
-            norm = torch.stack([p.grad.norm() for p in parameters(optimizer) if p.grad is not None]).norm().item()
+        norms = [p.grad.norm() for p in parameters(optimizer) if p.grad is not None]
+        if norms and not gan.half.is_paused:
+            norm = torch.stack(norms).norm().item()
             self.arrived.append((gan.iterations, self.loss(optimizer), self.first(optimizer).clone(), norm))
 
 
@@ -206,7 +207,7 @@ def test_a_gradient_that_overflows_is_skipped_and_the_next_loss_is_scaled_less(s
     assert run.scales == [[2.0**8] * 2, [2.0**8] * 2, [2.0**7] * 2, [2.0**7] * 2]
     for before, start, end, after in zip(*run.weights, strict=True):
         assert start.equal(end) and not before.equal(start) and not end.equal(after) and after.isfinite().all()
-    assert run.gan.faults.skipped == {}  # that is how a scale is found, not a fault
+    assert run.gan.guard.skipped == {}  # that is how a scale is found, not a fault
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -245,7 +246,7 @@ def test_a_scale_does_not_grow_without_end_where_gradients_are_zero(tmp_path, mo
 
     model = Flat(tiny_generator(), Discriminator([4, 8, 8]), *[partial(SGD, lr=0.1)] * 2, precision="fp16")
     fit(model, 3, tmp_path)
-    assert model.scalers["loss_g"].get_scale() == MAX_LOSS_SCALE
+    assert model.half.scalers["loss_g"].get_scale() == MAX_LOSS_SCALE
 
 
 @pytest.mark.parametrize("system", ["stylenerf", "volumegan"])
@@ -262,7 +263,7 @@ def test_gradients_too_long_to_be_measured_are_no_overflow(tmp_path) -> None:
     """However little they were scaled: they are told and counted as in float32."""
     run = Watched("pigan", (1e20,))
     run.fit(2, tmp_path)
-    assert run.scales[-1] == [2.0**8] * 2 and run.gan.faults.skipped == {"loss_g": 1, "loss_d": 1}
+    assert run.scales[-1] == [2.0**8] * 2 and run.gan.guard.skipped == {"loss_g": 1, "loss_d": 1}
     assert run.weights[1][0].equal(run.weights[2][0])
 
 

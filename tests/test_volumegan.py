@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.functional import avg_pool2d, conv3d, grid_sample, interpolate
 
-import zoo.volumegan.training
+import zoo.training.stylegan2
 from tests.parity.harness import Replay
 from tests.systems import NoiseData, volumegan
 from zoo.cli.command import main
@@ -20,6 +20,7 @@ from zoo.draws import SampleDraws, TrainingDraws
 from zoo.layers import stylegan2, winograd
 from zoo.layers.lookup import Lookup, corners, trilinear
 from zoo.layers.stylegan2 import activate
+from zoo.losses import judged_real, path_lengths
 from zoo.render import FixedPoses, closed, last_sample, open_ended, white
 from zoo.training.gan import GAN
 from zoo.volumegan import convert as weights
@@ -285,7 +286,7 @@ def test_wide_discriminators_agree_with_direct_convolutions():
 
     def everything() -> list[Tensor]:
         scores, penalty = judge(images).scores, gan.loss_r1(images)
-        both = gradients(zoo.volumegan.training.judged_real(scores), [images, *learned]), gradients(penalty, learned)
+        both = gradients(judged_real(scores), [images, *learned]), gradients(penalty, learned)
         return [scores, penalty, *both[0], *both[1]]
 
     with patch.object(winograd, "winograd", wraps=winograd.winograd) as called:
@@ -381,16 +382,16 @@ def test_path_lengths_are_those_of_finite_steps():
     noise = torch.randn(2, 3, 4, 4, dtype=torch.float64)
     moved = (noise.flatten(1) / 4) @ matrix.mT
     expected = moved.unflatten(1, (3, 4)).square().sum(2).mean(1).sqrt()
-    assert torch.allclose(zoo.volumegan.training.path_lengths(images, w, noise), expected)
+    assert torch.allclose(path_lengths(images, w, noise), expected)
 
 
 def test_the_path_penalty_follows_its_mean():
     gan = tiny(path_decay=0.25, path_every=3, path_weight=5.0)
     gan.mean_path.fill_(0.5)
     lengths = []
-    before = zoo.volumegan.training.path_lengths
+    before = path_lengths
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(zoo.volumegan.training, "path_lengths", lambda *a: lengths.append(before(*a)) or lengths[-1])
+        patch.setattr(zoo.training.stylegan2, "path_lengths", lambda *a: lengths.append(before(*a)) or lengths[-1])
         loss = gan.loss_path(4, 8, TrainingDraws(0, 0))
     assert torch.allclose(gan.mean_path, 0.75 * 0.5 + 0.25 * lengths[0].mean())
     assert torch.allclose(loss, 15 * (lengths[0] - gan.mean_path).square().mean())

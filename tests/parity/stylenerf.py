@@ -16,6 +16,7 @@ from torch.nn.functional import normalize, softplus
 import zoo.render
 import zoo.stylenerf.model
 import zoo.stylenerf.training
+import zoo.training.stylegan2
 from tests.parity.harness import CASES, Case, Replay, Watched, train
 from zoo.layers.ada import SYM6, Augmentation, band_filters
 from zoo.layers.stylegan2 import doubled
@@ -555,7 +556,7 @@ def run_phase(phase: str, gan: StyleNeRF, level: Grown, real: Tensor, draws: Rep
             found["reg.weights"], found["reg.rgb_rand_out"] = weights.mT.unflatten(2, (side, side)), fake.path.samples
     elif phase == "Greg":
         with patch.object(
-            zoo.stylenerf.training, "path_lengths", Watched(zoo.stylenerf.training.path_lengths)
+            zoo.training.stylegan2, "path_lengths", Watched(zoo.training.stylegan2.path_lengths)
         ) as lengths:
             loss = gan.loss_path(n // gan.path_shrink, level, draws)
         loss.backward()
@@ -596,10 +597,10 @@ class Replayed(StyleNeRF):
         self.paid.append(sum(terms.values()).detach())
         super().accumulate(prefix, terms, last=last)
 
-    def step(self, optimizer, clip_norm: float | None = None) -> None:
+    def step(self, optimizer, clip_norm: float | None = None, **how: bool) -> None:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         self.lengths.append(torch.stack([g.norm() for g in gradients]).norm())
-        super().step(optimizer, clip_norm)
+        super().step(optimizer, clip_norm, **how)
 
 
 class Warm(pl.Callback):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+import zoo.training.stylegan2
 import zoo.volumegan.training
 from tests.parity.harness import Case, Followed, Replay, Watched, even_quantiles, same_tensors, train
 from zoo.layers.lookup import trilinear
@@ -350,7 +351,7 @@ def losses(case: Case) -> None:
             n = len(case.inputs["pl.z"])
             assert n == max(1, len(real) // gan.path_shrink)
             with patch.object(
-                zoo.volumegan.training, "path_lengths", Watched(zoo.volumegan.training.path_lengths)
+                zoo.training.stylegan2, "path_lengths", Watched(zoo.training.stylegan2.path_lengths)
             ) as lengths:
                 loss = gan.loss_path(n, size, replay(case, "pl", generator=generator))
             compare("pl", loss, generator)
@@ -462,7 +463,7 @@ def step(case: Case) -> None:
         return penalty(scores, images)
 
     with (
-        patch.object(zoo.volumegan.training, "path_lengths", Watched(zoo.volumegan.training.path_lengths)) as lengths,
+        patch.object(zoo.training.stylegan2, "path_lengths", Watched(zoo.training.stylegan2.path_lengths)) as lengths,
         patch.object(zoo.volumegan.training, "r1_penalty", watched_penalty),
     ):
         reals = torch.cat([case.inputs[f"{k}.real"] for k in range(1, count + 1)])

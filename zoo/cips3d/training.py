@@ -1,6 +1,7 @@
 """How CIPS-3D is trained: in stages, on all rays or on some of them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,10 +11,8 @@ from zoo.cips3d.model import Augment, Generator, Latent
 from zoo.draws import Draws
 from zoo.layers.towers import real_and_r1
 from zoo.losses import judged_fake, judged_real, r1_penalty
-from zoo.training.averages import Average
 from zoo.training.gan import GAN
 from zoo.training.optimizers import OptimizerFactory, frozen, set_learning_rate
-from zoo.training.precision import Precision
 from zoo.training.schedules import current, falling, in_order, rising
 
 
@@ -58,8 +57,7 @@ class CIPS3D(GAN):
         r1_every: the penalty is paid every so many iterations, and so many times.
         clip_norm: longest gradient of each network.
         stages: the curriculum, in order.
-        precision: of the discriminators, but for R1.
-        max_skips: as in ``zoo.training.gan.GAN``.
+        options: of every system, see ``zoo.training.gan.GAN``.
     """
 
     def __init__(
@@ -68,16 +66,13 @@ class CIPS3D(GAN):
         discriminator: Discriminator,
         optimizer_g: OptimizerFactory,
         optimizer_d: OptimizerFactory,
-        averages: dict[str, Average] | None = None,
-        seed: int = 0,
         r1_weight: float = 10.0,
         r1_every: int = 1,
         clip_norm: float = 10.0,
         stages: list[Stage] | None = None,
-        precision: Precision = "float32",
-        max_skips: int = 3,
+        **options: Any,
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision, max_skips)
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, **options)
         self.r1_weight, self.r1_every, self.clip_norm = r1_weight, r1_every, clip_norm
         self.stages = in_order(stages or [Stage()])
         parts = dict(generator.named_modules())
@@ -108,8 +103,7 @@ class CIPS3D(GAN):
         self.step(optimizer_g, self.clip_norm)
 
         if self.since_start >= stage.average_start:
-            for average in self.averages.values():
-                average.update(self.generator)
+            self.update_averages()
         self.count(len(real))
 
     def begin(self, stage: Stage, optimizers: list) -> None:

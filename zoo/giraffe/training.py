@@ -1,13 +1,13 @@
 """How GIRAFFE is trained."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from zoo.losses import judged_fake, judged_real, r1_penalty
-from zoo.training.averages import Average
 from zoo.training.gan import GAN
 from zoo.training.optimizers import OptimizerFactory, frozen
-from zoo.training.precision import Precision
 
 
 class GIRAFFE(GAN):
@@ -19,8 +19,7 @@ class GIRAFFE(GAN):
         r1_range: distance of black and white that the weight is meant for: the paper trains on [0, 1], the zoo's images
             are in [-1, 1]. A gradient is half as long on a range twice as wide; the penalty is put right for that.
         fakes: generated images of each half of an iteration; None: as many as real ones.
-        precision: of the discriminator, but for R1.
-        max_skips: as in ``zoo.training.gan.GAN``.
+        options: of every system, see ``zoo.training.gan.GAN``.
     """
 
     def __init__(
@@ -29,15 +28,12 @@ class GIRAFFE(GAN):
         discriminator: nn.Module,
         optimizer_g: OptimizerFactory,
         optimizer_d: OptimizerFactory,
-        averages: dict[str, Average] | None = None,
-        seed: int = 0,
         r1_weight: float = 10.0,
         r1_range: float = 1.0,
         fakes: int | None = None,
-        precision: Precision = "float32",
-        max_skips: int = 3,
+        **options: Any,
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision, max_skips)
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, **options)
         self.r1_weight, self.r1_range, self.fakes = r1_weight, r1_range, fakes
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -47,8 +43,7 @@ class GIRAFFE(GAN):
 
         with frozen(self.discriminator):
             self.minimise(optimizer_g, "loss_g", self.loss_g(self.generator.together(fakes, draws)))
-        for average in self.averages.values():
-            average.update(self.generator)
+        self.update_averages()
 
         with torch.no_grad():
             fake = self.generator.together(fakes, draws)

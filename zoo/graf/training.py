@@ -1,19 +1,17 @@
 """How GRAF is trained: on patches whose scale falls (sections 3.1 and 3.3)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from zoo.draws import Draws
 from zoo.graf.model import Generator, Latent
 from zoo.graf.rays import Patches, cut
 from zoo.losses import judged_fake, judged_real, r1_penalty
-from zoo.training.averages import Average
 from zoo.training.gan import GAN
-from zoo.training.optimizers import OptimizerFactory, frozen
-from zoo.training.precision import Precision
+from zoo.training.optimizers import OptimizerFactory, frozen, share_learning_rates
 
 
 def mirrored(patches: Tensor, draws: Draws) -> Tensor:
@@ -34,8 +32,7 @@ class GRAF(GAN):
         noise_iterations: it falls linearly over these and stays at its last value above zero; 0 for no fall.
         mirror: half of all patches, real and generated, are mirrored before they are judged.
         milestones: both learning rates are multiplied by ``decay`` at each of these iterations.
-        precision: of the discriminator, but for R1.
-        max_skips: as in ``zoo.training.gan.GAN``.
+        options: of every system, see ``zoo.training.gan.GAN``.
     """
 
     def __init__(
@@ -44,8 +41,6 @@ class GRAF(GAN):
         discriminator: nn.Module,
         optimizer_g: OptimizerFactory,
         optimizer_d: OptimizerFactory,
-        averages: dict[str, Average] | None = None,
-        seed: int = 0,
         patches: Patches = Patches(),
         r1_weight: float = 10.0,
         density_noise: float = 1.0,
@@ -53,10 +48,9 @@ class GRAF(GAN):
         mirror: bool = False,
         milestones: Sequence[int] = (50_000, 100_000, 200_000),
         decay: float = 0.5,
-        precision: Precision = "float32",
-        max_skips: int = 3,
+        **options: Any,
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision, max_skips)
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, **options)
         self.patches, self.r1_weight, self.mirror = patches, r1_weight, mirror
         self.density_noise, self.noise_iterations = density_noise, noise_iterations
         self.milestones, self.decay = milestones, decay
@@ -64,7 +58,7 @@ class GRAF(GAN):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         images, draws = batch["image"], self.draws()
         optimizer_g, optimizer_d = self.optimizers()
-        self.set_learning_rates()
+        share_learning_rates([optimizer_g, optimizer_d], self.settings, self.share)
 
         real = cut(images, self.patches(len(images), self.iterations, draws))
         latent = self.generator.latents(len(images), draws)
@@ -77,8 +71,7 @@ class GRAF(GAN):
             fake = self.generate(latent, images.shape[-1], draws, self.noise_at(self.iterations))
             self.minimise(optimizer_g, "loss_g", self.loss_g(fake, draws))
 
-        for average in self.averages.values():
-            average.update(self.generator)
+        self.update_averages()
         self.count(len(images))
 
     def generate(self, latent: Latent, resolution: int, draws: Draws, density_noise: float) -> Tensor:
@@ -123,14 +116,7 @@ class GRAF(GAN):
             return self.density_noise
         return self.density_noise * (1 - min(max(iteration, 0), self.noise_iterations - 1) / self.noise_iterations)
 
-    def configure_optimizers(self) -> list[Optimizer]:
-        optimizers = super().configure_optimizers()
-        self.learning_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-        return optimizers
-
-    def set_learning_rates(self) -> None:
-        """Give both optimizers this iteration's learning rate, a function of the clock alone."""
-        share = self.decay ** sum(self.iterations >= milestone for milestone in self.milestones)
-        for optimizer, rates in zip(self.optimizers(), self.learning_rates, strict=True):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = share * rate
+    @property
+    def share(self) -> float:
+        """Of the learning rates at the start, in this iteration."""
+        return self.decay ** sum(self.iterations >= milestone for milestone in self.milestones)

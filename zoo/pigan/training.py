@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,10 +13,8 @@ from zoo.draws import Draws
 from zoo.losses import best, judged_fake, judged_real, r1_penalty
 from zoo.pigan.model import Discriminator, Generator, Judgement, Latent
 from zoo.render import off_the_poles
-from zoo.training.averages import Average
 from zoo.training.gan import GAN
 from zoo.training.optimizers import OptimizerFactory, frozen, set_learning_rate
-from zoo.training.precision import Precision
 from zoo.training.schedules import current, falling, in_order, rising
 
 
@@ -50,8 +48,7 @@ class PiGAN(GAN):
         stages: the curriculum, in order.
         slices: the generator's gradient is the sum over the slices of a batch, as published, or their mean.
         mapping_lr: learning rate of the mapping network as a share of the generator's.
-        precision: of the discriminator, but for R1.
-        max_skips: as in ``zoo.training.gan.GAN``.
+        options: of every system, see ``zoo.training.gan.GAN``.
     """
 
     def __init__(
@@ -60,8 +57,6 @@ class PiGAN(GAN):
         discriminator: Discriminator,
         optimizer_g: OptimizerFactory,
         optimizer_d: OptimizerFactory,
-        averages: dict[str, Average] | None = None,
-        seed: int = 0,
         r1_weight: float = 0.2,
         latent_weight: float = 0.0,
         angle_weight: float = 0.0,
@@ -73,10 +68,9 @@ class PiGAN(GAN):
         stages: list[Stage] | None = None,
         slices: Literal["sum", "mean"] = "sum",
         mapping_lr: float = 1.0,
-        precision: Precision = "float32",
-        max_skips: int = 3,
+        **options: Any,
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision, max_skips)
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, **options)
         self.r1_weight, self.latent_weight, self.angle_weight = r1_weight, latent_weight, angle_weight
         self.top_k_every, self.top_k_least = top_k_every, top_k_least
         self.noise_iterations, self.fade_iterations = noise_iterations, fade_iterations
@@ -115,8 +109,7 @@ class PiGAN(GAN):
                 self.accumulate("loss_g", terms, last=z is final)
         self.step(optimizer_g, self.clip_norm)
 
-        for average in self.averages.values():
-            average.update(self.generator)
+        self.update_averages()
         self.count(len(real))
 
     def generate(self, z: Tensor, like: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:

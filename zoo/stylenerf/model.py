@@ -170,11 +170,6 @@ class Generator(generator.Generator):
         """Styles of these codes."""
         return self.styles(values["w"], values["background"])
 
-    @torch.no_grad()
-    def follow(self, w: Tensor, decay: float) -> None:
-        """Move the mean w towards that of a batch [B, D]."""
-        self.mean_w.lerp_(w.mean(0), 1 - decay)
-
     def grow(self, alpha: float) -> Grown:
         """Set how far this has grown, from 0 to 1, and say what that means."""
         self.alpha.fill_(alpha)

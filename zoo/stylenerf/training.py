@@ -8,14 +8,17 @@ from torch import Tensor, nn
 
 from zoo.draws import Draws
 from zoo.layers.ada import Augmentation
-from zoo.losses import judged_fake, judged_real, path_lengths, r1_penalty
+from zoo.losses import judged_fake, judged_real, r1_penalty
 from zoo.stylenerf.growing import Grown, Growth
 from zoo.stylenerf.model import Generator, Synthesised
-from zoo.training.averages import Average
 from zoo.training.gan import GAN
-from zoo.training.nonfinite import parameters
 from zoo.training.optimizers import OptimizerFactory, frozen
-from zoo.training.precision import Precision
+from zoo.training.stylegan2 import (
+    average_over_processes,
+    bound_gradients,
+    mixed_styles,
+    path_length_penalty,
+)
 
 
 class StyleNeRF(GAN):
@@ -39,7 +42,7 @@ class StyleNeRF(GAN):
         growth: progressive growing; None for all levels from the start. Larger pictures of a batch are made as small as
             the generator's; smaller ones fix the level themselves.
         augment: changes what the discriminator sees, see ``zoo.layers.ada``; None for nothing.
-        max_skips: as in ``zoo.training.gan.GAN``.
+        options: of every system, see ``zoo.training.gan.GAN``.
     """
 
     networks_2d = ("discriminator", "generator.painter")
@@ -50,9 +53,6 @@ class StyleNeRF(GAN):
         discriminator: nn.Module,
         optimizer_g: OptimizerFactory,
         optimizer_d: OptimizerFactory,
-        averages: dict[str, Average] | None = None,
-        seed: int = 0,
-        precision: Precision = "float32",
         nerf_path_weight: float = 2.0,
         nerf_path_side: int = 16,
         density_noise: float = 1.0,
@@ -66,9 +66,9 @@ class StyleNeRF(GAN):
         mean_decay: float = 0.995,
         growth: Growth | None = None,
         augment: Augmentation | None = None,
-        max_skips: int = 3,
+        **options: Any,
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision, max_skips)
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, **options)
         self.nerf_path_weight, self.nerf_path_side = nerf_path_weight, nerf_path_side
         self.density_noise, self.r1_weight, self.r1_every = density_noise, r1_weight, r1_every
         self.path_weight, self.path_every, self.path_shrink = path_weight, path_every, path_shrink
@@ -77,41 +77,37 @@ class StyleNeRF(GAN):
         self.register_buffer("mean_path", torch.zeros(()))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        draws = self.draws()
+        draws, n = self.draws(), len(batch["image"])
         optimizer_g, optimizer_d = self.optimizers()
         level = self.grow(batch["image"].shape[-1])
         real = shrunk(batch["image"], level.side)
 
         with frozen(self.discriminator):
-            terms = self.loss_g(len(real), level, draws)
+            terms = self.loss_g(n, level, draws)
             self.minimise(optimizer_g, "loss_g", terms)
         if self.path_weight and self.iterations % self.path_every == 0:
-            # Lightning counts steps of this optimizer as iterations: the one above was this iteration's.
-            optimizer_g._on_before_step = optimizer_g._on_after_step = lambda: None
             with self.full_precision():
-                n = max(1, len(real) // self.path_shrink)
-                self.minimise(optimizer_g, "loss_g", {"path": self.loss_path(n, level, draws)})
+                path = self.loss_path(max(1, n // self.path_shrink), level, draws)
+                self.minimise(optimizer_g, "loss_g", {"path": path}, counted=False)
 
         with torch.no_grad():
-            fake, _ = self.generate(len(real), level, draws)
-        paid_fake = judged_fake(self.judge(fake.rendered.image, draws).scores)
-        self.accumulate("loss_d", {"fake": paid_fake}, last=False)
-        paid_real = judged_real(self.judge_real(real, draws))
-        self.accumulate("loss_d", {"real": paid_real})
+            fake, _ = self.generate(n, level, draws)
+        loss_fake = judged_fake(self.judge(fake.rendered.image, draws).scores)
+        self.accumulate("loss_d", {"fake": loss_fake}, last=False)
+        loss_real = judged_real(self.judge_real(real, draws))
+        self.accumulate("loss_d", {"real": loss_real})
         self.step(optimizer_d)
         if self.r1_weight and self.iterations % self.r1_every == 0:
             with self.full_precision():
                 self.minimise(optimizer_d, "loss_d", {"r1": self.loss_r1(real, draws)})
 
         # Without the regularisers, which would make the curves jump.
-        self.log_dict({"loss_g": sum(terms.values()).detach(), "loss_d": (paid_fake + paid_real).detach()}, True)
-        for running in self.running():
-            running.copy_(self.trainer.strategy.reduce(running.clone(), reduce_op="mean"))
-        for average in self.averages.values():
-            average.update(self.generator)
+        self.log_dict({"loss_g": sum(terms.values()).detach(), "loss_d": (loss_fake + loss_real).detach()}, True)
+        average_over_processes(self.trainer.strategy, self.running())
+        self.update_averages()
         if self.augment is not None:
-            self.augment.adjust(self.iterations, len(real) * self.trainer.world_size)
-        self.count(len(real))
+            self.augment.adjust(self.iterations, n * self.trainer.world_size)
+        self.count(n)
 
     def running(self) -> list[Tensor]:
         """What follows the batches of one process, to be averaged over all of them at the end of an iteration."""
@@ -128,19 +124,10 @@ class StyleNeRF(GAN):
         return level if side >= level.side else Grown(side, 1.0)
 
     def generate(self, n: int, level: Grown, draws: Draws) -> tuple[Synthesised, Tensor]:
-        """Pictures of n new latents from new cameras, and their w [B, L, D].
-
-        The mean w follows the first latents. With style mixing, later layers follow second ones.
-        """
+        """Images of n new latents from new cameras, and their w [B, L, D]."""
         generator = self.generator
         latent = generator.latents(n, draws)
-        w = generator.mapping(latent.z)
-        generator.follow(w, self.mean_decay)
-        w = w[:, None].expand(-1, generator.num_layers, -1)
-        if draws.shared("mixing", ()) < self.mixing:
-            other = generator.mapping(draws.normal("mixed_z", (n, generator.latent_dim)))
-            cut = 1 + int(draws.shared("cut", ()) * (generator.num_layers - 1))
-            w = torch.cat([w[:, :cut], other[:, None].expand(-1, generator.num_layers - cut, -1)], dim=1)
+        w = mixed_styles(generator, latent.z, draws, self.mixing, self.mean_decay)
         made = generator.synthesise(
             generator.styles(w, latent.background, draws, follow=True),
             generator.cameras(n, draws),
@@ -164,7 +151,7 @@ class StyleNeRF(GAN):
         return scores
 
     def loss_g(self, n: int, level: Grown, draws: Draws) -> dict[str, Tensor]:
-        """What the generator pays for n images."""
+        """Generator loss of n images, by term."""
         fake, _ = self.generate(n, level, draws)
         terms = {"fake": judged_real(self.judge(fake.rendered.image, draws).scores)}
         if fake.path is not None:
@@ -172,27 +159,24 @@ class StyleNeRF(GAN):
         return terms
 
     def loss_path(self, n: int, level: Grown, draws: Draws) -> Tensor:
-        """What the generator pays for pictures that change faster or slower with w than the mean; moves that mean."""
+        """Path length regulariser for n images; moves the mean path length."""
         made, w = self.generate(n, level, draws)
-        lengths = path_lengths(made.rendered.image, w, draws.normal("path_noise", made.rendered.image.shape))
-        mean = torch.lerp(self.mean_path, lengths.mean(), self.path_decay)
-        self.mean_path.copy_(mean.detach())
-        loss = self.path_weight * self.path_every * (lengths - mean).square().mean()
-        # What pictures depend on but lengths do not has a gradient of zero, as published, so that Adam ages there too.
-        return loss + 0 * made.rendered.image[:, 0, 0, 0].mean()
+        images = made.rendered.image
+        noise = draws.normal("path_noise", images.shape)
+        penalty = path_length_penalty(images, w, noise, self.mean_path, self.path_decay)
+        # What images depend on but lengths do not has a gradient of zero, as published, so that Adam ages there too.
+        return self.path_weight * self.path_every * penalty + 0 * images[:, 0, 0, 0].mean()
 
     def loss_r1(self, real: Tensor, draws: Draws) -> Tensor:
-        """What the discriminator pays for gradients at real images."""
+        """R1 regulariser of the discriminator."""
         real = real.detach().requires_grad_()
         scores = self.judge_real(real, draws)
         loss = 0.5 * self.r1_weight * self.r1_every * r1_penalty(scores, real)
         return loss + 0 * scores.mean()  # see loss_path
 
     def sanitise(self, optimizer: LightningOptimizer) -> None:
-        """Replace gradients that are not finite: infinite ones by 1e5, others by 0."""
-        for parameter in parameters(optimizer):
-            if parameter.grad is not None:
-                parameter.grad.nan_to_num_(0.0, 1e5, -1e5)
+        """Replace gradients that are not finite."""
+        bound_gradients(optimizer)
 
 
 def shrunk(images: Tensor, side: int) -> Tensor:

@@ -31,7 +31,7 @@ def parameters(optimizer: LightningOptimizer) -> list[nn.Parameter]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-class Faults:
+class NonFiniteGuard:
     """Watches the steps of a model.
 
     Args:
@@ -51,14 +51,17 @@ class Faults:
         if self.in_row.get(prefix):
             self.suspects[prefix] = [name for name, term in terms.items() if not has_finite_gradients(term, model)]
 
-    def are_none(self, model: LightningModule, norm: Tensor) -> bool:
+    def is_finite(self, model: LightningModule, optimizer: LightningOptimizer, norm: Tensor, overflowed: bool) -> bool:
         """Whether losses and gradients are finite on all processes; the one moment of a step that waits for the device.
 
         Args:
-            norm: length of all gradients together.
+            optimizer: whose step is left out if they are not.
+            norm: length of all its gradients together.
+            overflowed: whether the next loss is scaled less for it, and nothing told or counted.
 
         Raises:
             NonFiniteLoss: a term is not finite; named.
+            NonFiniteGradients: this step would be left out, as too many in a row were.
         """
         losses = torch.cat([values for _, _, values in self.pending])
         finite = torch.stack([losses.isfinite().all(), norm.isfinite()])
@@ -71,14 +74,13 @@ class Faults:
         if finite_gradients:
             for prefix, *_ in self.pending:
                 self.in_row.pop(prefix, None), self.suspects.pop(prefix, None)
+        elif not overflowed:
+            self.skip(model, optimizer)
+        self.pending.clear()
         return finite_gradients
 
     def skip(self, model: LightningModule, optimizer: LightningOptimizer) -> None:
-        """Tell and count a step that is left out.
-
-        Raises:
-            NonFiniteGradients: this was one time too many in a row.
-        """
+        """Tell and count a step that is left out, or stop."""
         prefix = self.pending[-1][0]
         row = self.in_row[prefix] = self.in_row.get(prefix, 0) + 1
         mine = {id(p) for p in parameters(optimizer)}

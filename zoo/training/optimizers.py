@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -14,6 +15,13 @@ def set_learning_rate(optimizer: Optimizer, learning_rate: float | None) -> None
     if learning_rate is not None:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * group.get("share", 1.0)
+
+
+def share_learning_rates(optimizers: list[Optimizer], made: list[dict[str, Any]], share: float) -> None:
+    """Give every group this share of the learning rate that it was made with, as in ``GAN.settings``."""
+    for optimizer, settings in zip(optimizers, made, strict=True):
+        for group, first in zip(optimizer.param_groups, settings["groups"], strict=True):
+            group["lr"] = share * first["lr"]
 
 
 @contextmanager

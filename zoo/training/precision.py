@@ -10,34 +10,40 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from zoo.layers.stylegan2 import widened
+from zoo.training.nonfinite import NonFiniteLoss, stopped
 
 Precision = Literal["float32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+MAX_LOSS_SCALE = 2.0**24  # where gradients are zero it would grow without end, and take as many skipped steps to return
 
 
 class HalfPrecision:
     """Makes networks compute in 16 bits while they are trained; in evaluation mode they compute in float32.
 
+    With fp16, losses are multiplied by a scale, and gradients divided by it, that falls when gradients overflow.
+
     Args:
         networks: their ``forward`` runs under autocast from now on, and returns float32.
-        precision: ``bf16`` or ``fp16``.
+        precision: ``bf16`` or ``fp16``; with ``float32`` nothing changes.
     """
 
     def __init__(self, networks: Iterable[nn.Module], precision: Precision) -> None:
-        self.dtype = DTYPES[precision]
-        self.is_paused = False
+        self.precision, self.is_paused = precision, False
+        self.scalers: dict[str, torch.amp.GradScaler] = {}  # by loss, once training starts
         self.entered: list = []
-        for network in networks:
+        for network in networks if precision != "float32" else ():
             network.register_forward_pre_hook(self.enter)
             network.register_forward_hook(self.leave, always_call=True)
 
     def enter(self, network: nn.Module, inputs: Any) -> None:
         wanted = network.training and not self.is_paused
         device = next(network.parameters()).device.type
-        self.entered.append(torch.autocast(device, self.dtype) if wanted else nullcontext())
+        self.entered.append(torch.autocast(device, DTYPES[self.precision]) if wanted else nullcontext())
         self.entered[-1].__enter__()
 
     def leave(self, network: nn.Module, inputs: Any, output: Any) -> Any:
@@ -46,12 +52,53 @@ class HalfPrecision:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Inside, all compute in float32."""
+        """Inside, all compute in float32, and no loss is scaled: gradients cannot overflow."""
         before, self.is_paused = self.is_paused, True
         try:
             yield
         finally:
             self.is_paused = before
+
+    def start(self, model: LightningModule, states: dict[str, Any]) -> None:
+        """Begin to scale losses where that is needed, as a checkpoint's states say if there is one.
+
+        Raises:
+            ValueError: the trainer would change the precision, too.
+        """
+        if model.trainer.precision != "32-true":
+            raise ValueError(
+                f"--trainer.precision {model.trainer.precision} would change the renderer, too: leave it out and give "
+                "--model.precision bf16 or fp16, which keeps the renderer in float32."
+            )
+        if self.precision == "fp16":
+            self.scalers = {name: torch.amp.GradScaler(model.device.type) for name in ("loss_g", "loss_d")}
+            for name, state in states.items():
+                self.scalers[name].load_state_dict(state)
+
+    def scaled(self, loss: Tensor, name: str) -> Tensor:
+        """A loss as its gradients are to be computed."""
+        return self.scalers[name].scale(loss) if self.scalers and not self.is_paused else loss
+
+    def unscale(self, model: LightningModule, optimizer: LightningOptimizer, name: str) -> bool:
+        """Divide gradients by the scale of their loss, choose the next one, and say whether any gradient overflowed.
+
+        Raises:
+            NonFiniteLoss: gradients overflow however little the loss is scaled.
+        """
+        if not self.scalers or self.is_paused:
+            return False
+        scaler = self.scalers[name]
+        scaler.unscale_(optimizer.optimizer)
+        before = scaler.get_scale()
+        scaler.update()
+        after = scaler.get_scale()
+        if after > MAX_LOSS_SCALE:
+            scaler.update(MAX_LOSS_SCALE)
+        model.log(f"{name}/scale", before)
+        if after < min(before, 1):
+            fault = f"Gradients in fp16 are not finite at iteration {model.iterations}, even with a loss scale of"
+            raise stopped(NonFiniteLoss, model, f"{fault} {before}: go on with --model.precision bf16 or float32.")
+        return after < before
 
 
 def in_float32(value: Any) -> Any:

@@ -3,9 +3,13 @@
 What the user typed wins over what a checkpoint holds. Each difference is told; one that cannot work is refused.
 """
 
+import sys
+import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -13,6 +17,68 @@ from zoo.utils.old_names import renamed_tensors
 
 ANEW = "or start anew from its weights with --init_from"
 HARMLESS = ("data.num_workers", "data.predict_count")  # change nothing that is learned
+
+
+def state(gan: LightningModule) -> dict[str, Any]:
+    """What a checkpoint holds of a GAN beside its tensors and optimizers, in plain values."""
+    if gan.started is not None:
+        gan.seconds = time.monotonic() - gan.started
+    clocks = {"iterations": gan.iterations, "images_seen": gan.images_seen, "seconds": round(gan.seconds, 1)}
+    return {
+        "clocks": clocks,
+        "config": gan.config,
+        "data_config": gan.data_config,
+        "processes": gan.trainer.world_size,
+        "settings": gan.settings,
+        "scalers": {name: scaler.state_dict() for name, scaler in gan.half.scalers.items()},
+        "skipped": dict(gan.guard.skipped),
+    }
+
+
+def load(gan: LightningModule, checkpoint: dict[str, Any]) -> None:
+    """Take over all but tensors and optimizers, which Lightning restores later.
+
+    Args:
+        checkpoint: whose tensors get the names of today.
+
+    Raises:
+        ValueError: it does not fit; says what to do.
+    """
+    checkpoint["state_dict"] = renamed_tensors(checkpoint["state_dict"], gan)
+    is_fit = gan._trainer is not None and gan.trainer.state.fn == "fit"
+    check_fits(checkpoint, gan.state_dict(), gan.trainer.world_size if is_fit else None)
+    told = config_changes(checkpoint.get("config"), gan.config, "model")
+    tell(gan, told + config_changes(checkpoint.get("data_config"), gan.data_config, "data"))
+    clocks = checkpoint["clocks"]
+    gan.iterations, gan.images_seen = clocks["iterations"], clocks["images_seen"]
+    gan.seconds = clocks.get("seconds", 0.0)
+    gan.guard.skipped = dict(checkpoint.get("skipped", {}))
+    gan.resumed = {name: checkpoint[name] for name in ("settings", "scalers", "config") if name in checkpoint}
+    gan.resumed["tensors"] = list(checkpoint["state_dict"])
+
+
+def start(gan: LightningModule) -> None:
+    """Once the optimizers are made and before their states are restored."""
+    optimizers = gan.optimizers(use_pl_optimizer=False)
+    gan.settings = settings(optimizers)
+    if gan.resumed.get("settings"):
+        check_optimizers(gan.resumed["settings"], gan.settings)
+    for optimizer in optimizers if gan.resumed else []:
+        optimizer.register_load_state_dict_pre_hook(partial(by_name, order=gan.resumed["tensors"], model=gan))
+
+
+def finish(gan: LightningModule) -> None:
+    """Once the optimizers' states are restored."""
+    if gan.resumed.get("settings"):
+        changes = apply_changes(gan.resumed["settings"], gan.settings, gan.optimizers(use_pl_optimizer=False))
+        tell(gan, changes if not (gan.config and gan.resumed["config"]) else [])  # told with the config's
+    gan.resumed, gan.started = {}, time.monotonic() - gan.seconds
+
+
+def tell(gan: LightningModule, changes: list[str]) -> None:
+    """Say what is not as it was when the checkpoint was written; once, however many processes there are."""
+    for line in changes if gan.global_rank == 0 else []:
+        print(f"resume: {line}", file=sys.stderr)
 
 
 def flat(config: Any, name: str) -> Iterator[tuple[str, Any]]:

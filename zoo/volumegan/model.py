@@ -119,11 +119,6 @@ class Generator(generator.Generator):
         """Styles of this w."""
         return self.styles(values["w"])
 
-    @torch.no_grad()
-    def follow(self, w: Tensor, decay: float) -> None:
-        """Move the mean w towards that of a batch [B, D]."""
-        self.mean_w.lerp_(w.mean(0), 1 - decay)
-
     def rays(self, camera: Camera, resolution: int) -> Rays:
         """Unit rays [B, R, 3] of all pixels, row by row; the outermost ones lie on the border of the field of view."""
         return through(camera, pixel_corners(resolution, self.device, camera.pose.dtype))

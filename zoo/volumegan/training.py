@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
@@ -9,12 +10,16 @@ from torch import Tensor
 
 from zoo.draws import Draws
 from zoo.layers.winograd import directly
-from zoo.losses import judged_fake, judged_real, path_lengths, r1_penalty
-from zoo.training.averages import Average
+from zoo.losses import judged_fake, judged_real, r1_penalty
 from zoo.training.gan import GAN
 from zoo.training.nonfinite import parameters
 from zoo.training.optimizers import OptimizerFactory, frozen
-from zoo.training.precision import Precision
+from zoo.training.stylegan2 import (
+    average_over_processes,
+    bound_gradients,
+    mixed_styles,
+    path_length_penalty,
+)
 from zoo.volumegan.discriminator import Discriminator
 from zoo.volumegan.model import Generator
 
@@ -57,7 +62,7 @@ class VolumeGAN(GAN):
         mean_decay: share of the old mean w in the new one.
         growth: progressive growing; None for all levels from the start. Batches smaller than the generator's resolution
             fix the level themselves.
-        max_skips: as in ``zoo.training.gan.GAN``.
+        options: of every system, see ``zoo.training.gan.GAN``.
     """
 
     networks_2d = ("discriminator", "generator.painter")
@@ -68,9 +73,6 @@ class VolumeGAN(GAN):
         discriminator: Discriminator,
         optimizer_g: OptimizerFactory,
         optimizer_d: OptimizerFactory,
-        averages: dict[str, Average] | None = None,
-        seed: int = 0,
-        precision: Precision = "float32",
         r1_weight: float = 10.0,
         r1_every: int = 16,
         path_weight: float = 2.0,
@@ -80,9 +82,9 @@ class VolumeGAN(GAN):
         mixing: float = 0.9,
         mean_decay: float = 0.995,
         growth: Growth | None = None,
-        max_skips: int = 3,
+        **options: Any,
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, averages, seed, precision, max_skips)
+        super().__init__(generator, discriminator, optimizer_g, optimizer_d, **options)
         self.r1_weight, self.r1_every = r1_weight, r1_every
         self.path_weight, self.path_every, self.path_shrink = path_weight, path_every, path_shrink
         self.path_decay, self.mixing, self.mean_decay, self.growth = path_decay, mixing, mean_decay, growth
@@ -91,69 +93,59 @@ class VolumeGAN(GAN):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         real, draws = batch["image"], self.draws()
         optimizer_g, optimizer_d = self.optimizers()
-        self.grow(real.shape[-1])
+        n, resolution = len(real), real.shape[-1]
+        self.grow(resolution)
 
         with frozen(self.discriminator):
-            terms = self.loss_g(len(real), real.shape[-1], draws)
+            terms = self.loss_g(n, resolution, draws)
             self.minimise(optimizer_g, "loss_g", terms)
         if self.path_weight and self.iterations % self.path_every == 0:
-            # Lightning counts steps of this optimizer as iterations: the one above was this iteration's.
-            optimizer_g._on_before_step = optimizer_g._on_after_step = lambda: None
             with self.full_precision():
-                n = max(1, len(real) // self.path_shrink)
-                self.minimise(optimizer_g, "loss_g", {"path": self.loss_path(n, real.shape[-1], draws)})
+                path = self.loss_path(max(1, n // self.path_shrink), resolution, draws)
+                self.minimise(optimizer_g, "loss_g", {"path": path}, counted=False)
 
         with torch.no_grad():
-            fake, _ = self.generate(len(real), real.shape[-1], draws)
-        paid_fake = judged_fake(self.discriminator(fake).scores)
-        self.accumulate("loss_d", {"fake": paid_fake}, last=False)
-        paid_real = judged_real(self.discriminator(real).scores)
-        self.accumulate("loss_d", {"real": paid_real})
+            fake, _ = self.generate(n, resolution, draws)
+        loss_fake = judged_fake(self.discriminator(fake).scores)
+        self.accumulate("loss_d", {"fake": loss_fake}, last=False)
+        loss_real = judged_real(self.discriminator(real).scores)
+        self.accumulate("loss_d", {"real": loss_real})
         self.step(optimizer_d)
         if self.r1_weight and self.iterations % self.r1_every == 0:
             with self.full_precision():
                 self.minimise(optimizer_d, "loss_d", {"r1": self.loss_r1(real)})
 
         # Without the regularisers, which would make the curves jump.
-        self.log_dict({"loss_g": terms["fake"].detach(), "loss_d": (paid_fake + paid_real).detach()}, prog_bar=True)
-        for mean in (self.generator.mean_w, self.mean_path):  # over the batches of all processes
-            mean.copy_(self.trainer.strategy.reduce(mean.clone(), reduce_op="mean"))
-        for average in self.averages.values():
-            average.update(self.generator)
-        self.count(len(real))
+        self.log_dict({"loss_g": terms["fake"].detach(), "loss_d": (loss_fake + loss_real).detach()}, prog_bar=True)
+        average_over_processes(self.trainer.strategy, [self.generator.mean_w, self.mean_path])
+        self.update_averages()
+        self.count(n)
 
     def generate(self, n: int, resolution: int, draws: Draws) -> tuple[Tensor, Tensor]:
         """Images [B, 3, H, H] of n new latents from new cameras, and their w [B, L, D].
 
-        The mean w follows the first latents. With style mixing, later layers of the 2D network follow second ones.
+        Styles are mixed in the 2D network only.
         """
-        w = self.generator.mapping(self.generator.latents(n, draws).z)
-        self.generator.follow(w, self.mean_decay)
-        w = w[:, None].expand(-1, self.generator.num_layers, -1)
-        if draws.shared("mixing", ()) < self.mixing:
-            other = self.generator.mapping(draws.normal("mixed_z", (n, self.generator.latent_dim)))
-            first, end = self.generator.field.num_layers, self.generator.num_layers
-            cut = first + int(draws.shared("cut", ()) * (end - first))
-            w = torch.cat([w[:, :cut], other[:, None].expand(-1, end - cut, -1)], dim=1)
-        camera = self.generator.cameras(n, draws)
-        rendered = self.generator.render(self.generator.styles(w), camera, resolution=resolution, draws=draws)
-        return rendered.image, w
+        generator = self.generator
+        z, first = generator.latents(n, draws).z, generator.field.num_layers
+        w = mixed_styles(generator, z, draws, self.mixing, self.mean_decay, first)
+        camera = generator.cameras(n, draws)
+        return generator.render(generator.styles(w), camera, resolution=resolution, draws=draws).image, w
 
     def loss_g(self, n: int, resolution: int, draws: Draws) -> dict[str, Tensor]:
-        """What the generator pays for n images."""
+        """Generator loss of n images."""
         fake, _ = self.generate(n, resolution, draws)
         return {"fake": judged_real(self.discriminator(fake).scores)}
 
     def loss_path(self, n: int, resolution: int, draws: Draws) -> Tensor:
-        """What the generator pays for pictures that change faster or slower with w than the mean; moves that mean."""
-        image, w = self.generate(n, resolution, draws)
-        lengths = path_lengths(image, w, draws.normal("path_noise", image.shape))
-        mean = torch.lerp(self.mean_path, lengths.mean(), self.path_decay)
-        self.mean_path.copy_(mean.detach())
-        return self.path_weight * self.path_every * (lengths - mean).square().mean()
+        """Path length regulariser for n images; moves the mean path length."""
+        images, w = self.generate(n, resolution, draws)
+        noise = draws.normal("path_noise", images.shape)
+        penalty = path_length_penalty(images, w, noise, self.mean_path, self.path_decay)
+        return self.path_weight * self.path_every * penalty
 
     def loss_r1(self, real: Tensor) -> Tensor:
-        """What the discriminator pays for gradients at real images."""
+        """R1 regulariser of the discriminator."""
         real = real.detach().requires_grad_()
         with directly():
             scores = self.discriminator(real).scores
@@ -182,8 +174,7 @@ class VolumeGAN(GAN):
         A parameter that has had a gradient before but has none from this loss is stepped with zeros, as published: Adam
         then forgets a little of its past gradients.
         """
+        bound_gradients(optimizer, clamp=True)
         for parameter in parameters(optimizer):
-            if parameter.grad is not None:
-                parameter.grad.nan_to_num_(0.0).clamp_(-1e5, 1e5)
-            elif parameter in optimizer.optimizer.state:
+            if parameter.grad is None and parameter in optimizer.optimizer.state:
                 parameter.grad = torch.zeros_like(parameter)
