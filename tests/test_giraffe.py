@@ -373,7 +373,7 @@ def tiny_gan(**kwargs) -> GIRAFFE:
     generator = tiny_generator(volume_resolution=8, background_rotation=(0.0, 0.5))
     optimizer = partial(RMSprop, lr=1e-3)
     averages = {"average": Average(0.5, "keep")}
-    return GIRAFFE(generator, Discriminator(16, 8), optimizer, optimizer, averages, **kwargs)
+    return GIRAFFE(generator, Discriminator(16, 8), optimizer, optimizer, averages=averages, **kwargs)
 
 
 def test_r1_keeps_its_weight_on_the_zoos_range() -> None:

@@ -32,7 +32,7 @@ def tiny_generator(**kwargs) -> Generator:
 def tiny_gan(**kwargs) -> GRAF:
     torch.manual_seed(0)
     g, d = partial(RMSprop, lr=5e-4), partial(RMSprop, lr=1e-4)
-    return GRAF(tiny_generator(), Discriminator(32, 2), g, d, {"ema": Average(0.5)}, **kwargs)
+    return GRAF(tiny_generator(), Discriminator(32, 2), g, d, averages={"ema": Average(0.5)}, **kwargs)
 
 
 class Recorded:

@@ -187,11 +187,11 @@ class Watched(pl.Callback):
         gradients = (p.grad for p in parameters(optimizer) if p.grad is not None)
         return next(x for x in gradients if x.numel() >= len(self.planted)).view(-1)[: len(self.planted)]
 
-    def plant(self, optimizer, clip_norm: float | None = None, **how: bool) -> None:
+    def plant(self, optimizer, **how) -> None:
         if self.gan.iterations == self.at and self.gan.half.is_paused == self.alone:
             scale = 1.0 if self.alone else self.gan.half.scalers[self.loss(optimizer.optimizer)].get_scale()
             self.first(optimizer).copy_(self.planted * scale)
-        self.step(optimizer, clip_norm, **how)
+        self.step(optimizer, **how)
 
     def on_before_optimizer_step(self, trainer, gan, optimizer) -> None:
         norms = [p.grad.norm() for p in parameters(optimizer) if p.grad is not None]

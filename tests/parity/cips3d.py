@@ -708,12 +708,12 @@ class Replayed(CIPS3D):
         self.losses[prefix] = sum(terms.values()).detach()
         super().accumulate(prefix, terms, **kwargs)
 
-    def step(self, optimizer, clip_norm: float | None = None, **how: bool) -> None:
+    def step(self, optimizer, **how) -> None:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         self.norms.append(torch.stack([g.norm() for g in gradients]).norm())
         self.totals += self.losses.values()
         self.losses = {}
-        super().step(optimizer, clip_norm, **how)
+        super().step(optimizer, **how)
 
 
 def step(case: Case) -> None:

@@ -380,10 +380,10 @@ class Replayed(PiGAN):
         self.penalties += [terms["r1"].detach()] if "r1" in terms else []
         super().accumulate(prefix, terms, **kwargs)
 
-    def step(self, optimizer, clip_norm: float | None = None, **how: bool) -> None:
+    def step(self, optimizer, **how) -> None:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         self.norms.append(torch.stack([g.norm() for g in gradients]).norm())
-        super().step(optimizer, clip_norm, **how)
+        super().step(optimizer, **how)
 
 
 def step(case: Case) -> None:

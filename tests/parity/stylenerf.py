@@ -597,10 +597,10 @@ class Replayed(StyleNeRF):
         self.paid.append(sum(terms.values()).detach())
         super().accumulate(prefix, terms, last=last)
 
-    def step(self, optimizer, clip_norm: float | None = None, **how: bool) -> None:
+    def step(self, optimizer, **how) -> None:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         self.lengths.append(torch.stack([g.norm() for g in gradients]).norm())
-        super().step(optimizer, clip_norm, **how)
+        super().step(optimizer, **how)
 
 
 class Warm(pl.Callback):
@@ -926,7 +926,7 @@ def truncated(case: Case, generator: Generator) -> dict[str, Tensor]:
     t = case.inputs["traj_t"].double() * 2 * math.pi
     camera = build_poses(given).camera(math.pi / 2 - 0.4 * t.sin()[:, None], math.pi / 2 + 0.2 * t.cos()[:, None])
     ours["traj.c2w"] = published_pose(camera)
-    generator.follow(generator.mapping(z), 0.995)
+    generator.mean_w.lerp_(generator.mapping(z).mean(0), 1 - 0.995)
     ours["w_avg.after"] = generator.mean_w
     return ours
 

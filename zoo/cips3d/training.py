@@ -12,7 +12,7 @@ from zoo.draws import Draws
 from zoo.layers.towers import real_and_r1
 from zoo.losses import judged_fake, judged_real, r1_penalty
 from zoo.training.gan import GAN
-from zoo.training.optimizers import OptimizerFactory, frozen, set_learning_rate
+from zoo.training.optimizers import frozen, set_learning_rates
 from zoo.training.schedules import current, falling, in_order, rising
 
 
@@ -57,22 +57,21 @@ class CIPS3D(GAN):
         r1_every: the penalty is paid every so many iterations, and so many times.
         clip_norm: longest gradient of each network.
         stages: the curriculum, in order.
-        options: of every system, see ``zoo.training.gan.GAN``.
+        optimizers, options: of every system, see ``zoo.training.gan.GAN``.
     """
 
     def __init__(
         self,
         generator: Generator,
         discriminator: Discriminator,
-        optimizer_g: OptimizerFactory,
-        optimizer_d: OptimizerFactory,
+        *optimizers: Any,
         r1_weight: float = 10.0,
         r1_every: int = 1,
         clip_norm: float = 10.0,
         stages: list[Stage] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, **options)
+        super().__init__(generator, discriminator, *optimizers, **options)
         self.r1_weight, self.r1_every, self.clip_norm = r1_weight, r1_every, clip_norm
         self.stages = in_order(stages or [Stage()])
         parts = dict(generator.named_modules())
@@ -84,8 +83,7 @@ class CIPS3D(GAN):
         optimizer_g, optimizer_d = self.optimizers()
         if self.since_start == 0:
             self.begin(stage, [optimizer_g, optimizer_d])
-        for optimizer, lr in ((optimizer_g, stage.lr_g), (optimizer_d, stage.lr_d)):
-            set_learning_rate(optimizer, lr)
+        set_learning_rates([optimizer_g, optimizer_d], [stage.lr_g, stage.lr_d])
         self.freeze(stage)
 
         with torch.no_grad():
@@ -93,14 +91,14 @@ class CIPS3D(GAN):
         on_real = self.loss_real(real, draws)
         self.accumulate("loss_d", on_real, last=False)  # one after the other: half the memory
         on_real = {name: term.detach() for name, term in on_real.items()}
-        self.minimise(optimizer_d, "loss_d", on_real | self.loss_fake(fake, draws), self.clip_norm)
+        self.minimise(optimizer_d, "loss_d", on_real | self.loss_fake(fake, draws), clip_norm=self.clip_norm)
 
         *first, final = self.slices(real, draws)
         with frozen(self.discriminator):
             for latent in (*first, final):
                 fake = torch.cat(self.generate(latent, real, draws))
                 self.accumulate("loss_g", self.loss_g(fake, draws), last=latent is final)
-        self.step(optimizer_g, self.clip_norm)
+        self.step(optimizer_g, clip_norm=self.clip_norm)
 
         if self.since_start >= stage.average_start:
             self.update_averages()
@@ -110,10 +108,8 @@ class CIPS3D(GAN):
         """What happens between two stages: optimizers forget, and what freezes is the best there is of it."""
         for optimizer in optimizers:
             optimizer.optimizer.state.clear()
-        if self.averages:
-            averaged = self.sampler
-            for part in stage.frozen:
-                self.generator.get_submodule(part).load_state_dict(averaged.get_submodule(part).state_dict())
+        for part in stage.frozen if self.averages else ():
+            self.generator.get_submodule(part).load_state_dict(self.sampler.get_submodule(part).state_dict())
 
     def freeze(self, stage: Stage) -> None:
         """Have those parts of the generator learn that shall."""

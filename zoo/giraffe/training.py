@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from zoo.losses import judged_fake, judged_real, r1_penalty
 from zoo.training.gan import GAN
-from zoo.training.optimizers import OptimizerFactory, frozen
+from zoo.training.optimizers import frozen
 
 
 class GIRAFFE(GAN):
@@ -19,21 +19,20 @@ class GIRAFFE(GAN):
         r1_range: distance of black and white that the weight is meant for: the paper trains on [0, 1], the zoo's images
             are in [-1, 1]. A gradient is half as long on a range twice as wide; the penalty is put right for that.
         fakes: generated images of each half of an iteration; None: as many as real ones.
-        options: of every system, see ``zoo.training.gan.GAN``.
+        optimizers, options: of every system, see ``zoo.training.gan.GAN``.
     """
 
     def __init__(
         self,
         generator: nn.Module,
         discriminator: nn.Module,
-        optimizer_g: OptimizerFactory,
-        optimizer_d: OptimizerFactory,
+        *optimizers: Any,
         r1_weight: float = 10.0,
         r1_range: float = 1.0,
         fakes: int | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, **options)
+        super().__init__(generator, discriminator, *optimizers, **options)
         self.r1_weight, self.r1_range, self.fakes = r1_weight, r1_range, fakes
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:

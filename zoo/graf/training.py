@@ -11,7 +11,7 @@ from zoo.graf.model import Generator, Latent
 from zoo.graf.rays import Patches, cut
 from zoo.losses import judged_fake, judged_real, r1_penalty
 from zoo.training.gan import GAN
-from zoo.training.optimizers import OptimizerFactory, frozen, share_learning_rates
+from zoo.training.optimizers import frozen, share_learning_rates
 
 
 def mirrored(patches: Tensor, draws: Draws) -> Tensor:
@@ -32,15 +32,14 @@ class GRAF(GAN):
         noise_iterations: it falls linearly over these and stays at its last value above zero; 0 for no fall.
         mirror: half of all patches, real and generated, are mirrored before they are judged.
         milestones: both learning rates are multiplied by ``decay`` at each of these iterations.
-        options: of every system, see ``zoo.training.gan.GAN``.
+        optimizers, options: of every system, see ``zoo.training.gan.GAN``.
     """
 
     def __init__(
         self,
         generator: Generator,
         discriminator: nn.Module,
-        optimizer_g: OptimizerFactory,
-        optimizer_d: OptimizerFactory,
+        *optimizers: Any,
         patches: Patches = Patches(),
         r1_weight: float = 10.0,
         density_noise: float = 1.0,
@@ -50,7 +49,7 @@ class GRAF(GAN):
         decay: float = 0.5,
         **options: Any,
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, **options)
+        super().__init__(generator, discriminator, *optimizers, **options)
         self.patches, self.r1_weight, self.mirror = patches, r1_weight, mirror
         self.density_noise, self.noise_iterations = density_noise, noise_iterations
         self.milestones, self.decay = milestones, decay
@@ -74,17 +73,12 @@ class GRAF(GAN):
         self.update_averages()
         self.count(len(images))
 
-    def generate(self, latent: Latent, resolution: int, draws: Draws, density_noise: float) -> Tensor:
+    def generate(self, latent: Latent, resolution: int, draws: Draws, noise: float) -> Tensor:
         """Patches [B, 3, K, K] of images of this resolution, from random cameras."""
         camera = self.generator.cameras(len(latent.shape), draws)
         places = self.patches(len(latent.shape), self.iterations, draws)
         return self.generator.render(
-            self.generator.map(latent),
-            camera,
-            resolution=resolution,
-            draws=draws,
-            density_noise=density_noise,
-            places=places,
+            self.generator.map(latent), camera, resolution=resolution, draws=draws, density_noise=noise, places=places
         ).image
 
     def judge(self, patches: Tensor, draws: Draws) -> Tensor:

@@ -14,7 +14,7 @@ from zoo.losses import best, judged_fake, judged_real, r1_penalty
 from zoo.pigan.model import Discriminator, Generator, Judgement, Latent
 from zoo.render import off_the_poles
 from zoo.training.gan import GAN
-from zoo.training.optimizers import OptimizerFactory, frozen, set_learning_rate
+from zoo.training.optimizers import frozen, set_learning_rates
 from zoo.training.schedules import current, falling, in_order, rising
 
 
@@ -48,15 +48,14 @@ class PiGAN(GAN):
         stages: the curriculum, in order.
         slices: the generator's gradient is the sum over the slices of a batch, as published, or their mean.
         mapping_lr: learning rate of the mapping network as a share of the generator's.
-        options: of every system, see ``zoo.training.gan.GAN``.
+        optimizers, options: of every system, see ``zoo.training.gan.GAN``.
     """
 
     def __init__(
         self,
         generator: Generator,
         discriminator: Discriminator,
-        optimizer_g: OptimizerFactory,
-        optimizer_d: OptimizerFactory,
+        *optimizers: Any,
         r1_weight: float = 0.2,
         latent_weight: float = 0.0,
         angle_weight: float = 0.0,
@@ -70,7 +69,7 @@ class PiGAN(GAN):
         mapping_lr: float = 1.0,
         **options: Any,
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, **options)
+        super().__init__(generator, discriminator, *optimizers, **options)
         self.r1_weight, self.latent_weight, self.angle_weight = r1_weight, latent_weight, angle_weight
         self.top_k_every, self.top_k_least = top_k_every, top_k_least
         self.noise_iterations, self.fade_iterations = noise_iterations, fade_iterations
@@ -89,14 +88,13 @@ class PiGAN(GAN):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         real, draws, stage = batch["image"], self.draws(), self.stage
         optimizer_g, optimizer_d = self.optimizers()
-        set_learning_rate(optimizer_g, stage.lr_g)
-        set_learning_rate(optimizer_d, stage.lr_d)
+        set_learning_rates([optimizer_g, optimizer_d], [stage.lr_g, stage.lr_d])
 
         latent = self.generator.latents(len(real), draws)
         with torch.no_grad():
             slices = [self.generate(z, real, draws) for z in latent.z.chunk(stage.batch_split)]
         fake, angles = (torch.cat(parts) for parts in zip(*slices, strict=True))
-        self.minimise(optimizer_d, "loss_d", self.loss_d(real, fake, latent.z, angles), self.clip_norm)
+        self.minimise(optimizer_d, "loss_d", self.loss_d(real, fake, latent.z, angles), clip_norm=self.clip_norm)
 
         latent = self.generator.latents(len(real), draws)
         *first, final = latent.z.chunk(stage.batch_split)
@@ -107,7 +105,7 @@ class PiGAN(GAN):
                 if self.slices == "mean":
                     terms = {name: term * len(z) / len(real) for name, term in terms.items()}
                 self.accumulate("loss_g", terms, last=z is final)
-        self.step(optimizer_g, self.clip_norm)
+        self.step(optimizer_g, clip_norm=self.clip_norm)
 
         self.update_averages()
         self.count(len(real))

@@ -3,22 +3,17 @@
 from typing import Any
 
 import torch
-from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
+from torch.nn.functional import conv2d, pad
 
 from zoo.draws import Draws
 from zoo.layers.ada import Augmentation
 from zoo.losses import judged_fake, judged_real, r1_penalty
 from zoo.stylenerf.growing import Grown, Growth
 from zoo.stylenerf.model import Generator, Synthesised
+from zoo.training import stylegan2
 from zoo.training.gan import GAN
-from zoo.training.optimizers import OptimizerFactory, frozen
-from zoo.training.stylegan2 import (
-    average_over_processes,
-    bound_gradients,
-    mixed_styles,
-    path_length_penalty,
-)
+from zoo.training.optimizers import frozen
 
 
 class StyleNeRF(GAN):
@@ -42,17 +37,17 @@ class StyleNeRF(GAN):
         growth: progressive growing; None for all levels from the start. Larger pictures of a batch are made as small as
             the generator's; smaller ones fix the level themselves.
         augment: changes what the discriminator sees, see ``zoo.layers.ada``; None for nothing.
-        options: of every system, see ``zoo.training.gan.GAN``.
+        optimizers, options: of every system, see ``zoo.training.gan.GAN``.
     """
 
     networks_2d = ("discriminator", "generator.painter")
+    sanitise = staticmethod(stylegan2.bound_gradients)
 
     def __init__(
         self,
         generator: Generator,
         discriminator: nn.Module,
-        optimizer_g: OptimizerFactory,
-        optimizer_d: OptimizerFactory,
+        *optimizers: Any,
         nerf_path_weight: float = 2.0,
         nerf_path_side: int = 16,
         density_noise: float = 1.0,
@@ -68,7 +63,7 @@ class StyleNeRF(GAN):
         augment: Augmentation | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, **options)
+        super().__init__(generator, discriminator, *optimizers, **options)
         self.nerf_path_weight, self.nerf_path_side = nerf_path_weight, nerf_path_side
         self.density_noise, self.r1_weight, self.r1_every = density_noise, r1_weight, r1_every
         self.path_weight, self.path_every, self.path_shrink = path_weight, path_every, path_shrink
@@ -103,7 +98,7 @@ class StyleNeRF(GAN):
 
         # Without the regularisers, which would make the curves jump.
         self.log_dict({"loss_g": sum(terms.values()).detach(), "loss_d": (loss_fake + loss_real).detach()}, True)
-        average_over_processes(self.trainer.strategy, self.running())
+        stylegan2.average_over_processes(self.trainer.strategy, self.running())
         self.update_averages()
         if self.augment is not None:
             self.augment.adjust(self.iterations, n * self.trainer.world_size)
@@ -127,7 +122,7 @@ class StyleNeRF(GAN):
         """Images of n new latents from new cameras, and their w [B, L, D]."""
         generator = self.generator
         latent = generator.latents(n, draws)
-        w = mixed_styles(generator, latent.z, draws, self.mixing, self.mean_decay)
+        w = stylegan2.mixed_styles(generator, latent.z, draws, self.mixing, self.mean_decay)
         made = generator.synthesise(
             generator.styles(w, latent.background, draws, follow=True),
             generator.cameras(n, draws),
@@ -162,8 +157,7 @@ class StyleNeRF(GAN):
         """Path length regulariser for n images; moves the mean path length."""
         made, w = self.generate(n, level, draws)
         images = made.rendered.image
-        noise = draws.normal("path_noise", images.shape)
-        penalty = path_length_penalty(images, w, noise, self.mean_path, self.path_decay)
+        penalty = stylegan2.path_length_penalty(images, w, draws, self.mean_path, self.path_decay)
         # What images depend on but lengths do not has a gradient of zero, as published, so that Adam ages there too.
         return self.path_weight * self.path_every * penalty + 0 * images[:, 0, 0, 0].mean()
 
@@ -174,10 +168,6 @@ class StyleNeRF(GAN):
         loss = 0.5 * self.r1_weight * self.r1_every * r1_penalty(scores, real)
         return loss + 0 * scores.mean()  # see loss_path
 
-    def sanitise(self, optimizer: LightningOptimizer) -> None:
-        """Replace gradients that are not finite."""
-        bound_gradients(optimizer)
-
 
 def shrunk(images: Tensor, side: int) -> Tensor:
     """Images [B, 3, H, H] in [-1, 1] at a power of two times fewer pixels, rounded to bytes as published.
@@ -187,15 +177,10 @@ def shrunk(images: Tensor, side: int) -> Tensor:
     factor = images.shape[-1] // side
     if factor == 1:
         return images
-    like = {"device": images.device, "dtype": images.dtype}
-    place = torch.arange(-3.5, 4.0, **like)
+    place = torch.arange(-3.5, 4.0, device=images.device, dtype=images.dtype)
     taps = torch.sinc(place) * torch.sinc(place / 4)
-    first = torch.arange(side, device=images.device)[:, None] * factor + factor // 2
-    index = (first + torch.arange(-4, 4, device=images.device)).clamp(0, images.shape[-1] - 1)
-    lines = torch.zeros(side, images.shape[-1], **like).index_put(
-        (torch.arange(side, device=images.device)[:, None].expand_as(index), index),
-        (taps / taps.sum()).expand_as(index),
-        accumulate=True,
-    )
-    small = lines @ ((images + 1) * 127.5) @ lines.mT
+    rows = (taps / taps.sum()).view(1, 1, -1, 1)
+    around = pad((images + 1) * 127.5, [4] * 4, mode="replicate")[..., factor // 2 :, factor // 2 :]
+    lines = conv2d(around.flatten(0, 1)[:, None], rows, stride=(factor, 1))
+    small = conv2d(lines, rows.mT, stride=(1, factor)).view(*images.shape[:2], side, side)
     return small.round().clamp(0, 255) / 127.5 - 1

@@ -52,12 +52,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
         map_location: Callable | torch.device | str | None = "cpu",
         weights_only: bool | None = True,
     ) -> dict[str, Any]:
-        """Read a checkpoint; always with ``weights_only``, whatever is asked for: nothing in the file is executed.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is no whole checkpoint of a run, or holds more than tensors and plain values.
-        """
+        """As ``read_checkpoint``: always with ``weights_only``, whatever is asked for."""
         return read_checkpoint(path, map_location)
 
 

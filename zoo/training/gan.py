@@ -62,8 +62,7 @@ class GAN(pl.LightningModule):
         self.half = HalfPrecision([self.get_submodule(name) for name in self.networks_2d], precision)
         self.iterations = self.images_seen = 0
         self.seconds, self.started = 0.0, None  # of training, over all runs that were resumed, and the time it started
-        self.config: dict[str, Any] | None = None  # of the model and of the data, as yaml would hold them
-        self.data_config: dict[str, Any] | None = None
+        self.config = self.data_config = None  # of the model and of the data, as yaml would hold them
         self.settings: list[dict[str, Any]] = []  # of the optimizers, as they were made
         self.resumed: dict[str, Any] = {}  # what of a checkpoint is needed once the optimizers are there
 
@@ -86,18 +85,10 @@ class GAN(pl.LightningModule):
         """Inside, every network computes in float32: for regularisers, which differentiate twice."""
         return self.half.paused()
 
-    def minimise(
-        self,
-        optimizer: LightningOptimizer,
-        prefix: str,
-        terms: dict[str, Tensor],
-        clip_norm: float | None = None,
-        *,
-        counted: bool = True,
-    ) -> None:
+    def minimise(self, optimizer: LightningOptimizer, prefix: str, terms: dict[str, Tensor], **how: Any) -> None:
         """``accumulate`` and ``step``."""
         self.accumulate(prefix, terms)
-        self.step(optimizer, clip_norm, counted=counted)
+        self.step(optimizer, **how)
 
     def accumulate(self, prefix: str, terms: dict[str, Tensor], *, last: bool = True) -> None:
         """Add the gradient of the sum of the terms, and log each of them as ``prefix/name``.
@@ -116,17 +107,15 @@ class GAN(pl.LightningModule):
         with strategy.block_backward_sync() if wait else nullcontext():
             self.manual_backward(self.half.scaled(loss, prefix))
 
-    def step(self, optimizer: LightningOptimizer, clip_norm: float | None = None, *, counted: bool = True) -> None:
+    def step(self, optimizer: LightningOptimizer, *, clip_norm: float | None = None, counted: bool = True) -> None:
         """One optimizer step with the accumulated gradients, which are then cleared.
 
         Gradients that are not finite, or not made so by ``sanitise``, change nothing, see ``zoo.training.nonfinite``.
-        With fp16, where a loss that was scaled too much has such, that is looked for first.
 
         Args:
             clip_norm: longest that all gradients together may be.
-            counted: whether a step of the generator is its step of this iteration; its regularisers' own are not.
-                Lightning counts these and no others, also where they are left out: ``trainer.global_step``, and with
-                it ``max_steps``, checkpoint intervals and the loggers' axis, are iterations.
+            counted: False for a regulariser's own step. Of the generator's other steps, one an iteration, Lightning
+                counts each, also one that changes nothing: so ``max_steps``, intervals and loggers mean iterations.
 
         Raises:
             NonFiniteLoss: the loss is not finite, or gradients of fp16 overflow however little it is scaled.
@@ -167,8 +156,7 @@ class GAN(pl.LightningModule):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing is learned or measured here: scores are a callback's."""
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        """As ``validation_step``."""
+    test_step = validation_step
 
     def predict_step(self, indices: Tensor) -> Rendered:
         """The samples with these indices [B]."""

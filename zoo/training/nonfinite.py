@@ -40,14 +40,15 @@ class NonFiniteGuard:
 
     def __init__(self, max_skips: int) -> None:
         self.max_skips = max_skips
-        self.pending: list[tuple[str, list[str], Tensor]] = []  # losses since the last step, with names and values
+        self.pending: list[tuple[str, list[str], Tensor]] = []  # losses since the last step, names of terms and values
         self.in_row: dict[str, int] = {}  # steps left out in a row, by loss
         self.suspects: dict[str, list[str]] = {}  # terms whose own gradients are not finite, by loss
         self.skipped: dict[str, int] = {}  # steps left out since the start of training, by loss
 
     def note(self, model: LightningModule, prefix: str, terms: dict[str, Tensor]) -> None:
         """Remember a loss whose gradients are about to be computed."""
-        self.pending.append((prefix, list(terms), torch.stack([term.detach().float() for term in terms.values()])))
+        values = torch.stack([term.detach().float() for term in terms.values()])
+        self.pending.append((prefix, [f"{prefix}/{name}" for name in terms], values))
         if self.in_row.get(prefix):
             self.suspects[prefix] = [name for name, term in terms.items() if not has_finite_gradients(term, model)]
 
@@ -105,22 +106,17 @@ class NonFiniteGuard:
 
     def terms(self, model: LightningModule, only_bad: bool = False) -> str:
         """The terms of the losses since the last step and their values, on all processes."""
-        said = [
-            f"{prefix}/{name} is {value:.6g}"
-            for prefix, names, values in self.pending
-            for name, value in zip(names, values.tolist(), strict=True)
-        ]
-        processes = everyone(model, said)
-        several = len(processes) > 1
+        pairs = [zip(names, values.tolist(), strict=True) for _, names, values in self.pending]
+        processes = everyone(model, [pair for loss in pairs for pair in loss])
         return ", ".join(
-            text + (f" on process {rank}" if several else "")
-            for rank, texts in enumerate(processes)
-            for text in texts
-            if not only_bad or not math.isfinite(float(text.split(" is ")[1]))
+            f"{name} is {value:.6g}" + (f" on process {rank}" if len(processes) > 1 else "")
+            for rank, theirs in enumerate(processes)
+            for name, value in theirs
+            if not only_bad or not math.isfinite(value)
         )
 
 
-def everyone(model: LightningModule, value: list[str]) -> list[list[str]]:
+def everyone(model: LightningModule, value: list) -> list[list]:
     """What each process has here, in order; all have to ask."""
     if model.trainer.world_size == 1:
         return [value]

@@ -10,14 +10,14 @@ from torch.optim import Optimizer
 OptimizerFactory = Callable[[Iterable], Optimizer]
 
 
-def set_learning_rate(optimizer: Optimizer, learning_rate: float | None) -> None:
-    """Give all of an optimizer this learning rate, or each group its ``share`` of it; None leaves them."""
-    if learning_rate is not None:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * group.get("share", 1.0)
+def set_learning_rates(optimizers: Iterable[Optimizer], rates: Iterable[float | None]) -> None:
+    """Give each optimizer its learning rate, or each of its groups the ``share`` of it; None leaves it."""
+    for optimizer, rate in zip(optimizers, rates, strict=True):
+        for group in optimizer.param_groups if rate is not None else ():
+            group["lr"] = rate * group.get("share", 1.0)
 
 
-def share_learning_rates(optimizers: list[Optimizer], made: list[dict[str, Any]], share: float) -> None:
+def share_learning_rates(optimizers: Iterable[Optimizer], made: list[dict[str, Any]], share: float) -> None:
     """Give every group this share of the learning rate that it was made with, as in ``GAN.settings``."""
     for optimizer, settings in zip(optimizers, made, strict=True):
         for group, first in zip(optimizer.param_groups, settings["groups"], strict=True):

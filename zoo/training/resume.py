@@ -36,33 +36,48 @@ def state(gan: LightningModule) -> dict[str, Any]:
 
 
 def load(gan: LightningModule, checkpoint: dict[str, Any]) -> None:
-    """Take over all but tensors and optimizers, which Lightning restores later.
-
-    Args:
-        checkpoint: whose tensors get the names of today.
+    """Take over all of a checkpoint, whose tensors get the names of today, but these and the optimizers' states.
 
     Raises:
-        ValueError: it does not fit; says what to do.
+        ValueError: this model, or this number of processes, cannot go on from it; says what differs and what to do.
     """
     checkpoint["state_dict"] = renamed_tensors(checkpoint["state_dict"], gan)
-    is_fit = gan._trainer is not None and gan.trainer.state.fn == "fit"
-    check_fits(checkpoint, gan.state_dict(), gan.trainer.world_size if is_fit else None)
-    told = config_changes(checkpoint.get("config"), gan.config, "model")
-    tell(gan, told + config_changes(checkpoint.get("data_config"), gan.data_config, "data"))
+    if problems := mismatches(gan.state_dict(), checkpoint["state_dict"]):
+        raise ValueError(
+            f"The checkpoint does not fit the model: {shortened(problems)}. Give the options that it was trained "
+            f"with (they are in its run's config.yaml), {ANEW}."
+        )
+    is_fit = gan._trainer is not None and gan.trainer.state.fn == "fit"  # scores do not depend on processes
+    wrote, has = checkpoint.get("processes"), gan.trainer.world_size if is_fit else None
+    if None not in (wrote, has) and wrote != has:
+        raise ValueError(
+            f"The checkpoint was written by {count(wrote)}, and this run has {count(has)}: each draws its own "
+            f"pictures and random numbers, so it could not go on as it was. Give it {count(wrote)} again "
+            f"(--trainer.devices, --trainer.num_nodes), {ANEW}."
+        )
+    tell(gan, config_changes(checkpoint.get("config"), gan.config, "model"))
+    tell(gan, config_changes(checkpoint.get("data_config"), gan.data_config, "data"))
     clocks = checkpoint["clocks"]
     gan.iterations, gan.images_seen = clocks["iterations"], clocks["images_seen"]
-    gan.seconds = clocks.get("seconds", 0.0)
-    gan.guard.skipped = dict(checkpoint.get("skipped", {}))
+    gan.seconds, gan.guard.skipped = clocks.get("seconds", 0.0), dict(checkpoint.get("skipped", {}))
     gan.resumed = {name: checkpoint[name] for name in ("settings", "scalers", "config") if name in checkpoint}
     gan.resumed["tensors"] = list(checkpoint["state_dict"])
 
 
 def start(gan: LightningModule) -> None:
-    """Once the optimizers are made and before their states are restored."""
+    """Once the optimizers are made and before their states are restored.
+
+    Raises:
+        ValueError: the states belong to other optimizers; says which.
+    """
     optimizers = gan.optimizers(use_pl_optimizer=False)
-    gan.settings = settings(optimizers)
-    if gan.resumed.get("settings"):
-        check_optimizers(gan.resumed["settings"], gan.settings)
+    gan.settings, before = settings(optimizers), gan.resumed.get("settings", [])
+    for old, new, name in zip(before, gan.settings, ("optimizer_g", "optimizer_d"), strict=bool(before)):
+        if old["class"] != new["class"] or len(old["groups"]) != len(new["groups"]):
+            raise ValueError(
+                f"The checkpoint holds the state of {old['class']} for {name}, which {new['class']} cannot go on "
+                f"from. Keep {old['class']}, {ANEW}."
+            )
     for optimizer in optimizers if gan.resumed else []:
         optimizer.register_load_state_dict_pre_hook(partial(by_name, order=gan.resumed["tensors"], model=gan))
 
@@ -121,90 +136,39 @@ def shortened(problems: list[str], most: int = 8) -> str:
     return "; ".join(problems[:most]) + more
 
 
-def check_fits(checkpoint: dict[str, Any], own: dict[str, Any], processes: int | None) -> None:
-    """Refuse a checkpoint that this model, or this number of processes, cannot go on from.
-
-    Args:
-        checkpoint: as it was read.
-        own: the model's state.
-        processes: of this run; None where it does not matter, as in scoring.
-
-    Raises:
-        ValueError: says what differs and what to do.
-    """
-    problems = mismatches(own, checkpoint["state_dict"])
-    if problems:
-        raise ValueError(
-            f"The checkpoint does not fit the model: {shortened(problems)}. Give the options that it was trained "
-            f"with (they are in its run's config.yaml), {ANEW}."
-        )
-    wrote = checkpoint.get("processes")
-    if processes is not None and wrote is not None and wrote != processes:
-        raise ValueError(
-            f"The checkpoint was written by {count(wrote)}, and this run has {count(processes)}: each draws its own "
-            f"pictures and random numbers, so it could not go on as it was. Give it {count(wrote)} again "
-            f"(--trainer.devices, --trainer.num_nodes), {ANEW}."
-        )
-
-
 def count(processes: int) -> str:
     return f"{processes} process" if processes == 1 else f"{processes} processes"
 
 
 def settings(optimizers: list[Optimizer]) -> list[dict[str, Any]]:
     """Class of each optimizer and settings of its parameter groups, in plain values."""
-    return [
-        {
-            "class": type(optimizer).__name__,
-            "groups": [
-                {k: v for k, v in group.items() if not k.startswith("param")} for group in optimizer.param_groups
-            ],
-        }
-        for optimizer in optimizers
-    ]
 
+    def plain(group: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in group.items() if not name.startswith("param")}
 
-def check_optimizers(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> None:
-    """Refuse optimizers that the checkpoint's states do not belong to.
-
-    Raises:
-        ValueError: says which.
-    """
-    for old, new, name in zip(before, now, ("optimizer_g", "optimizer_d"), strict=True):
-        if old["class"] != new["class"] or len(old["groups"]) != len(new["groups"]):
-            raise ValueError(
-                f"The checkpoint holds the state of {old['class']} for {name}, which {new['class']} cannot go on "
-                f"from. Keep {old['class']}, {ANEW}."
-            )
+    return [{"class": type(o).__name__, "groups": [plain(group) for group in o.param_groups]} for o in optimizers]
 
 
 def by_name(optimizer: Optimizer, saved: dict[str, Any], order: list[str], model: nn.Module) -> dict[str, Any]:
     """An optimizer's saved state in which parameters stand where they do now; a hook before such a state is loaded.
 
     Args:
-        order: names of the tensors in the model's saved state, by which its parameters were ordered where the saved
-            state of the optimizer does not name them.
+        order: names of the model's saved tensors, in which its parameters stood where the state does not name them.
         model: that both are of.
     """
-    places, names = {}, [group["param_names"] for group in optimizer.param_groups]
+    known, places = {id(p): name for name, p in model.named_parameters()}, {}
+    names = [[known[id(p)] for p in group["params"]] for group in optimizer.param_groups]
     for own, group in zip(names, saved["param_groups"], strict=True):
-        theirs = group.get("param_names") or [name for name in order if name in own]
-        places |= zip(renamed_tensors(dict.fromkeys(theirs), model), group["params"], strict=True)
-    groups = [
-        group | {"params": [places[name] for name in own], "param_names": own}
-        for own, group in zip(names, saved["param_groups"], strict=True)
-    ]
-    return saved | {"param_groups": groups}
+        then = renamed_tensors(dict.fromkeys(group.get("param_names", ())), model)
+        places |= zip(then or [name for name in order if name in own], group["params"], strict=True)
+    moved = [{"params": [places[name] for name in own], "param_names": own} for own in names]
+    return saved | {"param_groups": [old | new for old, new in zip(saved["param_groups"], moved, strict=True)]}
 
 
 def apply_changes(before: list[dict[str, Any]], now: list[dict[str, Any]], optimizers: list[Optimizer]) -> list[str]:
-    """Give optimizers, restored from a checkpoint, the settings that are other ones now than when it was written.
+    """Give optimizers, restored from a checkpoint, the settings that differ between the starts of its run and this one.
 
-    Those that did not change stay as they were restored: a schedule may have moved them.
-
-    Args:
-        before, now: ``settings`` with which the checkpoint's run and this one began.
-        optimizers: changed in place.
+    All others stay as they were restored: a schedule may have moved them.
 
     Returns:
         ``name: before -> now`` for each change.

@@ -2,20 +2,11 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Any
 
 
-class Starts(Protocol):
-    """Part of a curriculum."""
-
-    start: int  # its first iteration
-
-
-S = TypeVar("S", bound=Starts)
-
-
-def in_order(stages: Sequence[S]) -> list[S]:
-    """The stages, once that is checked.
+def in_order(stages: Sequence[Any]) -> list[Any]:
+    """The stages, each of which has a ``start``, once that is checked.
 
     Raises:
         ValueError: they do not start one after the other, the first one at 0.
@@ -26,7 +17,7 @@ def in_order(stages: Sequence[S]) -> list[S]:
     return list(stages)
 
 
-def current(stages: Sequence[S], iteration: int) -> S:
+def current(stages: Sequence[Any], iteration: int) -> Any:
     """The stage of an iteration."""
     return [stage for stage in stages if stage.start <= iteration][-1]
 

@@ -35,15 +35,15 @@ def mixed_styles(
     return w
 
 
-def path_length_penalty(images: Tensor, w: Tensor, noise: Tensor, mean: Tensor, decay: float) -> Tensor:
+def path_length_penalty(images: Tensor, w: Tensor, draws: Draws, mean: Tensor, decay: float) -> Tensor:
     """Mean squared distance of path lengths from their running mean, which is moved first (Karras 2020, equation 4).
 
     Args:
-        images, w, noise: as in ``zoo.losses.path_lengths``.
+        images, w: as in ``zoo.losses.path_lengths``.
         mean: [], changed in place.
         decay: share of these lengths in the new mean.
     """
-    lengths = path_lengths(images, w, noise)
+    lengths = path_lengths(images, w, draws.normal("path_noise", images.shape))
     moved = torch.lerp(mean, lengths.mean(), decay)
     mean.copy_(moved.detach())
     return (lengths - moved).square().mean()

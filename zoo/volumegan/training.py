@@ -11,15 +11,10 @@ from torch import Tensor
 from zoo.draws import Draws
 from zoo.layers.winograd import directly
 from zoo.losses import judged_fake, judged_real, r1_penalty
+from zoo.training import stylegan2
 from zoo.training.gan import GAN
 from zoo.training.nonfinite import parameters
-from zoo.training.optimizers import OptimizerFactory, frozen
-from zoo.training.stylegan2 import (
-    average_over_processes,
-    bound_gradients,
-    mixed_styles,
-    path_length_penalty,
-)
+from zoo.training.optimizers import frozen
 from zoo.volumegan.discriminator import Discriminator
 from zoo.volumegan.model import Generator
 
@@ -62,7 +57,7 @@ class VolumeGAN(GAN):
         mean_decay: share of the old mean w in the new one.
         growth: progressive growing; None for all levels from the start. Batches smaller than the generator's resolution
             fix the level themselves.
-        options: of every system, see ``zoo.training.gan.GAN``.
+        optimizers, options: of every system, see ``zoo.training.gan.GAN``.
     """
 
     networks_2d = ("discriminator", "generator.painter")
@@ -71,8 +66,7 @@ class VolumeGAN(GAN):
         self,
         generator: Generator,
         discriminator: Discriminator,
-        optimizer_g: OptimizerFactory,
-        optimizer_d: OptimizerFactory,
+        *optimizers: Any,
         r1_weight: float = 10.0,
         r1_every: int = 16,
         path_weight: float = 2.0,
@@ -84,7 +78,7 @@ class VolumeGAN(GAN):
         growth: Growth | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(generator, discriminator, optimizer_g, optimizer_d, **options)
+        super().__init__(generator, discriminator, *optimizers, **options)
         self.r1_weight, self.r1_every = r1_weight, r1_every
         self.path_weight, self.path_every, self.path_shrink = path_weight, path_every, path_shrink
         self.path_decay, self.mixing, self.mean_decay, self.growth = path_decay, mixing, mean_decay, growth
@@ -117,7 +111,7 @@ class VolumeGAN(GAN):
 
         # Without the regularisers, which would make the curves jump.
         self.log_dict({"loss_g": terms["fake"].detach(), "loss_d": (loss_fake + loss_real).detach()}, prog_bar=True)
-        average_over_processes(self.trainer.strategy, [self.generator.mean_w, self.mean_path])
+        stylegan2.average_over_processes(self.trainer.strategy, [self.generator.mean_w, self.mean_path])
         self.update_averages()
         self.count(n)
 
@@ -128,7 +122,7 @@ class VolumeGAN(GAN):
         """
         generator = self.generator
         z, first = generator.latents(n, draws).z, generator.field.num_layers
-        w = mixed_styles(generator, z, draws, self.mixing, self.mean_decay, first)
+        w = stylegan2.mixed_styles(generator, z, draws, self.mixing, self.mean_decay, first)
         camera = generator.cameras(n, draws)
         return generator.render(generator.styles(w), camera, resolution=resolution, draws=draws).image, w
 
@@ -140,8 +134,7 @@ class VolumeGAN(GAN):
     def loss_path(self, n: int, resolution: int, draws: Draws) -> Tensor:
         """Path length regulariser for n images; moves the mean path length."""
         images, w = self.generate(n, resolution, draws)
-        noise = draws.normal("path_noise", images.shape)
-        penalty = path_length_penalty(images, w, noise, self.mean_path, self.path_decay)
+        penalty = stylegan2.path_length_penalty(images, w, draws, self.mean_path, self.path_decay)
         return self.path_weight * self.path_every * penalty
 
     def loss_r1(self, real: Tensor) -> Tensor:
@@ -154,13 +147,11 @@ class VolumeGAN(GAN):
 
     def grow(self, resolution: int) -> None:
         """Set both networks' level of detail; optimizers forget what they know when a level comes or has come."""
-        smaller = math.log2(self.generator.resolution / resolution)
-        if smaller == 0 and self.growth is not None:
+        lod = math.log2(self.generator.resolution / resolution)
+        if lod == 0 and self.growth is not None:
             if self.iterations > 0 and (self.iterations + 1) % self.growth.every:
                 return
             lod = self.growth(self.images_seen)
-        else:
-            lod = smaller
         before = self.generator.lod.item()
         for network in (self.generator, self.discriminator):
             network.lod.fill_(lod)
@@ -174,7 +165,7 @@ class VolumeGAN(GAN):
         A parameter that has had a gradient before but has none from this loss is stepped with zeros, as published: Adam
         then forgets a little of its past gradients.
         """
-        bound_gradients(optimizer, clamp=True)
+        stylegan2.bound_gradients(optimizer, clamp=True)
         for parameter in parameters(optimizer):
             if parameter.grad is None and parameter in optimizer.optimizer.state:
                 parameter.grad = torch.zeros_like(parameter)
