@@ -18,7 +18,7 @@ from zoo.training.schedules import current, falling, in_order, rising
 
 @dataclass(frozen=True)
 class Stage:
-    """Part of a curriculum, a run of its own in the published program; the pictures' resolution is the data's to say.
+    """Part of a curriculum, a run of its own in the published program; the images' resolution is the data's to say.
 
     Args:
         start: its first iteration. All that is counted in iterations counts from here, and optimizers start anew.
@@ -32,7 +32,7 @@ class Stage:
         batch_split: slices of the batch that are generated one after the other, for memory; the generator's gradient is
             their sum, as published.
         average_start: iterations before the averages follow.
-        samples: along each ray in training, see ``Generator.render``; pictures to look at have the renderer's own.
+        samples: along each ray in training, see ``Generator.render``; in evaluation, the renderer's own number.
     """
 
     start: int = 0
@@ -54,7 +54,7 @@ class CIPS3D(GAN):
 
     Args:
         r1_weight: gamma; half of it multiplies the R1 penalty.
-        r1_every: the penalty is paid every so many iterations, and so many times.
+        r1_every: the penalty is computed every so many iterations, and weighs as many times as much.
         clip_norm: longest gradient of each network.
         stages: the curriculum, in order.
         optimizers, options: of every system, see ``zoo.training.gan.GAN``.
@@ -145,7 +145,7 @@ class CIPS3D(GAN):
         return self.discriminator(images, self.alpha, self.auxiliary, self.stage.augment, draws)
 
     def loss_real(self, real: Tensor, draws: Draws) -> dict[str, Tensor]:
-        """What the discriminators pay for real images, by term; both towers weigh the same."""
+        """Loss of the discriminators on real images, by term; both towers weigh the same."""
         real = torch.cat([real, real]) if self.auxiliary else real
         if self.since_start % self.r1_every != 0:
             return {"real": judged_real(self.judge(real, draws))}
@@ -155,15 +155,15 @@ class CIPS3D(GAN):
                 judged = self.judge(real, draws)
                 return {"real": judged_real(judged), "r1": weight * r1_penalty(judged, real)}
             shares = self.discriminator.shares(real, self.auxiliary, self.stage.augment, draws)
-            paid, r1 = real_and_r1(real, shares, self.alpha, weight)
-        return {"real": paid, "r1": r1}
+            loss, r1 = real_and_r1(real, shares, self.alpha, weight)
+        return {"real": loss, "r1": r1}
 
     def loss_fake(self, fake: Tensor, draws: Draws) -> dict[str, Tensor]:
-        """What the discriminators pay for generated images."""
+        """Loss of the discriminators on generated images."""
         return {"fake": judged_fake(self.judge(fake, draws))}
 
     def loss_g(self, fake: Tensor, draws: Draws) -> dict[str, Tensor]:
-        """What the generator pays."""
+        """Generator loss."""
         return {"fake": judged_real(self.judge(fake, draws))}
 
     @property

@@ -50,11 +50,11 @@ class GIRAFFE(GAN):
         self.count(len(real))
 
     def loss_g(self, fake: Tensor) -> dict[str, Tensor]:
-        """What the generator pays, by term."""
+        """Generator loss, by term."""
         return {"fake": judged_real(self.discriminator(fake))}
 
     def loss_d(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """What the discriminator pays, by term."""
+        """Discriminator loss, by term."""
         real = real.detach().requires_grad_()
         with self.full_precision():  # R1 differentiates these scores
             scores = self.discriminator(real)

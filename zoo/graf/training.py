@@ -86,7 +86,7 @@ class GRAF(GAN):
         return self.discriminator(mirrored(patches, draws) if self.mirror else patches)
 
     def loss_d(self, real: Tensor, fake: Tensor, draws: Draws) -> dict[str, Tensor]:
-        """What the discriminator pays, by term."""
+        """Discriminator loss, by term."""
         real = real.detach().requires_grad_()
         with self.full_precision():  # R1 differentiates these scores
             scores = self.judge(real, draws)
@@ -98,7 +98,7 @@ class GRAF(GAN):
         }
 
     def loss_g(self, fake: Tensor, draws: Draws) -> dict[str, Tensor]:
-        """What the generator pays, by term."""
+        """Generator loss, by term."""
         return {"fake": judged_real(self.judge(fake, draws))}
 
     def noise_at(self, iteration: int) -> float:

@@ -20,7 +20,7 @@ from zoo.training.schedules import current, falling, in_order, rising
 
 @dataclass(frozen=True)
 class Stage:
-    """Part of a curriculum; the pictures' resolution and number are the data's to say.
+    """Part of a curriculum; the images' resolution and number are the data's to say.
 
     Args:
         start: its first iteration, from which the fade of a new resolution counts.
@@ -121,7 +121,7 @@ class PiGAN(GAN):
         return rendered.image, torch.cat([off_the_poles(pitch), yaw], dim=-1)
 
     def loss_d(self, real: Tensor, fake: Tensor, z: Tensor, angles: Tensor) -> dict[str, Tensor]:
-        """What the discriminator pays, by term."""
+        """Discriminator loss, by term."""
         real = real.detach().requires_grad_()
         with self.full_precision():  # R1 differentiates these scores
             judged_reals = self.discriminator(real, self.alpha)
@@ -134,7 +134,7 @@ class PiGAN(GAN):
         }
 
     def loss_g(self, fake: Tensor, z: Tensor, angles: Tensor) -> dict[str, Tensor]:
-        """What the generator pays, by term: for its best images, and for what can't be guessed from all of them."""
+        """Generator loss, by term: for its best images, and for what can't be guessed from all of them."""
         judged = self.discriminator(fake, self.alpha)
         count = math.ceil(max(0.99 ** (self.iterations / self.top_k_every), self.top_k_least) * len(fake))
         return {"fake": judged_real(best(judged.scores, count)), **self.guesses(judged, z, angles)}

@@ -24,7 +24,7 @@ class StyleNeRF(GAN):
 
     Args:
         nerf_path_weight: of the NeRF path's loss (equation 9).
-        nerf_path_side: it is computed for so many pixels squared of each picture; 0 for none.
+        nerf_path_side: it is computed for so many pixels squared of each image; 0 for none.
         density_noise: standard deviation of the noise on raw densities.
         r1_weight: gamma; half of it multiplies the R1 penalty.
         r1_every: iterations.
@@ -34,7 +34,7 @@ class StyleNeRF(GAN):
         path_decay: share of a batch in the mean path length.
         mixing: share of batches in which later layers get another latent's w.
         mean_decay: share of the old mean w in the new one.
-        growth: progressive growing; None for all levels from the start. Larger pictures of a batch are made as small as
+        growth: progressive growing; None for all levels from the start. Larger images of a batch are made as small as
             the generator's; smaller ones fix the level themselves.
         augment: changes what the discriminator sees, see ``zoo.layers.ada``; None for nothing.
         optimizers, options: of every system, see ``zoo.training.gan.GAN``.
@@ -111,7 +111,7 @@ class StyleNeRF(GAN):
         return [self.generator.mean_w, self.mean_path, *sizes, *noted]
 
     def grow(self, side: int) -> Grown:
-        """Set how far both networks have grown; the level of this iteration's pictures."""
+        """Set how far both networks have grown; the level of this iteration's images."""
         fixed = self.growth is None or side < self.generator.resolution
         alpha = 1.0 if fixed else self.growth(self.images_seen)
         self.discriminator.alpha.fill_(alpha)

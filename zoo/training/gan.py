@@ -145,11 +145,7 @@ class GAN(pl.LightningModule):
             average.update(self.generator)
 
     def count(self, images: int) -> None:
-        """Move both clocks; the last line of every ``training_step``.
-
-        Args:
-            images: real images of this iteration on this process.
-        """
+        """Move both clocks by so many real images of this process; the last line of every ``training_step``."""
         self.iterations += 1
         self.images_seen += images * self.trainer.world_size
 

@@ -1,6 +1,6 @@
-"""Going on from a checkpoint: what must agree with it, and what the user may change.
+"""Resuming from a checkpoint: what must agree with it, and what the user may change.
 
-What the user typed wins over what a checkpoint holds. Each difference is told; one that cannot work is refused.
+What the user typed wins over what a checkpoint holds. Each difference is logged; one that cannot work is refused.
 """
 
 import sys
@@ -52,11 +52,11 @@ def load(gan: LightningModule, checkpoint: dict[str, Any]) -> None:
     if None not in (wrote, has) and wrote != has:
         raise ValueError(
             f"The checkpoint was written by {count(wrote)}, and this run has {count(has)}: each draws its own "
-            f"pictures and random numbers, so it could not go on as it was. Give it {count(wrote)} again "
+            f"images and random numbers, so it could not go on as it was. Give it {count(wrote)} again "
             f"(--trainer.devices, --trainer.num_nodes), {ANEW}."
         )
-    tell(gan, config_changes(checkpoint.get("config"), gan.config, "model"))
-    tell(gan, config_changes(checkpoint.get("data_config"), gan.data_config, "data"))
+    log(gan, config_changes(checkpoint.get("config"), gan.config, "model"))
+    log(gan, config_changes(checkpoint.get("data_config"), gan.data_config, "data"))
     clocks = checkpoint["clocks"]
     gan.iterations, gan.images_seen = clocks["iterations"], clocks["images_seen"]
     gan.seconds, gan.guard.skipped = clocks.get("seconds", 0.0), dict(checkpoint.get("skipped", {}))
@@ -86,11 +86,11 @@ def finish(gan: LightningModule) -> None:
     """Once the optimizers' states are restored."""
     if gan.resumed.get("settings"):
         changes = apply_changes(gan.resumed["settings"], gan.settings, gan.optimizers(use_pl_optimizer=False))
-        tell(gan, changes if not (gan.config and gan.resumed["config"]) else [])  # told with the config's
+        log(gan, changes if not (gan.config and gan.resumed["config"]) else [])  # logged with the config's
     gan.resumed, gan.started = {}, time.monotonic() - gan.seconds
 
 
-def tell(gan: LightningModule, changes: list[str]) -> None:
+def log(gan: LightningModule, changes: list[str]) -> None:
     """Say what is not as it was when the checkpoint was written; once, however many processes there are."""
     for line in changes if gan.global_rank == 0 else []:
         print(f"resume: {line}", file=sys.stderr)
