@@ -436,9 +436,9 @@ def test_two_iterations_in_the_published_order(tmp_path) -> None:
     order: list[str] = []
 
     class Watched(GIRAFFE):
-        def minimise(self, optimizer, prefix, terms, clip_norm=None) -> None:
+        def minimise(self, optimizer, prefix, terms, **how) -> None:
             order.append(prefix)
-            super().minimise(optimizer, prefix, terms, clip_norm)
+            super().minimise(optimizer, prefix, terms, **how)
 
         def loss_d(self, real, fake):
             assert not fake.requires_grad and len(fake) == 6 and len(real) == 4
