@@ -12,7 +12,7 @@ right-handed with y up; lengths are world units, angles radians.
 
 What only some generators can do is a capability, one of the protocols below: whoever defines its method has it, there
 is nothing to inherit and nothing to register. Callers ask with ``isinstance``, or with ``require`` where they can do
-nothing without it.
+nothing without it. ``tests/test_rasteriser.py`` holds a whole system in a hundred lines, with no capability at all.
 
 B batch, N points, R rays, H W pixels, h w pixels of the renderer
 """
@@ -57,19 +57,19 @@ class Generator(nn.Module, ABC):
 
     @abstractmethod
     def latents(self, n: int, draws: Draws) -> Latents:
-        """n latents from the prior; inversion moves what these were drawn with."""
+        """n latents from the prior, a function of their draws: inversion moves those, and asks again."""
 
     def cameras(self, n: int, draws: Draws | None) -> Camera:
-        """n cameras from the prior; with ``draws=None`` n times the middle one."""
+        """n cameras from the prior; with ``draws=None`` n times the middle one, where inversion may begin."""
         return self.poses(n, draws).to(self.bounds)
 
     def sample(self, n: int, draws: Draws) -> tuple[Latents, Camera]:
-        """n latents and the cameras that they are seen from. A system whose draws have another order overrides this."""
+        """n latents and the cameras they are seen from; a system that draws them in another order overrides this."""
         return self.latents(n, draws), self.cameras(n, draws)
 
     @abstractmethod
     def map(self, latents: Latents, *, truncation: float = 1.0, condition: Camera | None = None) -> Styles:
-        """Styles of B latents: all that does not depend on the camera, computed once for all views of an object.
+        """Styles of B latents: all that does not depend on the camera they are rendered from.
 
         Args:
             latents: from ``latents``.
@@ -105,11 +105,11 @@ class Generator(nn.Module, ABC):
         return self.render(self.map(latents), camera, **kwargs)
 
     def prepare(self) -> "Generator":
-        """Compute what is stored with finished weights but not learned: nothing, or a mean style."""
+        """Compute what a bundle stores beside what was learned, before it is written: nothing, or a mean style."""
         return self
 
     def turntable(self, latents: Any, n: int) -> tuple[Any, Camera]:
-        """Latents (or styles) and cameras that show each of B objects from n sides, object after object, B n long."""
+        """Latents (or styles) and cameras, B n long, that show B objects, one after the other, from n sides each."""
         return each_from(latents, self.poses.turntable(n).to(self.bounds))
 
     def orbit_at(self, latents: Any, turn: Tensor) -> tuple[Any, Camera]:

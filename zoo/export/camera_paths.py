@@ -32,18 +32,13 @@ class Path(NamedTuple):
 
 # By the turntable's places [T] and the phase [T], from 0 up to but without a full 2 pi.
 PATHS: dict[str, Callable[[Tensor, Tensor], Path]] = {
-    # once round; from one side to the other where the prior does not go all the way round
-    "turntable": lambda way, phase: Path(way),
+    "turntable": lambda way, phase: Path(way),  # once round, or from side to side where the prior does not go round
     # an ellipse round the middle, half as far as the turntable to the sides, and halfway to the highest and lowest
     "wobble": lambda way, phase: Path(0.5 + 0.25 * phase.sin(), 0.5 * phase.cos()),
-    # from the lowest camera to the highest and back, in the middle
-    "rise": lambda way, phase: Path(rise=-phase.cos()),
-    # once round, and meanwhile from the lowest camera to the highest and back
-    "spiral": lambda way, phase: Path(way, -phase.cos()),
-    # up to twice the size and back, in the middle
-    "zoom": lambda way, phase: Path(zoom=2 ** (0.5 - 0.5 * phase.cos())),
-    # in the middle, for films in which something else moves
-    "still": lambda way, phase: Path(),
+    "rise": lambda way, phase: Path(rise=-phase.cos()),  # from the lowest camera to the highest and back, in the middle
+    "spiral": lambda way, phase: Path(way, -phase.cos()),  # once round, and meanwhile up and down as in rise
+    "zoom": lambda way, phase: Path(zoom=2 ** (0.5 - 0.5 * phase.cos())),  # to twice the size and back, in the middle
+    "still": lambda way, phase: Path(),  # in the middle, for films in which something else moves
 }
 
 
