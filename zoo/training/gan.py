@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
-from zoo.draws import SampleDraws, TrainingDraws
+from zoo.draws import TrainingDraws
+from zoo.generator import render_samples
 from zoo.render import Rendered
 from zoo.training import resume
 from zoo.training.averages import Average
@@ -156,9 +157,7 @@ class GAN(pl.LightningModule):
 
     def predict_step(self, indices: Tensor) -> Rendered:
         """The samples with these indices [B]."""
-        draws = SampleDraws(self.seed, indices.tolist(), self.device, self.dtype)
-        styles = self.sampler.map(self.sampler.latents(len(indices), draws))
-        return self.sampler.render(styles, self.sampler.cameras(len(indices), draws), draws=draws)
+        return render_samples(self.sampler, indices.tolist(), self.seed)
 
     def on_fit_start(self) -> None:
         self.half.start(self, self.resumed.get("scalers", {}))
