@@ -119,7 +119,7 @@ def home(tmp_path_factory) -> Path:
     config = {
         "trainer": trainer | {"callbacks": WATCHERS},
         "model": named(f"{__name__}.SplatGAN", **networks, optimizer_g=adam, optimizer_d=adam),
-        "data": named("tests.tiny.Noise", resolution=32),
+        "data": named("tests.systems.NoiseData", resolution=32),
     }
     (home / "splats.yaml").write_text(yaml.safe_dump(config))
     with pytest.MonkeyPatch.context() as patched:
@@ -139,7 +139,9 @@ def test_it_trains_and_is_watched(home: Path) -> None:
 
 
 NAME = f"{__name__}.Splatter"
-INVERT = "invert {home}/grid.png {home}/weights --out {home}/found --samples 4 --latent_steps 2 --style_steps 2"
+INVERT = "invert {home}/run/views.png {home}/weights --out {home}/found --samples 4 --latent_steps 2 --style_steps 2"
+EVALUATE = "evaluate {home}/weights --real tests.systems.NoiseData"
+OF_RUN = "-c {home}/splats.yaml --ckpt_path {home}/run/checkpoints/last.ckpt"
 
 
 @pytest.mark.parametrize(
@@ -147,12 +149,11 @@ INVERT = "invert {home}/grid.png {home}/weights --out {home}/found --samples 4 -
     [
         ("sample {home}/weights --out {home}/grid.png --seeds 0-1 --views 3", "grid.png"),
         ("sample {home}/weights --images {home}/images --count 3 --truncation 0.5", "images/000002.png"),
-        ("orbit {home}/weights --out {home}/round.gif --seeds 0,3 --frames 4", "round.gif"),
         ("orbit {home}/weights --out {home}/loop.gif --seeds 0-2 --frames 4 --path spiral --interpolate", "loop.gif"),
-        ("evaluate {home}/weights --real tests.tiny.Noise --count 4 --results {home}/results.csv", "results.csv"),
-        ("leaderboard --results {home}/results.csv --metric fid", None),
-        (f"{INVERT} --weight_steps 0", "found/comparison.png"),
-        ("validate -c {home}/splats.yaml --ckpt_path {home}/run/checkpoints/last.ckpt", None),
+        (EVALUATE + " --count 4 --results {home}/results.csv", "results.csv"),
+        (INVERT + " --weight_steps 0", "found/comparison.png"),
+        ("predict " + OF_RUN, "run/predictions/000003.png"),
+        ("validate " + OF_RUN, None),
         ("benchmark {home}/splats.yaml --steps 1", None),
         ("benchmark {home}/splats.yaml --steps 1 --work train", None),
     ],
@@ -160,8 +161,14 @@ INVERT = "invert {home}/grid.png {home}/weights --out {home}/found --samples 4 -
 def test_it_does_what_every_generator_does(words: str, left: str | None, home: Path, capsys) -> None:
     assert main(words.format(home=home).split()) == 0
     assert left is None or (home / left).is_file()
-    if words.startswith("leaderboard"):
-        assert "SplatGAN" in capsys.readouterr().out
+    if left == "results.csv":
+        assert main(["leaderboard", "--results", str(home / left)]) == 0 and "SplatGAN" in capsys.readouterr().out
+
+
+def test_its_cameras_go_round_it(home: Path) -> None:
+    assert main(f"orbit {home}/weights --out {home}/round.gif --seeds 0,3 --frames 4".split()) == 0
+    film = Image.open(home / "round.gif")
+    assert len({film.seek(i) or film.convert("RGB").tobytes() for i in range(film.n_frames)}) == 4
 
 
 @pytest.mark.parametrize(
@@ -169,7 +176,7 @@ def test_it_does_what_every_generator_does(words: str, left: str | None, home: P
     [
         ("mesh {home}/weights", f"A mesh needs density and rays, which {NAME} does not have."),
         (
-            "evaluate {home}/weights --real tests.tiny.Noise --consistency 1",
+            EVALUATE + " --consistency 1",
             f"Consistency in 3D needs density and rays, which {NAME} does not have.",
         ),
         ("sample {home}/weights --out x.png --edit rotate", f"--edit rotate needs edits, which {NAME} does not have."),
@@ -180,9 +187,3 @@ def test_what_it_lacks_is_said_in_one_sentence(words: str, sentence: str, home: 
     monkeypatch.setattr(protocol, "score", lambda *_, **__: pytest.fail("what takes long came first"))
     assert main(words.format(home=home).split()) == 2
     assert capsys.readouterr().err.strip().splitlines()[-1] == f"zoo: error: {sentence}"
-
-
-def test_its_cameras_go_round_it(home: Path) -> None:
-    film = Image.open(home / "round.gif")
-    frames = [film.seek(i) or film.convert("RGB").tobytes() for i in range(film.n_frames)]
-    assert len(set(frames)) == 4
