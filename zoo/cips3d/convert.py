@@ -1,6 +1,6 @@
 """The published CIPS-3D's checkpoints (github.com/PeterouZh/CIPS-3D) and ours.
 
-A training run of it leaves folders with ``generator.pth``, ``G_ema.pth`` (the average, from which pictures are made)
+A training run of it leaves folders with ``generator.pth``, ``G_ema.pth`` (the average, from which images are made)
 and ``discriminator.pth``, bare state dicts; ``*_model.pth``, the same as whole modules; and ``config_command.yaml``.
 The published downloads are zips of such folders. Sizes are those of the tensors; cameras, depths and numbers of samples
 come from an experiment. Optimizers are in none of the files.

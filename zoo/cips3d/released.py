@@ -1,40 +1,41 @@
 """The published CIPS-3D's checkpoints, releases of its repository: zips of a run's folder, discriminators included."""
 
-from zoo.weights.catalogue import Address, Released, Score
+from zoo.weights.catalogue import FFHQ, MIT, Score, row
 
 FOLDER = "https://github.com/PeterouZh/CIPS-3D/releases/download"
-
-
-def cips3d(name: str, file: str, inside: str, data: str | None, fid: Score | None = None, note: str = "") -> Released:
-    """A row; ``file`` is below ``FOLDER``."""
-    return Released(
-        name=f"cips3d-{name}-256.official",
-        config=f"cips3d/{name}256",
-        paper="https://arxiv.org/abs/2110.09788",
-        file=file.split("/")[-1],
-        addresses=(Address("github", f"{FOLDER}/{file}"),),
-        weights_licence="MIT (the repository's; none is stated for the weights alone)",
-        data_licence=data,
-        inside=f"{inside}/",
-        fid=fid,
-        note=note,
-    )
-
+COMMON = {"paper": "https://arxiv.org/abs/2110.09788", "weights_licence": MIT}
 
 RELEASED = [
-    cips3d(
-        "ffhq",
-        "v0.0.2/train_ffhq_high-20220105_143314_190.zip",
-        "resume_iter_645500",
-        "FFHQ: CC BY-NC-SA 4.0, pictures have licences of their own",
-        Score(6.97, "50,000 generated, 50,000 real ones, written as JPEG", "the paper's abstract"),
+    row(
+        "cips3d",
+        "ffhq-256",
+        "ffhq256",
+        "github",
+        f"{FOLDER}/v0.0.2/train_ffhq_high-20220105_143314_190.zip",
+        data_licence=FFHQ,
+        inside="resume_iter_645500/",
+        fid=Score(6.97, "50,000 generated, 50,000 real ones, written as JPEG", "the paper's abstract"),
+        **COMMON,
     ),
-    cips3d(
-        "afhq",
-        "v0.0.3/finetune_afhq-20220124_193407_473_r256.zip",
-        "resume_iter200000",
-        "AFHQ: CC BY-NC 4.0",
+    row(
+        "cips3d",
+        "afhq-256",
+        "afhq256",
+        "github",
+        f"{FOLDER}/v0.0.3/finetune_afhq-20220124_193407_473_r256.zip",
+        data_licence="AFHQ: CC BY-NC 4.0",
+        inside="resume_iter200000/",
         note="Finetuned from the one of FFHQ, whose radiance field it keeps.",
+        **COMMON,
     ),
-    cips3d("cartoon", "v0.0.3/finetune_photo2cartoon-20220107_172255_454_r256.zip", "resume_iter29050", None),
+    row(
+        "cips3d",
+        "cartoon-256",
+        "cartoon256",
+        "github",
+        f"{FOLDER}/v0.0.3/finetune_photo2cartoon-20220107_172255_454_r256.zip",
+        data_licence=None,
+        inside="resume_iter29050/",
+        **COMMON,
+    ),
 ]

@@ -1,6 +1,6 @@
 """The published GIRAFFE's checkpoints (github.com/autonomousvision/giraffe) and ours.
 
-One file holds all: discriminator, generator and its average, ``generator_test``, from which pictures are made. Widths
+One file holds all: discriminator, generator and its average, ``generator_test``, from which images are made. Widths
 are those of the tensors; cameras, ranges of boxes, depths and numbers of samples are in none of the files.
 """
 

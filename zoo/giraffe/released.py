@@ -4,44 +4,38 @@ The ends of the files' names are the beginnings of their sha256. The repository 
 paper's.
 """
 
-from zoo.weights.catalogue import Address, Released, Score
+from zoo.weights.catalogue import CELEBA, FFHQ, MIT, Score, row
 
 FOLDER = "https://s3.eu-central-1.amazonaws.com/avg-projects/giraffe/models"
+COMMON = {"paper": "https://arxiv.org/abs/2011.12100", "weights_licence": MIT}
 PROTOCOL = "20,000 generated, with jitter and noise of the density; up to 20,000 real ones, cropped and flipped"
 RECALLED = "the paper's tables 1 and 2, from memory, not checked"
-CODE = "MIT (the repository's; none is stated for the weights alone)"
-CELEBA = "CelebA: research that is not commercial"
 COMPCARS = "CompCars: research that is not commercial"
-FFHQ = "FFHQ: CC BY-NC-SA 4.0, pictures have licences of their own"
 
-
-def giraffe(name: str, config: str, file: str, sha256: str, fid: float | None, data: str | None) -> Released:
-    """A row; the file is below ``FOLDER``."""
-    file = f"checkpoint_{file}-{sha256}.pt"
-    return Released(
-        name=f"giraffe-{name}.official",
-        config=f"giraffe/{config}",
-        paper="https://arxiv.org/abs/2011.12100",
-        file=file,
-        addresses=(Address("s3", f"{FOLDER}/{file}"),),
-        weights_licence=CODE,
+RELEASED = [
+    row(
+        "giraffe",
+        name,
+        config,
+        "s3",
+        f"{FOLDER}/checkpoint_{file}-{sha256}.pt",
         data_licence=data,
         sha256=sha256,
         fid=None if fid is None else Score(fid, PROTOCOL, RECALLED),
         note="A user measured 31.51 on this file with its own program (giraffe issue 39)." if "ffhq" in name else "",
+        **COMMON,
     )
-
-
-RELEASED = [
-    giraffe("compcars-64", "compcars64", "compcars64", "e85060a0", 16, COMPCARS),
-    giraffe("cats-64", "cats64", "cats64", "ff00b26f", 8, None),
-    giraffe("celeba-64", "celeba64", "celeba64", "dbe11f3e", 6, CELEBA),
-    giraffe("chairs-64", "chairs64", "chairs64", "114befac", 20, None),
-    giraffe("church-64", "church64", "church64", "03c09878", 17, None),
-    giraffe("compcars-256", "compcars256", "cars256", "d9ea5e11", 26, COMPCARS),
-    giraffe("celebahq-256", "celebahq256", "celebahq256", "d5b11030", 21, CELEBA),
-    giraffe("ffhq-256", "ffhq256", "ffhq256", "fa488759", 32, FFHQ),
-    giraffe("church-256", "church256", "church256", "ebd63480", 30, None),
-    giraffe("clevr2-256", "clevr2_256", "clevr2256", "96bd7074", 31, None),
-    giraffe("clevr2345-256", "clevr2345_256", "clevr2345256", "aa03cd59", None, None),
+    for name, config, file, sha256, fid, data in [
+        ("compcars-64", "compcars64", "compcars64", "e85060a0", 16, COMPCARS),
+        ("cats-64", "cats64", "cats64", "ff00b26f", 8, None),
+        ("celeba-64", "celeba64", "celeba64", "dbe11f3e", 6, CELEBA),
+        ("chairs-64", "chairs64", "chairs64", "114befac", 20, None),
+        ("church-64", "church64", "church64", "03c09878", 17, None),
+        ("compcars-256", "compcars256", "cars256", "d9ea5e11", 26, COMPCARS),
+        ("celebahq-256", "celebahq256", "celebahq256", "d5b11030", 21, CELEBA),
+        ("ffhq-256", "ffhq256", "ffhq256", "fa488759", 32, FFHQ),
+        ("church-256", "church256", "church256", "ebd63480", 30, None),
+        ("clevr2-256", "clevr2_256", "clevr2256", "96bd7074", 31, None),
+        ("clevr2345-256", "clevr2345_256", "clevr2345256", "aa03cd59", None, None),
+    ]
 ]

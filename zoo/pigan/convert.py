@@ -29,7 +29,7 @@ from zoo.weights.read import (
 from zoo.weights.records import Record
 
 NAME = "PiGAN"
-# files in a folder; averages have decays of 0.999 and 0.9999, and pictures and scores come from the first
+# files in a folder; averages have decays of 0.999 and 0.9999, and images and scores come from the first
 WEIGHTS = {"ema": "ema.pth", "raw": "generator.pth", "ema2": "ema2.pth", "discriminator": "discriminator.pth"}
 EXPERIMENTS = {
     "TALLSIREN": ["pigan/carla128"],

@@ -1,6 +1,6 @@
 """The published StyleNeRF's checkpoints (github.com/facebookresearch/StyleNeRF) and ours.
 
-A file ``network-snapshot-000123.pkl`` holds whole modules: the generator, its average ``G_ema``, from which pictures
+A file ``network-snapshot-000123.pkl`` holds whole modules: the generator, its average ``G_ema``, from which images
 are made, the discriminator, and the arguments they were built with, as nodes of a configuration. So nothing has to come
 from an experiment; the released files of 512 and 1024 pixels differ from the program's own configurations.
 """
@@ -20,6 +20,17 @@ from zoo.weights.read import Contents, Place, attributes, class_name, is_module,
 NAME = "StyleNeRF"
 WEIGHTS = {"ema": "G_ema", "raw": "G", "discriminator": "D"}
 LAYERS, EXTRAS = "zoo.layers.upsampling.", "zoo.stylenerf.extras."
+UPSAMPLERS: dict[str, tuple[str | None, dict[str, Any]]] = {
+    "default": (None, {}),
+    "liif": ("LocalEnsemble", {}),
+    **{f"pixelshuffle{end}": ("PixelShuffle", {"blur": not end}) for end in ("", "_noblur")},
+    **{f"nn_cat{end}": ("NearestConcat", {"blur": not end}) for end in ("", "_noblur")},
+    **{
+        mode + end: ("Interpolated", {"mode": mode, "hidden": hidden})
+        for mode in ("bilinear", "bicubic", "nearest")
+        for end, hidden in (("", None), ("_all", None), ("_ada", 8))
+    },
+}
 # Published arguments that only these values of can be translated, by block.
 FIXED = {
     "generator": {"c_dim": (0, None), "img_channels": (3, None)},
@@ -42,7 +53,7 @@ FIXED = {
         ("no_2d_renderer", "no_residual_img", "block_reses", "shared_rgb_style"), (False, None)
     ),
 }
-# Names of arguments that are read below, and of those that change neither weights nor pictures
+# Names of arguments that are read below, and of those that change neither weights nor images
 NAMES = """
     abs_sigma activation add_rgb angular_camera architecture background_kwargs bg_start block_reses c_dim camera_kwargs
     channel_base channel_max conv_clamp depth_range depth_transform dists_normalized downscale_p_by dual_discriminator
@@ -168,7 +179,7 @@ def published(place: Place, contents: Contents, weights: str) -> Published | Non
     given = plain(attributes(module).get("_init_kwargs"))
     if not isinstance(given, dict) or "${" in str(given):  # a reference that leads nowhere
         raise ValueError(f"The file's {class_name(module)} does not say what it was built with.")
-    state = {  # stored noise is one picture [H, W] there
+    state = {  # stored noise is one image [H, W] there
         name: tensor[None, None] if name.endswith("noise_const") and tensor.dim() == 2 else tensor
         for name, tensor in module_state(module).items()
     }
@@ -223,23 +234,11 @@ def upsampler_config(mode: str) -> dict[str, Any]:
     Raises:
         ValueError: there is no such mode.
     """
-    image_up = f"{LAYERS}stretched" if mode in ("bilinear_all", "bilinear_ada") else "zoo.layers.stylegan2.doubled"
-    if mode == "default":
-        return {"upsampler": None, "image_up": image_up}
-    name, *rest = mode.split("_")
-    if mode.startswith("nn_cat"):
-        name, rest = "nn_cat", mode.split("_")[2:]
-    if name in ("pixelshuffle", "nn_cat") and rest in ([], ["noblur"]):
-        kind = "PixelShuffle" if name == "pixelshuffle" else "NearestConcat"
-        made = {"class_path": f"{LAYERS}{kind}", "init_args": {"blur": not rest}}
-    elif name in ("bilinear", "bicubic", "nearest") and rest in ([], ["all"], ["ada"]):
-        hidden = 8 if rest == ["ada"] else None
-        made = {"class_path": f"{LAYERS}Interpolated", "init_args": {"mode": name, "hidden": hidden}}
-    elif mode == "liif":
-        made = {"class_path": f"{LAYERS}LocalEnsemble"}
-    else:
+    if mode not in UPSAMPLERS:
         raise ValueError(f"The published upsample_mode '{mode}' has no counterpart here.")
-    return {"upsampler": made, "image_up": image_up}
+    kind, args = UPSAMPLERS[mode]
+    image_up = f"{LAYERS}stretched" if mode in ("bilinear_all", "bilinear_ada") else "zoo.layers.stylegan2.doubled"
+    return {"upsampler": kind and {"class_path": f"{LAYERS}{kind}", "init_args": args}, "image_up": image_up}
 
 
 def generator_config(given: Mapping[str, Any]) -> dict[str, Any]:

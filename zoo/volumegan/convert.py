@@ -1,6 +1,6 @@
 """The published VolumeGAN's checkpoints (github.com/genforce/volumegan) and ours.
 
-One file holds all: generator, its average ``generator_smooth``, from which pictures are made, discriminator, and the
+One file holds all: generator, its average ``generator_smooth``, from which images are made, discriminator, and the
 arguments that they were built with. A file may also hold the tensors alone; then cameras, depths and numbers of samples
 come from an experiment.
 """

@@ -13,6 +13,11 @@ from typing import Any
 
 from zoo.utils.paths import system_names
 
+# Licences that several have
+MIT = "MIT (the repository's; none is stated for the weights alone)"
+CELEBA = "CelebA: research that is not commercial"
+FFHQ = "FFHQ: CC BY-NC-SA 4.0, pictures have licences of their own"
+
 
 @dataclass(frozen=True)
 class Address:
@@ -77,6 +82,14 @@ class Released:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {"system": self.system} | asdict(self)
+
+
+def row(system: str, name: str, config: str, kind: str, url: str, file: str = "", **more: Any) -> Released:
+    """A row of a system's table; the file is called as at its address where that is not told."""
+    file = file or url.split("/")[-1]
+    return Released(
+        f"{system}-{name}.official", f"{system}/{config}", file=file, addresses=(Address(kind, url),), **more
+    )
 
 
 @cache

@@ -98,7 +98,7 @@ def convert(
         out: the bundle's folder.
         system: name of a module that can convert; by default the one that knows the file.
         experiment: what gives cameras, depths and samples where the file does not; by default the only published one.
-        weights: which of the file's weights; by default those that the paper's pictures come from.
+        weights: which of the file's weights; by default those that the paper's images come from.
         rest: whether to write the others, too, and the discriminator, where they are there.
         inside: part of the path of the one that is meant, where there are several.
         card: more facts for the model card.

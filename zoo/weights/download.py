@@ -46,11 +46,10 @@ def download(name: str, given: Path | None = None, rest: bool = True) -> Path:
     entry = released()[name]
 
     def make(folder: Path) -> dict[str, Any]:
-        file, sha256 = fetched(entry) if given is None else by_hand(entry, given)
+        file, sha256 = file_of(entry, given)
+        options = {"rest": rest, "inside": entry.inside} | card_of(entry)
         try:
-            done, _ = convert(
-                file, folder, entry.system, entry.config, rest=rest, inside=entry.inside, **card_of(entry)
-            )
+            done, _ = convert(file, folder, entry.system, entry.config, **options)
         except ValueError:
             if given is None and not entry.sha256 and not record_of(folder).is_file():
                 file.unlink()  # nothing says that it is the right one
@@ -60,30 +59,33 @@ def download(name: str, given: Path | None = None, rest: bool = True) -> Path:
     return keep(name, make)
 
 
-def fetched(entry: Released) -> tuple[Path, str]:
-    """The file of a published checkpoint, and its sha256."""
-    path = cache_folder() / "downloads" / entry.name / entry.file
-    terms = entry.weights_licence or "no licence is stated, so all rights are reserved"
-    print(f"Licence of the weights: {terms}. Of the pictures: {entry.data_licence or 'not stated'}.", file=sys.stderr)
-    try:
-        sha256 = fetch(entry.addresses, path, entry.sha256 or ("" if path.exists() else hub_sha256(entry.addresses)))
-    except NotFetched as error:
-        raise NotFetched(f"{error} Then: zoo download {entry.name} --from FILE") from None
-    check_known(entry, path, sha256)
-    return path, sha256
-
-
-def by_hand(entry: Released, given: Path) -> tuple[Path, str]:
-    """A file that the user has fetched, and its sha256."""
-    if not given.is_file():
-        raise FileNotFoundError(f"There is no file '{given}'.")
-    sha256 = sha256_of(given)
-    if not sha256.startswith(entry.sha256):
-        raise ValueError(
-            f"{given} has sha256 {sha256}, but that of {entry.file} begins with {entry.sha256}: fetch it again."
+def file_of(entry: Released, given: Path | None) -> tuple[Path, str]:
+    """The file of a published checkpoint, fetched here or by the user, and its sha256: that of what came first."""
+    path = given or cache_folder() / "downloads" / entry.name / entry.file
+    if given is None:
+        terms = entry.weights_licence or "no licence is stated, so all rights are reserved"
+        print(
+            f"Licence of the weights: {terms}. Of the pictures: {entry.data_licence or 'not stated'}.", file=sys.stderr
         )
-    check_known(entry, given, sha256)
-    return given, sha256
+        stated = entry.sha256 or ("" if path.exists() else hub_sha256(entry.addresses))
+        try:
+            sha256 = fetch(entry.addresses, path, stated)
+        except NotFetched as error:
+            raise NotFetched(f"{error} Then: zoo download {entry.name} --from FILE") from None
+    elif not path.is_file():
+        raise FileNotFoundError(f"There is no file '{path}'.")
+    elif not (sha256 := sha256_of(path)).startswith(entry.sha256):
+        raise ValueError(
+            f"{path} has sha256 {sha256}, but that of {entry.file} begins with {entry.sha256}: fetch it again."
+        )
+    record = record_of(folder_of(entry.name))
+    known = json.loads(record.read_text()) if record.is_file() else None
+    if known and known["sha256"] != sha256:
+        raise ValueError(
+            f"{path} has sha256 {sha256}, but what came under this name on {known['date']} had {known['sha256']}: "
+            f"delete the file and fetch it again, or, if its authors have replaced it, delete {record}, too."
+        )
+    return path, sha256
 
 
 def hub_sha256(addresses: tuple[Address, ...]) -> str:
@@ -94,18 +96,6 @@ def hub_sha256(addresses: tuple[Address, ...]) -> str:
         tag = get_hf_file_metadata(direct(addresses[0])).etag or ""
         return tag if len(tag) == 64 else ""
     return ""
-
-
-def check_known(entry: Released, path: Path, sha256: str) -> None:
-    """Fail where a file is not the one that came first under this name."""
-    record = record_of(folder_of(entry.name))
-    if record.is_file():
-        known = json.loads(record.read_text())
-        if known["sha256"] != sha256:
-            raise ValueError(
-                f"{path} has sha256 {sha256}, but what came under this name on {known['date']} had {known['sha256']}: "
-                f"delete the file and fetch it again, or, if its authors have replaced it, delete {record}, too."
-            )
 
 
 def card_of(entry: Released) -> dict[str, Any]:
