@@ -86,5 +86,8 @@ def test_files_that_are_not_bundles(folder, tmp_path):
     (tmp_path / "x.ckpt").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="damaged or not a checkpoint"):
         load_bundle(tmp_path / "x.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match="does not say how long it was trained"):
+        load_bundle(tmp_path / "x.ckpt")
     with pytest.raises(ValueError, match="Did you mean"):
         load_bundle(tmp_path / "x.ckp")

@@ -16,6 +16,7 @@ from zoo.pigan import convert as pigan
 from zoo.pigan.convert import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR
 from zoo.pigan.model import Discriminator, FilmSiren, Generator, SpatialEmbedding
 from zoo.render import Orbit, Stratified, Volume
+from zoo.stylenerf import convert as stylenerf
 from zoo.weights.bundle import load_bundle, save_bundle
 from zoo.weights.convert import convert, converted, recognised, systems
 from zoo.weights.names import to_published
@@ -151,6 +152,7 @@ def test_what_is_refused(tmp_path, experiment):
         ({}, "may come from pigan/celeba64 or pigan/cats64: say which with --experiment"),
         ({"system": "pigann"}, r"'pigann' has no converter: .*Did you mean 'pigan'"),
         ({"weights": "best", "experiment": experiment}, "no weights 'best': ema, raw, ema2"),
+        ({"experiment": "graf/carla64"}, r"of pigan, and the experiment is of another system: zoo\.graf\.Generator"),
     ):
         with pytest.raises(ValueError, match=message):
             convert(generator, tmp_path / "out", **options)
@@ -186,6 +188,15 @@ def test_tensors_that_do_not_fit_are_named_before_memory_is_taken(tmp_path):
     state = deepcopy(state) | {"siren.network.0.layer.weight": torch.tensor(1.0)}
     with pytest.raises(ValueError, match=r"no 'siren\.network\.0\.layer\.weight' with 2 axes"):
         converted(pigan, place, Contents(state, [], ""), experiment)
+
+
+def test_stylenerf_stores_noise_as_one_image(tmp_path):
+    name, noise = "synthesis.b8.conv0.noise_const", torch.randn(4, 4)
+    contents = Contents({"G_ema": module("training.networks.Generator", {name: noise}, _init_kwargs={})}, [], "")
+    state = stylenerf.published(Place(tmp_path / "x.pkl"), contents, "ema").state
+    assert state[name].shape == (1, 1, 4, 4)  # ours has axes for samples and channels
+    back = stylenerf.official({"ema": state}, {})["network-snapshot.pt"]["G_ema"]
+    assert torch.equal(back[name], noise)
 
 
 def test_systems_are_found_and_must_agree(tmp_path):
