@@ -411,10 +411,9 @@ class Keep(pl.Callback):
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer) -> None:
         own = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        named = {
-            name: p.grad.clone() for name, p in pl_module.named_parameters() if id(p) in own and p.grad is not None
-        }
-        self.gradients.append(named)
+        mine = [(name, p.grad) for name, p in pl_module.named_parameters() if id(p) in own and p.grad is not None]
+        if mine:  # a step that is left out has none
+            self.gradients.append({name: gradient.clone() for name, gradient in mine})
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_) -> None:
         self.losses.append({name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("loss")})
