@@ -83,7 +83,7 @@ def save_bundle(
         ValueError: numbers are not finite; names the tensor. Nothing is written then.
     """
     folder = Path(folder)
-    tensors, facts = finished_tensors(generator, unused), as_facts(card)
+    tensors, facts = tensors_of(generator, unused), as_facts(card)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / TENSORS, metadata=facts)
     (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
@@ -95,24 +95,24 @@ def save_part(
     folder: Path, name: str, network: nn.Module, config: dict[str, Any], unused: dict[str, Tensor], **card: Any
 ) -> None:
     """Write another network into a bundle, ``<name>.safetensors``, and how it is built where the model is another."""
-    save_file(finished_tensors(network, unused), folder / f"{name}.safetensors", metadata=as_facts(card))
+    save_file(tensors_of(network, unused), folder / f"{name}.safetensors", metadata=as_facts(card))
     if config != yaml.safe_load((folder / CONFIG).read_text()):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
 
-def finished_tensors(network: nn.Module, unused: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+def tensors_of(network: nn.Module, unused: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
     """What a bundle keeps of a network, which is not changed.
 
     Raises:
         ValueError: numbers are not finite.
     """
-    finished = deepcopy(network).eval()
-    if isinstance(finished, Generator):
-        finished.prepare()
-    for name, tensor in finished.state_dict().items():
+    network = deepcopy(network).eval()
+    if isinstance(network, Generator):
+        network.prepare()
+    for name, tensor in network.state_dict().items():
         if not tensor.isfinite().all():
             raise ValueError(f"The weights '{name}' are not all finite numbers, so nothing can be drawn with them.")
-    state = finished.state_dict() | (unused or {})
+    state = network.state_dict() | (unused or {})
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
 
 
@@ -251,12 +251,20 @@ def read_run(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, s
     if not config:
         raise ValueError(f"{path} does not say how its model is built; only checkpoints that 'zoo fit' wrote do.")
     averages = list(config["init_args"].get("averages") or {})
-    prefix = f"averages.{averages[0]}.module." if averages else "generator."
-    state = checkpoint["state_dict"]
-    tensors = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    tensors = networks_in(checkpoint["state_dict"]).get(f"averages.{averages[0]}" if averages else "generator", {})
     card = {"system": config["class_path"].rsplit(".", 1)[-1]}
     card |= {name: str(value) for name, value in checkpoint["clocks"].items()}
     return config["init_args"]["generator"], tensors, card, path
+
+
+def networks_in(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The networks of a run's checkpoint by name: ``generator``, ``discriminator``, ``averages.<name>``."""
+    names = {".".join(key.split(".")[:2]) for key in state if key.startswith("averages.")}
+    places = {"generator": "generator.", "discriminator": "discriminator."} | {n: f"{n}.module." for n in sorted(names)}
+    return {
+        name: {key.removeprefix(place): tensor for key, tensor in state.items() if key.startswith(place)}
+        for name, place in places.items()
+    }
 
 
 def check_fit(module: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:

@@ -111,9 +111,9 @@ def fetch(addresses: Sequence[Address], path: Path, sha256: str = "", patience: 
                 f"{path.name} is not here, and $ZOO_OFFLINE or $HF_HUB_OFFLINE forbids to fetch it. Unset it, or fetch "
                 f"{' or '.join(address.url for address in addresses)} elsewhere and put it at {path}."
             )
-        with held(path.with_name(path.name + ".part")) as part:
+        with locked(path.with_name(path.name + ".part")) as part:
             if not path.exists():  # another process may have fetched it meanwhile
-                with named(path):
+                with errors_about(path):
                     fetch_into(part, addresses, path, sha256, patience or Patience())
     found = sha256_of(path)
     if not found.startswith(sha256):
@@ -122,7 +122,7 @@ def fetch(addresses: Sequence[Address], path: Path, sha256: str = "", patience: 
 
 
 @contextmanager
-def named(path: Path) -> Iterator[None]:
+def errors_about(path: Path) -> Iterator[None]:
     """Inside, what the disk says comes with the name of the file that it is about."""
     try:
         yield
@@ -133,7 +133,7 @@ def named(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def held(part: Path) -> Iterator[BinaryIO]:
+def locked(part: Path) -> Iterator[BinaryIO]:
     """The file, open for reading and writing, which no other process holds; removed in the end where it is empty."""
     while True:
         file = open(part, "a+b")  # noqa: SIM115

@@ -8,9 +8,7 @@ from torch import Tensor, nn
 from zoo.training.checkpoint_files import read_checkpoint
 from zoo.training.resume import mismatches, shortened
 from zoo.utils.old_names import renamed_tensors
-from zoo.weights.bundle import find, read_folder
-
-Parts = dict[str, dict[str, Tensor]]
+from zoo.weights.bundle import find, networks_in, read_folder
 
 
 def start_from(gan: nn.Module, source: str | Path, fresh: list[str] | None = None, is_first: bool = True) -> None:
@@ -33,7 +31,7 @@ def start_from(gan: nn.Module, source: str | Path, fresh: list[str] | None = Non
     if unknown := [part for part in fresh if not any(is_under(key, [part]) for key in keys)]:
         raise ValueError(f"--init_fresh names parts that the model does not have: {', '.join(unknown)}.")
     path = find(source)
-    parts = of_checkpoint(path) if path.is_file() else {"generator": read_folder(path)[1]}
+    parts = networks_in(read_checkpoint(path)["state_dict"]) if path.is_file() else {"generator": read_folder(path)[1]}
     averages = [name for name in parts if name.startswith("averages.")]
     wanted = {"generator": (gan.generator, "generator")}
     for name, average in gan.averages.items():
@@ -77,14 +75,3 @@ def is_under(key: str, parts: list[str]) -> bool:
 def is_not_computed(tensor: Tensor) -> bool:
     """Whether it is computed only for finished weights, and NaN before: those of other weights would be wrong here."""
     return tensor.is_floating_point() and bool(tensor.isnan().all())
-
-
-def of_checkpoint(path: Path) -> Parts:
-    """The states of the networks in a checkpoint: ``generator``, ``discriminator``, ``averages.<name>``."""
-    state = read_checkpoint(path)["state_dict"]
-    names = {".".join(key.split(".")[:2]) for key in state if key.startswith("averages.")}
-    places = {"generator": "generator.", "discriminator": "discriminator."} | {n: f"{n}.module." for n in sorted(names)}
-    return {
-        name: {key.removeprefix(place): tensor for key, tensor in state.items() if key.startswith(place)}
-        for name, place in places.items()
-    }

@@ -124,10 +124,10 @@ def carry_out(file: BinaryIO, reading: Reading, persistent: Persistent) -> Any:
                 items, stack = stack, below.pop()
                 {"APPENDS": append, "SETITEMS": put, "ADDITEMS": add}[kind](stack[-1], items)
             case "GLOBAL":
-                stack.append(named(reading, *argument.split(" ", 1)))
+                stack.append(name_of(reading, *argument.split(" ", 1)))
             case "STACK_GLOBAL":
                 name = stack.pop()
-                stack.append(named(reading, stack.pop(), name))
+                stack.append(name_of(reading, stack.pop(), name))
             case "REDUCE" | "NEWOBJ":
                 args = stack.pop()
                 stack.append(call(reading, stack.pop(), args))
@@ -136,7 +136,7 @@ def carry_out(file: BinaryIO, reading: Reading, persistent: Persistent) -> Any:
                 stack.append(call(reading, stack.pop(), args, kwargs))
             case "INST":
                 args, stack = tuple(stack), below.pop()
-                stack.append(call(reading, named(reading, *argument.split(" ", 1)), args))
+                stack.append(call(reading, name_of(reading, *argument.split(" ", 1)), args))
             case "OBJ":
                 (kind, *args), stack = stack, below.pop()
                 stack.append(call(reading, kind, tuple(args)))
@@ -158,7 +158,7 @@ def carry_out(file: BinaryIO, reading: Reading, persistent: Persistent) -> Any:
     raise ValueError("its pickle has no end")
 
 
-def named(reading: Reading, module: Any, name: Any) -> Name:
+def name_of(reading: Reading, module: Any, name: Any) -> Name:
     """A class or function of the file."""
     if not all(isinstance(part, str) and len(part) < 500 and part.isprintable() for part in (module, name)):
         raise ValueError("it asks for a name that is none")
