@@ -98,9 +98,11 @@ PATTERNS = [
 
 
 def parameters(class_path: str) -> list[str]:
-    """Names of a constructor's parameters."""
+    """Names of the parameters of a function, or of a constructor and those that it hands the rest to."""
     module, name = class_path.rsplit(".", 1)
-    return list(signature(getattr(import_module(module), name)).parameters)
+    built = getattr(import_module(module), name)
+    found = [p for part in getattr(built, "__mro__", [built])[:2] for p in signature(part).parameters.values()]
+    return [p.name for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
 def contents(module: str) -> list[str]:
