@@ -1,6 +1,5 @@
 """Procedural cars: pictures without a download, rendered when they are first needed and kept in shards."""
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from datamodules.base import ImageData, to_bytes
 from datamodules.car_renderer import VERSION, Views, car_attributes, car_camera, render_cars
 from zoo.render.cameras import Camera
+from zoo.utils.files import replacing
 
 TRAIN_CARS, TEST_CARS = 20_000, 5_000
 SHARD = 100  # cars of a file
@@ -93,9 +93,8 @@ class CarPictures:
                     parts.append((to_bytes(views.image), *camera))
                     progress.update(len(indices))
                 image, pose, intrinsics = map(torch.cat, zip(*parts, strict=True))
-                write_shard(
-                    self.path(resolution, number), {"image": image, "pose": pose, "intrinsics": intrinsics.contiguous()}
-                )
+                with replacing(self.path(resolution, number)) as path:
+                    save_file({"image": image, "pose": pose, "intrinsics": intrinsics.contiguous()}, path)
                 return number
 
             with ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -110,19 +109,6 @@ def read_shard(path: Path, resolution: int) -> dict[str, Tensor] | None:
         return None
     shapes = {"image": (SHARD, 3, resolution, resolution), "pose": (SHARD, 4, 4), "intrinsics": (SHARD, 3, 3)}
     return shard if {name: tuple(tensor.shape) for name, tensor in shard.items()} == shapes else None
-
-
-def write_shard(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a file so that a whole one, or none, is found under its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class Cars(ImageData):

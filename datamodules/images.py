@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from datamodules.base import ImageData
 from zoo.utils.errors import Stopped
+from zoo.utils.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -296,10 +297,8 @@ class ImageFiles:
                 "bad": bad,
                 "files": checked,
             }
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(about, indent=1))
-            os.replace(temporary, path)
+            with replacing(path) as part:
+                part.write_text(json.dumps(about, indent=1))
         return usable, bad
 
     def check_file(self, file: File) -> dict[str, str | None]:

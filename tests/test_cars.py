@@ -190,19 +190,19 @@ def test_a_broken_shard_is_made_again_and_the_others_are_kept(harm, rendered, mo
 def test_an_interrupted_rendering_goes_on(tmp_path, monkeypatch):
     import datamodules.cars as module
 
-    write = module.write_shard
+    write = module.save_file
 
-    def interrupted(path, tensors):
-        if path.name.endswith("0001.safetensors"):
+    def interrupted(tensors, path):
+        write(tensors, path)
+        if "0001.safetensors" in path.name:
             raise KeyboardInterrupt
-        write(path, tensors)
 
-    monkeypatch.setattr(module, "write_shard", interrupted)
+    monkeypatch.setattr(module, "save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pictures(tmp_path).load(4)
     left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
     assert left == ["train-0000.safetensors"]
-    monkeypatch.setattr(module, "write_shard", write)
+    monkeypatch.setattr(module, "save_file", write)
     assert len(pictures(tmp_path).load(4)) == 2
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -17,6 +16,7 @@ from zoo.evaluate.extractors import Extractor
 from zoo.evaluate.metrics.fid import Moments, moments
 from zoo.evaluate.processes import from_first, gather_rows, rank_and_world
 from zoo.generator import QUANTISATION, quantise
+from zoo.utils.files import replacing
 from zoo.utils.paths import cache_folder
 from zoo.utils.readers import loader
 
@@ -137,9 +137,7 @@ def load(key: dict[str, Any]) -> RealFeatures | None:
 
 
 def store(key: dict[str, Any], made: RealFeatures) -> None:
-    path = path_of(key)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     tensors = {"features": made.features, "mean": made.moments.mean, "root": made.moments.root}
-    save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata={"key": json.dumps(key, sort_keys=True)})
-    part.replace(path)
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    with replacing(path_of(key)) as part:
+        save_file(tensors, part, metadata={"key": json.dumps(key, sort_keys=True)})

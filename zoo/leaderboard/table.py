@@ -14,6 +14,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from zoo.utils.files import replacing
+
 RESULTS = Path(__file__).with_name("results.csv")
 PUBLISHED = Path(__file__).with_name("published.csv")
 START, END = "<!-- leaderboard:start -->", "<!-- leaderboard:end -->"
@@ -110,20 +112,15 @@ def append_row(row: Mapping[str, Any], path: Path | str) -> Row:
     """
     path, row = Path(path), check_row(row)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)  # until it is closed: two runs that end together both get their row
         rows = [*read(path), row]
-        with open(part, "w", newline="", encoding="utf-8") as file:
+        with replacing(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(COLUMNS), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
         os.close(folder)
     return row
 
@@ -261,9 +258,8 @@ def update_page(page: Path | str, results: Path | str = RESULTS, experiments: st
     before, rest = old.split(START)
     rows = [row for row in read(results) if fnmatch(row["config"] or "", experiments)]
     new = f"{before}{START}\n\n{table(rows, markdown=True)}\n\n{END}{rest.split(END)[1]}"
-    part = page.with_name(f".{page.name}.{os.getpid()}.part")
-    part.write_text(new, encoding="utf-8")
-    part.replace(page)
+    with replacing(page) as part:
+        part.write_text(new, encoding="utf-8")
     return new != old
 
 
