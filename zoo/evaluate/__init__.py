@@ -1,9 +1,17 @@
-"""Scores of generated pictures, and checks that they show solid objects.
+"""Scores of images, and checks that they show solid objects.
 
-protocol.evaluate(source, real, *, extractor="cars", n_fake=None, ..., results="runs/results.csv") -> Scores
-protocol.score(source, real, extractor="cars", *, n_fake=None, n_real=None, ...) -> Scores
-samples.render_samples(generator, indices, seed=0, truncation=1.0, ...) -> Rendered
-consistency.consistency(generator, n=16, *, views=8, ...) -> numbers by name
-features.load_extractor(name, weights=None) -> Extractor
-pictures.PictureFolder(path)     pictures that some other program wrote
+``score`` measures a generator, or a ``PictureFolder``, against real images; ``consistency`` looks at its objects.
 """
+
+from zoo.utils.lazy import exports
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "protocol": "Scores score",
+        "metrics.consistency": "consistency",
+        "extractors": "Extractor load_extractor",
+        "pictures": "PictureFolder",
+        "real_statistics": "Reals",
+    },
+)
