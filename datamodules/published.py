@@ -36,18 +36,11 @@ class Cats(ImageFolder):
 
     Args:
         path: folder or zip of the square pictures.
-        crop, filter, flip: as in ``ImageFolder``.
+        filter, flip: as in ``ImageFolder``.
     """
 
-    def __init__(
-        self,
-        path: str = "data/cats",
-        crop: Crop = Crop(),
-        filter: Filter = "subsample",
-        flip: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(path, crop=crop, filter=filter, flip=flip, **kwargs)
+    def __init__(self, path: str = "data/cats", filter: Filter = "subsample", flip: bool = True, **kwargs: Any) -> None:
+        super().__init__(path, filter=filter, flip=flip, **kwargs)
         self.name = "cats"
 
 
@@ -56,18 +49,13 @@ class Carla(ImageFolder):
 
     Args:
         path: folder or zip of the pictures (512x512).
-        crop, filter, flip: as in ``ImageFolder``.
+        filter, flip: as in ``ImageFolder``.
     """
 
     def __init__(
-        self,
-        path: str = "data/carla/images",
-        crop: Crop = Crop(),
-        filter: Filter = "subsample",
-        flip: bool = False,
-        **kwargs: Any,
+        self, path: str = "data/carla/images", filter: Filter = "subsample", flip: bool = False, **kwargs: Any
     ) -> None:
-        super().__init__(path, crop=crop, filter=filter, flip=flip, **kwargs)
+        super().__init__(path, filter=filter, flip=flip, **kwargs)
         self.name = "carla"
 
 

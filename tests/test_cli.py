@@ -123,7 +123,7 @@ def test_bundle_of_a_checkpoint_draws_the_same(run, tmp_path):
     source = str(run / "checkpoints" / "last.ckpt")
     assert main(["bundle", source, str(tmp_path / "b"), "--license", "MIT"]) == 0
     assert "| license | MIT |" in (tmp_path / "b" / "README.md").read_text()
-    assert main(["bundle", source, "--out", str(tmp_path / "named")]) == 0
+    assert main(["bundle", "--license", "MIT", source, "--out", str(tmp_path / "named")]) == 0
     assert main(["bundle", f"--out={tmp_path / 'again'}", "--checkpoint", source]) == 0
     assert (tmp_path / "named" / "config.yaml").is_file() and (tmp_path / "again" / "config.yaml").is_file()
     for name, place in (("a.png", source), ("b.png", str(tmp_path / "b"))):
@@ -131,9 +131,13 @@ def test_bundle_of_a_checkpoint_draws_the_same(run, tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_list_shows_experiments(capsys):
+def test_list_and_leaderboard_show_what_is_asked_for(capsys):
     assert main(["list", "pigan/*"]) == 0
     assert "pigan/cars32" in capsys.readouterr().out
+    assert main(["leaderboard", "cars", "--metric", "kid", "--markdown", "--top", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "KID |" in shown and "FID" not in shown and "more" in shown
+    assert main(["leaderboard", "cats"]) == 0 and "No results yet" in capsys.readouterr().out
 
 
 def test_benchmark_prints_one_line(tmp_path, capsys, monkeypatch):
@@ -193,6 +197,12 @@ def test_evaluate_hands_everything_on(run, tmp_path, monkeypatch, capsys):
         (["sample", "x", "--ouput", "x.png"], "no option '--ouput'. Did you mean '--out'?"),
         (["sample", "x", "--out", "x.png", "--seeds", "a-b"], "'a-b' is not a list of samples"),
         (["sample", "{run}/checkpoints/lst.ckpt", "--out", "x.png"], "checkpoints/last.ckpt"),
+        (["sample", "x", "--out", "x.png", "--views", "0"], "at least one picture and one view"),
+        (["mesh", "x", "--resolution", "0"], "at least 1 pixel, not 0"),
+        (["mesh", "x", "y.ply"], "'y.ply' is one value too many"),
+        (["bundle", "--out", "x"], "required: checkpoint"),
+        (["orbit", "{run}/checkpoints/last.ckpt", "--device", "gpu"], "There is no device 'gpu'"),
+        (["evaluate", "{run}/samples", "--consistency", "3"], "leave out --consistency"),
         (["orbit", "{run}/checkpoints/last.ckpt", "--out", "x.avi"], "written as .gif, .webp or .mp4, not as 'x.avi'"),
         (["orbit", "{run}/checkpoints/last.ckpt", "--frames", "0"], "at least one frame"),
         (["orbit", "{run}/checkpoints/last.ckpt", "--seeds", "3", "--interpolate"], "such as --seeds 0-3"),

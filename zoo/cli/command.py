@@ -10,8 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from inspect import signature
-from itertools import chain, takewhile
+from itertools import pairwise
 
 from zoo.utils.errors import OneLineErrors, Stopped, disk_problem, fail, is_users, near, reader_failed
 from zoo.utils.memory import keep_freed_memory
@@ -133,22 +132,18 @@ def call(verb: str, rest: list[str]) -> int:
         pass
 
     function: Callable = import_module(f"zoo.cli.{verb}").run
-
-    def parser_of(as_positional: bool) -> tuple[ArgumentParser, list[str]]:
-        parser = Parser(prog=f"zoo {verb}", description=(function.__doc__ or "").split("\n\n")[0])
-        return parser, parser.add_function_arguments(function, as_group=False, as_positional=as_positional)
-
-    parser, names = parser_of(as_positional=True)
+    parser = Parser(prog=f"zoo {verb}", description=(function.__doc__ or "").split("\n\n")[0])
+    for_help = bool({"-h", "--help"} & {*rest})
+    names = parser.add_function_arguments(function, as_group=False, as_positional=for_help)
     rest = with_underscores(rest, names)
+    switches = {f"--{name}" for name, default in parser.get_defaults().items() if isinstance(default, bool)}
+    rest = [
+        f"{word}=true" if word in switches and after not in ("true", "false") else word
+        for word, after in pairwise([*rest, ""])
+    ]
     given = {word.split("=")[0] for word in rest}
-    required = [action.dest for action in parser._actions if not action.option_strings]
-    if any(f"--{name}" in given for name in required):  # 'zoo bundle run.ckpt --out DIR': what usually needs no name
-        rest = with_names(rest, [f"--{name}" for name in required if f"--{name}" not in given])
-        parser, _ = parser_of(as_positional=False)
-    if rest and not rest[0].startswith("-") and not required:
-        rest = [f"--{names[0]}", *rest]  # 'zoo list pigan*': the first value needs no name
-    switches = {f"--{p.name}" for p in signature(function).parameters.values() if p.annotation is bool}
-    function(**parser.parse_args(switched_on(rest, switches)).as_dict())
+    required = [action.dest for action in parser._actions if action.required] or names[:1]  # 'zoo list pigan*'
+    function(**parser.parse_args(with_names(rest, [name for name in required if f"--{name}" not in given])).as_dict())
     return 0
 
 
@@ -161,12 +156,11 @@ def with_underscores(words: list[str], names: list[str]) -> list[str]:
 
 
 def with_names(words: list[str], names: list[str]) -> list[str]:
-    """The words, with these names before the values that come first."""
-    bare = sum(1 for _ in takewhile(lambda word: not word.startswith("-"), words))
-    return [*chain(*zip(names, words[:bare], strict=False)), *words[min(bare, len(names)) :]]
-
-
-def switched_on(words: list[str], switches: set[str]) -> list[str]:
-    """The words, with ``true`` after each switch that stands alone."""
-    pairs = zip(words, [*words, ""][1:], strict=True)
-    return [f"{word}=true" if word in switches and after not in ("true", "false") else word for word, after in pairs]
+    """The words, with these names before the values that come without one."""
+    left, previous, named = iter(names), "", []
+    for word in words:
+        has_name = word.startswith("-") or (previous.startswith("--") and "=" not in previous)
+        name = None if has_name else next(left, None)
+        named += [word] if name is None else [f"--{name}", word]
+        previous = word
+    return named

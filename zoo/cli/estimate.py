@@ -43,26 +43,21 @@ def stage_starts(gan: GAN, data: pl.LightningDataModule) -> list[int]:
     return sorted({0, *(stage.start for stage in stages)})
 
 
+def short_trainer(watch: pl.Callback, steps: int, **options: Any) -> pl.Trainer:
+    """A trainer of so many iterations that leaves nothing behind."""
+    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
+    return pl.Trainer(max_steps=steps, max_epochs=-1, callbacks=[watch], **dict.fromkeys(off, False), **options)
+
+
 def measure(gan: GAN, data: pl.LightningDataModule, start: int, end: int, **trainer: Any) -> Watch:
     """Run a few iterations as they are from ``start`` on, before ``end`` if that is far enough."""
     watch = Watch()
     gan.iterations = start
     if hasattr(data, "restored"):
         data.restored = start  # so many batches are left out
+    steps = WARM_UP + min(MOST, max(1, end - start - WARM_UP))
     with tempfile.TemporaryDirectory() as folder:
-        runner = pl.Trainer(
-            max_steps=WARM_UP + min(MOST, max(1, end - start - WARM_UP)),
-            max_epochs=-1,
-            callbacks=[watch],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            default_root_dir=folder,
-            **trainer,
-        )
-        runner.fit(gan, data.train_dataloader())
+        short_trainer(watch, steps, default_root_dir=folder, **trainer).fit(gan, data.train_dataloader())
     if not hasattr(watch, "seconds"):
         raise ValueError(f"There are too few pictures to measure: the data ended before iteration {WARM_UP + 1}.")
     return watch

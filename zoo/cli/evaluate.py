@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.cli.options import SampleOptions
 from zoo.utils.errors import missing_file
-from zoo.utils.old_names import renamed
+from zoo.utils.paths import read_experiment
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule
@@ -42,11 +42,10 @@ def run(
         results: the table of your own scores.
     """
     options = SampleOptions(source, resolution=None, **drawn)
-    from zoo.evaluate.extractors import load_extractor
+    from zoo.evaluate import PictureFolder, load_extractor, score
+    from zoo.evaluate import consistency as measure
     from zoo.evaluate.metrics.consistency import MEANINGS
-    from zoo.evaluate.metrics.consistency import consistency as measure
-    from zoo.evaluate.pictures import PictureFolder
-    from zoo.evaluate.protocol import score
+    from zoo.evaluate.pictures import holds_pictures
     from zoo.leaderboard import RESULTS
 
     if is_folder := holds_pictures(Path(source)):
@@ -102,11 +101,6 @@ def about_weights(info: "BundleInfo") -> dict[str, Any]:
     }
 
 
-def holds_pictures(path: Path) -> bool:
-    """Whether this is a folder of pictures."""
-    return path.is_dir() and any(f.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp") for f in path.iterdir())
-
-
 def real_pictures(name: str, resolution: int | None) -> "LightningDataModule":
     """The datamodule that a class name, a yaml, or a folder or zip of pictures stands for, ready to be read.
 
@@ -114,7 +108,6 @@ def real_pictures(name: str, resolution: int | None) -> "LightningDataModule":
         name: see ``run``.
         resolution: of the pictures to compare with; used where the name doesn't fix one.
     """
-    import yaml
     from pytorch_lightning import LightningDataModule
 
     from zoo.weights.bundle import build
@@ -122,9 +115,7 @@ def real_pictures(name: str, resolution: int | None) -> "LightningDataModule":
     path = Path(name)
     size = {} if resolution is None else {"resolution": resolution}
     if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise FileNotFoundError(missing_file(path))
-        config = renamed(yaml.safe_load(path.read_text()))
+        config = read_experiment(name)
         config = config.get("data", config)
     elif path.exists():
         config = {"class_path": "datamodules.ImageFolder", "init_args": {"path": name, **size}}

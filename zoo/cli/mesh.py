@@ -28,7 +28,8 @@ def run(
         raise ValueError(f"A mesh takes at least 2 cells and 1 view, not {cells} and {views}.")
     if level is not None and level <= 0:
         raise ValueError(f"The level of a surface is a density above 0, not {level:g}.")
-    from zoo.export.mesh import check_target, mesh_of, save_mesh
+    from zoo.export import mesh_of, save_mesh
+    from zoo.export.mesh import check_target
 
     check_target(out)
     generator, _ = options.load()

@@ -27,16 +27,22 @@ class SampleOptions:
     seed: int = 0
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        if self.resolution is not None and self.resolution < 1:
+            raise ValueError(f"A resolution is at least 1 pixel, not {self.resolution}.")
+
     def load(self) -> "tuple[Generator, BundleInfo]":
         """The generator, on its device, and what is known of it.
 
         Raises:
-            FileNotFoundError, ValueError: there are no such weights.
+            FileNotFoundError, ValueError: there are no such weights, or there is no such device.
         """
-        from zoo.weights.bundle import load_bundle
+        from zoo.utils.devices import usable
+        from zoo.weights import load_bundle
 
+        device = usable(self.device)
         generator, info = load_bundle(self.source)
-        return generator.to(self.device), info
+        return generator.to(device), info
 
     @property
     def drawn(self) -> dict[str, Any]:

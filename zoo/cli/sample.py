@@ -33,8 +33,9 @@ def run(
     if (out is None) == (images is None):
         raise ValueError("Say where to: --out FILE.png for a grid, or --images DIR for single pictures.")
     options, indices = SampleOptions(**drawn), numbers(seeds)
-    from zoo.export.pictures import beside, grid
-    from zoo.export.views import turntable_views
+    if count < 1 or views < 1:
+        raise ValueError(f"There is at least one picture and one view to draw, not {count} and {views}.")
+    from zoo.export import beside, grid, turntable_views
 
     generator, _ = options.load()
     if images is not None:
@@ -50,7 +51,7 @@ def save_samples(generator: "Generator", folder: Path, count: int, options: Samp
     """Write samples 0 to count - 1 as PNG files named by their index."""
     from tqdm import tqdm
 
-    from zoo.export.pictures import picture
+    from zoo.export import picture
     from zoo.generator import quantise, render_samples
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from zoo.cli.estimate import short_trainer
 from zoo.generator import Generator, draws_for, evaluating
 from zoo.training.gan import GAN
 from zoo.utils.readers import loader
@@ -40,10 +41,7 @@ def measure(
         config: an experiment with a ``model`` block.
         work: ``render``: seconds_per_image of the generator; ``train``: seconds_per_step of the whole training step.
             Beside them field_gflop, the generator's arithmetic in one image or step, and field_gflops, it by second.
-        resolution: side of the pictures [pixels]; by default the generator's own.
-        batch: pictures at once.
-        threads: of the processor; by default as many as training takes, all that this process may use.
-        steps: how often; the median counts, after one that doesn't.
+        resolution, batch, threads, steps: as of ``zoo benchmark``.
         beside_load: measure once more beside a process that keeps a CPU busy: the same seconds with _beside_load to
             their name, and beside_load_ratio, how many times longer that took.
     """
@@ -203,8 +201,6 @@ def train_times(gan: GAN, resolution: int, batch: int, steps: int) -> list[float
     """Seconds of so many training steps, after one that is not counted."""
     quieten()
     watch = Stopwatch()
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = pl.Trainer(max_steps=steps + 1, accelerator="cpu", callbacks=[watch], enable_model_summary=False, **quiet)
-    trainer.fit(gan, loader(Grey(resolution, (steps + 1) * batch), batch))
+    short_trainer(watch, steps + 1, accelerator="cpu").fit(gan, loader(Grey(resolution, (steps + 1) * batch), batch))
     gan.trainer = None
     return [end - start for start, end in zip(watch.ends, watch.ends[1:], strict=False)]

@@ -15,6 +15,11 @@ from zoo.utils.readers import loader
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
+def holds_pictures(path: Path) -> bool:
+    """Whether this is a folder of pictures."""
+    return path.is_dir() and any(f.suffix.lower() in SUFFIXES for f in path.iterdir())
+
+
 class PictureFolder(Dataset):
     """Pictures of one size, in the order of their names; answers what scores ask of a datamodule.
 

@@ -229,10 +229,10 @@ def show(
     Args:
         results: results files; those that do not exist count as empty, and a row in two of them counts once.
         dataset: only this one.
-        metric: only metrics whose names begin so: ``fid``, ``kid-cars``.
-        markdown: else for a terminal.
+        metric: only metrics whose names begin so, such as fid or kid-cars.
+        markdown: as Markdown, else for a terminal.
         with_published: add the numbers of the papers, in a table of their own.
-        top: rows of each group.
+        top: rows of each table.
     """
     rows = [row for path in results for row in read(path)]
     rows = [row for row in rows if dataset in (None, row["dataset"]) and row["metric"].startswith(metric or "")]

@@ -1,4 +1,4 @@
-"""Graphics cards that the installed torch cannot serve, named before they fail."""
+"""Devices that cannot be used, named before they fail."""
 
 import re
 
@@ -41,3 +41,19 @@ def check_cards(indices: list[int]) -> None:
         capability = (properties.major, properties.minor)
         if reason := unserved(properties.name, capability, torch.cuda.get_arch_list(), torch.__version__):
             raise ValueError(reason)
+
+
+def usable(name: str) -> torch.device:
+    """The device of this name: cpu, cuda, cuda:1.
+
+    Raises:
+        ValueError: there is none, or torch cannot serve it.
+    """
+    try:
+        device = torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"There is no device '{name}' for torch here ({why}): take cpu, cuda or cuda:1.") from error
+    if device.type == "cuda":
+        check_cards([device.index])
+    return device

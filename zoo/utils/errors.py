@@ -76,6 +76,8 @@ def _required(found: re.Match, keys: list[str], text: str) -> str:
 
 
 def _unrecognised(found: re.Match, keys: list[str], text: str) -> str:
+    if not found[1].startswith("-"):
+        return f"'{found[1]}' is one value too many."
     name = found[1].split("=")[0].lstrip("-")
     return f"There is no option '--{name}'.{near('--' + name, ['--' + key for key in keys])}"
 
