@@ -123,7 +123,7 @@ class Cars(ImageData):
         train_count, test_count: number of cars, up to 20,000 and 5,000.
         root: folder where rendered pictures are kept.
         car_seed: of the cars.
-        stages, seed, num_workers, predict_count: as in ``ImageData``.
+        options: as of ``ImageData``.
     """
 
     name = "cars"
@@ -136,12 +136,9 @@ class Cars(ImageData):
         test_count: int = TEST_CARS,
         root: str = "data/cars",
         car_seed: int = 0,
-        stages: dict[int, dict[str, int]] | None = None,
-        seed: int = 0,
-        num_workers: int = 0,
-        predict_count: int = 16,
+        **options: Any,
     ) -> None:
-        super().__init__(resolution, batch_size, stages, False, seed, num_workers, predict_count)
+        super().__init__(resolution, batch_size, flip=False, **options)
         if not (1 <= train_count <= TRAIN_CARS and 1 <= test_count <= TEST_CARS):
             raise ValueError(
                 f"There are {TRAIN_CARS} train cars and {TEST_CARS} test cars: train_count {train_count} and "

@@ -355,10 +355,9 @@ class ImageFolder(ImageData):
         batch_size: pictures of a batch on each process.
         crop: that square; by default the largest one in the middle.
         filter: for resizing.
-        flip: mirror half of the training pictures.
         on_bad: skip files that are broken, empty or absurdly large with a warning that names them, or refuse to go on.
         manifests: folder for the list of checked files.
-        stages, seed, num_workers, predict_count: as in ``ImageData``.
+        options: as of ``ImageData``.
     """
 
     def __init__(
@@ -368,15 +367,11 @@ class ImageFolder(ImageData):
         batch_size: int = 8,
         crop: Crop = Crop(),
         filter: Filter = "lanczos",
-        flip: bool = False,
         on_bad: Literal["skip", "refuse"] = "skip",
         manifests: str = "data/manifests",
-        stages: dict[int, dict[str, int]] | None = None,
-        seed: int = 0,
-        num_workers: int = 0,
-        predict_count: int = 16,
+        **options: Any,
     ) -> None:
-        super().__init__(resolution, batch_size, stages, flip, seed, num_workers, predict_count)
+        super().__init__(resolution, batch_size, **options)
         self.files = ImageFiles(path, filter, on_bad, manifests, crop)
         self.name = self.files.path.resolve().stem
 

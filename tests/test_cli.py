@@ -222,6 +222,7 @@ def test_evaluate_hands_everything_on(run, tmp_path, monkeypatch, capsys):
             ["fit", "-c", "{run}/config.yaml", "--data", "tests.tiny.Nosie"],
             "no 'tests.tiny.Nosie'. Did you mean 'Noise'?",
         ),
+        (["fit", "-c", "pigan/celeba64", "--data.num_worker", "3"], "Did you mean 'num_workers'?"),
         (["fit", "-c", "{run}/config.yaml", "--data.batch_size", "many"], "'batch_size' is not of its type"),
         (["fit", "-c", "{run}/config.yaml", "--trainer.max_step", "3"], "Did you mean '--trainer.max_steps'?"),
         (["fit", "-c", "{run}/config.yaml", "--ckpt_path", "{run}/checkpoints/lst.ckpt"], "checkpoints/last.ckpt'?"),

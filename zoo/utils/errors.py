@@ -103,7 +103,7 @@ def parameters(class_path: str) -> list[str]:
     """Names of the parameters of a function, or of a constructor and those that it hands the rest to."""
     module, name = class_path.rsplit(".", 1)
     built = getattr(import_module(module), name)
-    found = [p for part in getattr(built, "__mro__", [built])[:2] for p in signature(part).parameters.values()]
+    found = [p for part in getattr(built, "__mro__", [built]) for p in signature(part).parameters.values()]
     return [p.name for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
