@@ -68,9 +68,19 @@ def test_a_config_that_came_with_weights_may_not_name_other_packages(folder, pat
     assert dict(_common.parsing_settings) == policy
 
 
+@pytest.mark.parametrize(
+    "part", [{"background": "math.sqrt"}, {"background": "zoo.render.relu"}, {"density": "zoo.render.black"}]
+)
+def test_a_part_that_cannot_play_its_role_is_refused(part):
+    config = deepcopy(GENERATOR)
+    config["init_args"]["volume"]["init_args"]["quadrature"] = part
+    with pytest.raises(ValueError, match="does not implement protocol"):
+        build(config, nn.Module)
+
+
 def test_a_callable_outside_the_packages_is_refused_too(folder):
     config = deepcopy(GENERATOR)
-    config["init_args"]["volume"]["init_args"]["density"] = "tests.tiny.solid"
+    config["init_args"]["volume"]["init_args"]["quadrature"] = {"density": "tests.tiny.solid"}
     build(config, nn.Module)  # one's own config may
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(ValueError, match="may not name it"):

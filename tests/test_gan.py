@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from zoo.draws import SampleDraws, TrainingDraws
 from zoo.pigan.model import Discriminator, FilmSiren, Generator
 from zoo.pigan.training import PiGAN, Stage
-from zoo.render import GaussianPoses, Importance, Integrated, Rays, Shifted, Volume
+from zoo.render import GaussianPoses, Importance, Integrated, Rays, Samples, Shifted, Volume
 from zoo.training.averages import Average, WarmUp
 from zoo.training.gan import GAN
 from zoo.training.nonfinite import NonFiniteLoss
@@ -229,7 +229,11 @@ class FlatDisc(nn.Module):
         nearest = -(rays.origins * rays.directions).sum(-1, keepdim=True)
         inside = ((rays.origins + nearest * rays.directions).norm(dim=-1, keepdim=True) < 0.05).float()
         colour = inside.expand(-1, -1, 3)
-        return Integrated(colour, nearest * inside, inside, nearest, inside, inside[..., None], colour[:, :, None])
+        samples = Samples(rays.origins, rays.directions, nearest)
+        return Integrated(colour, nearest * inside, inside, samples, inside, inside[..., None])
+
+    def density(self, points, field, condition):
+        raise NotImplementedError("A disc without thickness has no density.")
 
 
 def test_a_third_party_renderer_from_yaml() -> None:

@@ -15,7 +15,7 @@ from zoo.graf.model import Discriminator, Generator, Latent, RadianceField, TwoN
 from zoo.graf.rays import AlongAxis, OnSphere, Parallel, Patches, all_pixels, cut, through_centres, z_up
 from zoo.graf.training import GRAF, mirrored
 from zoo.layers.encoding import positional_encoding
-from zoo.render import Importance, Rays, Samples, Volume, pixel_centres, through, white
+from zoo.render import Importance, Quadrature, Rays, Samples, Volume, pixel_centres, through, white
 from zoo.training.averages import Average
 
 
@@ -24,7 +24,7 @@ def tiny_field(**kwargs) -> RadianceField:
 
 
 def tiny_generator(**kwargs) -> Generator:
-    volume = Volume(AlongAxis(7.5, 12.5, 4, radius=10.5), background=white, chunk=256)
+    volume = Volume(AlongAxis(7.5, 12.5, 4, radius=10.5), Quadrature(background=white), chunk=256)
     poses = OnSphere((0.0, 90.0), (70.0, 85.0), (9.5, 10.5), 10.0)
     return Generator(**({"field": tiny_field(), "volume": volume, "poses": poses, "resolution": 8} | kwargs))
 
@@ -222,7 +222,7 @@ def test_the_generator_answers_the_interface():
 
 
 def test_depth_is_a_distance_along_the_ray():
-    generator = tiny_generator(volume=Volume(AlongAxis(8.0, 12.0, 2), density=lambda raw, points: 1e3 + 0 * raw))
+    generator = tiny_generator(volume=Volume(AlongAxis(8.0, 12.0, 2), Quadrature(lambda raw, points: 1e3 + 0 * raw)))
     rendered = generator.render(generator.latents(1, TrainingDraws(0, 0)), generator.cameras(1, None))
     lengths = generator.rays(generator.cameras(1, None), 8).directions.norm(dim=-1)
     assert torch.allclose(rendered.depth.flatten(), 8 * lengths[0], rtol=1e-5) and lengths.max() > 1.003

@@ -267,8 +267,8 @@ def test_without_a_2d_network_the_path_is_the_picture():
 def test_white_light_takes_part_in_the_path():
     gan = tiny()
     generator, draws = gan.generator, TrainingDraws(0, 0)
-    generator.background, generator.volume.background = None, white
-    generator.volume.activation = lambda raw, points: raw.new_full(raw.shape, 0.2)  # light is left on every ray
+    generator.background, generator.volume.quadrature.background = None, white
+    generator.volume.quadrature.density = lambda raw, points: raw.new_full(raw.shape, 0.2)  # light is left on every ray
     still = {"path_pixels": torch.zeros(2, 2), "jitter": torch.full((2, 64 + 16, 4), 0.5)}
     still["importance"] = still["jitter"]
     made = generator.synthesise(

@@ -21,11 +21,11 @@ from zoo.layers import stylegan2, winograd
 from zoo.layers.lookup import Lookup, corners, trilinear
 from zoo.layers.stylegan2 import activate
 from zoo.losses import judged_real, path_lengths
-from zoo.render import FixedPoses, closed, last_sample, open_ended, white
+from zoo.render import FixedPoses, Quadrature, closed, last_sample, open_ended, softplus, white
 from zoo.training.gan import GAN
 from zoo.volumegan import convert as weights
 from zoo.volumegan.discriminator import Discriminator
-from zoo.volumegan.extras import Unjittered, equal
+from zoo.volumegan.extras import Unjittered, equal, late_softplus
 from zoo.volumegan.field import StructuralVolume, doubled_conv3d
 from zoo.volumegan.model import Latent
 from zoo.volumegan.synthesis import Painter
@@ -152,8 +152,7 @@ def test_parts_that_do_not_fit_each_other_are_refused(part, option, message):
 @pytest.mark.parametrize("background", [white, last_sample])
 def test_colours_of_composites_are_composites_of_colours(background):
     generator = tiny().generator
-    generator.volume.background = background
-    generator.volume.intervals = closed
+    generator.volume.quadrature = Quadrature(intervals=closed, background=background)
     with torch.no_grad():
         generator.field.colour.bias.normal_()
     draws = SampleDraws(0, range(2))
@@ -176,7 +175,7 @@ def test_sampled_features_come_in_the_order_of_depths():
     draws = SampleDraws(0, range(2))
     styles, camera = generator.map(generator.latents(2, draws)), generator.cameras(2, draws)
     found = generator.volume(generator.field, generator.rays(camera, 4), generator.field.modulate(styles), draws)
-    assert (found.t.diff(dim=-1) >= 0).all()
+    assert (found.samples.t.diff(dim=-1) >= 0).all()
     composite = torch.einsum("brs,brsc->brc", found.weights, found.sampled)
     assert torch.allclose(composite, found.features, atol=1e-5)
 
@@ -433,14 +432,14 @@ def test_training_is_reproducible_and_changes_everything(tmp_path):
 def test_the_coarse_pass_can_have_a_density_of_its_own():
     config = weights.volume_config({"num_steps": 4}, {"clamp_mode": "softplus"}, {"clamp_mode": "mipnerf"})
     volume = build(config, torch.nn.Module)
-    raw, samples = torch.randn(2, 3, 4, 1), None
+    assert (volume.coarse.density, volume.quadrature.density) == (softplus, late_softplus)
+    asked = []
+    volume.fine = lambda t, weights, draws: asked.append(weights) or t
     rays = tiny().generator.rays(FixedPoses()(2, None), 2)
+    result = volume(lambda samples, _: (samples.points[..., :1], samples.points), rays, None)
     samples = volume.depths(rays, None)
-    raw = torch.randn(*samples.t.shape, 1)
-    same = weights.volume_config({"num_steps": 4}, {"clamp_mode": "softplus"}, {"clamp_mode": "softplus"})["init_args"]
-    softplus = build({"class_path": "zoo.render.Volume", "init_args": same}, torch.nn.Module)
-    assert torch.equal(volume.weigh(samples, raw, None, 0, "coarse"), softplus.weigh(samples, raw, None, 0, "final"))
-    assert not torch.equal(volume.weigh(samples, raw, None, 0, "coarse"), volume.weigh(samples, raw, None, 0, "final"))
+    assert torch.equal(asked[0], Quadrature(softplus).weigh(samples.points[..., :1], samples))
+    assert torch.equal(result.weights, Quadrature(late_softplus)(result.raw, result.samples).weights)
 
 
 @pytest.mark.parametrize(
@@ -486,9 +485,9 @@ def test_published_arguments_become_options():
     )
     generator = build(config, torch.nn.Module)
     assert generator.painter.start is not None and generator.painter.clamp is None  # the published class's defaults
-    assert isinstance(generator.volume.depths, Unjittered) and generator.volume.background is white
+    assert isinstance(generator.volume.depths, Unjittered) and generator.volume.quadrature.background is white
     assert generator.volume.fine.samples == 5 and generator.mapping.layers[0].rate == 0.1
-    assert generator.volume.intervals is equal and generator.volume.coarse_intervals is open_ended
+    assert generator.volume.quadrature.intervals is equal and generator.volume.coarse.intervals is open_ended
     assert type(generator.poses).__name__ == "UniformPoses"
     draws = SampleDraws(0, [0])
     image = generator.render(generator.map(generator.latents(1, draws)), generator.cameras(1, draws)).image

@@ -21,9 +21,11 @@ CONFIG = {
                     "volume": {
                         "class_path": "zoo.render.Volume",
                         "init_args": {
-                            "density": {
-                                "class_path": "zoo.render.BoundedRelu",
-                                "init_args": {"scale": 50.0, "shift": 30.0, "radius": 0.12, "margin": 0.02},
+                            "quadrature": {
+                                "density": {
+                                    "class_path": "zoo.render.BoundedRelu",
+                                    "init_args": {"scale": 50.0, "shift": 30.0, "radius": 0.12, "margin": 0.02},
+                                }
                             },
                             "depths": {
                                 "class_path": "zoo.render.Stratified",

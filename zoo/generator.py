@@ -26,8 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.draws import Draws, SampleDraws
-from zoo.render import Camera, Poses, Rays, Rendered, Samples, Volume
-from zoo.render.query import query
+from zoo.render import Camera, Poses, Rays, Rendered
 
 Latents = Any  # a system's named tuple of tensors [B, ...]
 Styles = Any  # likewise; a part that a generator does without is None
@@ -138,7 +137,7 @@ class HasRays(Protocol):
 
 @runtime_checkable
 class HasDensity(Protocol):
-    """Has a density at every point; see ``density_at``."""
+    """Has a density at every point; renderers know theirs, see ``zoo.render.Renderer``."""
 
     def density(self, points: Tensor, styles: Styles) -> Tensor:
         """Density of the object per world length [B, N, 1] at world points [B, N, 3]."""
@@ -180,13 +179,6 @@ def require(generator: Generator, purpose: str, *capabilities: type) -> None:
 
 
 # What systems and callers share
-
-
-def density_at(points: Tensor, field: nn.Module, condition: Any, volume: Volume) -> Tensor:
-    """Density per world length [B, N, 1] that a renderer makes of a field at points [B, N, 3]."""
-    samples = Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1]))
-    raw, _ = query(field, samples, condition, chunk=4096)
-    return volume.density(raw, points[:, :, None])[:, :, 0]
 
 
 def take(parts: Any, index: Any) -> Any:

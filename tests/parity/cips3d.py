@@ -28,6 +28,7 @@ from zoo.render import (
     Importance,
     Integrated,
     Orbit,
+    Quadrature,
     Rays,
     Rendered,
     Samples,
@@ -164,8 +165,7 @@ def build_volume(options: dict) -> Volume:
 
     return Volume(
         Shifted(options["ray_start"], options["ray_end"], samples),
-        density=softplus if options.get("clamp_mode") == "softplus" else relu,
-        background=background,
+        Quadrature(softplus if options.get("clamp_mode") == "softplus" else relu, background=background),
         fine=Importance(samples, floor=2e-5) if options.get("hierarchical_sample") else None,
         chunk=None,
     )
@@ -391,7 +391,7 @@ def render(case: Case) -> None:
             }
         ours |= {
             "final_sorted_rgb_sigma": torch.cat([integrated.sampled, integrated.raw], -1),
-            "final_sorted_z": integrated.t[..., None],
+            "final_sorted_z": integrated.samples.t[..., None],
             "final_weights": integrated.weights[..., None],
             "feature_map": integrated.features,
             "depth": integrated.depth,

@@ -18,7 +18,19 @@ from zoo.graf.model import Discriminator, Generator, Latent, RadianceField, TwoN
 from zoo.graf.rays import AlongAxis, OnSphere, Parallel, Patches, cut, perspective, z_up
 from zoo.graf.training import GRAF, mirrored
 from zoo.layers.encoding import positional_encoding
-from zoo.render import Camera, Importance, Integrated, Rays, Samples, Volume, black, inverse_cdf, relu, to_map, white
+from zoo.render import (
+    Camera,
+    Importance,
+    Integrated,
+    Quadrature,
+    Rays,
+    Samples,
+    Volume,
+    black,
+    inverse_cdf,
+    to_map,
+    white,
+)
 from zoo.render.cameras import intrinsics_from_fov
 from zoo.training.averages import Average
 from zoo.weights.convert import converted
@@ -63,7 +75,7 @@ def build_volume(config: dict) -> Volume | TwoNetworks:
         given, chosen = depths, importance
         depths = lambda rays, draws: given(rays, None)  # noqa: E731
         importance = lambda t, weights, draws: chosen(t, weights, None)  # noqa: E731
-    volume = Volume(depths, relu, white if data["white_bkgd"] else black, chunk=None)
+    volume = Volume(depths, Quadrature(background=white if data["white_bkgd"] else black), chunk=None)
     return TwoNetworks(volume, importance, build_field(config, fine=True)) if nerf["N_importance"] else volume
 
 
@@ -264,7 +276,7 @@ def compare_block(
     if two:
         volume.depths, coarse = own, results[0]
         ours |= {
-            "coarse_z": flat(coarse.t),
+            "coarse_z": flat(coarse.samples.t),
             "coarse_raw": raws[0],
             "coarse_weights": flat(coarse.weights),
             "extra.rgb0": flat(coarse.features),
@@ -273,7 +285,7 @@ def compare_block(
         }
     result = results[-1]
     ours |= {
-        "z_vals": flat(result.t),
+        "z_vals": flat(result.samples.t),
         "raw": raws[-1],
         "weights": flat(result.weights),
         "depth_map": flat(result.depth)[:, 0],
@@ -448,7 +460,7 @@ def composite(case: Case, block: str, background, noise: float) -> None:
     """The renderer on given outputs of a network."""
     raw, t, directions = (case.inputs[f"comp.{name}"][None] for name in ("raw", "z", "rays_d"))
     rays = Rays(torch.zeros_like(directions), directions)
-    volume = Volume(lambda rays, draws: Samples(*rays[:2], t), relu, background, chunk=None)
+    volume = Volume(lambda rays, draws: Samples(*rays[:2], t), Quadrature(background=background), chunk=None)
     draws = Replay([("final_density_noise", case.draws(block)[0])])
     result = volume(lambda *_: (raw[..., 3:], raw[..., :3].sigmoid()), rays, None, draws, noise)
     case.compare(f"{block}.rgb", flat(result.features))
@@ -734,7 +746,7 @@ def checkpoint(case: Case) -> None:
                             "radius": radius_range(config)[1],
                         },
                     },
-                    "background": f"zoo.render.{'white' if data['white_bkgd'] else 'black'}",
+                    "quadrature": {"background": f"zoo.render.{'white' if data['white_bkgd'] else 'black'}"},
                 },
             },
             "poses": {"class_path": "zoo.graf.OnSphere", "init_args": {"fov_deg": data["fov"]}},

@@ -23,6 +23,7 @@ from zoo.render import (
     HybridPoses,
     Importance,
     Orbit,
+    Quadrature,
     Rays,
     Samples,
     Shifted,
@@ -75,8 +76,7 @@ def build_volume(options: dict) -> Volume:
 
     return Volume(
         Shifted(options["ray_start"], options["ray_end"], samples),
-        density=softplus if options.get("clamp_mode") == "softplus" else relu,
-        background=background,
+        Quadrature(softplus if options.get("clamp_mode") == "softplus" else relu, background=background),
         fine=Importance(samples, floor=2e-5) if options.get("hierarchical_sample", True) else None,
         chunk=options.get("chunk"),
     )

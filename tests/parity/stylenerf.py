@@ -21,17 +21,29 @@ from tests.parity.harness import CASES, Case, Replay, Watched, train
 from zoo.layers.ada import SYM6, Augmentation, band_filters
 from zoo.layers.stylegan2 import doubled
 from zoo.layers.upsampling import Upsampler
-from zoo.render import Camera, Importance, Orbit, Poses, Rays, Samples, last_sample, look_at, pixel_centres, to_map
+from zoo.render import (
+    Camera,
+    Importance,
+    Orbit,
+    Poses,
+    Rays,
+    Samples,
+    jittered,
+    last_sample,
+    look_at,
+    pixel_centres,
+    to_map,
+)
 from zoo.stylenerf import convert as stylenerf
 from zoo.stylenerf.discriminator import Discriminator
 from zoo.stylenerf.extras import CameraNetwork, DualDiscriminator, LearnedPoses, PlaneNetwork, TriPlaneField, pose_of
 from zoo.stylenerf.field import (
     OutsideVolume,
     PlainField,
+    StretchedVolume,
     Styles,
     Warped,
     encoded,
-    jittered,
     paper_axes,
     rays_through,
     turned_inside_out,
@@ -232,11 +244,16 @@ def recorded_fine(case: Case, name: str, coarse: int) -> Recorded:
     return Recorded(case.cast(torch.tensor(fine)).unflatten(0, found.shape[:2]))
 
 
+def weigh(volume: StretchedVolume, rays: Rays, t: Tensor, raw: Tensor) -> Tensor:
+    """Weights of samples at shares t of the way."""
+    return volume.quadrature.weigh(raw, volume.measured(volume.place(rays, t)))
+
+
 def compare_fine(case: Case, mode: str, generator: Generator, rays: Rays) -> None:
     """Our fine depths for the recorded raw densities."""
     volume, theirs = generator.volume, case.outputs[f"{mode}.depth_unit_sorted"]
     t = torch.linspace(0, 1, volume.samples).expand(*theirs.shape[:2], -1)
-    weights = volume.weigh(rays, t, case.cast(case.outputs[f"{mode}.fg_sigma_raw"]).unflatten(1, t.shape[1:]))
+    weights = weigh(volume, rays, t, case.cast(case.outputs[f"{mode}.fg_sigma_raw"]).unflatten(1, t.shape[1:]))
     case.compare(f"{mode}.depth_unit_sorted", torch.cat([volume.fine(t, weights, None), t], -1).sort(-1).values)
 
 
@@ -310,7 +327,7 @@ def intermediate(
         raw[f"fg_sigma_raw{last}"] = density.flatten(1, 2)
         ours[f"fg_feat{last}"] = front.module.colours(hidden.flatten(1, 2), 1.0, styles)
     ((_, integrated),) = volume.calls
-    ours["depth_sorted"] = integrated.t
+    ours["depth_sorted"] = integrated.samples.t
     ours["fg_weights"], ours["bg_lambda"] = integrated.weights, 1 - integrated.opacity[..., 0]
     ours["depth_map"] = integrated.depth[..., 0]
     if behind is not None:
@@ -802,7 +819,7 @@ def depths_of(case: Case, model: str, given: dict) -> None:
     sphere = turned_inside_out(samples_behind.origins, samples_behind.directions, samples_behind.t)
     compare("bg_points", torch.cat([paper_axes(sphere), samples_behind.t[..., None]], -1).flatten(1, 2))
 
-    weights = volume.weigh(rays, t, raw)
+    weights = weigh(volume, rays, t, raw)
     # Intervals are differences of depths near 1: of their seven digits they keep five.
     for last, weighed in (("0", weights), ("1e+10", last_sample(weights)[0])):
         case.compare(f"{model}.weights_last{last}", weighed, 1e-3)
@@ -887,7 +904,7 @@ def truncated(case: Case, generator: Generator) -> dict[str, Tensor]:
     steps = next(int(name.split(":")[1]) for name in case.outputs if name.startswith("img.steps:"))
     stepped, alone = copy.deepcopy(generator), copy.deepcopy(generator)
     stepped.volume.samples, stepped.volume.fine = steps, Importance(steps)
-    alone.background, alone.volume.background = None, last_sample
+    alone.background, alone.volume.quadrature.background = None, last_sample
     z, other, behind = (case.inputs[name] for name in ("z", "z2", "z_shape_bg"))
     latent, camera = Latent(z, behind), given_camera(case)
     plain, second = generator.map(latent), generator.map(Latent(other, behind))
@@ -919,7 +936,7 @@ def truncated(case: Case, generator: Generator) -> dict[str, Tensor]:
     still = rounded(still)
     ours["img.freeze_bg"] = generator.render(plain, at(0.8, 0.3), background_camera=still).image  # as its meaning says
     empty = copy.deepcopy(generator)
-    empty.volume.activation = lambda raw, points: torch.zeros_like(raw)
+    empty.volume.quadrature.density = lambda raw, points: torch.zeros_like(raw)
     ours["img.only_render_background"] = empty.render(plain, camera).image
     ours |= early(generator, plain, camera)
 
@@ -941,8 +958,8 @@ def early(generator: Generator, styles: Styles, camera: Camera) -> dict[str, Ten
     right = places[:, :, 1:-1, 2:] - places[:, :, 1:-1, :-2]
     down = places[:, :, 2:, 1:-1] - places[:, :, :-2, 1:-1]
     normals = normalize(torch.linalg.cross(right, down, dim=1), dim=1)
-    points = Samples(rays.origins, rays.directions, found.t).points.detach().requires_grad_()
-    raw, _ = generator.foreground(Samples(rays.origins, rays.directions, found.t, points), condition)
+    points = Samples(rays.origins, rays.directions, found.samples.t).points.detach().requires_grad_()
+    raw, _ = generator.foreground(Samples(rays.origins, rays.directions, found.samples.t, points), condition)
     (gradient,) = torch.autograd.grad(raw.sum(), points)
     gradient = -normalize(torch.einsum("brs,brsc->brc", found.weights, paper_axes(gradient)), dim=-1)
     return {"img.early_depth": places, "img.early_normal": normals, "img.early_gradient": to_map(gradient)}

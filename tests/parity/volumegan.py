@@ -204,7 +204,7 @@ def render(case: Case) -> None:
         "fine_z": as_map(volume.fine.t)[..., None],
         "fine_pts": as_map(fine.points),
         "fine_feat": as_map(field.colour(fine_hidden)),
-        "merged_z": as_map(integrated.t)[..., None],
+        "merged_z": as_map(integrated.samples.t)[..., None],
         "weights": as_map(integrated.weights)[..., None],
         "depth": as_map(integrated.depth),
     }
@@ -633,7 +633,7 @@ def composite(case: Case, block: str) -> None:
     rays = Rays(case.inputs["hs.ray_origins"], case.inputs["hs.ray_dirs"])
     given = Samples(rays.origins, rays.directions, t[..., 0])
     if kind == "hs":
-        weights = volume.weigh(given, raw, None, 0.0, "coarse")
+        weights = (volume.coarse or volume.quadrature).weigh(raw, given)
         assert isinstance(volume.fine, Importance)
         fine = volume.fine(given.t, weights, Replay([("importance", case.inputs["hs.pdf_u"])]))
         case.compare(f"{block}.pts_z", fine[..., None])

@@ -360,7 +360,7 @@ class Generator(generator.Generator):
 
     def density(self, points: Tensor, styles: Styles) -> Tensor:
         """Density per world length [B, N, 1] at points [B, N, 3]."""
-        return generator.density_at(points, self.field, self.field.modulate(styles), self.volume)
+        return self.volume.density(points, self.field, self.field.modulate(styles))
 
 
 def pieces(total: int, length: int) -> list[slice]:

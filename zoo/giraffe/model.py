@@ -28,7 +28,7 @@ from zoo.giraffe.edits import EDITS
 from zoo.giraffe.field import Field
 from zoo.giraffe.rendering import Compose, Scene, weighted
 from zoo.giraffe.scenes import BoxPrior, Counts, Latent, ScenePoses, between, turned
-from zoo.render import Camera, Rays, Rendered, Renderer, Samples, expected_depth, to_map
+from zoo.render import Camera, Rays, Rendered, Renderer, expected_depth, to_map
 
 # From features to the picture
 
@@ -251,8 +251,7 @@ class Generator(generator.Generator):
 
     def density(self, points: Tensor, styles: Latent) -> Tensor:
         """Density per world length [B, N, 1] of the objects, without the background, at points [B, N, 3]."""
-        nowhere = torch.zeros_like(points)
-        return self.scene(Samples(points, nowhere, nowhere[..., :1]), self.foreground_only(styles))[0][:, :, 0]
+        return self.volume.density(points, self.scene, self.foreground_only(styles))
 
     def together(self, n: int, draws: Draws) -> Tensor:
         """Images of n random scenes drawn as in the published training: one turn of the background for all of them,

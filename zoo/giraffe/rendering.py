@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from zoo.draws import Draws
 from zoo.giraffe.field import Field
 from zoo.giraffe.scenes import Latent, rotated, to_paper
-from zoo.render import Depths, Integrated, Intervals, Rays, Samples, open_ended, transmission_weights
+from zoo.render import Depths, Integrated, Quadrature, Rays, Samples, jittered, raw_at
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,7 @@ class StratifiedDepths:
     def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
         line = torch.linspace(0, 1, self.samples, device=rays.origins.device, dtype=rays.origins.dtype)
         t = (self.near + line * (self.far - self.near)).expand(*rays.origins.shape[:-1], -1)
-        if draws is not None:
-            middles = (t[..., 1:] + t[..., :-1]) / 2
-            low, high = torch.cat([t[..., :1], middles], -1), torch.cat([middles, t[..., -1:]], -1)
-            t = low + (high - low) * draws.uniform("jitter", t.shape)
-        return Samples(rays.origins, rays.directions, t)
+        return Samples(rays.origins, rays.directions, jittered(t, draws))
 
 
 # Composition: densities [F, B, R, S] of all fields to their common density [B, R, S] and each one's share of the
@@ -135,22 +131,26 @@ class SceneVolume(nn.Module):
 
     Args:
         depths: depths along a ray.
-        intervals: length of ray that each sample stands for.
+        quadrature: makes weights of the fields' common density.
         chunk: points that a field sees at once: small enough for the processor's cache is fastest. None: all.
         recompute: with gradients, compute each chunk again in the backward pass instead of keeping what it needs: less
             memory for a fifth more time.
     """
 
     def __init__(
-        self, depths: Depths, intervals: Intervals = open_ended, chunk: int | None = 4096, recompute: bool = False
+        self,
+        depths: Depths,
+        quadrature: Quadrature | None = None,
+        chunk: int | None = 4096,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
-        self.depths, self.intervals, self.chunk, self.recompute = depths, intervals, chunk, recompute
+        self.depths, self.quadrature, self.chunk, self.recompute = depths, quadrature or Quadrature(), chunk, recompute
 
     def forward(
         self, field: Scene, rays: Rays, condition: Latent, draws: Draws | None = None, density_noise: float = 0.0
     ) -> Integrated:
-        """As ``zoo.render.Volume``; ``sampled``, the features of every sample, never exist and are None."""
+        """As ``zoo.render.Volume``; the features of every sample never exist."""
         samples, latent = self.depths(rays, draws), condition
         placed = field.place(samples, latent)
         batch, count, per_image, per_ray = placed.points.shape[:-1]
@@ -169,7 +169,8 @@ class SceneVolume(nn.Module):
         raw_behind = raw_behind if noise is None else raw_behind + noise[:, -1]
         behind = raw_behind.relu() * latent.present[:, -1, None, None]
         density, shares = field.compose(torch.cat([objects.transpose(0, 1), behind[None]]))
-        weights = transmission_weights(density, self.intervals(samples.t, samples.directions))
+        raw = density[..., None]
+        weights, opacity, added = self.quadrature(raw, samples)
 
         shares = weights * shares
         ray = inside // (count * per_image * per_ray) * per_image + inside // per_ray % per_image  # of B R rays
@@ -179,9 +180,13 @@ class SceneVolume(nn.Module):
         features = field.objects.finish(summed.unflatten(0, (batch, per_image)), total)
         summed = torch.einsum("brs,brsc->brc", shares[-1], hidden_behind)
         features = features + field.background.finish(summed, shares[-1].sum(-1, keepdim=True))
-
+        features = features if added is None else features + added
         depth = (weights * samples.t).sum(-1, keepdim=True)
-        return Integrated(features, depth, weights.sum(-1, keepdim=True), samples.t, weights, density[..., None], None)
+        return Integrated(features, depth, opacity, samples, weights, raw, background=added)
+
+    def density(self, points: Tensor, field: Scene, condition: Latent) -> Tensor:
+        """Density per world length [B, N, 1] of all fields at points [B, N, 3]."""
+        return self.quadrature.density(raw_at(points, field, condition), points[:, :, None])[:, :, 0]
 
     def objects(self, field: Field, placed: Placed, latent: Latent, inside: Tensor) -> tuple[Tensor, Tensor]:
         """Raw densities and hidden features of the points inside boxes, given by their index into [B N R S]."""

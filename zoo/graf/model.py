@@ -167,14 +167,14 @@ class TwoNetworks(nn.Module):
         """As ``Volume``."""
         with torch.no_grad():
             found = self.volume(field, rays, condition, draws, density_noise)
-            further = self.depths(found.t, found.weights, draws)
-            samples = Samples(*rays[:2], torch.cat([found.t, further], -1).sort(-1).values)
-        first = self.volume
-        second = Volume(lambda *_: samples, first.density, first.background, None, first.intervals, first.chunk)
+            t = found.samples.t
+            samples = Samples(*rays[:2], torch.cat([t, self.depths(t, found.weights, draws)], -1).sort(-1).values)
+        second = Volume(lambda *_: samples, self.volume.quadrature, chunk=self.volume.chunk)
         return second(self.field, rays, condition, draws, density_noise)
 
-    def density(self, raw: Tensor, points: Tensor) -> Tensor:
-        return self.volume.density(raw, points)
+    def density(self, points: Tensor, field: nn.Module, condition: Any) -> Tensor:
+        """As ``Volume``; of the second network."""
+        return self.volume.density(points, self.field, condition)
 
 
 class Generator(generator.Generator):
@@ -247,8 +247,8 @@ class Generator(generator.Generator):
         return Rendered(image, image, to_map(distance), to_map(integrated.opacity))
 
     def density(self, points: Tensor, styles: Latent) -> Tensor:
-        """Density per world length [B, N, 1] at points [B, N, 3]; of the second network where there are two."""
-        return generator.density_at(points, getattr(self.volume, "field", self.field), styles, self.volume)
+        """Density per world length [B, N, 1] at points [B, N, 3]."""
+        return self.volume.density(points, self.field, styles)
 
 
 # Discriminator

@@ -1,6 +1,6 @@
 """From densities and colours along a ray to one colour: the quadrature of volume rendering (Max 1995; NeRF equation 3).
 
-What papers do differently is a callable that is passed in:
+What papers do differently is a callable that a ``Quadrature`` is made of:
 
 * density ``(raw [B, R, S, 1], points [B, R, S, 3]) -> density``: what makes the field's raw output a density;
 * intervals ``(t [B, R, S], directions [B, R, 3]) -> lengths [B, R, S]``: how much of the ray a sample stands for;
@@ -10,17 +10,29 @@ What papers do differently is a callable that is passed in:
 B batch, R rays, S samples, C channels
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-# The return types stay open: only then may a config name a callable class as well as a function.
-Density = Callable[[Tensor, Tensor], Any]
-Intervals = Callable[[Tensor, Tensor], Any]
-Background = Callable[[Tensor], Any]
+from zoo.draws import Draws
+from zoo.render.depths import Samples
+
+# Types stay open: a config names any function or class with so many arguments, whatever its own annotations.
+
+
+class Density(Protocol):
+    def __call__(self, raw: Any, points: Any, /) -> Any: ...
+
+
+class Intervals(Protocol):
+    def __call__(self, t: Any, directions: Any, /) -> Any: ...
+
+
+class Background(Protocol):
+    def __call__(self, weights: Any, /) -> Any: ...
 
 
 def transmission_weights(density: Tensor, lengths: Tensor) -> Tensor:
@@ -36,6 +48,16 @@ def transmission_weights(density: Tensor, lengths: Tensor) -> Tensor:
     alpha = 1 - torch.exp(-density * lengths)
     passed = torch.cumprod(1 - alpha[..., :-1] + 1e-10, dim=-1)
     return alpha * torch.cat([torch.ones_like(alpha[..., :1]), passed], dim=-1)
+
+
+def composited(weights: Tensor, features: Tensor) -> Tensor:
+    """Weighted sums along rays, [B, R, C], of features [B, R, S, C] with weights [B, R, S]."""
+    return torch.einsum("brs,brsc->brc", weights, features)
+
+
+def noisy(raw: Tensor, name: str, draws: Draws | None, deviation: float) -> Tensor:
+    """Raw densities with gaussian noise (NeRF, appendix A); without draws as they are."""
+    return raw if draws is None or deviation <= 0 else raw + deviation * draws.normal(name, raw.shape)
 
 
 # Densities
@@ -142,3 +164,56 @@ class ByMode(nn.Module):
 
     def forward(self, weights: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.while_training(weights) if self.training else self.otherwise(weights)
+
+
+# Quadratures
+
+
+class RayWeights(NamedTuple):
+    """Shares of the light of rays."""
+
+    weights: Tensor  # each sample's, with the background's where it goes into a sample, [B, R, S]
+    opacity: Tensor  # their sum before any background, [B, R, 1]
+    background: Tensor | None = None  # what the background adds to each of the features, [B, R, 1]; None for nothing
+
+
+class Quadrature(nn.Module):
+    """Weights of samples: each one's density is that of the way to the next.
+
+    Args:
+        density: what makes the raw output a density.
+        intervals: length of ray that each sample stands for.
+        background: what light that hit nothing becomes.
+    """
+
+    def __init__(
+        self, density: Density = relu, intervals: Intervals = open_ended, background: Background = black
+    ) -> None:
+        super().__init__()
+        self.density, self.intervals, self.background = density, intervals, background
+
+    def forward(self, raw: Tensor, samples: Samples) -> RayWeights:
+        """Weights from raw densities [B, R, S, 1] at samples of increasing depth."""
+        weights = self.weigh(raw, samples)
+        opacity = weights.sum(-1, keepdim=True)
+        weights, added = self.background(weights)
+        return RayWeights(weights, opacity, added)
+
+    def weigh(self, raw: Tensor, samples: Samples) -> Tensor:
+        """As ``forward``, but only the weights [B, R, S] before any background."""
+        density = self.density(raw, samples.points)[..., 0]
+        return transmission_weights(density, self.intervals(samples.t, samples.directions))
+
+
+class MidpointQuadrature(Quadrature):
+    """Raw density, features and depth of an interval are the means of its two ends (EG3D; MipNeRF's marching).
+
+    A sum of such means is linear in features, so each end takes half of the interval's weight. The last sample only
+    ends an interval, whatever ``intervals`` says of it.
+    """
+
+    def weigh(self, raw: Tensor, samples: Samples) -> Tensor:
+        raw, points = ((x[:, :, 1:] + x[:, :, :-1]) / 2 for x in (raw, samples.points))
+        lengths = self.intervals(samples.t, samples.directions)[..., :-1]
+        halves = transmission_weights(self.density(raw, points)[..., 0], lengths) / 2
+        return pad(halves, (0, 1)) + pad(halves, (1, 0))

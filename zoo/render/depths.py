@@ -10,9 +10,8 @@ With ``draws=None`` nothing is random.
 B batch, R rays, S samples
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -56,9 +55,15 @@ class Samples(NamedTuple):
         return Samples(self.origins.gather(1, ray), self.directions.gather(1, ray), t, points[:, :, None])
 
 
-# The return types, Samples and Tensor, stay open: only then may a config name a callable class.
-Depths = Callable[[Rays, Draws | None], Any]
-FineDepths = Callable[[Tensor, Tensor, Draws | None], Any]
+# Types stay open: a config names any function or class with so many arguments, whatever its own annotations.
+
+
+class Depths(Protocol):
+    def __call__(self, rays: Any, draws: Any, /) -> Any: ...
+
+
+class FineDepths(Protocol):
+    def __call__(self, t: Any, weights: Any, draws: Any, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -96,12 +101,16 @@ class Stratified:
     samples: int
 
     def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
-        t = _even(self, rays)
-        if draws is not None:
-            middles = (t[..., 1:] + t[..., :-1]) / 2
-            low, high = torch.cat([t[..., :1], middles], -1), torch.cat([middles, t[..., -1:]], -1)
-            t = low + (high - low) * draws.uniform("jitter", t.shape)
-        return Samples(rays.origins, rays.directions, t)
+        return Samples(rays.origins, rays.directions, jittered(_even(self, rays), draws))
+
+
+def jittered(t: Tensor, draws: Draws | None, name: str = "jitter") -> Tensor:
+    """Each of increasing numbers [..., S] drawn from its own cell: halfway to its neighbours, not beyond the ends."""
+    if draws is None:
+        return t
+    middles = (t[..., 1:] + t[..., :-1]) / 2
+    low, high = torch.cat([t[..., :1], middles], -1), torch.cat([middles, t[..., -1:]], -1)
+    return low + (high - low) * draws.uniform(name, t.shape)
 
 
 def _even(depths: Shifted | Stratified, rays: Rays) -> Tensor:

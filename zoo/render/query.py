@@ -1,4 +1,4 @@
-"""Asking a field about very many samples with little memory, and no more often than gradients need.
+"""Querying a field at very many samples with little memory, and no more often than gradients need.
 
 B batch, R rays, S samples, N = R S points
 """
@@ -38,7 +38,13 @@ def query(field: Field, samples: Samples, condition: Any, chunk: int | None) -> 
     if not isinstance(field, nn.Module):
         return in_chunks(lambda *some: checkpoint(field, *some, use_reentrant=False), samples, condition, chunk)
     leaves, structure = tree_flatten((samples, condition))
-    return AskedAgain.apply(field, chunk, structure, len(leaves), *leaves, *field.parameters())
+    return CheckpointedQuery.apply(field, chunk, structure, len(leaves), *leaves, *field.parameters())
+
+
+def raw_at(points: Tensor, field: Field, condition: Any) -> Tensor:
+    """Raw density [B, N, 1, 1] at points [B, N, 3]."""
+    samples = Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1]))
+    return query(field, samples, condition, chunk=4096)[0]
 
 
 def in_chunks(field: Field, samples: Samples, condition: Any, chunk: int) -> tuple[Tensor, Tensor]:
@@ -55,7 +61,7 @@ def chosen_first(chosen: Tensor) -> Tensor:
     return chosen.byte().argsort(dim=1, descending=True, stable=True)[:, : int(chosen.sum(1).max())]
 
 
-class AskedAgain(torch.autograd.Function):
+class CheckpointedQuery(torch.autograd.Function):
     """A query whose backward pass recomputes what it needs, where it needs it."""
 
     @staticmethod

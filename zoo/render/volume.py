@@ -1,26 +1,25 @@
-"""The pluggable renderer: rays -> depths -> field -> composite.
+"""The pluggable renderer: rays -> depths -> field -> quadrature -> composite.
 
 ``Volume`` wires the functions of this folder for the systems that march rays through one field. A field is any callable
 ``(samples, condition) -> (raw density [B, R, S, 1], features [B, R, S, C])``; the renderer never looks inside
 ``condition``. Everything in which papers differ is an object handed to the constructor, and a whole other renderer is
-any class with the call signature of ``Volume``. A system that merges several fields does so in a field of its own.
+any class with the methods of ``Renderer``. A system that merges several fields does so in a field of its own.
 
-B batch, R rays, S samples, C channels
+B batch, R rays, S samples, N points, C channels
 """
 
-from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.draws import Draws
-from zoo.render.composite import Background, Density, Intervals, black, open_ended, relu, transmission_weights
+from zoo.render.composite import Quadrature, RayWeights, composited, noisy
 from zoo.render.depths import Depths, FineDepths, Samples
-from zoo.render.query import Field, chosen_first, query
+from zoo.render.query import Field, chosen_first, query, raw_at
 from zoo.render.rays import Rays
 
 
@@ -30,21 +29,30 @@ class Integrated(NamedTuple):
     features: Tensor  # [B, R, C]
     depth: Tensor  # sum of weight times depth, not divided by opacity, [B, R, 1]
     opacity: Tensor  # sum of the weights before any background, [B, R, 1]
-    t: Tensor  # depths of all samples, increasing, [B, R, S]
+    samples: Samples  # of increasing depth
     weights: Tensor  # with the background's share where it goes into a sample, [B, R, S]
     raw: Tensor  # the field's raw density at the samples, [B, R, S, 1]
-    asked: Tensor  # the field's features in the order in which it was asked, [B, R, S, C]; a pair where it was twice
-    order: Tensor | None = None  # which of those each sample is, [B, R, S]; None for the same order
-    added: Tensor | None = None  # what the background adds to each of the features, [B, R, 1]; None for nothing
+    queried: tuple[Tensor, ...] = ()  # the field's features, one [B, R, S, C] for each time that it was queried
+    order: Tensor | None = None  # which of all those each sample is, [B, R, S]; None for the same order
+    background: Tensor | None = None  # what the background adds to each of the features, [B, R, 1]; None for nothing
 
     @property
     def sampled(self) -> Tensor:
         """The field's features at the samples, [B, R, S, C]."""
-        return self.asked if self.order is None else _reorder(self.order, *self.asked)
+        features = torch.cat(self.queried, dim=2)
+        return features if self.order is None else features.gather(2, self.order[..., None].expand_as(features))
 
 
-# What can stand in for ``Volume``: (field, rays, condition, draws=None, density_noise=0.0) -> Integrated.
-Renderer = Callable[..., Any]
+class Renderer(Protocol):
+    """What generators render with: ``Volume``, or any class with these methods."""
+
+    def __call__(self, field: Any, rays: Any, condition: Any, draws: Any = None, density_noise: float = 0.0, /) -> Any:
+        """Render rays, see ``Volume``: ``Integrated``."""
+        ...
+
+    def density(self, points: Any, field: Any, condition: Any, /) -> Any:
+        """Density per world length that is rendered at points [B, N, 3]: [B, N, 1]."""
+        ...
 
 
 class Volume(nn.Module):
@@ -52,25 +60,23 @@ class Volume(nn.Module):
 
     Args:
         depths: the first depths along a ray.
-        density: what makes the raw output a density.
-        background: what light that hit nothing becomes.
+        quadrature: makes weights of raw densities; by default that of NeRF, before a black background.
         fine: further depths drawn where the first ones found something; both sets are composited together.
-        intervals: length of ray that each sample stands for.
+        coarse: makes the weights that ``fine`` is told, if another quadrature does.
         chunk: points that the field sees at once, see ``query``; None for all of them.
     """
 
     def __init__(
         self,
         depths: Depths,
-        density: Density = relu,
-        background: Background = black,
+        quadrature: Quadrature | None = None,
         fine: FineDepths | None = None,
-        intervals: Intervals = open_ended,
+        coarse: Quadrature | None = None,
         chunk: int | None = 4096,
     ) -> None:
         super().__init__()
-        self.depths, self.density, self.background = depths, density, background
-        self.fine, self.intervals, self.chunk = fine, intervals, chunk
+        self.depths, self.quadrature = depths, quadrature or Quadrature()
+        self.fine, self.coarse, self.chunk = fine, coarse, chunk
 
     def forward(
         self, field: Field, rays: Rays, condition: Any, draws: Draws | None = None, density_noise: float = 0.0
@@ -84,37 +90,25 @@ class Volume(nn.Module):
             draws: for jitter, importance samples and density noise; None for none of them.
             density_noise: standard deviation of the noise on raw densities; no effect without draws.
         """
-        samples = self.depths(rays, draws)
+        samples, order = self.depths(rays, draws), None
         hits = chosen_first(samples.t[..., -1] > samples.t[..., 0])  # the other rays have no length
         raw, features = self.query_hits(field, samples, hits, condition)
-        order = None
+        queried = (features,)
         if self.fine is not None:
             with torch.no_grad():
-                weights = self.weigh(samples, raw, draws, density_noise, "coarse")
+                noised = noisy(raw, "coarse_density_noise", draws, density_noise)
+                weights = (self.coarse or self.quadrature).weigh(noised, samples)
                 fine = Samples(*rays[:2], self.fine(samples.t, weights, draws))
             fine_raw, fine_features = self.query_hits(field, fine, hits, condition)
             t, order = torch.cat([fine.t, samples.t], -1).sort(-1)
-            samples = Samples(*rays[:2], t)
-            raw, features = _reorder(order, fine_raw, raw), (fine_features, features)
-        weights = self.weigh(samples, raw, draws, density_noise, "final")
-        opacity = weights.sum(-1, keepdim=True)
-        weights, added = self.background(weights)
-        if order is None:
-            composite = composited(weights, features)
-        else:  # sorting weights back is much cheaper than sorting features
-            asked = torch.zeros_like(weights).scatter(-1, order, weights).split([x.shape[2] for x in features], dim=-1)
-            composite = sum(map(composited, asked, features))
-        if added is not None:
-            composite = composite + added
-        depth = (weights * samples.t).sum(-1, keepdim=True)
-        return Integrated(composite, depth, opacity, samples.t, weights, raw, features, order, added)
+            samples, queried = Samples(*rays[:2], t), (fine_features, features)
+            raw = torch.cat([fine_raw, raw], 2).gather(2, order[..., None])
+        found = self.quadrature(noisy(raw, "final_density_noise", draws, density_noise), samples)
+        return integrate(found, samples, raw, queried, order)
 
-    def weigh(self, samples: Samples, raw: Tensor, draws: Draws | None, density_noise: float, name: str) -> Tensor:
-        """Share of the light that each sample gives, [B, R, S], from raw densities [B, R, S, 1]."""
-        if draws is not None and density_noise > 0:
-            raw = raw + density_noise * draws.normal(f"{name}_density_noise", raw.shape)
-        density = self.density(raw, samples.points)[..., 0]
-        return transmission_weights(density, self.intervals(samples.t, samples.directions))
+    def density(self, points: Tensor, field: Field, condition: Any) -> Tensor:
+        """Density per world length [B, N, 1] at points [B, N, 3]."""
+        return self.quadrature.density(raw_at(points, field, condition), points[:, :, None])[:, :, 0]
 
     def query_hits(self, field: Field, samples: Samples, hits: Tensor, condition: Any) -> tuple[Tensor, Tensor]:
         """As ``query``, but only on the rays with these indices [B, K]; zeros on the others."""
@@ -140,14 +134,18 @@ def with_samples(volume: Renderer, samples: int) -> Renderer:
     return changed
 
 
-def composited(weights: Tensor, features: Tensor) -> Tensor:
-    """Weighted sums along rays, [B, R, C], of features [B, R, S, C] with weights [B, R, S]."""
-    return torch.einsum("brs,brsc->brc", weights, features)
-
-
-def _reorder(order: Tensor, fine: Tensor, coarse: Tensor) -> Tensor:
-    values = torch.cat([fine, coarse], dim=-2)
-    return values.gather(-2, order[..., None].expand_as(values))
+def integrate(
+    found: RayWeights, samples: Samples, raw: Tensor, queried: tuple[Tensor, ...], order: Tensor | None
+) -> Integrated:
+    """Sum features along rays; arguments as in ``Integrated``."""
+    weights, opacity, background = found
+    of_queries = weights  # sorting weights back is much cheaper than sorting features
+    if order is not None:
+        of_queries = torch.zeros_like(weights).scatter(-1, order, weights)
+    features = sum(map(composited, of_queries.split([x.shape[2] for x in queried], dim=-1), queried))
+    features = features if background is None else features + background
+    depth = (weights * samples.t).sum(-1, keepdim=True)
+    return Integrated(features, depth, opacity, samples, weights, raw, queried, order, background)
 
 
 class Rendered(NamedTuple):

@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "model": "Generator",
-        "field": "StyledField PlainField Straight Warped StretchedVolume OutsideVolume",
+        "field": "StyledField PlainField Straight Warped StretchedVolume OutsideVolume closed_lengths",
         "synthesis": "Painter",
         "discriminator": "Discriminator",
         "growing": "Growth",

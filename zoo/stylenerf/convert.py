@@ -361,7 +361,13 @@ def volume_config(cameras: Mapping[str, Any], marching: Mapping[str, Any]) -> di
             "line": {"class_path": f"zoo.stylenerf.{kind}", "init_args": {"near": near, "far": far}},
             "samples": marching.get("n_ray_samples", 14),
             "fine": bool(marching.get("hierarchical", True)),
-            "background": "zoo.render.last_sample" if marching.get("no_background") else "zoo.render.black",
+            "quadrature": {
+                "class_path": "zoo.render.Quadrature",
+                "init_args": {
+                    "intervals": "zoo.stylenerf.closed_lengths",
+                    "background": "zoo.render.last_sample" if marching.get("no_background") else "zoo.render.black",
+                },
+            },
             "in_shares": bool(cameras.get("dists_normalized", False)),
         },
     }

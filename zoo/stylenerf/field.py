@@ -18,16 +18,17 @@ from zoo.draws import Draws
 from zoo.layers.encoding import positional_encoding
 from zoo.layers.stylegan2 import GAIN, SLOPE, Convolution, ModulatedConvolution
 from zoo.render import (
-    Background,
     Camera,
-    Density,
     Importance,
     Integrated,
+    Quadrature,
     Rays,
     Samples,
-    black,
+    integrate,
+    jittered,
     last_sample,
-    relu,
+    noisy,
+    raw_at,
     transmission_weights,
 )
 from zoo.render.query import query
@@ -269,17 +270,13 @@ class Warped(Straight):
         return 1 / (1 / self.near - 1 / self.far)
 
 
-def jittered(t: Tensor, draws: Draws | None, name: str) -> Tensor:
-    """Each of increasing numbers [..., S] drawn from its own cell: halfway to its neighbours, not beyond the ends."""
-    if draws is None:
-        return t
-    middles = (t[..., 1:] + t[..., :-1]) / 2
-    low, high = torch.cat([t[..., :1], middles], -1), torch.cat([middles, t[..., -1:]], -1)
-    return low + (high - low) * draws.uniform(name, t.shape)
+def closed_lengths(t: Tensor, directions: Tensor) -> Tensor:
+    """As ``zoo.render.closed``, rounded as published: directions are measured in the paper's axes."""
+    return pad(t.diff(dim=-1), (0, 1)) * paper_axes(directions).norm(dim=-1, keepdim=True)
 
 
 class StretchedVolume(nn.Module):
-    """Volume rendering of one field, with the call signature of ``zoo.render.Volume``, in shares of the way to the end.
+    """Volume rendering of one field, with the methods of ``zoo.render.Volume``, in shares of the way to the end.
 
     It differs in that: depths are drawn, and drawn anew where there is something, as shares from 0 to 1 of the way; and
     noise on densities is drawn once for each sample, not once for each use.
@@ -288,9 +285,9 @@ class StretchedVolume(nn.Module):
         line: what distance a share stands for.
         samples: along each ray, and as many again where the first ones found something.
         fine: whether there are those.
-        density: what makes the raw output a density.
-        background: what light that hit nothing becomes: ``black`` leaves it to a background field.
-        in_shares: whether a sample stands for a share of the way, not for a distance.
+        quadrature: makes weights of raw densities; by default with ``closed_lengths`` before a black background, which
+            leaves the rest of the light to a background field.
+        in_shares: whether the quadrature measures its intervals in shares of the way, not in distances.
         chunk: points that the field sees at once, see ``zoo.render.query``; None for all of them.
     """
 
@@ -299,76 +296,49 @@ class StretchedVolume(nn.Module):
         line: Straight,
         samples: int,
         fine: bool = True,
-        density: Density = relu,
-        background: Background = black,
+        quadrature: Quadrature | None = None,
         in_shares: bool = False,
         chunk: int | None = 4096,
     ) -> None:
         super().__init__()
-        self.line, self.samples, self.activation, self.background = line, samples, density, background
+        self.line, self.samples, self.in_shares, self.chunk = line, samples, in_shares, chunk
+        self.quadrature = quadrature or Quadrature(intervals=closed_lengths)
         self.fine = Importance(samples) if fine else None
-        self.in_shares, self.chunk = in_shares, chunk
-
-    def density(self, raw: Tensor, points: Tensor) -> Tensor:
-        """Density per world length of raw outputs [B, R, S, 1]; with ``in_shares`` as it is near the middle."""
-        return self.activation(raw, points) * (self.line.rate if self.in_shares else 1.0)
 
     def forward(
         self, field: nn.Module, rays: Rays, condition: Any, draws: Draws | None = None, density_noise: float = 0.0
     ) -> Integrated:
         """As ``zoo.render.Volume``."""
-        t = torch.linspace(0, 1, self.samples, device=rays.origins.device, dtype=rays.origins.dtype)
-        t = jittered(t.expand(*rays.origins.shape[:-1], -1), draws, "jitter")
-        raw, features = self.ask(field, rays, t, condition, draws, density_noise, "coarse")
-        order = None
+        line = torch.linspace(0, 1, self.samples, device=rays.origins.device, dtype=rays.origins.dtype)
+        samples = self.place(rays, jittered(line.expand(*rays.origins.shape[:-1], -1), draws))
+        raw, features = query(field, samples, condition, self.chunk)
+        raw, queried, order = noisy(raw, "coarse_density_noise", draws, density_noise), (features,), None
         if self.fine is not None:
             with torch.no_grad():
-                fine_t = self.fine(t, self.weigh(rays, t, raw), draws)
-            fine_raw, fine_features = self.ask(field, rays, fine_t, condition, draws, density_noise, "fine")
-            t, order = torch.cat([fine_t, t], -1).sort(-1)
-            raw, features = torch.cat([fine_raw, raw], 2).gather(2, order[..., None]), (fine_features, features)
-        weights = self.weigh(rays, t, raw)
-        opacity = weights.sum(-1, keepdim=True)
-        weights, added = self.background(weights)
-        if order is None:
-            composite = weighted(weights, features)
-        else:
-            asked = torch.zeros_like(weights).scatter(-1, order, weights).split([x.shape[2] for x in features], dim=-1)
-            composite = sum(map(weighted, asked, features))
-        if added is not None:
-            composite = composite + added
-        distance = self.line.distance(t)
-        depth = (weights * distance).sum(-1, keepdim=True)
-        return Integrated(composite, depth, opacity, distance, weights, raw, features, order, added)
+                weights = self.quadrature.weigh(raw, self.measured(samples))
+                fine = self.place(rays, self.fine(samples.t, weights, draws))
+            fine_raw, fine_features = query(field, fine, condition, self.chunk)
+            fine_raw = noisy(fine_raw, "fine_density_noise", draws, density_noise)
+            t, order = torch.cat([fine.t, samples.t], -1).sort(-1)
+            samples, queried = self.place(rays, t), (fine_features, features)
+            raw = torch.cat([fine_raw, raw], 2).gather(2, order[..., None])
+        found = self.quadrature(raw, self.measured(samples))
+        return integrate(found, samples._replace(t=self.line.distance(samples.t)), raw, queried, order)
 
-    def ask(
-        self,
-        field: nn.Module,
-        rays: Rays,
-        t: Tensor,
-        condition: Any,
-        draws: Draws | None,
-        density_noise: float,
-        name: str,
-    ) -> tuple[Tensor, Tensor]:
-        """Raw density with its noise [B, R, S, 1] and features [B, R, S, C] at shares t [B, R, S] of the way."""
+    def place(self, rays: Rays, t: Tensor) -> Samples:
+        """Samples as the field sees them at shares t [B, R, S] of the way."""
         points = Samples(rays.origins, rays.directions, self.line.distance(t)).points
-        samples = Samples(rays.origins, rays.directions, t, self.line.placed(points))
-        raw, features = query(field, samples, condition, self.chunk)
-        if draws is not None and density_noise > 0:
-            raw = raw + density_noise * draws.normal(f"{name}_density_noise", raw.shape)
-        return raw, features
+        return Samples(rays.origins, rays.directions, t, self.line.placed(points))
 
-    def weigh(self, rays: Rays, t: Tensor, raw: Tensor) -> Tensor:
-        """Share of the light that each sample gives, [B, R, S]; the last one stands for no length."""
-        place = t if self.in_shares else self.line.distance(t)
-        lengths = pad(place.diff(dim=-1), (0, 1)) * paper_axes(rays.directions).norm(dim=-1, keepdim=True)
-        return transmission_weights(self.activation(raw, None)[..., 0], lengths)
+    def measured(self, samples: Samples) -> Samples:
+        """The same as the quadrature sees them."""
+        return samples if self.in_shares else samples._replace(t=self.line.distance(samples.t))
 
-
-def weighted(weights: Tensor, features: Tensor) -> Tensor:
-    """Weighted sums along rays, [B, R, C], of features [B, R, S, C] with weights [B, R, S]."""
-    return torch.einsum("brs,brsc->brc", weights, features)
+    def density(self, points: Tensor, field: nn.Module, condition: Any) -> Tensor:
+        """Density per world length [B, N, 1] at points [B, N, 3]; with ``in_shares`` as it is near the middle."""
+        raw = raw_at(self.line.placed(points), field, condition)
+        density = self.quadrature.density(raw, points[:, :, None])[:, :, 0]
+        return density * self.line.rate if self.in_shares else density
 
 
 class Behind(NamedTuple):
@@ -401,9 +371,7 @@ class OutsideVolume(nn.Module):
         """
         line = torch.linspace(-1, 0, self.samples, device=z.device, dtype=z.dtype) * self.start
         place = jittered(line.expand(*rays.origins.shape[:-1], -1), draws, "background_jitter")
-        samples = Samples(rays.origins, rays.directions, -place)
-        raw, hidden = query(self.field, samples, z, self.chunk)
-        if draws is not None and density_noise > 0:
-            raw = raw + density_noise * draws.normal("background_density_noise", raw.shape)
+        raw, hidden = query(self.field, Samples(rays.origins, rays.directions, -place), z, self.chunk)
+        raw = noisy(raw, "background_density_noise", draws, density_noise)
         weights = transmission_weights(raw[..., 0].relu(), pad(place.diff(dim=-1), (0, 1)))
         return Behind(last_sample(weights)[0], hidden)

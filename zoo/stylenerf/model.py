@@ -35,13 +35,12 @@ from zoo.render import (
     Rays,
     Rendered,
     Renderer,
-    Samples,
+    composited,
     expected_depth,
     pixel_centres,
     to_map,
 )
-from zoo.render.query import query
-from zoo.stylenerf.field import Behind, OutsideVolume, Styles, rays_through, weighted
+from zoo.stylenerf.field import Behind, OutsideVolume, Styles, rays_through
 from zoo.stylenerf.growing import Grown, doublings, grown
 from zoo.stylenerf.synthesis import Painter
 
@@ -73,7 +72,7 @@ class NerfPath(NamedTuple):
         side = math.isqrt(self.index.shape[1])
         samples = rearrange(self.samples, "b c (l h) (m w) -> b (h w) (l m) c", h=side, w=side)
         seen = image.flatten(2).mT.gather(1, self.index[..., None].expand(-1, -1, 3))
-        return (seen - weighted(self.weights, samples)).square().sum(-1).mean(1)
+        return (seen - composited(self.weights, samples)).square().sum(-1).mean(1)
 
 
 class Synthesised(NamedTuple):
@@ -277,12 +276,12 @@ class Generator(generator.Generator):
 
     def composite(self, front: Integrated, behind: Behind | None, styles: Styles) -> Tensor:
         """Colours and features of rays, [B, R, 3 + C]: the foreground's, and the background's through what is left."""
-        added = 0 if front.added is None else front.added
+        added = 0 if front.background is None else front.background
         total = front.weights.sum(-1, keepdim=True)
         colours = self.foreground.colours(front.features - added, total, styles) + added
         if behind is None:
             return colours
-        hidden = weighted(behind.weights, behind.hidden)
+        hidden = composited(behind.weights, behind.hidden)
         return colours + (1 - front.opacity) * self.background.field.colours(hidden, 1.0)
 
     def samples(self, front: Integrated, behind: Behind | None, styles: Styles, rays: slice) -> tuple[Tensor, Tensor]:
@@ -290,18 +289,17 @@ class Generator(generator.Generator):
 
         It lays P x P pieces side by side, one for each of l m samples, l and m as equal as possible.
         """
-        asked, order = front.asked, front.order
-        asked = asked[:, rays] if order is None else tuple(x[:, rays] for x in asked)
-        hidden = front._replace(asked=asked, order=None if order is None else order[:, rays]).sampled
+        queried, order = tuple(x[:, rays] for x in front.queried), front.order
+        hidden = front._replace(queried=queried, order=None if order is None else order[:, rays]).sampled
         weights = front.weights[:, rays]
         shape = hidden.shape[1:3]
         colours = self.foreground.colours(hidden.flatten(1, 2), 1.0, styles).unflatten(1, shape)
         if behind is not None:
             colours = torch.cat([colours, self.background.field.colours(behind.hidden[:, rays], 1.0)], dim=2)
             weights = torch.cat([weights, behind.weights[:, rays] * (1 - front.opacity[:, rays])], dim=2)
-        if front.added is not None:  # the light that hit nothing is one more sample
+        if front.background is not None:  # the light that hit nothing is one more sample
             colours = torch.cat([colours, torch.ones_like(colours[:, :, :1])], dim=2)
-            weights = torch.cat([weights, front.added[:, rays]], dim=2)
+            weights = torch.cat([weights, front.background[:, rays]], dim=2)
         count = colours.shape[2]
         rows = next(n for n in range(math.isqrt(count), 0, -1) if count % n == 0)
         side = math.isqrt(colours.shape[1])
@@ -309,10 +307,7 @@ class Generator(generator.Generator):
 
     def density(self, points: Tensor, styles: Styles) -> Tensor:
         """Density of the object per world length [B, N, 1] at points [B, N, 3]."""
-        placed = self.volume.line.placed(points) if hasattr(self.volume, "line") else points
-        samples = Samples(placed, torch.zeros_like(placed), torch.zeros_like(placed[..., :1]))
-        raw, _ = query(self.foreground, samples, self.foreground.modulate(styles), chunk=4096)
-        return self.volume.density(raw, points[:, :, None])[:, :, 0]
+        return self.volume.density(points, self.foreground, self.foreground.modulate(styles))
 
 
 def path_pixels(u: Tensor, side: int, resolution: int) -> Tensor:

@@ -28,10 +28,14 @@ MODULES = {
 
 # What became of the init_args of a class; a function from those of any earlier version to those of today. Those of a
 # class in ``CLASSES`` become those of its successor.
-ARGUMENTS: dict[str, Callable[[Values], Values]] = {}
+ARGUMENTS: dict[str, Callable[[Values], Values]] = {
+    "zoo.render.Volume": lambda values: with_quadrature(with_quadrature(values, "coarse", "coarse_")),
+    "zoo.giraffe.SceneVolume": lambda values: with_quadrature(values),
+    "zoo.stylenerf.StretchedVolume": lambda values: with_quadrature(values, intervals="zoo.stylenerf.closed_lengths"),
+}
 
 # Classes that have another name now, or that another one has replaced; in the order in which that came about.
-CLASSES: dict[str, str] = {}
+CLASSES: dict[str, str] = {"zoo.volumegan.TwiceWeighed": "zoo.render.Volume"}
 
 # By class of a module, names of its tensors: beginnings, as patterns, and what they became. Outer modules come first.
 TENSORS: dict[str, dict[str, str]] = {}
@@ -40,6 +44,14 @@ TENSORS: dict[str, dict[str, str]] = {}
 def arguments(**names: str) -> Callable[[Values], Values]:
     """For ``ARGUMENTS``: init_args, new by old, that have another name and nothing else."""
     return lambda values: {names.get(name, name): value for name, value in values.items()}
+
+
+def with_quadrature(values: Values, name: str = "quadrature", prefix: str = "", **others: str) -> Values:
+    """For ``ARGUMENTS`` of a renderer, whose density, intervals and background were given to it apart."""
+    old = {f"{prefix}{part}": part for part in ("density", "intervals", "background") if f"{prefix}{part}" in values}
+    rest = {key: value for key, value in values.items() if key not in old}
+    parts = {part: values[key] for key, part in old.items()}
+    return rest | {name: others | parts} if parts else values
 
 
 def renamed(config: Any) -> Any:

@@ -10,6 +10,6 @@ __getattr__, __dir__, __all__ = exports(
         "synthesis": "Painter",
         "discriminator": "Discriminator",
         "training": "Growth VolumeGAN",
-        "extras": "Unjittered late_softplus equal Until TwiceWeighed",
+        "extras": "Unjittered late_softplus equal Until",
     },
 )

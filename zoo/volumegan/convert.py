@@ -274,23 +274,18 @@ def volume_config(cameras: Mapping[str, Any], coarse: Mapping[str, Any], final: 
         background = "zoo.render.last_sample"
     elif final.get("white_back"):
         background = "zoo.render.white"
-    config = {
-        "class_path": "zoo.render.Volume",
-        "init_args": {
-            "depths": depths,
-            "background": background,
-            "fine": {"class_path": "zoo.render.Importance", "init_args": {"samples": samples, "floor": 2.0e-5}},
-            **weighing(final),
-        },
+    args = {
+        "depths": depths,
+        "quadrature": quadrature_config(final, background),
+        "fine": {"class_path": "zoo.render.Importance", "init_args": {"samples": samples, "floor": 2.0e-5}},
     }
-    if weighing(coarse) != weighing(final):
-        config["class_path"] = "zoo.volumegan.TwiceWeighed"
-        config["init_args"] |= {f"coarse_{name}": value for name, value in weighing(coarse).items()}
-    return config
+    if (other := quadrature_config(coarse, background)) != args["quadrature"]:
+        args["coarse"] = other
+    return {"class_path": "zoo.render.Volume", "init_args": args}
 
 
-def weighing(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes weights of raw densities: in published words ``clamp_mode``, ``render_mode`` and ``max_depth``."""
+def quadrature_config(given: Mapping[str, Any], background: str) -> dict[str, Any]:
+    """Our config for published words of compositing: ``clamp_mode``, ``render_mode`` and ``max_depth``."""
     density, mode = given.get("clamp_mode", "relu"), given.get("render_mode")
     if density not in DENSITIES:
         raise ValueError(f"The published clamp_mode '{density}' has no counterpart here: {', '.join(DENSITIES)}.")
@@ -301,7 +296,8 @@ def weighing(given: Mapping[str, Any]) -> dict[str, Any]:
         intervals = "zoo.volumegan.equal"
     elif given.get("max_depth") is not None:
         intervals = {"class_path": "zoo.volumegan.Until", "init_args": {"far": float(given["max_depth"])}}
-    return {"density": DENSITIES[density], "intervals": intervals}
+    args = {"density": DENSITIES[density], "intervals": intervals, "background": background}
+    return {"class_path": "zoo.render.Quadrature", "init_args": args}
 
 
 def discriminator_config(given: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:

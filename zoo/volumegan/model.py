@@ -152,7 +152,7 @@ class Generator(generator.Generator):
         """Maps of features, depth and opacity, [B, C or 1, h, h]."""
         rays = self.rays(camera, self.painter.low)
         integrated = self.volume(self.field, rays, self.field.modulate(styles), draws)
-        added = 0 if integrated.added is None else integrated.added
+        added = 0 if integrated.background is None else integrated.background
         total = integrated.weights.sum(-1, keepdim=True)
         colour = self.field.colour
         features = colour(integrated.features - added) + colour.bias * (total - 1) + added
@@ -160,4 +160,4 @@ class Generator(generator.Generator):
 
     def density(self, points: Tensor, styles: Styles) -> Tensor:
         """Density per world length [B, N, 1] at points [B, N, 3]."""
-        return generator.density_at(points, self.field, self.field.modulate(styles), self.volume)
+        return self.volume.density(points, self.field, self.field.modulate(styles))
