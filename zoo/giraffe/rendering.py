@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from zoo.draws import Draws
 from zoo.giraffe.field import Field
 from zoo.giraffe.scenes import Latent, rotated, to_paper
-from zoo.render import Depths, Integrated, Quadrature, Rays, Samples, jittered, raw_at
+from zoo.render import Depths, Integrated, Quadrature, Rays, Samples, jittered, noisy, raw_at
 
 
 @dataclass(frozen=True)
@@ -154,20 +154,17 @@ class SceneVolume(nn.Module):
         samples, latent = self.depths(rays, draws), condition
         placed = field.place(samples, latent)
         batch, count, per_image, per_ray = placed.points.shape[:-1]
-        noise = None
-        if draws is not None and density_noise > 0:
-            noise = density_noise * draws.normal("density_noise", (batch, count + 1, per_image, per_ray))
+        none = samples.t.new_zeros(batch, count + 1, per_image, per_ray)
+        noise = noisy(none, "density_noise", draws, density_noise)
 
         inside = field.inside(placed.points, latent).flatten().nonzero()[:, 0]
         raw, hidden = self.objects(field.objects, placed, latent, inside)
-        if noise is not None:
-            raw = raw + noise[:, :-1].flatten()[inside]
+        raw = raw + noise[:, :-1].flatten()[inside]
         objects = raw.new_zeros(batch * count * per_image * per_ray).index_put((inside,), raw.relu())
         objects = objects.unflatten(0, (batch, count, per_image, per_ray))
 
         raw_behind, hidden_behind = self.background(field.background, placed, latent)
-        raw_behind = raw_behind if noise is None else raw_behind + noise[:, -1]
-        behind = raw_behind.relu() * latent.present[:, -1, None, None]
+        behind = (raw_behind + noise[:, -1]).relu() * latent.present[:, -1, None, None]
         density, shares = field.compose(torch.cat([objects.transpose(0, 1), behind[None]]))
         raw = density[..., None]
         weights, opacity, added = self.quadrature(raw, samples)

@@ -207,10 +207,7 @@ class HybridPoses(Orbit):
     """One batch in two gaussian, the others uniform within two standard deviations; a coin for the whole batch."""
 
     def angles(self, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
-        if draws.shared("pose_kind", ()) < 0.5:
-            kind, width = UniformPoses, 2
-        else:
-            kind, width = GaussianPoses, 1
+        kind, width = (UniformPoses, 2) if draws.shared("pose_kind", ()) < 0.5 else (GaussianPoses, 1)
         poses = kind(self.yaw_mean, width * self.yaw_spread, self.pitch_mean, width * self.pitch_spread)
         return poses.angles(n, draws)
 

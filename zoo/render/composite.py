@@ -1,11 +1,6 @@
 """From densities and colours along a ray to one colour: the quadrature of volume rendering (Max 1995; NeRF equation 3).
 
-What papers do differently is a callable that a ``Quadrature`` is made of:
-
-* density ``(raw [B, R, S, 1], points [B, R, S, 3]) -> density``: what makes the field's raw output a density;
-* intervals ``(t [B, R, S], directions [B, R, 3]) -> lengths [B, R, S]``: how much of the ray a sample stands for;
-* background ``(weights [B, R, S]) -> (weights [B, R, S], added [B, R, 1] or None)``: what becomes of light that hit
-  nothing.
+What papers do differently is a ``Quadrature`` and the callables that it is made of.
 
 B batch, R rays, S samples, C channels
 """
@@ -20,18 +15,25 @@ from torch.nn.functional import pad
 from zoo.draws import Draws
 from zoo.render.depths import Samples
 
-# Types stay open: a config names any function or class with so many arguments, whatever its own annotations.
+# What a quadrature is made of. Types stay open: a config names any function or class with so many arguments, whatever
+# its own annotations.
 
 
 class Density(Protocol):
+    """``(raw [B, R, S, 1], points [B, R, S, 3]) -> density``: what makes the field's raw output a density."""
+
     def __call__(self, raw: Any, points: Any, /) -> Any: ...
 
 
 class Intervals(Protocol):
+    """``(t [B, R, S], directions [B, R, 3]) -> lengths [B, R, S]``: how much of the ray a sample stands for."""
+
     def __call__(self, t: Any, directions: Any, /) -> Any: ...
 
 
 class Background(Protocol):
+    """``(weights [B, R, S]) -> (weights, added [B, R, 1] or None)``: what becomes of light that hit nothing."""
+
     def __call__(self, weights: Any, /) -> Any: ...
 
 
@@ -128,8 +130,7 @@ def closed(t: Tensor, directions: Tensor) -> Tensor:
 
 
 def _to_next(t: Tensor, directions: Tensor, last: float) -> Tensor:
-    steps = torch.cat([t[..., 1:] - t[..., :-1], torch.full_like(t[..., :1], last)], dim=-1)
-    return steps * directions.norm(dim=-1, keepdim=True)
+    return pad(t.diff(dim=-1), (0, 1), value=last) * directions.norm(dim=-1, keepdim=True)
 
 
 # Backgrounds

@@ -1,11 +1,6 @@
 """Where along each ray the field is asked.
 
-Depths count in lengths of the ray's direction. Two kinds of callable, and third-party ones are as good:
-
-* depths ``(rays, draws) -> Samples`` at S increasing depths on each ray;
-* fine depths ``(t [B, R, S], weights [B, R, S], draws) -> t [B, R, F]``, in any order, where the weights are large.
-
-With ``draws=None`` nothing is random.
+Depths count in lengths of the ray's direction. With ``draws=None`` nothing is random.
 
 B batch, R rays, S samples
 """
@@ -59,10 +54,14 @@ class Samples(NamedTuple):
 
 
 class Depths(Protocol):
+    """``(rays, draws) -> Samples`` at S increasing depths on each ray."""
+
     def __call__(self, rays: Any, draws: Any, /) -> Any: ...
 
 
 class FineDepths(Protocol):
+    """``(t [B, R, S], weights [B, R, S], draws) -> t [B, R, F]``, in any order, where the weights are large."""
+
     def __call__(self, t: Any, weights: Any, draws: Any, /) -> Any: ...
 
 
@@ -157,9 +156,8 @@ class InsideBox:
         middles, reach = -rays.origins * steps, half * steps.abs()
         near, far = ((middles + side * reach) for side in (-1, 1))
         near, far = near.amax(-1, keepdim=True), far.amin(-1, keepdim=True)
-        nearest = -(rays.origins * rays.directions).sum(-1, keepdim=True) / rays.directions.square().sum(
-            -1, keepdim=True
-        )
+        squared = rays.directions.square().sum(-1, keepdim=True)
+        nearest = -(rays.origins * rays.directions).sum(-1, keepdim=True) / squared
         middle = torch.where(near < far, (near + far) / 2, nearest)
         return _in_cells(rays, middle, ((far - near) / 2).clamp(min=0), self.samples, draws)
 

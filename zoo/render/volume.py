@@ -46,7 +46,7 @@ class Integrated(NamedTuple):
 class Renderer(Protocol):
     """What generators render with: ``Volume``, or any class with these methods."""
 
-    def __call__(self, field: Any, rays: Any, condition: Any, draws: Any = None, density_noise: float = 0.0, /) -> Any:
+    def __call__(self, field: Any, rays: Any, condition: Any, draws: Any = None, density_noise: Any = 0.0, /) -> Any:
         """Render rays, see ``Volume``: ``Integrated``."""
         ...
 
