@@ -293,7 +293,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
 
 def test_ctrl_c_saves_and_says_how_to_resume(tmp_path):
     config = write_config(tmp_path, max_steps=100_000)
-    words = [sys.executable, "-m", "zoo", "fit", "-c", config, "--progress.line_every_seconds", "0"]
+    words = [sys.executable, "-m", "zoo.cli", "fit", "-c", config, "--progress.line_every_seconds", "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
     try:
