@@ -18,8 +18,8 @@ import torch
 from datamodules.cars import Cars
 from tests.tiny import write_config
 from zoo.cli import lightning as training
-from zoo.cli.benchmark import busy_process
 from zoo.cli.command import main, with_underscores
+from zoo.cli.speed import busy_process
 from zoo.utils import threads
 
 pytestmark = pytest.mark.xdist_group("processes")
@@ -235,7 +235,7 @@ def test_the_busy_process_is_of_another_session_and_ends_with_its_context():
 
 
 def test_the_busy_process_ends_with_the_one_that_started_it():
-    code = "from zoo.cli.benchmark import busy_process; import time\n"
+    code = "from zoo.cli.speed import busy_process; import time\n"
     code += "with busy_process() as busy: print(busy, flush=True); time.sleep(100)"
     with subprocess.Popen([*PYTHON, code], env=clean(), stdout=subprocess.PIPE, text=True) as starter:
         busy = int(starter.stdout.readline())
