@@ -6,10 +6,11 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import grid_sample
 
 from tests.systems import stylenerf
 from zoo.draws import SampleDraws, TrainingDraws
-from zoo.layers.ada import BGC, OTHERS, Augmentation, Controller
+from zoo.layers.ada import BGC, OTHERS, Augmentation, Controller, looked_up
 from zoo.training.gan import GAN
 from zoo.weights.bundle import build
 
@@ -52,6 +53,11 @@ def agree(ours: Tensor, expected: Tensor, tolerance: float = 0.1) -> bool:
 
 
 # Warps: a linear picture, seen through an affine map, is another one
+
+
+def test_places_are_looked_up_with_zeros_beyond_the_border():
+    images, grid = torch.randn(2, 3, 5, 7).double(), torch.rand(2, 4, 6, 2).double() * 3 - 1.5
+    assert torch.allclose(looked_up(images, grid), grid_sample(images, grid, align_corners=False), atol=1e-12)
 
 
 def test_flip_and_quarter_turns():

@@ -379,7 +379,7 @@ def tiny_gan(**kwargs) -> GIRAFFE:
 def test_r1_keeps_its_weight_on_the_zoos_range() -> None:
     gan = tiny_gan()
     real = torch.rand(3, 3, 16, 16, requires_grad=True)
-    scores = gan.discriminator(real * 2 - 1)
+    scores = gan.discriminator(real * 2 - 1).scores
     (gradient,) = torch.autograd.grad(scores.sum(), real)
     terms = gan.loss_d(real * 2 - 1, torch.zeros(3, 3, 16, 16))
     torch.testing.assert_close(terms["r1"], 10 * gradient.square().sum() / 3)
@@ -401,9 +401,9 @@ def test_the_discriminator_sees_images_in_its_own_range() -> None:
 def test_a_discriminator_of_other_than_three_channels(channels) -> None:
     judge = Discriminator(16, 8, image_channels=channels)
     images = torch.rand(2, channels + 1, 16, 16)
-    assert torch.equal(judge(images), judge(images[:, :channels]))
+    assert torch.equal(judge(images).scores, judge(images[:, :channels]).scores)
     other = images.index_fill(1, torch.tensor([channels - 1]), 0.0)
-    assert not torch.equal(judge(images), judge(other))
+    assert not torch.equal(judge(images).scores, judge(other).scores)
     with pytest.raises(ValueError, match=f"takes {channels} channels, not {channels - 1}"):
         judge(images[:, : channels - 1])
 
@@ -411,7 +411,7 @@ def test_a_discriminator_of_other_than_three_channels(channels) -> None:
     place, contents = Place(Path("model.pt")), Contents(files["model.pt"], [], "")
     made = converted(giraffe, place, contents, weights="discriminator")
     assert made.config["init_args"] == {"resolution": 16, "channels": 8, "image_channels": channels}
-    assert torch.equal(made.network(images), judge(images))
+    assert torch.equal(made.network(images).scores, judge(images).scores)
 
 
 @pytest.mark.parametrize("resolution", [-8, 0, 4, 12, 24])

@@ -14,6 +14,7 @@ from zoo.draws import SampleDraws, TrainingDraws
 from zoo.graf.model import Discriminator, Generator, Latent, RadianceField, TwoNetworks, uniform
 from zoo.graf.rays import AlongAxis, OnSphere, Parallel, Patches, all_pixels, cut, through_centres, z_up
 from zoo.graf.training import GRAF, mirrored
+from zoo.layers.discriminator import DiscriminatorOutput
 from zoo.layers.encoding import positional_encoding
 from zoo.render import Importance, Quadrature, Rays, Samples, Volume, pixel_centres, through, white
 from zoo.training.averages import Average
@@ -270,7 +271,7 @@ def test_spectral_norm_moves_once_a_call_and_only_in_training():
 @pytest.mark.parametrize(("size", "convolutions"), [(32, 4), (64, 5), (128, 6)])
 def test_every_size_of_patches_is_judged(size, convolutions):
     judge = Discriminator(size, 2)
-    assert len(judge.convolutions) == convolutions and judge(torch.rand(2, 3, size, size)).shape == (2, 1)
+    assert len(judge.convolutions) == convolutions and judge(torch.rand(2, 3, size, size)).scores.shape == (2, 1)
     with pytest.raises(ValueError, match=f"of side {size}, not 16"):
         judge(torch.rand(2, 3, 16, 16))
 
@@ -295,6 +296,7 @@ def test_schedules_are_functions_of_the_clock():
 def test_the_penalty_is_averaged_over_points():
     gan = tiny_gan(r1_weight=10.0)
     gan.discriminator = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 1))
+    gan.discriminator.register_forward_hook(lambda _, __, scores: DiscriminatorOutput(scores))
     real = torch.rand(2, 3, 32, 32)
     terms = gan.loss_d(real, real, TrainingDraws(0, 0))
     squared = gan.discriminator[1].weight.square().sum()
@@ -304,7 +306,7 @@ def test_the_penalty_is_averaged_over_points():
 def test_two_steps_of_training(tmp_path):
     gan = tiny_gan(mirror=True)
     judged, noises = [], []
-    gan.discriminator.register_forward_hook(lambda *call: judged.append(call[2].shape))
+    gan.discriminator.register_forward_hook(lambda *call: judged.append(call[2].scores.shape))
     noise_at = gan.noise_at
     gan.noise_at = lambda iteration: noises.append(iteration) or noise_at(iteration)
     before = {name: p.detach().clone() for name, p in gan.named_parameters()}

@@ -13,6 +13,7 @@ from torch.optim import SGD
 
 from tests.systems import SYSTEMS, NoiseData
 from tests.test_gan import fit, tiny_generator
+from zoo.layers.discriminator import DiscriminatorOutput
 from zoo.pigan.model import Discriminator
 from zoo.pigan.training import PiGAN
 from zoo.training.gan import GAN
@@ -43,7 +44,7 @@ def test_a_network_computes_in_16_bits_while_it_is_trained(precision) -> None:
     dtypes(network, seen)
     images = torch.rand(2, 3, 8, 8)
     judged = network(images)
-    assert {x.dtype for x in judged} == {torch.float32} and type(judged).__name__ == "Judgement"
+    assert {x.dtype for x in judged} == {torch.float32} and isinstance(judged, DiscriminatorOutput)
     assert seen == {DTYPES[precision]}
     seen.clear()
     with half.paused():

@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.functional import conv2d, leaky_relu, pad
 
-from zoo.layers import stylegan2
 from zoo.layers.stylegan2 import (
     Convolution,
     Dense,
@@ -18,7 +17,6 @@ from zoo.layers.stylegan2 import (
     activate,
     doubled,
     filtered,
-    finished,
     halved,
     normalised,
     with_deviation,
@@ -40,28 +38,16 @@ def fir(x: Tensor, gain: float) -> Tensor:
     return sum(shifted) * (gain / 64)
 
 
-@pytest.mark.parametrize("needs_gradient", [False, True])
-def test_doubling_is_zeros_between_the_pixels_then_the_filter(needs_gradient):
-    x = torch.randn(2, 3, 4, 6, requires_grad=needs_gradient)
+def test_doubling_is_zeros_between_the_pixels_then_the_filter():
+    x = torch.randn(2, 3, 4, 6)
     expected = fir(pad(spread_out(x), (2, 1, 2, 1)), 4.0)
     assert torch.allclose(doubled(x), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("needs_gradient", [False, True])
 @pytest.mark.parametrize("padding", [(2, 1, 2, 1), (1, 1, 1, 1), (2, 2, 2, 2)])
-def test_the_filter_without_gradients_is_the_same_in_pieces(padding, needs_gradient, monkeypatch):
-    monkeypatch.setattr(stylegan2, "IN_CACHE", 100)  # two channels at a time
-    x = torch.randn(2, 5, 4, 6, requires_grad=needs_gradient)
+def test_the_filter_is_a_sum_of_shifted_pixels(padding):
+    x = torch.randn(2, 5, 4, 6)
     assert torch.allclose(filtered(x, padding, gain=4.0), fir(pad(x, padding), 4.0), atol=1e-6)
-
-
-@pytest.mark.parametrize("noise", [None, torch.randn(2, 1, 4, 6)])
-def test_what_follows_a_convolution_is_the_same_in_pieces(noise, monkeypatch):
-    monkeypatch.setattr(stylegan2, "IN_CACHE", 100)
-    y, bias = torch.randn(2, 5, 4, 6), torch.randn(5)
-    expected = leaky_relu(1.5 * y + bias[:, None, None] + (0 if noise is None else noise), 0.2).clamp(-1, 1)
-    assert torch.allclose(finished(y.clone().requires_grad_() + 0, bias, noise, 1.0, 1.5), expected, atol=1e-6)
-    assert torch.allclose(finished(y.clone(), bias, noise, 1.0, 1.5), expected, atol=1e-6)
 
 
 def test_halving_is_the_filter_then_every_second_pixel():
@@ -152,8 +138,8 @@ def test_mapping_ignores_the_length_of_z():
 
 def test_activation_is_bounded():
     x = torch.tensor([-100.0, -1.0, 1.0, 100.0])
-    assert torch.allclose(activate(x.clone(), 5.0), torch.tensor([-5.0, -0.2 * math.sqrt(2), math.sqrt(2), 5.0]))
-    assert activate(x.clone(), None)[-1] == 100 * math.sqrt(2)
+    assert torch.allclose(activate(x.clone(), 5.0), torch.tensor([-5.0, -0.2, 1.0, 5.0]))
+    assert activate(x.clone(), None)[-1] == 100
 
 
 def test_noise_starts_silent_and_uses_what_is_drawn():

@@ -14,7 +14,7 @@ from tests.parity.harness import Replay
 from tests.systems import NoiseData, stylenerf
 from zoo.cli.command import main
 from zoo.draws import SampleDraws, TrainingDraws
-from zoo.layers.upsampling import NearestConcat, PixelShuffle, neighbours, softened
+from zoo.layers.upsampling import NearestConcat, PixelShuffle, neighbours
 from zoo.render import white
 from zoo.stylenerf import convert as weights
 from zoo.stylenerf.field import Warped, turned_inside_out
@@ -159,19 +159,6 @@ def test_a_silent_adapter_leaves_repeated_pixels(kind):
     up, x = kind(8, blur=False), torch.randn(2, 8, 3, 5)
     torch.nn.init.zeros_(up.adapter.second.weight)
     assert torch.equal(up(x), interpolate(x, scale_factor=2, mode="nearest"))
-
-
-@pytest.mark.parametrize("needs_gradient", [False, True])
-def test_the_filter_may_come_before_the_last_layer_and_the_repeating(needs_gradient):
-    up, x = NearestConcat(16), torch.randn(2, 16, 3, 5)
-    for bias in (up.adapter.first.bias, up.adapter.second.bias):
-        torch.nn.init.normal_(bias)
-    up.blur = False
-    with torch.no_grad():
-        expected = softened(up(x))
-    up.blur = True
-    with torch.set_grad_enabled(needs_gradient):
-        assert torch.allclose(up(x), expected, atol=1e-5)
 
 
 def test_neighbours_of_quarters():

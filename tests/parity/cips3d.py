@@ -4,13 +4,11 @@ import math
 import re
 from collections.abc import Callable
 from functools import partial
-from unittest.mock import patch
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-import zoo.cips3d.training
 from tests.parity.harness import Case, Followed, Replay, Watched, by_published_name, even_quantiles, same_tensors, train
 from zoo.cips3d import convert as cips3d
 from zoo.cips3d.convert import DISCRIMINATOR, GENERATOR
@@ -20,6 +18,7 @@ from zoo.cips3d.inr import Inr
 from zoo.cips3d.model import FilmSiren, Generator, Latent, Mapping, MappingNetwork, Styles
 from zoo.cips3d.training import CIPS3D, Stage
 from zoo.layers.diffaugment import cutout_places, diffaugment, largest_shift
+from zoo.layers.stylegan2 import GAIN, activate
 from zoo.render import (
     Camera,
     FixedPoses,
@@ -552,7 +551,7 @@ def discriminator(case: Case) -> None:
                 size, alpha, towers = found.groups()
                 image = case.inputs[f"img{size}"]
                 both = towers == "main_aux"
-                scores = judge(torch.cat([image, image.flip(-1)]) if both else image, float(alpha), both)
+                scores = judge(torch.cat([image, image.flip(-1)]) if both else image, float(alpha), both).scores
                 case.scores(name, scores)
         for towers in ("main", "main_aux"):
             if f"diffaug_sg{group}.{towers}" in case.outputs:
@@ -560,7 +559,7 @@ def discriminator(case: Case) -> None:
                 draws = replay(recorded(case, f"diffaug_sg{group}"), augmented_size)
                 both = towers == "main_aux"
                 images = torch.cat([image, image.flip(-1)]) if both else image
-                case.scores(f"diffaug_sg{group}.{towers}", judge(images, 1.0, both, diffaugment, draws))
+                case.scores(f"diffaug_sg{group}.{towers}", judge(images, 1.0, both, diffaugment, draws).scores)
                 assert draws.used_up()
         tower_features(case, f"sg{group}.feat", judge.main)
 
@@ -578,12 +577,11 @@ def tower_features(case: Case, block: str, tower: Tower) -> None:
     tower(case.inputs[f"img{size}"], 0.3)
     heard.stop()
     ours = {name: calls[0][1] for name, calls in heard.calls.items() if calls}
-    # The published program activates, and scales by sqrt(2), in a step of its own after the convolution.
-    final, act = ours["final_conv"], nn.functional.leaky_relu
-    ours["final_conv.flrelu"] = final
-    before = torch.where(final < 0, final / 0.2, final) / math.sqrt(2)
-    ours["final_conv.equal_conv"] = before - tower.final.bias[:, None, None]
-    ours["space_linear"] = act(ours["space_linear"], 0.2)
+    # The published program activates, and scales by sqrt(2), in a step of its own, but within these modules.
+    ours["final_conv.equal_conv"] = ours["final_conv"] / GAIN - tower.final.bias[:, None, None]
+    for name in [name for name in ours if name.startswith("conv_in")] + ["final_conv", "space_linear"]:
+        ours[name] = activate(ours[name])
+    ours["final_conv.flrelu"] = ours["final_conv"]
     for name in names:
         case.scores(name, ours[name.removeprefix(f"{block}.")], beside=names)
 
@@ -654,14 +652,8 @@ def losses(case: Case) -> None:
         with torch.no_grad():
             fake = gan.fakes(real, draws)
         judge = gan.judge = Watched(gan.judge)
-        with patch.object(zoo.cips3d.training, "real_and_r1", Watched(zoo.cips3d.training.real_and_r1)) as penalised:
-            terms = gan.loss_real(real, draws) | gan.loss_fake(fake, draws)
-        judged_fake = judge.calls[-1][1]
-        if penalised.calls:  # R1 and the loss in one pass, which knows no single scores
-            ((images, shares, alpha, _), _) = penalised.calls[0]
-            judged_real = torch.cat([tower(part, alpha) for tower, part in shares])
-        else:
-            ((images, _), judged_real) = judge.calls[0]
+        terms = gan.loss_real(real, draws) | gan.loss_fake(fake, draws)
+        ((images, _), judged_real), (_, judged_fake) = judge.calls
         if "r1" in terms:
             (gradient,) = torch.autograd.grad(judged_real.sum(), images, retain_graph=True)
             weight = 0.5 * gan.r1_weight * gan.r1_every
@@ -843,7 +835,7 @@ def checkpoint(case: Case) -> None:
         assert same_tensors(back, expected)
     judge, image = made.network.to(case.dtype), case.inputs["img"]
     judge.load_state_dict({n: case.cast(t) for n, t in judge.state_dict().items()})
-    case.scores("discriminator.main_aux", judge(torch.cat([image, image]), auxiliary=True))
+    case.scores("discriminator.main_aux", judge(torch.cat([image, image]), auxiliary=True).scores)
 
 
 KINDS = {

@@ -241,7 +241,7 @@ def render(case: Case) -> None:
             case.compare(name, object_masks(generator, latent, camera, farthest=farthest))
         elif name == "discriminator":
             image = generator.render(latent, camera, farthest=farthest).image
-            case.compare("discriminator.score", load_discriminator(case)(image))
+            case.compare("discriminator.score", load_discriminator(case)(image).scores)
         else:
             generator.scene.compose = densest if name == "max" else compose
             march(
@@ -516,7 +516,7 @@ def discriminator(case: Case) -> None:
         images = case.inputs[f"x_{judge.resolution}"] * 2 - 1
         seen: list[Tensor] = []
         hooks = [layer.register_forward_hook(lambda m, i, o, seen=seen: seen.append(o)) for layer in judge.layers]
-        case.compare(f"dc_{variant}.score", judge(images))
+        case.compare(f"dc_{variant}.score", judge(images).scores)
         for hook in hooks:
             hook.remove()
         for i, x in enumerate(seen):
@@ -525,11 +525,11 @@ def discriminator(case: Case) -> None:
             if name in case.outputs:
                 case.compare(name, torch.stack([x.mean(1), x.std(1)]))
         more = torch.cat([images, images[:, :1]], dim=1)
-        case.compare(f"dc_{variant}.score_extra_channels", judge(more))
+        case.compare(f"dc_{variant}.score_extra_channels", judge(more).scores)
     for variant, of in case.config["resnet"].items():
         judge = ResidualDiscriminator(of.get("image_size", 64), of.get("nfilter", 16), of.get("nfilter_max", 512))
         load(judge, case.weights(f"resnet_{variant}."), DISCRIMINATOR_2D)
-        case.compare(f"resnet_{variant}.score", judge(case.inputs[f"x_{of.get('image_size', 64)}"]))
+        case.compare(f"resnet_{variant}.score", judge(case.inputs[f"x_{of.get('image_size', 64)}"]).scores)
 
 
 def rmsprop(lr: float) -> partial:
@@ -548,7 +548,7 @@ def losses(case: Case) -> None:
 
     fake = fakes()
     case.compare("G.image", (fake + 1) / 2)
-    case.compare("G.d_fake", judge(fake))
+    case.compare("G.d_fake", judge(fake).scores)
     loss = sum(gan.loss_g(fake).values())
     case.relative("G.loss", loss, 1e-4)
     compare_gradients(case, "G", generator, loss, GENERATOR)
@@ -559,7 +559,7 @@ def losses(case: Case) -> None:
         compare_gradients(case, "G_max", generator, loss, GENERATOR)
 
     real = case.inputs["x_real"].requires_grad_()
-    scores = judge(real * 2 - 1)
+    scores = judge(real * 2 - 1).scores
     case.compare("D.d_real", scores)
     (gradient,) = torch.autograd.grad(scores.sum(), real)
     case.each_relative("D.grad2_per_image", gradient.square().flatten(1).sum(1))
@@ -736,7 +736,7 @@ def gan2d(case: Case) -> None:
         image = gan.generator(latent, gan.generator.cameras(len(latent.z), None)).image
         case.compare("image_tanh", image)
         case.compare("image_01", 0.5 * image + 0.5)
-        case.compare("score", judge(image))
+        case.compare("score", judge(image).scores)
     tables = GENERATOR_2D, DISCRIMINATOR_2D
     before = {name: {n: p.detach().clone() for n, p in ps.items()} for name, ps in parameters(gan, *tables)}
 

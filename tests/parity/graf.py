@@ -484,14 +484,14 @@ def discriminator(case: Case) -> None:
 
         for convolution in judge.convolutions:
             convolution.register_forward_hook(remember)
-        case.compare(f"{prefix}.eval", judge(patches)[..., None, None])
+        case.compare(f"{prefix}.eval", judge(patches).scores[..., None, None])
         compare_activations(case, f"{prefix}.eval.act", judge.first_norm, inputs, outputs)
         if f"{prefix}.eval_hflip" in case.outputs:
             draws = Replay(published_draws(case, "hflip", {}))
-            case.compare(f"{prefix}.eval_hflip", judge(mirrored(patches, draws))[..., None, None])
+            case.compare(f"{prefix}.eval_hflip", judge(mirrored(patches, draws)).scores[..., None, None])
         judge.train()
-        case.compare(f"{prefix}.train1", judge(patches)[..., None, None])
-        case.compare(f"{prefix}.train2", judge(patches)[..., None, None])
+        case.compare(f"{prefix}.train1", judge(patches).scores[..., None, None])
+        case.compare(f"{prefix}.train2", judge(patches).scores[..., None, None])
         for name, tensor in judge.state_dict().items():
             published = f"{prefix}.after.{published_name(name, DISCRIMINATOR[size])}"
             if published in case.outputs:
@@ -549,8 +549,8 @@ def losses(case: Case) -> None:
     sum(terms.values()).backward()
     assert draws.used_up()
     (_, real_scores), (_, fake_scores) = judge.calls
-    case.compare("d.real_scores", real_scores.detach()[..., None, None])
-    case.compare("d.fake_scores", fake_scores.detach()[..., None, None])
+    case.compare("d.real_scores", real_scores.scores.detach()[..., None, None])
+    case.compare("d.fake_scores", fake_scores.scores.detach()[..., None, None])
     case.relative("d.loss", (terms["real"] + terms["fake"]).detach(), 1e-4)
     case.relative("d.reg", terms["r1"].detach(), 1e-4)
     compare_gradients(case, "d", gan.discriminator, DISCRIMINATOR[gan.patches.size])
@@ -562,7 +562,7 @@ def losses(case: Case) -> None:
     terms = gan.loss_g(fake, draws)
     sum(terms.values()).backward()
     assert draws.used_up()
-    case.compare("g.fake_scores", judge.calls[0][1].detach()[..., None, None])
+    case.compare("g.fake_scores", judge.calls[0][1].scores.detach()[..., None, None])
     case.relative("g.loss", terms["fake"].detach(), 1e-4)
     compare_gradients(case, "g", gan.generator, GENERATOR)
 

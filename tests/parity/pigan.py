@@ -233,7 +233,7 @@ def discriminator(case: Case) -> None:
             judged = judge(case.inputs[f"image{size}"], float(alpha))
             for hook in hooks:
                 hook.remove()
-            field = {"score": "scores", "latent": "latent", "position": "angles"}.get(what)
+            field = {"score": "scores", "latent": "latent", "position": "camera"}.get(what)
             case.compare(name, getattr(judged, field) if field else activations[int(what.removeprefix("act"))])
 
 

@@ -156,7 +156,7 @@ def upsamplers(case: Case) -> None:
         if case.outputs[f"{name}.skip_up"].numel() > 1:
             case.compare(f"{name}.skip_up", layer(x, w, bound=bound, alone=True))
         silent = torch.zeros(len(x), 1, of["resolution"], of["resolution"])
-        case.compare(f"{name}.gain0.5", layer(x, w, silent, bound=bound, gain=0.5))
+        case.compare(f"{name}.gain0.5", 0.5 * layer(x, w, silent, bound=bound))
     for name in dict.fromkeys(re.findall(r"block\.(\w+)\.", " ".join(case.outputs))):
         made = options(name)
         block = Block(

@@ -1,7 +1,6 @@
 """Appearance: a deep network that sees one ray at a time (section 3.2; CIPS, Anokhin 2021)."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,26 +27,7 @@ class ModulatedLinear(nn.Module):
         """The weights [B, C_in, C_out] of B styles."""
         scales = self.modulation(style) + 1
         lengths = scales.square() @ self.weight[0].square() + 1e-8
-        return Scaled.apply(self.weight, scales, lengths.rsqrt())
-
-
-class Scaled(torch.autograd.Function):
-    """weight [1, C_in, C_out] with its rows scaled by [B, C_in] and its columns by [B, C_out].
-
-    Autograd alone would keep one more copy of the weights of every image.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        ctx.save_for_backward(weight, rows, columns)
-        return (weight * rows[:, :, None]).mul_(columns[:, None])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        weight, rows, columns = ctx.saved_tensors
-        product = gradient * weight
-        for_rows, for_columns = (product @ columns[:, :, None])[..., 0], (rows[:, None] @ product)[:, 0]
-        return (gradient * rows[:, :, None] * columns[:, None]).sum(0, keepdim=True), for_rows, for_columns
+        return self.weight * scales[:, :, None] * lengths.rsqrt()[:, None]
 
 
 class InrBlock(nn.Module):

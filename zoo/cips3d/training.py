@@ -9,7 +9,6 @@ from torch import Tensor
 from zoo.cips3d.discriminator import Discriminator
 from zoo.cips3d.model import Augment, Generator, Latent
 from zoo.draws import Draws
-from zoo.layers.towers import real_and_r1
 from zoo.losses import judged_fake, judged_real, r1_penalty
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen, set_learning_rates
@@ -142,7 +141,7 @@ class CIPS3D(GAN):
 
     def judge(self, images: Tensor, draws: Draws) -> Tensor:
         """Scores of both towers, or of the main one."""
-        return self.discriminator(images, self.alpha, self.auxiliary, self.stage.augment, draws)
+        return self.discriminator(images, self.alpha, self.auxiliary, self.stage.augment, draws).scores
 
     def loss_real(self, real: Tensor, draws: Draws) -> dict[str, Tensor]:
         """Loss of the discriminators on real images, by term; both towers weigh the same."""
@@ -151,12 +150,8 @@ class CIPS3D(GAN):
             return {"real": judged_real(self.judge(real, draws))}
         real, weight = real.detach().requires_grad_(), 0.5 * self.r1_weight * self.r1_every
         with self.full_precision():
-            if self.discriminator.compares:  # images with each other: R1 must be differentiated
-                judged = self.judge(real, draws)
-                return {"real": judged_real(judged), "r1": weight * r1_penalty(judged, real)}
-            shares = self.discriminator.shares(real, self.auxiliary, self.stage.augment, draws)
-            loss, r1 = real_and_r1(real, shares, self.alpha, weight)
-        return {"real": loss, "r1": r1}
+            scores = self.judge(real, draws)
+            return {"real": judged_real(scores), "r1": weight * r1_penalty(scores, real)}
 
     def loss_fake(self, fake: Tensor, draws: Draws) -> dict[str, Tensor]:
         """Loss of the discriminators on generated images."""

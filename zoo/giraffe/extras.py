@@ -15,6 +15,7 @@ from zoo import generator
 from zoo.draws import Draws
 from zoo.giraffe.model import Generator
 from zoo.giraffe.scenes import Latent
+from zoo.layers.discriminator import DiscriminatorOutput
 from zoo.render import Camera, FixedPoses, Rendered, closed, to_map, transmission_weights
 
 
@@ -99,12 +100,12 @@ class ResidualDiscriminator(nn.Module):
         self.blocks.extend(Block(widths[i], widths[i + 1]) for i in range(count))
         self.score = nn.Linear(16 * widths[-1], 1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Scores [B, 1] of images [B, 3, H, H] in [-1, 1]."""
+    def forward(self, images: Tensor) -> DiscriminatorOutput:
+        """Scores of images [B, 3, H, H] in [-1, 1]."""
         x = self.blocks[0](self.enter(images))
         for block in self.blocks[1:]:
             x = block(avg_pool2d(x, 3, 2, padding=1))
-        return self.score(leaky_relu(x.flatten(1), 0.2))
+        return DiscriminatorOutput(self.score(leaky_relu(x.flatten(1), 0.2)))
 
 
 class PlainLatent(NamedTuple):

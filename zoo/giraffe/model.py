@@ -28,6 +28,7 @@ from zoo.giraffe.edits import EDITS
 from zoo.giraffe.field import Field
 from zoo.giraffe.rendering import Compose, Scene, weighted
 from zoo.giraffe.scenes import BoxPrior, Counts, Latent, ScenePoses, between, turned
+from zoo.layers.discriminator import DiscriminatorOutput
 from zoo.render import Camera, Rays, Rendered, Renderer, expected_depth, to_map
 
 # From features to the picture
@@ -323,8 +324,8 @@ class Discriminator(nn.Module):
         self.layers = nn.ModuleList(nn.Conv2d(i, o, 4, 2, padding=1, bias=bias) for i, o in pairs)
         self.score = nn.Conv2d(channels, 1, 4, bias=bias)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Scores [B, 1] of images [B, C, H, H] in [-1, 1]; channels beyond ``image_channels`` are left out.
+    def forward(self, images: Tensor) -> DiscriminatorOutput:
+        """Scores of images [B, C, H, H] in [-1, 1]; channels beyond ``image_channels`` are left out.
 
         Raises:
             ValueError: images of another side, or of fewer channels.
@@ -336,4 +337,4 @@ class Discriminator(nn.Module):
         x = (images[:, : self.image_channels] + 1) * ((1 - self.image_min) / 2) + self.image_min
         for layer in self.layers:
             x = leaky_relu(layer(x), 0.2)
-        return self.score(x).flatten(1)
+        return DiscriminatorOutput(self.score(x).flatten(1))

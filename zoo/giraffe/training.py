@@ -51,15 +51,15 @@ class GIRAFFE(GAN):
 
     def loss_g(self, fake: Tensor) -> dict[str, Tensor]:
         """Generator loss, by term."""
-        return {"fake": judged_real(self.discriminator(fake))}
+        return {"fake": judged_real(self.discriminator(fake).scores)}
 
     def loss_d(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """Discriminator loss, by term."""
         real = real.detach().requires_grad_()
         with self.full_precision():  # R1 differentiates these scores
-            scores = self.discriminator(real)
+            scores = self.discriminator(real).scores
         return {
             "real": judged_real(scores),
-            "fake": judged_fake(self.discriminator(fake)),
+            "fake": judged_fake(self.discriminator(fake).scores),
             "r1": self.r1_weight * (2 / self.r1_range) ** 2 * r1_penalty(scores, real),
         }

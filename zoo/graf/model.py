@@ -27,6 +27,7 @@ from torch.nn.utils import spectral_norm
 from zoo import generator
 from zoo.draws import Draws
 from zoo.graf.rays import Lens, all_pixels, cut, perspective, z_up
+from zoo.layers.discriminator import DiscriminatorOutput
 from zoo.layers.encoding import positional_encoding
 from zoo.render import (
     Camera,
@@ -280,8 +281,8 @@ class Discriminator(nn.Module):
         self.convolutions = nn.ModuleList(spectral_norm(conv) for conv in [*strided, final])
         self.first_norm = 0 if size == 32 else 1  # the convolution from which on instance norm follows
 
-    def forward(self, patches: Tensor) -> Tensor:
-        """Scores [B, 1] of patches [B, 3, K, K]; above zero is real.
+    def forward(self, patches: Tensor) -> DiscriminatorOutput:
+        """Scores of patches [B, 3, K, K].
 
         Raises:
             ValueError: the patches have another size.
@@ -295,4 +296,4 @@ class Discriminator(nn.Module):
             if i >= self.first_norm:
                 x = instance_norm(x)
             x = leaky_relu(x, 0.2)
-        return final(x).flatten(1)
+        return DiscriminatorOutput(final(x).flatten(1))

@@ -83,7 +83,7 @@ class GRAF(GAN):
 
     def judge(self, patches: Tensor, draws: Draws) -> Tensor:
         """Scores [B, 1] of patches."""
-        return self.discriminator(mirrored(patches, draws) if self.mirror else patches)
+        return self.discriminator(mirrored(patches, draws) if self.mirror else patches).scores
 
     def loss_d(self, real: Tensor, fake: Tensor, draws: Draws) -> dict[str, Tensor]:
         """Discriminator loss, by term."""

@@ -12,9 +12,10 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import affine_grid, conv2d, conv_transpose2d, grid_sample, pad
+from torch.nn.functional import affine_grid, conv2d, conv_transpose2d, pad
 
 from zoo.draws import Draws
+from zoo.layers.lookup import interpolated
 
 # Scaling filters of wavelets, "symlets" (Daubechies 1992): sym6 for warps, sym2 for bands of frequencies.
 SYM6 = [
@@ -344,41 +345,12 @@ def halved_by(x: Tensor, line: Tensor) -> Tensor:
     return conv2d(x, line.view(1, 1, taps, 1).expand(channels, -1, -1, -1), stride=(2, 1), groups=channels)
 
 
-class LookedUp(torch.autograd.Function):
-    """Bilinear look-up with zeros beyond the border, which can be differentiated again in the images."""
-
-    @staticmethod
-    def forward(ctx, images: Tensor, grid: Tensor) -> Tensor:
-        ctx.save_for_backward(grid)
-        ctx.shape = images.shape
-        return grid_sample(images, grid, align_corners=False)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        (grid,) = ctx.saved_tensors
-        return SpreadBack.apply(gradient, grid, ctx.shape), None
-
-
-class SpreadBack(torch.autograd.Function):
-    """The transpose of ``LookedUp``."""
-
-    @staticmethod
-    def forward(ctx, gradient: Tensor, grid: Tensor, shape: torch.Size) -> Tensor:
-        ctx.save_for_backward(grid)
-        with torch.enable_grad():
-            images = gradient.new_zeros(shape).requires_grad_()
-            found = grid_sample(images, grid, align_corners=False)
-            return torch.autograd.grad(found, images, gradient.detach())[0]
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (grid,) = ctx.saved_tensors
-        return LookedUp.apply(gradient, grid), None, None
-
-
 def looked_up(images: Tensor, grid: Tensor) -> Tensor:
-    """Images at places of a grid [B, H, W, 2] from -1 to 1."""
-    return LookedUp.apply(images, grid)
+    """Images [B, C, H, W] at places of a grid [B, h, w, 2] from -1 to 1, bilinearly; zeros beyond the border."""
+    size = grid.new_tensor([images.shape[3], images.shape[2]])
+    places = ((grid + 1) * size - 1) / 2 + 1  # in images with a border of one zero
+    found = interpolated(pad(images, (1, 1, 1, 1)).movedim(1, -1), places.flatten(1, 2).flip(-1))
+    return found.mT.unflatten(2, grid.shape[1:3])
 
 
 # Bands of frequencies

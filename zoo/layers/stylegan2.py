@@ -8,7 +8,6 @@ B batch, C channels, H height, W width, D width of w
 """
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +15,7 @@ from torch.nn.functional import conv2d, conv_transpose2d, interpolate, leaky_rel
 
 from zoo.layers.winograd import conv3x3
 
-Taps = tuple[float, float, float]
 SLOPE, GAIN = 0.2, math.sqrt(2)  # of the leaky relu
-IN_CACHE = 2**18  # numbers that a processor's cache holds
 
 
 def widened(x: Tensor) -> Tensor:
@@ -26,47 +23,14 @@ def widened(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def activate(x: Tensor, bound: float | None = None, gain: float = GAIN) -> Tensor:
-    """Leaky relu of slope 0.2 times a gain, between -bound and bound. May overwrite x."""
-    return bounded(leaky_relu(x if gain == 1 else x * gain, SLOPE, inplace=True), bound)
+def activate(x: Tensor, bound: float | None = None) -> Tensor:
+    """Leaky relu of slope 0.2, between -bound and bound. May overwrite x, which is to have been multiplied by GAIN."""
+    return bounded(leaky_relu(x, SLOPE, inplace=True), bound)
 
 
 def bounded(x: Tensor, bound: float | None) -> Tensor:
     """x between -bound and bound; all of it with None."""
-    if bound is None:
-        return x
-    return x.clamp(-bound, bound) if x.requires_grad else x.clamp_(-bound, bound)
-
-
-def pieces(*features: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Features [B, C, ...], a few channels at a time: so few that a processor's cache holds those of the first."""
-    few = max(1, IN_CACHE // features[0][:, 0].numel())
-    return zip(*(x.split(few, 1) for x in features), strict=True)
-
-
-def finished(y: Tensor, bias: Tensor, noise: Tensor | None, bound: float | None, gain: float = 1.0) -> Tensor:
-    """What follows a convolution: y times a gain, plus noise and bias, leaky relu, bound. May overwrite y.
-
-    Without gradients a few channels at a time, which stay in the processor's cache from one step to the next.
-
-    Args:
-        y: [B, C, H, W].
-        bias: [C].
-        noise: [B, 1, H, W]; None for none.
-        bound: as in ``activate``.
-        gain: of y alone.
-    """
-    bias = bias[:, None, None]
-    if y.requires_grad:
-        y = y if gain == 1 else y * gain
-        return activate(y + bias if noise is None else y + noise + bias, bound, gain=1)
-    for part, of_part in pieces(y, bias[None]):
-        if gain != 1:
-            part.mul_(gain)
-        if noise is not None:
-            part.add_(noise)
-        activate(part.add_(of_part), bound, gain=1)
-    return y
+    return x if bound is None else x.clamp(-bound, bound)
 
 
 def normalised(z: Tensor) -> Tensor:
@@ -120,7 +84,7 @@ class Mapping(nn.Module):
         """[B, latent_dim] to [B, w_dim]."""
         x = normalised(z)
         for layer in self.layers:
-            x = activate(layer(x, GAIN), gain=1)
+            x = activate(layer(x, GAIN))
         return x
 
 
@@ -135,8 +99,6 @@ def binomial(like: Tensor, gain: float = 1.0) -> Tensor:
 
 def filtered(x: Tensor, padding: tuple[int, int, int, int], stride: int = 1, gain: float = 1.0) -> Tensor:
     """x [B, C, H, W] padded with zeros (left, right, top, bottom), filtered, and every stride-th pixel of it."""
-    if stride == 1 and not x.requires_grad and x.device.type == "cpu" and x.dtype.itemsize >= 4:
-        return filtered_in_pieces(x, padding, gain)
     kernel = binomial(x, gain).expand(x.shape[1], 1, 4, 4)
     left, right, top, bottom = padding
     if left == right and top == bottom:
@@ -144,55 +106,15 @@ def filtered(x: Tensor, padding: tuple[int, int, int, int], stride: int = 1, gai
     return conv2d(pad(x, padding), kernel, stride=stride, groups=x.shape[1])
 
 
-def filtered_in_pieces(x: Tensor, padding: tuple[int, int, int, int], gain: float) -> Tensor:
-    """As ``filtered``, one way and then the other, a few channels at a time: twice as fast on processors."""
-    left, right, top, bottom = padding
-    height, width = x.shape[2] + top + bottom - 3, x.shape[3] + left + right - 3
-    y = x.new_empty(*x.shape[:2], height, width)
-    for part, result in pieces(x, y):
-        rows = taps(pad(part, padding), 2, height)
-        torch.mul(taps(rows, 3, width), gain / 64, out=result)
-    return y
-
-
-def taps(x: Tensor, dim: int, length: int) -> Tensor:
-    """[1, 3, 3, 1] times neighbours along a dimension, summed."""
-    first, second, third, fourth = (x.narrow(dim, i, length) for i in range(4))
-    return torch.add(first, fourth).add_(second, alpha=3).add_(third, alpha=3)
-
-
 def doubled(x: Tensor) -> Tensor:
     """[B, C, 2H, 2W]: zeros between the pixels, filtered, times four; beyond the border there are zeros.
 
     Inside, that is bilinear interpolation; the outermost pixels get a quarter from beyond the border.
     """
-    if not x.requires_grad:
-        y = x.new_empty(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
-        for result, part in pieces(y, x):
-            result.copy_(between(part, (0.25, 0.75, 0.0), (0.0, 0.75, 0.25)))
-        return y
     y = interpolate(x, scale_factor=2, mode="bilinear")
     rows, columns = (y.new_ones(side) for side in y.shape[2:])
     rows[[0, -1]] = columns[[0, -1]] = 0.75
     return y * torch.outer(rows, columns)
-
-
-def between(x: Tensor, first: Taps, second: Taps) -> Tensor:
-    """[B, C, 2H, 2W]: two new pixels for each old one, both ways, weighted sums of that before, itself, that after it.
-
-    Beyond the border there are zeros.
-    """
-    for dim in (3, 2):
-        around = pad(x, (1, 1) if dim == 3 else (0, 0, 1, 1))
-        before, after = around.narrow(dim, 0, x.shape[dim]), around.narrow(dim, 2, x.shape[dim])
-        y = x.new_empty(*x.shape[: dim + 1], 2, *x.shape[dim + 1 :])  # four times as fast as torch.stack
-        for i, weights in enumerate((first, second)):
-            new = y.select(dim + 1, i).zero_()
-            for weight, old in zip(weights, (before, x, after), strict=True):
-                if weight:
-                    new.add_(old, alpha=weight)
-        x = y.flatten(dim, dim + 1)
-    return x
 
 
 def halved(x: Tensor) -> Tensor:
@@ -307,6 +229,35 @@ class Noise(nn.Module):
         return (self.stored if drawn is None else drawn) * self.strength
 
 
+class StyledLayer(nn.Module):
+    """Modulated convolution, image noise, bias, leaky relu.
+
+    Args:
+        channels_in, channels_out, size, w_dim, up: as in ``ModulatedConvolution``.
+        noise: resolution of image noise; None for none.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        size: int = 1,
+        w_dim: int = 512,
+        up: bool = False,
+        noise: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.conv = ModulatedConvolution(channels_in, channels_out, size, w_dim, up=up)
+        self.noise = None if noise is None else Noise(noise)
+
+    def forward(self, x: Tensor, w: Tensor, drawn: Tensor | None = None, bound: float | None = 256) -> Tensor:
+        """x [B, C_in, H, W] and w [B, D] to [B, C_out, H, W], or twice as large; ``drawn`` as in ``Noise``."""
+        y = self.conv(x, w, GAIN)
+        if self.noise is not None:
+            y = y + self.noise(drawn) * GAIN
+        return activate(y + self.conv.bias[:, None, None] * GAIN, bound)
+
+
 def with_deviation(x: Tensor, groups: int = 4) -> Tensor:
     """x [B, C, H, W] with one more channel: the mean standard deviation among images (Karras 2018, section 3).
 
@@ -322,3 +273,25 @@ def with_deviation(x: Tensor, groups: int = 4) -> Tensor:
     y = widened(x).unflatten(0, (size, batch // size))
     y = ((y - y.mean(0)).square().mean(0) + 1e-8).sqrt().mean((1, 2, 3)).to(x.dtype)
     return torch.cat([x, y.repeat(size)[:, None, None, None].expand(-1, 1, height, width)], dim=1)
+
+
+# Sizes of networks that double or halve the resolution
+
+
+def doublings(low: int, high: int) -> list[int]:
+    """Sides from one to another, each twice that before it.
+
+    Raises:
+        ValueError: they miss the end.
+    """
+    sides = [low]
+    while sides[-1] < high:
+        sides.append(2 * sides[-1])
+    if sides[-1] != high:
+        raise ValueError(f"A side must be {low}, doubled any number of times, not {high}.")
+    return sides
+
+
+def width(resolution: int, base: int, most: int) -> int:
+    """Channels at a resolution: fewer, the finer it is."""
+    return min(base // resolution, most)

@@ -12,9 +12,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, interpolate, leaky_relu, pad, pixel_shuffle
+from torch.nn.functional import conv2d, interpolate, pad, pixel_shuffle
 
-from zoo.layers.stylegan2 import GAIN, SLOPE, Convolution, between, filtered, pieces
+from zoo.layers.stylegan2 import GAIN, Convolution, activate, filtered
 
 Upsampler = Callable[[int], nn.Module]  # makes one from its channels; a config names the class
 
@@ -31,20 +31,7 @@ class Adapter(nn.Module):
         self.first, self.second = Convolution(channels_in, hidden, 1), Convolution(hidden, channels_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.finish(self.first(x, GAIN))
-
-    def finish(self, x: Tensor) -> Tensor:
-        """What follows the first convolution, which is to have been multiplied by ``GAIN``."""
-        return self.second(leaky_relu(x, SLOPE))
-
-    def finish_softly(self, x: Tensor) -> Tensor:
-        """``softened`` of ``finish``: the filter commutes with a 1x1 convolution, and here are fewer channels.
-
-        The bias is the weight of one more channel, of ones, which the filter makes less at two borders.
-        """
-        x = torch.cat([leaky_relu(x, SLOPE), torch.ones_like(x[:, :1])], dim=1)
-        weight = torch.cat([self.second.weight * self.second.scale, self.second.bias[:, None, None, None]], dim=1)
-        return conv2d(softened(x), weight)
+        return self.second(activate(self.first(x, GAIN)))
 
 
 def softened(x: Tensor) -> Tensor:
@@ -55,11 +42,6 @@ def softened(x: Tensor) -> Tensor:
 def repeated(x: Tensor) -> Tensor:
     """Every pixel four times."""
     return interpolate(x, scale_factor=2, mode="nearest")
-
-
-def softly_repeated(x: Tensor) -> Tensor:
-    """``softened`` of ``repeated``, from the pixels before they are repeated."""
-    return between(x, (0.5, 0.5, 0.0), (0.125, 0.75, 0.125))
 
 
 class PixelShuffle(nn.Module):
@@ -101,14 +83,8 @@ class NearestConcat(nn.Module):
         # comes before both, at the low resolution.
         own, near = (self.adapter.first.weight * (self.adapter.first.scale * GAIN)).chunk(2, dim=1)
         hidden = repeated(conv2d(x, own, self.adapter.first.bias * GAIN)) + neighbours(conv2d(x, near))
-        if not self.blur:
-            return repeated(x) + self.adapter.finish(hidden)
-        y = self.adapter.finish_softly(hidden)
-        if y.requires_grad:
-            return y + softly_repeated(x)
-        for part, of_part in pieces(y, x):
-            part.add_(softly_repeated(of_part))
-        return y
+        y = repeated(x) + self.adapter.second(activate(hidden))
+        return softened(y) if self.blur else y
 
 
 def neighbours(x: Tensor) -> Tensor:

@@ -6,13 +6,11 @@ of the output's size.
 B batch, C channels in, K channels out, H height, W width, L = H W / 16 tiles
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, unfold
+
+from zoo.layers import is_plain
 
 LEAST = 128  # channels; with fewer the transforms cost more than they save
 
@@ -36,22 +34,6 @@ KERNEL = [
 OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 
 
-_directly = ContextVar("directly", default=False)
-
-
-@contextmanager
-def directly() -> Iterator[None]:
-    """Inside, ``conv3x3`` is always the direct way: for a penalty on gradients.
-
-    Its own gradients of biases are tiny remainders, which the faster way's rounding changes by some thousandths.
-    """
-    before = _directly.set(True)
-    try:
-        yield
-    finally:
-        _directly.reset(before)
-
-
 def both_ways(matrix: list, like: Tensor) -> Tensor:
     """The matrix for rows and columns at once."""
     line = torch.tensor(matrix, dtype=like.dtype, device=like.device)
@@ -60,11 +42,16 @@ def both_ways(matrix: list, like: Tensor) -> Tensor:
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A 3x3 convolution that keeps the size, the faster way: x [B, C, H, W], weight [K, C, 3, 3], bias [K]."""
-    suits = min(weight.shape[:2]) >= LEAST and x.shape[2] % 4 == x.shape[3] % 4 == 0 and x.shape[2] * x.shape[3] >= 256
-    plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if suits and plain and not _directly.get():
+    if suits(x, weight) and not is_plain():
         return winograd(x, weight, bias)
     return conv2d(x, weight, bias, padding=1)
+
+
+def suits(x: Tensor, weight: Tensor) -> bool:
+    """Whether this way is the faster one, and nothing else rounds more."""
+    is_large = min(weight.shape[:2]) >= LEAST and x.shape[2] * x.shape[3] >= 256
+    is_float32 = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return is_large and is_float32 and x.shape[2] % 4 == x.shape[3] % 4 == 0
 
 
 def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

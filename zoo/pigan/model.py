@@ -22,6 +22,7 @@ from torch.nn.functional import avg_pool2d, grid_sample, leaky_relu
 
 from zoo import generator
 from zoo.draws import Draws, SampleDraws
+from zoo.layers.discriminator import DiscriminatorOutput
 from zoo.render import Camera, Poses, Rays, Rendered, Renderer, Samples, expected_depth, pixel_corners, through, to_map
 
 
@@ -238,14 +239,6 @@ class Generator(generator.Generator):
 # Discriminator
 
 
-class Judgement(NamedTuple):
-    """Scores [B, 1]; guesses of the latent [B, latent_dim] and of pitch and yaw [B, 2], or None."""
-
-    scores: Tensor
-    latent: Tensor | None
-    angles: Tensor | None
-
-
 class Convolution(nn.Module):
     """3x3 convolution, optionally told where it is: two more channels with row and column in [-1, 1] (CoordConv)."""
 
@@ -312,8 +305,10 @@ class Discriminator(nn.Module):
         self.blocks = nn.ModuleList(Block(i, o, coordinates, downsample) for i, o in pairs)
         self.final = nn.Conv2d(channels[-1], 1 + (latent_dim + 2 if latent_dim else 0), 2)
 
-    def forward(self, images: Tensor, alpha: float = 1.0) -> Judgement:
-        """Judge images [B, 3, H, H]; below 1, alpha is the share of the first block in a blend with a half-size image.
+    def forward(self, images: Tensor, alpha: float = 1.0) -> DiscriminatorOutput:
+        """Scores of images [B, 3, H, H], with guesses of the latent and of pitch and yaw if there are any.
+
+        Below 1, alpha is the share of the first block in a blend with a half-size image.
 
         Raises:
             ValueError: the image's side is not a power of two that a level takes.
@@ -329,7 +324,7 @@ class Discriminator(nn.Module):
                 small = leaky_relu(self.from_rgb[level + 1](images[..., ::2, ::2]), 0.2)
                 x = alpha * x + (1 - alpha) * small
             x = block(x)
-        judged = self.final(x).flatten(1)
+        found = self.final(x).flatten(1)
         if not self.latent_dim:
-            return Judgement(judged, None, None)
-        return Judgement(judged[:, :1], judged[:, 1:-2], judged[:, -2:])
+            return DiscriminatorOutput(found)
+        return DiscriminatorOutput(found[:, :1], found[:, 1:-2], found[:, -2:])

@@ -10,8 +10,9 @@ from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 
 from zoo.draws import Draws
+from zoo.layers.discriminator import DiscriminatorOutput
 from zoo.losses import best, judged_fake, judged_real, r1_penalty
-from zoo.pigan.model import Discriminator, Generator, Judgement, Latent
+from zoo.pigan.model import Discriminator, Generator, Latent
 from zoo.render import off_the_poles
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen, set_learning_rates
@@ -139,13 +140,13 @@ class PiGAN(GAN):
         count = math.ceil(max(0.99 ** (self.iterations / self.top_k_every), self.top_k_least) * len(fake))
         return {"fake": judged_real(best(judged.scores, count)), **self.guesses(judged, z, angles)}
 
-    def guesses(self, judged: Judgement, z: Tensor, angles: Tensor) -> dict[str, Tensor]:
+    def guesses(self, judged: DiscriminatorOutput, z: Tensor, angles: Tensor) -> dict[str, Tensor]:
         """Penalties for wrong guesses of latent and camera; none without weights."""
         if not self.latent_weight and not self.angle_weight:
             return {}
         return {
             "latent": self.latent_weight * mse_loss(judged.latent, z),
-            "angles": self.angle_weight * mse_loss(judged.angles, angles),
+            "angles": self.angle_weight * mse_loss(judged.camera, angles),
         }
 
     @property

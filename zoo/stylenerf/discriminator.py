@@ -1,55 +1,25 @@
 """StyleNeRF's discriminator, which grows with the generator (section 3.3)."""
 
-import itertools
-from typing import NamedTuple
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 
-from zoo.layers.stylegan2 import GAIN, Convolution, Dense, activate, halved, with_deviation
-from zoo.stylenerf.growing import doublings, grown
-from zoo.stylenerf.synthesis import width
+from zoo.layers import discriminator
+from zoo.layers.stylegan2 import GAIN, activate, doublings, halved, width
+from zoo.stylenerf.growing import grown
 
 
-class Judgement(NamedTuple):
-    """Scores [B, 1]."""
-
-    scores: Tensor
-
-
-class DiscriminatorBlock(nn.Module):
-    """What the picture adds at this resolution, and two convolutions, the second of which halves it."""
-
-    def __init__(self, channels_in: int, channels_out: int, image_channels: int = 3) -> None:
-        super().__init__()
-        self.from_rgb = Convolution(image_channels, channels_in, 1)
-        self.first = Convolution(channels_in, channels_in, 3)
-        self.second = Convolution(channels_in, channels_out, 3, down=True)
-
-    def enter(self, images: Tensor, clamp: float | None) -> Tensor:
-        """Features of images [B, 3, H, H]."""
-        return activate(self.from_rgb(images, GAIN), clamp, gain=1)
-
-    def forward(self, x: Tensor, clamp: float | None) -> Tensor:
-        """Features [B, C_in, H, H] to [B, C_out, H/2, H/2]."""
-        x = activate(self.first(x, GAIN), clamp, gain=1)
-        return activate(self.second(x, GAIN), clamp, gain=1)
-
-
-class Discriminator(nn.Module):
-    """Scores images of several sizes, which enter at the block of their own.
+class Discriminator(discriminator.Discriminator):
+    """StyleGAN2's without shortcuts; each block adds what it sees of the image at its own resolution.
 
     Args:
         resolution: side of the largest images.
         base_channels, most_channels: a block has base_channels / its resolution channels, but at most so many.
-        clamp: bound of activations, which 16 bits need; None for none.
-        groups: images that are compared by their standard deviation.
+        clamp, groups, image_channels: as in ``zoo.layers.discriminator.Discriminator``.
         start: side of images at which growing begins; None for no growing.
         fades_in: while it grows, images larger than its level are made smaller, and shown to the block of the level
             before too, ever less. The published program means to, but never does once growing has begun.
         doubles: features of images that enter below the largest size count twice in the first block, as published.
-        image_channels: of what it looks at.
     """
 
     def __init__(
@@ -64,31 +34,20 @@ class Discriminator(nn.Module):
         doubles: bool = True,
         image_channels: int = 3,
     ) -> None:
-        super().__init__()
-        self.resolution, self.clamp, self.groups = resolution, clamp, groups
-        self.start, self.fades_in, self.doubles = start, fades_in, doubles
-        self.sides = [resolution // 2**i for i in range(doublings(8, resolution) + 1)]
-        widths = [width(side, base_channels, most_channels) for side in [*self.sides, 4]]
-        self.blocks = nn.ModuleList(DiscriminatorBlock(i, o, image_channels) for i, o in itertools.pairwise(widths))
-        self.from_rgb = Convolution(image_channels, widths[-1], 1)
-        self.final = Convolution(widths[-1] + 1, widths[-1], 3)
-        self.dense = Dense(widths[-1] * 16, widths[-1])
-        self.score = Dense(widths[-1], 1)
+        widths = {side: width(side, base_channels, most_channels) for side in reversed(doublings(4, resolution))}
+        super().__init__(widths, clamp, groups, image_channels, residual=False)
+        self.sides.remove(4)  # there is nothing but the last layers
+        *entrances, self.from_rgb = self.from_rgb
+        for block, entrance in zip(self.blocks, entrances, strict=True):
+            block.from_rgb = entrance
+        self.resolution, self.start, self.fades_in, self.doubles = resolution, start, fades_in, doubles
         self.register_buffer("alpha", torch.ones(()))  # how far it has grown, see ``grown``
 
-    def forward(self, images: Tensor) -> Judgement:
-        """Judge images [B, 3, H, H].
-
-        Raises:
-            ValueError: no block takes images of this side, or the batch does not suit the groups.
-        """
-        return Judgement(self.score(self.judged(self.entered(*self.reduced(*self.sized(images))))))
+    def features(self, images: Tensor) -> Tensor:
+        return self.entered(*self.reduced(*self.sized(images)))
 
     def sized(self, images: Tensor) -> tuple[Tensor, float]:
         """Images that are not too large for what this has grown to, and how far their own level has faded in."""
-        if images.shape[-1] not in self.sides:
-            names = ", ".join(map(str, self.sides))
-            raise ValueError(f"This discriminator takes images of side {names}, not {images.shape[-1]}.")
         level = grown(self.alpha, self.start, self.resolution)
         if not self.fades_in and self.alpha > 0:
             return images, 1.0
@@ -104,8 +63,8 @@ class Discriminator(nn.Module):
         for i, block in enumerate(self.blocks[begin:]):
             if i == 1 and smaller is not None:
                 images = torch.lerp(smaller, images, share)
-                x = torch.lerp(block.enter(smaller, self.clamp), x, share)
-            entered = block.enter(images, self.clamp)
+                x = torch.lerp(enter(block, smaller, self.clamp), x, share)
+            entered = enter(block, images, self.clamp)
             twice = i == 0 and begin > 0 and self.doubles
             x = (entered + entered if twice else entered) if x is None else x + entered
             x, images = block(x, self.clamp), halved(images)
@@ -113,9 +72,9 @@ class Discriminator(nn.Module):
 
     def entered(self, x: Tensor, images: Tensor) -> Tensor:
         """Features [B, C, 4, 4] of both."""
-        return x + activate(self.from_rgb(images, GAIN), gain=1)
+        return x + enter(self, images)
 
-    def judged(self, x: Tensor) -> Tensor:
-        """Features [B, C, 4, 4] to those that the score is a layer of, [B, C]."""
-        x = activate(self.final(with_deviation(x, self.groups), GAIN), self.clamp, gain=1)
-        return activate(self.dense(x.flatten(1), GAIN), gain=1)
+
+def enter(level: torch.nn.Module, images: Tensor, clamp: float | None = None) -> Tensor:
+    """Features of images [B, 3, H, H] at a level of their size."""
+    return activate(level.from_rgb(images, GAIN), clamp)

@@ -6,19 +6,32 @@ B batch, L layers that take w, D width of w, R rays, S samples, C channels, H wi
 
 import itertools
 import math
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, grid_sample, interpolate, normalize
 
 from zoo.draws import Draws
-from zoo.layers.stylegan2 import Convolution, Dense, Mapping, ModulatedConvolution, activate, bounded, halved, widened
+from zoo.layers.discriminator import Block as DiscriminatorBlock
+from zoo.layers.discriminator import DiscriminatorOutput
+from zoo.layers.stylegan2 import (
+    GAIN,
+    Convolution,
+    Dense,
+    Mapping,
+    ModulatedConvolution,
+    activate,
+    bounded,
+    doublings,
+    halved,
+    widened,
+    width,
+)
 from zoo.render import Camera, GaussianPoses, Samples, UniformPoses
-from zoo.stylenerf.discriminator import Discriminator, DiscriminatorBlock, Judgement
+from zoo.stylenerf.discriminator import Discriminator, enter
 from zoo.stylenerf.field import Styles, paper_axes, with_rgb
-from zoo.stylenerf.growing import doublings
-from zoo.stylenerf.synthesis import Block, StyledLayer, width
+from zoo.stylenerf.synthesis import Block, StyledLayer
 
 
 class PlaneNetwork(nn.Module):
@@ -48,7 +61,7 @@ class PlaneNetwork(nn.Module):
         decay: float | None = 0.999,
     ) -> None:
         super().__init__()
-        sides = [start * 2**i for i in range(doublings(start, resolution) + 1)]
+        sides = doublings(start, resolution)
         widths = [width(side, base_channels, most_channels) for side in sides]
         self.clamp, self.start, self.num_styles = clamp, start, 2 * len(sides)
         self.constant = nn.Parameter(torch.randn(widths[0], start, start))
@@ -156,7 +169,7 @@ class CameraNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, 2] to [B, 2]."""
-        return self.last(activate(self.second(activate(self.first(x)))))
+        return self.last(activate(self.second(activate(self.first(x, GAIN)), GAIN)))
 
 
 class LearnedPoses(nn.Module):
@@ -222,13 +235,6 @@ def pose_of(numbers: Tensor) -> Tensor:
 # Discriminators
 
 
-class CameraJudgement(NamedTuple):
-    """Scores [B, 1], and what was seen of the camera: [B, 3] its place, or [B, 16] its pose."""
-
-    scores: Tensor
-    camera: Tensor
-
-
 class CameraDiscriminator(Discriminator):
     """Guesses where a picture was taken from, and asks whether it is real for that camera.
 
@@ -251,15 +257,16 @@ class CameraDiscriminator(Discriminator):
         self.mapping = Mapping(channels, channels, channels, mapping_layers)
         self.score = Dense(channels, channels)
 
-    def forward(self, images: Tensor) -> CameraJudgement:
-        """As ``zoo.stylenerf.Discriminator``."""
+    def forward(self, images: Tensor) -> DiscriminatorOutput:
+        """Scores, and what was seen of the camera: [B, 3] its place, or [B, 16] its pose."""
+        self.check(images)
         x, rest = self.reduced(*self.sized(images))
         seen = x if self.small is None else seen_small(self, images)[0]
         guess = widened(conv2d(seen, self.guess.weight * self.guess.scale).flatten(1))
         camera = pose_of(guess).flatten(1) if self.numbers == 9 else guess
         asked = self.mapping(self.embed(camera))
-        scores = (self.score(self.judged(self.entered(x, rest))) * asked).sum(1, keepdim=True)
-        return CameraJudgement(scores / math.sqrt(asked.shape[1]), camera)
+        scores = (self.score(self.concluded(self.entered(x, rest))) * asked).sum(1, keepdim=True)
+        return DiscriminatorOutput(scores / math.sqrt(asked.shape[1]), camera=camera)
 
 
 class DualDiscriminator(Discriminator):
@@ -273,11 +280,11 @@ class DualDiscriminator(Discriminator):
         super().__init__(**kwargs)
         self.small = small_blocks(self)
 
-    def forward(self, images: Tensor, raw: Tensor | None = None) -> Judgement:
+    def forward(self, images: Tensor, raw: Tensor | None = None) -> DiscriminatorOutput:
         """Scores [2 B, 1] of images [B, 3, H, H] and of small ones, which are made of them where they are not given."""
         scores = super().forward(images).scores
-        small = self.score(self.judged(self.entered(*seen_small(self, images if raw is None else raw))))
-        return Judgement(torch.cat([scores, small]))
+        small = self.score(self.concluded(self.entered(*seen_small(self, images if raw is None else raw))))
+        return DiscriminatorOutput(torch.cat([scores, small]))
 
 
 class DoubleDiscriminator(Discriminator):
@@ -302,7 +309,10 @@ def small_blocks(judge: Discriminator) -> nn.ModuleList:
     """Further blocks for pictures of the side at which a discriminator begins to grow."""
     sides = [side for side in judge.sides if side <= (judge.start or judge.resolution)]
     widths = [block.first.weight.shape[0] for block in judge.blocks[-len(sides) :]] + [len(judge.dense.bias)]
-    return nn.ModuleList(DiscriminatorBlock(i, o) for i, o in itertools.pairwise(widths))
+    blocks = [DiscriminatorBlock(i, o, residual=False) for i, o in itertools.pairwise(widths)]
+    for block in blocks:
+        block.from_rgb = Convolution(3, block.first.weight.shape[0], 1)
+    return nn.ModuleList(blocks)
 
 
 def seen_small(judge: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -310,6 +320,6 @@ def seen_small(judge: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     side = 4 * 2 ** len(judge.small)
     x, images = 0, images if images.shape[-1] == side else interpolate(images, side, mode="bilinear")
     for block in judge.small:
-        x = block(x + block.enter(images, judge.clamp), judge.clamp)
+        x = block(x + enter(block, images, judge.clamp), judge.clamp)
         images = halved(images)
     return x, images

@@ -1,10 +1,11 @@
 """Progressive growing (section 3.3)."""
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
+
+from zoo.layers.stylegan2 import doublings
 
 
 class Grown(NamedTuple):
@@ -23,7 +24,7 @@ def grown(alpha: Tensor, start: int | None, end: int) -> Grown:
         return Grown(end, 1.0)
     if alpha == 0:
         return Grown(start, 1.0)
-    place = (alpha * doublings(start, end)).item()
+    place = (alpha * (len(doublings(start, end)) - 1)).item()
     return Grown(start * 2 ** (int(place) + 1), place - int(place))
 
 
@@ -37,15 +38,3 @@ class Growth:
     def __call__(self, images_seen: int) -> float:
         """Share of the growth after so many images."""
         return min(max((images_seen - self.begin) / (self.end - self.begin), 0.0), 1.0)
-
-
-def doublings(low: int, high: int) -> int:
-    """How often a side is doubled to get from one to the other.
-
-    Raises:
-        ValueError: that is no whole number.
-    """
-    levels = math.log2(high / low)
-    if levels != int(levels) or levels < 0:
-        raise ValueError(f"A side of {high} must be {low}, doubled any number of times.")
-    return int(levels)

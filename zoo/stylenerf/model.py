@@ -27,7 +27,7 @@ from torch.nn.functional import interpolate
 
 from zoo import generator
 from zoo.draws import Draws
-from zoo.layers.stylegan2 import Mapping
+from zoo.layers.stylegan2 import Mapping, doublings
 from zoo.render import (
     Camera,
     Integrated,
@@ -41,7 +41,7 @@ from zoo.render import (
     to_map,
 )
 from zoo.stylenerf.field import Behind, OutsideVolume, Styles, rays_through
-from zoo.stylenerf.growing import Grown, doublings, grown
+from zoo.stylenerf.growing import Grown, grown
 from zoo.stylenerf.synthesis import Painter
 
 
@@ -202,7 +202,7 @@ class Generator(generator.Generator):
         """
         resolution = resolution or self.resolution
         lowest = min(self.start or self.painter.low, self.painter.low)
-        known = [lowest * 2**i for i in range(doublings(lowest, self.resolution) + 1)]
+        known = doublings(lowest, self.resolution)
         if resolution not in known:
             raise ValueError(f"StyleNeRF renders images of side {', '.join(map(str, known))}, not {resolution}.")
         now = grown(self.alpha, self.start, self.resolution)

@@ -11,26 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from zoo.draws import Draws
-from zoo.layers.stylegan2 import GAIN, ModulatedConvolution, Noise, bounded, doubled, finished
+from zoo.layers import stylegan2
+from zoo.layers.stylegan2 import GAIN, ModulatedConvolution, activate, bounded, doubled, doublings, width
 from zoo.layers.upsampling import Upsampler
-from zoo.stylenerf.growing import doublings
 
 
-def width(resolution: int, base: int, most: int) -> int:
-    """Channels at a resolution: fewer, the finer it is."""
-    return min(base // resolution, most)
-
-
-class StyledLayer(nn.Module):
-    """Modulated convolution of what is divided by its average size, upsampling, noise, bias, leaky relu.
+class StyledLayer(stylegan2.StyledLayer):
+    """StyleGAN2's, of what is divided by its average size, with an upsampler between convolution and noise.
 
     Args:
-        channels_in, channels_out: widths.
-        size: of the kernel.
-        w_dim: size of w.
+        channels_in, channels_out, size, w_dim, noise: as in ``zoo.layers.stylegan2.StyledLayer``.
         up: doubles the output; None for not at all.
         fir_up: the convolution doubles it, as in StyleGAN2.
-        noise: resolution of image noise; None for none.
         decay: share of the old average size in the new one; None to divide by nothing.
     """
 
@@ -45,10 +37,8 @@ class StyledLayer(nn.Module):
         noise: int | None = None,
         decay: float | None = 0.999,
     ) -> None:
-        super().__init__()
-        self.conv = ModulatedConvolution(channels_in, channels_out, size, w_dim, up=fir_up)
+        super().__init__(channels_in, channels_out, size, w_dim, fir_up, noise)
         self.up, self.decay = up, decay
-        self.noise = None if noise is None else Noise(noise)
         self.register_buffer("magnitude", None if decay is None else torch.ones(()))
 
     def forward(
@@ -56,11 +46,9 @@ class StyledLayer(nn.Module):
         x: Tensor,
         w: Tensor,
         drawn: Tensor | None = None,
-        *,
         bound: float | None = 256,
         follow: bool = False,
         alone: bool = False,
-        gain: float = 1.0,
     ) -> Tensor:
         """x [B, C_in, H, W] and w [B, D] to [B, C_out, H, W], or twice as large.
 
@@ -69,22 +57,21 @@ class StyledLayer(nn.Module):
             bound: of the output.
             follow: move the average size before it is used.
             alone: neither upsampling nor noise: what becomes of each pixel by itself.
-            gain: of the output and its bound.
         """
         if follow and self.magnitude is not None:
             with torch.no_grad():
                 self.magnitude.lerp_(x.to(self.magnitude.dtype).square().mean(), 1 - self.decay)
-        turned = self.conv.size > 1 and self.up is not None and not alone
+        divided, ups = 1.0 if self.magnitude is None else self.magnitude.rsqrt(), self.up is not None and not alone
         # As published, kernels before an upsampler are turned around, as those of a transposed convolution are.
-        divided, gain = 1.0 if self.magnitude is None else self.magnitude.rsqrt(), GAIN * gain
-        ups = self.up is not None and not alone
-        y = self.conv(x.flip(2, 3) if turned else x, w, divided if ups else divided * gain)
-        y = y.flip(2, 3) if turned else y
-        if ups:
-            y = self.up(y)
-        noise = None if self.noise is None or alone else self.noise(drawn) * gain
-        bound = None if bound is None else bound * gain / GAIN
-        return finished(y, self.conv.bias * gain, noise, bound, gain if ups else 1.0)
+        if not ups:
+            y = self.conv(x, w, divided * GAIN)
+        elif self.conv.size == 1:
+            y = self.up(self.conv(x, w, divided)) * GAIN
+        else:
+            y = self.up(self.conv(x.flip(2, 3), w, divided).flip(2, 3)) * GAIN
+        if self.noise is not None and not alone:
+            y = y + self.noise(drawn) * GAIN
+        return activate(y + self.conv.bias[:, None, None] * GAIN, bound)
 
 
 class Block(nn.Module):
@@ -191,7 +178,7 @@ class Painter(nn.Module):
     ) -> None:
         super().__init__()
         self.low, self.resolution, self.feature_dim, self.clamp = low, resolution, feature_dim, clamp
-        sides = [low * 2 ** (i + 1) for i in range(doublings(low, resolution))]
+        sides = doublings(low, resolution)[1:]
         widths = [feature_dim, *(width(side, base_channels, most_channels) for side in sides)]
         self.blocks = nn.ModuleList(
             Block(widths[i], widths[i + 1], side, upsampler, image_up, size, w_dim, 3, noise, decay)

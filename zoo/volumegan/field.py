@@ -5,12 +5,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv3d, conv_transpose3d, leaky_relu, pad
+from torch.nn.functional import interpolate, leaky_relu
 
 from zoo.layers.lookup import trilinear
-from zoo.layers.stylegan2 import GAIN, SLOPE, Dense, ModulatedConvolution
+from zoo.layers.stylegan2 import GAIN, SLOPE, Dense, ModulatedConvolution, doublings
 from zoo.render import Samples
-from zoo.volumegan.synthesis import doublings
 
 
 class Styles(NamedTuple):
@@ -43,7 +42,7 @@ class StructuralVolume(nn.Module):
     ) -> None:
         super().__init__()
         widths = [base_channels, base_channels]
-        for _ in doublings(start, resolution, "The volume's side"):
+        for _ in doublings(start, resolution)[1:]:
             widths.append(max(widths[-1] // 2, channels))
         self.channels = widths[-1]
         self.constant = nn.Parameter(torch.ones(1, base_channels, start, start, start))
@@ -59,22 +58,11 @@ class StructuralVolume(nn.Module):
         x = self.constant
         for i, (conv, scale, shift) in enumerate(zip(self.convs, scales, shifts, strict=True)):
             # The instance norm takes out the convolution's bias again; it is there because the published one has it.
-            x = conv3d(x, conv.weight, conv.bias, padding=1) if i == 0 else doubled_conv3d(x, conv.weight, conv.bias)
+            x = conv(x if i == 0 else interpolate(x, scale_factor=2, mode="nearest"))
             x = x - x.mean((2, 3, 4), keepdim=True)
             scale = scale[..., None, None, None] * (x.square().mean((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
             x = leaky_relu(torch.addcmul(shift[..., None, None, None], x, scale), SLOPE, inplace=True)
         return x
-
-
-def doubled_conv3d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A 3x3x3 convolution of nearest neighbours at twice the resolution, with 8/27 of the arithmetic.
-
-    Each output sees eight inputs only, those of them that coincide with the weights that fall on it summed.
-    """
-    sums = weight.transpose(0, 1).flip(2, 3, 4)
-    for ends in ((0, 0, 0, 0), (0, 0), ()):
-        sums = pad(sums, (*ends, 0, 1)) + pad(sums, (*ends, 1, 0))
-    return conv_transpose3d(x, sums, bias, stride=2, padding=1)
 
 
 # The radiance field

@@ -7,40 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from zoo.draws import Draws
-from zoo.layers.stylegan2 import GAIN, Convolution, ModulatedConvolution, Noise, bounded, doubled, finished
-
-
-def doublings(start: int, end: int, what: str) -> list[int]:
-    """Twice the start, twice that, and so on, up to the end.
-
-    Raises:
-        ValueError: they miss the end.
-    """
-    sides = [start]
-    while sides[-1] < end:
-        sides.append(2 * sides[-1])
-    if sides[-1] != end:
-        raise ValueError(f"{what} must be {start}, doubled any number of times, not {end}.")
-    return sides[1:]
-
-
-def width(resolution: int, base: int, most: int) -> int:
-    """Channels at a resolution: fewer, the finer it is."""
-    return min(base // resolution, most)
-
-
-class StyledLayer(nn.Module):
-    """Modulated 1x1 convolution, image noise, bias, leaky relu."""
-
-    def __init__(self, channels_in: int, channels_out: int, resolution: int, up: bool, w_dim: int) -> None:
-        super().__init__()
-        self.conv = ModulatedConvolution(channels_in, channels_out, w_dim=w_dim, up=up)
-        self.noise = Noise(resolution)
-
-    def forward(self, x: Tensor, w: Tensor, drawn: Tensor | None, clamp: float | None) -> Tensor:
-        """x [B, C_in, H, W] and w [B, D] to [B, C_out, H, W], or twice as large."""
-        y = self.conv(x, w, GAIN)
-        return finished(y, self.conv.bias * GAIN, self.noise(drawn) * GAIN, clamp)
+from zoo.layers.stylegan2 import Convolution, ModulatedConvolution, StyledLayer, bounded, doubled, doublings, width
 
 
 class PainterBlock(nn.Module):
@@ -49,8 +16,8 @@ class PainterBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, resolution: int, w_dim: int) -> None:
         super().__init__()
         self.resolution = resolution
-        self.up = StyledLayer(channels_in, channels_out, resolution, True, w_dim)
-        self.same = StyledLayer(channels_out, channels_out, resolution, False, w_dim)
+        self.up = StyledLayer(channels_in, channels_out, w_dim=w_dim, up=True, noise=resolution)
+        self.same = StyledLayer(channels_out, channels_out, w_dim=w_dim, noise=resolution)
         self.rgb = ModulatedConvolution(channels_out, 3, w_dim=w_dim, demodulate=False)
 
 
@@ -80,7 +47,7 @@ class Painter(nn.Module):
     ) -> None:
         super().__init__()
         self.low, self.resolution, self.clamp, self.bounded_output = low, resolution, clamp, bounded_output
-        sides = [low, *doublings(low, resolution, "The picture's side")]
+        sides = doublings(low, resolution)
         widths = [width(side, base_channels, most_channels) for side in sides]
         self.start = Convolution(widths[0], 3, 1) if learned_start else None
         self.blocks = nn.ModuleList(
