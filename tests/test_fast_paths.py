@@ -7,10 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, softplus
 
-from zoo.layers import plain
+from tests.parity.harness import train
+from tests.systems import pigan
+from zoo.layers import is_plain, plain
 from zoo.layers import winograd as module
 from zoo.layers.discriminator import Discriminator
 from zoo.layers.winograd import suits, winograd
+from zoo.training.gan import GAN
+from zoo.weights.bundle import build
 
 
 def scores_and_gradients(judge: Discriminator, images: Tensor) -> list[Tensor]:
@@ -37,6 +41,16 @@ def test_winograd_agrees_with_plain_convolutions():
     assert len(found) == len(expected) > 30
     for ours, direct in zip(found, expected, strict=True):
         assert torch.allclose(ours, direct, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("is_asked_for", [False, True])
+def test_training_can_be_plain(is_asked_for):
+    config, seen = pigan()["model"], []
+    config["init_args"]["plain"] = is_asked_for
+    gan = build(config, GAN)
+    gan.discriminator.register_forward_hook(lambda *_: seen.append(is_plain()))
+    train(gan, torch.randn(2, 3, 8, 8), 2)
+    assert set(seen) == {is_asked_for} and not is_plain()
 
 
 def test_rounding_of_winograd_stays_small():

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from zoo import layers
 from zoo.draws import TrainingDraws
 from zoo.generator import render_samples
 from zoo.render import Rendered
@@ -36,6 +37,7 @@ class GAN(pl.LightningModule):
         seed: of every random number drawn in training.
         precision: in which ``networks_2d`` compute; all else, and all regularisers, compute in float32.
         max_skips: steps in a row that are left out because gradients are not finite, before training stops.
+        plain: layers are computed in torch's own way, and never in a faster one of ours, see ``zoo.layers.plain``.
     """
 
     networks_2d = ("discriminator",)  # a system with two-dimensional networks in its generator adds their names
@@ -50,6 +52,7 @@ class GAN(pl.LightningModule):
         seed: int = 0,
         precision: Precision = "float32",
         max_skips: int = 3,
+        plain: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -59,6 +62,8 @@ class GAN(pl.LightningModule):
         for average in self.averages.values():
             average.follow(generator)
         self.seed, self.guard = seed, NonFiniteGuard(max_skips)
+        if plain:
+            self.training_step = layers.plain()(self.training_step)
         # After the averages were copied: what samples are made from stays float32.
         self.half = HalfPrecision([self.get_submodule(name) for name in self.networks_2d], precision)
         self.iterations = self.images_seen = 0
