@@ -187,6 +187,9 @@ def test_evaluate_hands_everything_on(run, tmp_path, monkeypatch, capsys):
     assert row["system"] == "PiGAN" and row["images_seen"] == 12 and row["value"] == 1.5
     printed = capsys.readouterr().out
     assert "fid-cars-none-9" in printed and "share of surface points" in printed
+    Image.new("RGB", (16, 16)).save(tmp_path / "one.png")
+    assert main(["evaluate", str(tmp_path), *words[:2], "--results", str(own)]) == 0
+    assert seen["real"].resolution == 16 and leaderboard.read(own)[1]["weights"] == tmp_path.name
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def run(
     from zoo.evaluate.pictures import holds_pictures
     from zoo.leaderboard import RESULTS
 
-    if is_folder := holds_pictures(Path(source)):
+    if holds_pictures(Path(source)):
         if consistency:
             raise ValueError("A folder of pictures shows no object from several sides: leave out --consistency.")
         scored = PictureFolder(source)
@@ -60,7 +60,7 @@ def run(
     solidity = measure(scored, consistency, **options_3d) if consistency else {}  # first: scores take longer
     scores = score(
         scored,
-        real_pictures(real, None if is_folder else scored.resolution),
+        real_pictures(real, scored.resolution),
         load_extractor(extractor, inception_weights),
         n_fake=count,
         n_real=real_count,
@@ -101,7 +101,7 @@ def about_weights(info: "BundleInfo") -> dict[str, Any]:
     }
 
 
-def real_pictures(name: str, resolution: int | None) -> "LightningDataModule":
+def real_pictures(name: str, resolution: int) -> "LightningDataModule":
     """The datamodule that a class name, a yaml, or a folder or zip of pictures stands for, ready to be read.
 
     Args:
@@ -113,14 +113,13 @@ def real_pictures(name: str, resolution: int | None) -> "LightningDataModule":
     from zoo.weights.bundle import build
 
     path = Path(name)
-    size = {} if resolution is None else {"resolution": resolution}
     if path.suffix in (".yaml", ".yml"):
         config = read_experiment(name)
         config = config.get("data", config)
     elif path.exists():
-        config = {"class_path": "datamodules.ImageFolder", "init_args": {"path": name, **size}}
+        config = {"class_path": "datamodules.ImageFolder", "init_args": {"path": name, "resolution": resolution}}
     elif "/" not in name and "." in name and not name.endswith(".zip"):
-        config = {"class_path": name, "init_args": size}
+        config = {"class_path": name, "init_args": {"resolution": resolution}}
     else:
         raise FileNotFoundError(missing_file(path))
     data = build(config, LightningDataModule)
