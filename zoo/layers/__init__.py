@@ -1,9 +1,21 @@
-"""Layers that two or more systems use."""
+"""Layers that two or more systems use; ``with plain():`` runs without our faster ways to compute them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from zoo.utils.lazy import exports
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "ada": "Augmentation",
+        "discriminator": "Discriminator DiscriminatorOutput",
+        "encoding": "positional_encoding",
+        "lookup": "trilinear",
+        "stylegan2": "Convolution Dense Mapping ModulatedConvolution Noise StyledLayer",
+    },
+)
 _plain = ContextVar("plain", default=False)
 
 
