@@ -85,7 +85,7 @@ class Discriminator(nn.Module):
             ValueError: no level takes images of this side, or the batch does not suit the groups.
         """
         self.check(images)
-        return DiscriminatorOutput(self.score(self.concluded(self.features(images, *growth))))
+        return DiscriminatorOutput(self.score(self.epilogue(self.features(images, *growth))))
 
     def check(self, images: Tensor) -> None:
         """Refuse images that no level takes."""
@@ -109,7 +109,7 @@ class Discriminator(nn.Module):
         level = self.sides.index(x.shape[-1])
         return self.blocks[min(level, self.sides.index(x.shape[-1] // 2))](x, self.clamp)
 
-    def concluded(self, x: Tensor) -> Tensor:
+    def epilogue(self, x: Tensor) -> Tensor:
         """Features [B, C, last, last] to those that the score is a layer of, [B, C]."""
         if self.groups:
             x = with_deviation(x, self.groups)

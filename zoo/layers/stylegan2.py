@@ -25,10 +25,10 @@ def widened(x: Tensor) -> Tensor:
 
 def activate(x: Tensor, bound: float | None = None) -> Tensor:
     """Leaky relu of slope 0.2, between -bound and bound. May overwrite x, which is to have been multiplied by GAIN."""
-    return bounded(leaky_relu(x, SLOPE, inplace=True), bound)
+    return clamp(leaky_relu(x, SLOPE, inplace=True), bound)
 
 
-def bounded(x: Tensor, bound: float | None) -> Tensor:
+def clamp(x: Tensor, bound: float | None) -> Tensor:
     """x between -bound and bound; all of it with None."""
     return x if bound is None else x.clamp(-bound, bound)
 

@@ -22,7 +22,7 @@ from zoo.layers.stylegan2 import (
     Mapping,
     ModulatedConvolution,
     activate,
-    bounded,
+    clamp,
     doublings,
     halved,
     widened,
@@ -80,7 +80,7 @@ class PlaneNetwork(nn.Module):
         drawn = None if draws is None else draws.normal("planes_noise", (len(w), 1, self.start, self.start))
         x = self.constant.expand(len(w), -1, -1, -1)
         x = self.layer(x, w[:, 0], drawn, bound=self.clamp, follow=follow)
-        image = bounded(self.rgb(x, w[:, 1]) + self.rgb.bias[:, None, None], self.clamp)
+        image = clamp(self.rgb(x, w[:, 1]) + self.rgb.bias[:, None, None], self.clamp)
         for i, block in enumerate(self.blocks):
             own = w[:, 2 * i + 1 : 2 * i + 4]
             x, image = block(x, image, own, draws, bound=self.clamp, follow=follow)
@@ -265,7 +265,7 @@ class CameraDiscriminator(Discriminator):
         guess = widened(conv2d(seen, self.guess.weight * self.guess.scale).flatten(1))
         camera = pose_of(guess).flatten(1) if self.numbers == 9 else guess
         asked = self.mapping(self.embed(camera))
-        scores = (self.score(self.concluded(self.entered(x, rest))) * asked).sum(1, keepdim=True)
+        scores = (self.score(self.epilogue(self.entered(x, rest))) * asked).sum(1, keepdim=True)
         return DiscriminatorOutput(scores / math.sqrt(asked.shape[1]), camera=camera)
 
 
@@ -283,7 +283,7 @@ class DualDiscriminator(Discriminator):
     def forward(self, images: Tensor, raw: Tensor | None = None) -> DiscriminatorOutput:
         """Scores [2 B, 1] of images [B, 3, H, H] and of small ones, which are made of them where they are not given."""
         scores = super().forward(images).scores
-        small = self.score(self.concluded(self.entered(*seen_small(self, images if raw is None else raw))))
+        small = self.score(self.epilogue(self.entered(*seen_small(self, images if raw is None else raw))))
         return DiscriminatorOutput(torch.cat([scores, small]))
 
 

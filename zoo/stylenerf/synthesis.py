@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from zoo.draws import Draws
 from zoo.layers import stylegan2
-from zoo.layers.stylegan2 import GAIN, ModulatedConvolution, activate, bounded, doubled, doublings, width
+from zoo.layers.stylegan2 import GAIN, ModulatedConvolution, activate, clamp, doubled, doublings, width
 from zoo.layers.upsampling import Upsampler
 
 
@@ -140,7 +140,7 @@ class Block(nn.Module):
             if self.has_noise and draws is not None:
                 drawn = draws.normal(f"noise{self.resolution}_{i}", (len(x), 1, self.resolution, self.resolution))
             x = layer(x, w[:, i], drawn, bound=bound, follow=follow, alone=alone)
-        added = bounded(self.rgb(x, w[:, 2]) + self.rgb.bias[:, None, None], bound)
+        added = clamp(self.rgb(x, w[:, 2]) + self.rgb.bias[:, None, None], bound)
         return x, added + (image if alone else self.image_up(image))
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from zoo.draws import Draws
-from zoo.layers.stylegan2 import Convolution, ModulatedConvolution, StyledLayer, bounded, doubled, doublings, width
+from zoo.layers.stylegan2 import Convolution, ModulatedConvolution, StyledLayer, clamp, doubled, doublings, width
 
 
 class PainterBlock(nn.Module):
@@ -67,7 +67,7 @@ class Painter(nn.Module):
             draws: for image noise; None for the stored one.
         """
         levels = round(math.log2(resolution / self.low))
-        raw = x[:, :3] if self.start is None else bounded(self.start(x), self.clamp)
+        raw = x[:, :3] if self.start is None else clamp(self.start(x), self.clamp)
         rgb = image = raw
         for i, block in enumerate(self.blocks[:levels]):
             missing = lod - (levels - 1 - i)  # at least 1: this level is left out; between 0 and 1: it fades in
@@ -78,7 +78,7 @@ class Painter(nn.Module):
                     drawn = None if draws is None else draws.normal(f"noise{2 * i + j + 1}", shape)
                     x = layer(x, w[:, 2 * i + j + 1], drawn, self.clamp)
                 bias = block.rgb.bias[:, None, None]
-                rgb = bounded(block.rgb(x, w[:, 2 * i + 3]) + bias, self.clamp) + doubled(rgb)
+                rgb = clamp(block.rgb(x, w[:, 2 * i + 3]) + bias, self.clamp) + doubled(rgb)
             if missing <= 0:
                 image = rgb
             elif missing < 1:
