@@ -127,3 +127,15 @@ def test_moments_find_their_parameters(named, table) -> None:
         theirs = optimizer.state[before.get_parameter(name)]
         assert restored.state[parameter]["exp_avg"].equal(theirs["exp_avg"]), name
     assert restored.param_groups[0]["param_names"] == names[::-1]
+
+
+def test_a_renderer_that_weighed_twice_is_a_volume_with_two_quadratures() -> None:
+    old = {"coarse_density": "zoo.render.softplus", "density": "zoo.render.relu", "background": "zoo.render.white"}
+    assert renamed({"class_path": "zoo.volumegan_extras.TwiceWeighed", "init_args": old | {"chunk": 3}}) == {
+        "class_path": "zoo.render.Volume",
+        "init_args": {
+            "chunk": 3,
+            "coarse": {"density": "zoo.render.softplus"},
+            "quadrature": {"density": "zoo.render.relu", "background": "zoo.render.white"},
+        },
+    }
