@@ -7,14 +7,12 @@ configure_openmp()  # before anything imports torch
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
-    {
-        "pigan": "PiGAN",
-        "graf": "GRAF",
-        "giraffe": "GIRAFFE",
-        "stylenerf": "StyleNeRF",
-        "cips3d": "CIPS3D",
-        "volumegan": "VolumeGAN",
-        "training": "GAN",
-        "weights.bundle": "load",
-    },
+    pigan="PiGAN",
+    graf="GRAF",
+    giraffe="GIRAFFE",
+    stylenerf="StyleNeRF",
+    cips3d="CIPS3D",
+    volumegan="VolumeGAN",
+    training="GAN",
+    weights="load",
 )

@@ -4,11 +4,9 @@ from zoo.utils.lazy import exports
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
-    {
-        "model": "FilmSiren MappingNetwork Mapping Generator",
-        "inr": "Inr",
-        "discriminator": "Tower Discriminator",
-        "training": "Stage CIPS3D",
-        "extras": "Heads swap_layers",
-    },
+    model="FilmSiren MappingNetwork Mapping Generator",
+    inr="Inr",
+    discriminator="Tower Discriminator",
+    training="Stage CIPS3D",
+    extras="Heads swap_layers",
 )

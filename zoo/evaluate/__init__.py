@@ -7,11 +7,9 @@ from zoo.utils.lazy import exports
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
-    {
-        "protocol": "Scores score",
-        "metrics.consistency": "consistency",
-        "extractors": "Extractor load_extractor",
-        "pictures": "PictureFolder",
-        "real_statistics": "Reals",
-    },
+    protocol="Scores score",
+    extractors="Extractor load_extractor",
+    pictures="PictureFolder",
+    real_statistics="Reals",
+    **{"metrics.consistency": "consistency"},
 )

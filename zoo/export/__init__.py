@@ -8,11 +8,9 @@ from zoo.utils.lazy import exports
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
-    {
-        "views": "Views interpolated_views turntable_views",
-        "pictures": "beside grid picture",
-        "orbit": "orbit_frames save_orbit",
-        "mesh": "mesh_of save_mesh",
-        "inversion": "load_inversion save_inversion",
-    },
+    views="Views interpolated_views turntable_views",
+    pictures="beside grid picture",
+    orbit="orbit_frames save_orbit",
+    mesh="mesh_of save_mesh",
+    inversion="load_inversion save_inversion",
 )

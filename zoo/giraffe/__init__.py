@@ -4,12 +4,10 @@ from zoo.utils.lazy import exports
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
-    {
-        "field": "Octaves Field",
-        "model": "SmoothUp NearestUp NeuralRenderer Generator Discriminator",
-        "scenes": "BoxPrior Counts ScenePoses",
-        "rendering": "StratifiedDepths SceneVolume weighted densest",
-        "training": "GIRAFFE",
-        "extras": "GaussianFeatures ResidualDiscriminator PlainGenerator",
-    },
+    field="Octaves Field",
+    model="SmoothUp NearestUp NeuralRenderer Generator Discriminator",
+    scenes="BoxPrior Counts ScenePoses",
+    rendering="StratifiedDepths SceneVolume weighted densest",
+    training="GIRAFFE",
+    extras="GaussianFeatures ResidualDiscriminator PlainGenerator",
 )

@@ -2,9 +2,4 @@
 
 from zoo.utils.lazy import exports
 
-__getattr__, __dir__, __all__ = exports(
-    __name__,
-    {
-        "search": "invert camera_at camera_angles Inverted",
-    },
-)
+__getattr__, __dir__, __all__ = exports(__name__, search="invert camera_at camera_angles Inverted")

@@ -8,13 +8,11 @@ from zoo.utils.lazy import exports
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
-    {
-        "ada": "Augmentation",
-        "discriminator": "Discriminator DiscriminatorOutput",
-        "encoding": "positional_encoding",
-        "lookup": "trilinear",
-        "stylegan2": "Convolution Dense Mapping ModulatedConvolution Noise StyledLayer",
-    },
+    ada="Augmentation",
+    discriminator="Discriminator DiscriminatorOutput",
+    encoding="positional_encoding",
+    lookup="trilinear",
+    stylegan2="Convolution Dense Mapping ModulatedConvolution Noise StyledLayer",
 )
 _plain = ContextVar("plain", default=False)
 

@@ -3,9 +3,5 @@
 from zoo.utils.lazy import exports
 
 __getattr__, __dir__, __all__ = exports(
-    __name__,
-    {
-        "model": "SpatialEmbedding FilmSiren Generator Discriminator",
-        "training": "Stage PiGAN",
-    },
+    __name__, model="SpatialEmbedding FilmSiren Generator Discriminator", training="Stage PiGAN"
 )

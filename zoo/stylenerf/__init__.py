@@ -4,13 +4,11 @@ from zoo.utils.lazy import exports
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
-    {
-        "model": "Generator",
-        "field": "StyledField PlainField Straight Warped StretchedVolume OutsideVolume closed_lengths",
-        "synthesis": "Painter",
-        "discriminator": "Discriminator",
-        "growing": "Growth",
-        "training": "StyleNeRF",
-        "extras": "PlaneNetwork TriPlaneField LearnedPoses CameraDiscriminator DualDiscriminator DoubleDiscriminator",
-    },
+    model="Generator",
+    field="StyledField PlainField Straight Warped StretchedVolume OutsideVolume closed_lengths",
+    synthesis="Painter",
+    discriminator="Discriminator",
+    growing="Growth",
+    training="StyleNeRF",
+    extras="PlaneNetwork TriPlaneField LearnedPoses CameraDiscriminator DualDiscriminator DoubleDiscriminator",
 )

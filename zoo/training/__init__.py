@@ -2,10 +2,4 @@
 
 from zoo.utils.lazy import exports
 
-__getattr__, __dir__, __all__ = exports(
-    __name__,
-    {
-        "gan": "GAN",
-        "averages": "Average WarmUp",
-    },
-)
+__getattr__, __dir__, __all__ = exports(__name__, gan="GAN", averages="Average WarmUp")

@@ -4,12 +4,10 @@ from zoo.utils.lazy import exports
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
-    {
-        "model": "Generator",
-        "field": "StructuralVolume StyledField",
-        "synthesis": "Painter",
-        "discriminator": "Discriminator",
-        "training": "Growth VolumeGAN",
-        "extras": "Unjittered late_softplus equal Until",
-    },
+    model="Generator",
+    field="StructuralVolume StyledField",
+    synthesis="Painter",
+    discriminator="Discriminator",
+    training="Growth VolumeGAN",
+    extras="Unjittered late_softplus equal Until",
 )

@@ -7,9 +7,5 @@
 from zoo.utils.lazy import exports
 
 __getattr__, __dir__, __all__ = exports(
-    __name__,
-    {
-        "bundle": "BundleInfo load load_bundle save_bundle",
-        "catalogue": "Released released",
-    },
+    __name__, bundle="BundleInfo load load_bundle save_bundle", catalogue="Released released"
 )
