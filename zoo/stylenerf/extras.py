@@ -45,7 +45,7 @@ class PlaneNetwork(nn.Module):
         size: of the kernels.
         clamp: bound of all activations.
         w_dim: size of w.
-        decay: as in ``zoo.stylenerf.StyledLayer``.
+        decay: as in ``zoo.stylenerf.synthesis.StyledLayer``.
     """
 
     def __init__(
