@@ -88,6 +88,15 @@ class Mapping(nn.Module):
         return x
 
 
+def truncated(w: Tensor, mean: Tensor, truncation: float, layers: int) -> Tensor:
+    """w [B, L, D] of which the first so many layers are moved towards the mean [D] (Karras 2019, section B).
+
+    Args:
+        truncation: share of the way from the mean that is kept.
+    """
+    return torch.cat([torch.lerp(mean.expand_as(w), w, truncation)[:, :layers], w[:, layers:]], dim=1)
+
+
 # The filter [1, 3, 3, 1], in both directions
 
 

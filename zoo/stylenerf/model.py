@@ -27,7 +27,7 @@ from torch.nn.functional import interpolate
 
 from zoo import generator
 from zoo.draws import Draws
-from zoo.layers.stylegan2 import Mapping, doublings
+from zoo.layers.stylegan2 import Mapping, doublings, truncated
 from zoo.render import (
     Camera,
     Integrated,
@@ -153,8 +153,7 @@ class Generator(generator.Generator):
         """
         w = self.mapping(latent.z)[:, None].expand(-1, self.num_layers, -1)
         if truncation != 1:
-            layers = layers or self.truncated_layers or self.num_layers
-            w = torch.cat([torch.lerp(self.mean_w.expand_as(w), w, truncation)[:, :layers], w[:, layers:]], dim=1)
+            w = truncated(w, self.mean_w, truncation, layers or self.truncated_layers or self.num_layers)
         return self.styles(w, latent.background)
 
     def styles(self, w: Tensor, background: Tensor, draws: Draws | None = None, follow: bool = False) -> Styles:

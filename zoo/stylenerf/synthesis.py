@@ -1,5 +1,4 @@
-"""StyleNeRF's 2D networks: the painter, which makes the large picture of rendered features, and the discriminator
-(sections 3.2 and 3.3 of arXiv:2110.08985), see ``zoo.stylenerf``. Both grow.
+"""StyleNeRF's 2D network, which makes the large image of rendered features, and grows (sections 3.2 and 3.3).
 
 B batch, D width of w, C channels
 """

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from zoo import generator
 from zoo.draws import Draws
-from zoo.layers.stylegan2 import Mapping
+from zoo.layers.stylegan2 import Mapping, truncated
 from zoo.render import Camera, Poses, Rays, Rendered, Renderer, expected_depth, pixel_corners, through, to_map
 from zoo.volumegan.discriminator import missing_levels
 from zoo.volumegan.field import StructuralVolume, StyledField, Styles
@@ -104,7 +104,7 @@ class Generator(generator.Generator):
         if truncation < 1:
             layers = self.truncated_layers if layers is None else layers
             layers = self.num_layers if layers is None else layers
-            w = torch.cat([torch.lerp(self.mean_w.expand_as(w), w, truncation)[:, :layers], w[:, layers:]], dim=1)
+            w = truncated(w, self.mean_w, truncation, layers)
         return self.styles(w)
 
     def styles(self, w: Tensor) -> Styles:
