@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,8 @@ import datamodules.resized
 from tests.runs import ROOT, fit, load, wait_for_iteration
 from tests.tiny import write_config
 from zoo.cli.command import main
-from zoo.utils.errors import SHARED_MEMORY_FULL, reader_failed
-from zoo.utils.readers import loader
+from zoo.utils.errors import SHARED_MEMORY_FULL, Stopped, reader_failed
+from zoo.utils.readers import Loader, loader
 
 pytestmark = pytest.mark.xdist_group("processes")
 
@@ -111,6 +112,43 @@ def test_a_reader_that_is_killed_ends_the_run(images, tmp_path):
     assert last_checkpoint(tmp_path) >= 2
 
 
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError(104, "reset"), EOFError(), FileNotFoundError(2, "no such file")]
+)
+def test_a_reader_that_dies_while_it_hands_a_batch_over_is_named(error):
+    """All that is seen of its death then is the broken connection (three kinds were met)."""
+
+    def broken():
+        yield 1
+        raise error
+
+    batches = Loader(range(3), num_workers=1)._received(broken())
+    assert next(batches) == 1
+    with pytest.raises(Stopped, match="A process that reads pictures died"):
+        next(batches)
+    with pytest.raises(type(error)):  # without readers it is something else
+        list(Loader(range(3))._received(broken()))
+
+
+def test_a_death_that_became_another_error_is_named():
+    """Some functions, such as ``inspect.getfullargspec``, make a TypeError of whatever happens in them."""
+    with pytest.raises(TypeError) as raised:
+        try:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+        except RuntimeError as error:
+            raise TypeError("unsupported callable") from error
+    assert "A process that reads pictures died (killed by signal: Killed)" in reader_failed(raised.value)
+
+
+def test_a_missing_image_that_a_reader_has_met_keeps_its_name():
+    def broken():
+        yield 1
+        raise FileNotFoundError("Caught FileNotFoundError in DataLoader worker process 0.")
+
+    with pytest.raises(FileNotFoundError, match="Caught"):
+        list(Loader(range(3), num_workers=1)._received(broken()))
+
+
 def test_a_bus_error_of_a_reader_is_a_full_shared_memory():
     said = (
         "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of"
@@ -161,7 +199,7 @@ class Slow(Dataset):
 
 def test_a_reader_heeds_its_parent_alone_even_while_it_hangs():
     batches = iter(loader(Slow(), 1, num_workers=1))
-    (reader,) = batches._workers
+    (reader,) = active_children()
     assert int(next(batches)) == 0
     for name in ("INT", "TERM", "USR1"):
         subprocess.run(["kill", f"-{name}", str(reader.pid)], check=True)
@@ -174,8 +212,8 @@ def test_a_reader_heeds_its_parent_alone_even_while_it_hangs():
 
 
 def test_a_reader_ends_soon_after_its_parent_was_killed():
-    lines = "from tests.test_readers import Slow, loader, time; batches = iter(loader(Slow(), 1, num_workers=1)); "
-    lines += "next(batches), print(batches._workers[0].pid, flush=True), time.sleep(3600)"
+    lines = "from tests.test_readers import Slow, active_children, loader, time; "
+    lines += "batches = iter(loader(Slow(), 1, num_workers=1)); next(batches), print(active_children()[0].pid, flush=True), time.sleep(3600)"
     with subprocess.Popen([sys.executable, "-c", lines], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         reader = int(parent.stdout.readline())
         parent.kill()
@@ -193,4 +231,5 @@ def test_loaders_are_made_in_one_place():
         for kind in subclasses:
             assert not [name for name in vars(kind) if name.endswith("_dataloader")], kind
     sources = [path for folder in ("zoo", "datamodules", "callbacks") for path in (ROOT / folder).rglob("*.py")]
-    assert [path.name for path in sources if " DataLoader(" in path.read_text()] == ["readers.py"]
+    assert [path.name for path in sources if "(DataLoader)" in path.read_text()] == ["readers.py"]
+    assert not [path for path in sources if " DataLoader(" in path.read_text()]

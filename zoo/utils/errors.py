@@ -158,7 +158,8 @@ def reader_failed(error: BaseException) -> str | None:
     """The sentence for what a process which reads pictures has sent, or died of; None for other errors.
 
     All that torch hands over is text: the traceback in that process, whose last part is the message. Where Lightning
-    could not start readers, its own error hides why.
+    could not start readers, its own error hides why. That a reader died is raised wherever this process happens to be,
+    which may make another error of it.
     """
     text = str(error)
     sent = re.match(r"Caught (\w+) in DataLoader worker process.*^[\w.]*\1: (.+)", text, re.DOTALL | re.MULTILINE)
@@ -169,12 +170,16 @@ def reader_failed(error: BaseException) -> str | None:
     if not_started or (died and died[1] == "Bus error"):
         return SHARED_MEMORY_FULL
     if died:
-        how = f" (killed by signal: {died[1]})" if died[1] else ""
-        return (
-            f"A process that reads pictures died{how}, most often because memory ran out. Take fewer of them "
-            "(--data.num_workers N) or smaller batches, and go on from the last checkpoint (--ckpt_path)."
-        )
-    return None
+        return reader_died(f" (killed by signal: {died[1]})" if died[1] else "")
+    before = error.__cause__ or error.__context__
+    return reader_failed(before) if before is not None else None
+
+
+def reader_died(how: str = "") -> str:
+    return (
+        f"A process that reads pictures died{how}, most often because memory ran out. Take fewer of them "
+        "(--data.num_workers N) or smaller batches, and go on from the last checkpoint (--ckpt_path)."
+    )
 
 
 def fail(message: str, code: int = 2) -> int:

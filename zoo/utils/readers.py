@@ -3,20 +3,45 @@
 import errno
 import os
 import signal
+import sys
 import threading
-from collections.abc import Sized
+from collections.abc import Iterator, Sized
 from multiprocessing import parent_process
 from multiprocessing.process import BaseProcess
+from types import TracebackType
 from typing import Any
 
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate, get_worker_info
 
-from zoo.utils.errors import SHARED_MEMORY_FULL, Stopped
+from zoo.utils.errors import SHARED_MEMORY_FULL, Stopped, reader_died
 
 
-def loader(dataset: Sized, batch_size: int = 1, num_workers: int = 0, **options: Any) -> DataLoader:
+class Loader(DataLoader):
+    """Says that a reader died also where it did so in the middle of handing a batch over.
+
+    torch notices when a reader ends, but sometimes only after the connection to it was found broken.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._received(super().__iter__())
+
+    def _received(self, batches: Iterator[Any]) -> Iterator[Any]:
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except (ConnectionError, EOFError, FileNotFoundError) as error:
+                # What a living reader has met arrives as text alone, without a number.
+                if not self.num_workers or (isinstance(error, OSError) and error.errno is None):
+                    raise
+                raise Stopped(reader_died()) from error
+            yield batch
+
+
+def loader(dataset: Sized, batch_size: int = 1, num_workers: int = 0, **options: Any) -> Loader:
     """The one place that makes loaders, so that the readers of all of them heed signals, and fail, alike.
 
     Args:
@@ -26,7 +51,7 @@ def loader(dataset: Sized, batch_size: int = 1, num_workers: int = 0, **options:
         options: as of ``torch.utils.data.DataLoader``.
     """
     ours = {"collate_fn": shared, "worker_init_fn": outlive_signals}
-    return DataLoader(dataset=dataset, batch_size=batch_size, num_workers=num_workers, **ours | options)
+    return Loader(dataset=dataset, batch_size=batch_size, num_workers=num_workers, **ours | options)
 
 
 def shared(items: list[Any]) -> Any:
@@ -58,6 +83,7 @@ def outlive_signals(worker: int) -> None:
     Args:
         worker: number of this reader.
     """
+    sys.excepthook = hush_lost_connections
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if not hasattr(signal, "sigtimedwait"):  # macOS: readers end on every SIGTERM, as torch has it
         return
@@ -67,6 +93,12 @@ def outlive_signals(worker: int) -> None:
     # Python, which a reader that hangs on a disk or a lock never reaches.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=end_with, args=(parent_process(),), daemon=True).start()
+
+
+def hush_lost_connections(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Prints an error of a thread of this reader, unless it is that nobody takes its batches any more."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def end_with(parent: BaseProcess) -> None:
