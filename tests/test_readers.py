@@ -213,7 +213,8 @@ def test_a_reader_heeds_its_parent_alone_even_while_it_hangs():
 
 def test_a_reader_ends_soon_after_its_parent_was_killed():
     lines = "from tests.test_readers import Slow, active_children, loader, time; "
-    lines += "batches = iter(loader(Slow(), 1, num_workers=1)); next(batches), print(active_children()[0].pid, flush=True), time.sleep(3600)"
+    lines += "batches = iter(loader(Slow(), 1, num_workers=1)); "
+    lines += "next(batches), print(active_children()[0].pid, flush=True), time.sleep(3600)"
     with subprocess.Popen([sys.executable, "-c", lines], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         reader = int(parent.stdout.readline())
         parent.kill()
