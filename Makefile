@@ -25,7 +25,7 @@ demo: .venv/installed ## train a small pi-GAN on procedural cars, score it, show
 	$(ZOO) sample pigan-cars32 --out $(RUN)/grid-trained-longer.png
 	$(ZOO) orbit $(RUN)/bundle --out $(RUN)/orbit.gif
 	$(ZOO) leaderboard
-	@echo "Pictures: the demo's cars      $(RUN)/grid.png, $(RUN)/orbit.gif"
+	@echo "Images:   the demo's cars      $(RUN)/grid.png, $(RUN)/orbit.gif"
 	@echo "          the same, half an hour $(RUN)/grid-trained-longer.png"
 	@echo "          how they came about   $(RUN)/samples/"
 

@@ -21,7 +21,7 @@ class Gauges(pl.Callback):
         every: iterations between measurements; the first is before training.
         n: objects.
         views: sides each is shown from.
-        resolution: side of the pictures [pixels]; by default the generator's own.
+        resolution: side of the images [pixels]; by default the generator's own.
         seed: of the objects.
     """
 

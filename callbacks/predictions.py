@@ -6,7 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
-from zoo.export.pictures import picture
+from zoo.export.images import to_pil_image
 from zoo.generator import quantise
 from zoo.render import Rendered
 
@@ -20,4 +20,4 @@ class PredictionWriter(pl.Callback):
         folder = Path(trainer.default_root_dir) / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
         for index, image in zip(batch.tolist(), quantise(outputs.image.cpu()), strict=True):
-            picture(image).save(folder / f"{index:06d}.png")
+            to_pil_image(image).save(folder / f"{index:06d}.png")

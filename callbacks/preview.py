@@ -1,4 +1,4 @@
-"""A look at the pose prior before training: do its views suit the pictures?"""
+"""A look at the pose prior before training: do its views suit the images?"""
 
 from pathlib import Path
 
@@ -20,11 +20,11 @@ class PriorPreview(Callback):
     """Writes ``<run>/views.png`` at the start of training.
 
     Left: a box half as large as the object's bounds, and its axes, as cameras drawn from the pose prior see them (y is
-    up, z points to the front). Right: pictures of the data. Where the boxes are turned quite differently from the
-    objects in the pictures, change the poses in the config.
+    up, z points to the front). Right: images of the data. Where the boxes are turned quite differently from the
+    objects in the images, change the poses in the config.
 
     Args:
-        count: views, and pictures of the data; drawn in rows of four.
+        count: views, and images of the data; drawn in rows of four.
         size: side of each [pixels].
         seed: of the views.
     """
@@ -40,35 +40,35 @@ class PriorPreview(Callback):
         generator = pl_module.generator
         with torch.no_grad():
             _, camera = generator.sample(self.count, draws_for(generator, self.seed, range(self.count)))
-        reals = real_pictures(trainer, self.count)
+        reals = real_images(trainer, self.count)
         bounds = generator.bounds.cpu()
         box = bounds.mean(0) + (bounds - bounds.mean(0)) / 2
         preview_sheet(camera.to("cpu"), box, reals, self.size).save(path)
 
 
-def real_pictures(trainer: Trainer, count: int) -> list[Image.Image]:
-    """The first pictures of the validation set: its loader draws no random numbers; none where there is no such set."""
-    from zoo.export.pictures import picture
+def real_images(trainer: Trainer, count: int) -> list[Image.Image]:
+    """The first images of the validation set: its loader draws no random numbers; none where there is no such set."""
+    from zoo.export.images import to_pil_image
     from zoo.generator import quantise
 
     source = trainer.datamodule
     dataset = getattr(source.val_dataloader(), "dataset", None) if source is not None else None
     if dataset is None:
         return []
-    return [picture(quantise(dataset[i]["image"])) for i in range(min(count, len(dataset)))]
+    return [to_pil_image(quantise(dataset[i]["image"])) for i in range(min(count, len(dataset)))]
 
 
 def preview_sheet(camera: Camera, bounds: Tensor, reals: list[Image.Image], size: int, columns: int = 4) -> Image.Image:
-    """The views of a box beside some pictures.
+    """The views of a box beside some images.
 
     Args:
         camera: N cameras.
         bounds: two corners of the box, [2, 3] [world units].
-        reals: pictures, of any size.
+        reals: images, of any size.
         size: side of each cell [pixels].
     """
     views = [draw_box(camera.take(slice(i, i + 1)), bounds, size) for i in range(len(camera.pose))]
-    blocks = [("views of the prior", views), ("pictures of the data", [r.resize((size, size)) for r in reals])]
+    blocks = [("views of the prior", views), ("images of the data", [r.resize((size, size)) for r in reals])]
     blocks = [(title, cells) for title, cells in blocks if cells]
     gap, head = 4, 18
     pitch = size + gap

@@ -7,8 +7,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 
-def log_picture(trainer: Trainer, name: str, image: Image.Image) -> None:
-    """Hand a picture to the loggers that can show it, as bytes: wandb does not scale floats."""
+def log_image(trainer: Trainer, name: str, image: Image.Image) -> None:
+    """Hand an image to the loggers that can show it, as bytes: wandb does not scale floats."""
     import numpy as np
 
     for logger in trainer.loggers:
@@ -61,14 +61,14 @@ class SampleGrid(Callback):
         """Write this iteration's grid, once."""
         if not trainer.is_global_zero or self.drawn == gan.iterations:
             return
-        from zoo.export.pictures import beside, grid
+        from zoo.export.images import grid, with_depth_rows
         from zoo.export.views import turntable_views
 
         self.drawn = gan.iterations
         options = {"seed": self.seed, "truncation": self.truncation, "resolution": self.resolution}
         views = turntable_views(gan.sampler, range(self.latents), self.views, **options)
-        image = grid(beside(views.image, views.depth if self.depth else None))
+        image = grid(with_depth_rows(views.image, views.depth if self.depth else None))
         path = Path(trainer.default_root_dir) / "samples" / f"iteration-{gan.iterations:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
-        log_picture(trainer, "samples", image)
+        log_image(trainer, "samples", image)

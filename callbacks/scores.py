@@ -23,7 +23,7 @@ class Scores(pl.Callback):
 
     Args:
         every: iterations between scores; 0 for none on the way.
-        n_fake, n_real: numbers of pictures; n_real None takes all.
+        n_fake, n_real: numbers of images; n_real None takes all.
         extractor: ``cars``, ``inception2015`` or an ``Extractor``.
         inception_weights: local file for ``inception2015``.
         at_start, at_end: score before the first and after the last iteration too.
@@ -46,7 +46,7 @@ class Scores(pl.Callback):
     ) -> None:
         if n_fake < 2 or (n_real is not None and n_real < 2):
             raise ValueError(
-                f"Scores compare sets of pictures: n_fake and n_real must be at least 2, not {n_fake}, {n_real}."
+                f"Scores compare sets of images: n_fake and n_real must be at least 2, not {n_fake}, {n_real}."
             )
         self.every, self.at_start, self.at_end = every, at_start, at_end
         self.extractor, self.inception_weights = extractor, inception_weights

@@ -1,4 +1,4 @@
-"""Where pictures come from: LightningDataModules, one file a source, on the loaders of ``datamodules.base``."""
+"""Where images come from: LightningDataModules, one file a source, on the loaders of ``datamodules.base``."""
 
 import zoo  # before torch: sets how its threads wait
 from datamodules.cars import Cars

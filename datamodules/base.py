@@ -1,4 +1,4 @@
-"""What every source of pictures here shares: an endless, exactly resumable training loader, and the loader for scores.
+"""What every source of images here shares: an endless, exactly resumable training loader, and the loader for scores.
 
 Training never ends an epoch: batch k is a pure function of (seed, k, rank, number of processes), so that a resumed run
 goes on with exactly the batch that the interrupted one would have had next. Random numbers of an item are a function of
@@ -27,21 +27,21 @@ log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
-    """Pictures by index."""
+    """Images by index."""
 
     def __len__(self) -> int: ...
 
     def item(self, index: int, resolution: int) -> dict[str, Any]:
-        """{"image": uint8 [3, resolution, resolution]} and whatever else belongs to that picture."""
+        """{"image": uint8 [3, resolution, resolution]} and whatever else belongs to that image."""
         ...
 
     def digest(self, resolution: int) -> str:
-        """Changes whenever a picture does."""
+        """Changes whenever an image does."""
         ...
 
 
 class Key(NamedTuple):
-    """What a training item is asked for by: picture, number of this draw since the start of training, resolution."""
+    """What a training item is asked for by: image, number of this draw since the start of training, resolution."""
 
     index: int
     draw: int
@@ -79,12 +79,12 @@ def read_stages(stages: dict[int, dict[str, int]] | None, resolution: int, batch
 
 
 class EndlessBatches(Sampler[list[Key]]):
-    """Batches without end; every picture once before any a second time, in an order drawn anew for each pass.
+    """Batches without end; every image once before any a second time, in an order drawn anew for each pass.
 
-    The same pictures make up batch k of one process with batches of 8 and of two processes with batches of 4.
+    The same images make up batch k of one process with batches of 8 and of two processes with batches of 4.
 
     Args:
-        size: number of pictures.
+        size: number of images.
         stages: resolutions and batch sizes, in order.
         seed: of the order.
         rank, world: this process and the number of processes.
@@ -123,7 +123,7 @@ class EndlessBatches(Sampler[list[Key]]):
             k += 1
 
 
-class Pictures(Dataset):
+class ImageDataset(Dataset):
     """Items of a source, by ``Key`` in training and by plain index otherwise; images become floats in [-1, 1].
 
     Args:
@@ -151,19 +151,19 @@ class Pictures(Dataset):
 
 
 class ImageData(pl.LightningDataModule):
-    """Base of all datamodules: training batches, the real pictures that scores use, and sample indices to predict.
+    """Base of all datamodules: training batches, the real images that scores use, and sample indices to predict.
 
     Batches are {"image": [B, 3, H, W] in [-1, 1], "index": [B]} and what else the source gives. A subclass makes its
-    sources, which open files at their first use, and at most another ``train_pictures``: it says what is read, and
+    sources, which open files at their first use, and at most another ``train_dataset``: it says what is read, and
     leaves the loaders alone. Needs ``Trainer(use_distributed_sampler=False)``, as ``zoo fit`` has.
 
     Args:
-        resolution: of the pictures, and of training where no stages are given.
-        batch_size: pictures of a batch on each process.
+        resolution: of the images, and of training where no stages are given.
+        batch_size: images of a batch on each process.
         stages: training in stages, {first batch: {"resolution": ..., "batch_size": ...}}.
-        flip: mirror half of the training pictures.
-        seed: of the order of the pictures and of mirroring.
-        num_workers: processes that read pictures; no more are started than there are CPUs for them.
+        flip: mirror half of the training images.
+        seed: of the order of the images and of mirroring.
+        num_workers: processes that read images; no more are started than there are CPUs for them.
         predict_count: number of samples to predict.
     """
 
@@ -186,22 +186,22 @@ class ImageData(pl.LightningDataModule):
         self.restored = 0
 
     def train_source(self) -> Source:
-        """The pictures to learn from."""
+        """The images to learn from."""
         raise NotImplementedError
 
     def val_source(self) -> Source:
-        """The pictures that scores compare with."""
+        """The images that scores compare with."""
         return self.train_source()
 
-    def train_pictures(self) -> Pictures:
+    def train_dataset(self) -> ImageDataset:
         """The items to learn from, by ``Key``."""
-        return Pictures(self.train_source(), self.resolution, self.seed if self.flip else None)
+        return ImageDataset(self.train_source(), self.resolution, self.seed if self.flip else None)
 
     def prepare_validation(self) -> None:
         """What ``prepare_data`` does, for scores only: nothing, since sources open their files at first use."""
 
     def digest(self) -> str:
-        """sha256 over all that determines the pictures of ``val_dataloader``."""
+        """sha256 over all that determines the images of ``val_dataloader``."""
         return hashlib.sha256(self.val_source().digest(self.resolution).encode()).hexdigest()
 
     def batches_done(self) -> int:
@@ -221,7 +221,7 @@ class ImageData(pl.LightningDataModule):
 
     @property
     def num_workers(self) -> int:
-        """Processes that read pictures for this one: as many as asked for, but no more than it has CPUs."""
+        """Processes that read images for this one: as many as asked for, but no more than it has CPUs."""
         return min(self.max_workers, cpus_of_each(1 if self.trainer is None else self.trainer.num_devices))
 
     def setup(self, stage: str) -> None:
@@ -230,16 +230,16 @@ class ImageData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Endless batches, from the first one that was not trained yet."""
-        pictures = self.train_pictures()
-        batches = EndlessBatches(len(pictures), self.stages, self.seed, *self._process(), start=self.batches_done)
-        return loader(pictures, num_workers=self.num_workers, batch_sampler=batches)
+        dataset = self.train_dataset()
+        batches = EndlessBatches(len(dataset), self.stages, self.seed, *self._process(), start=self.batches_done)
+        return loader(dataset, num_workers=self.num_workers, batch_sampler=batches)
 
     def val_dataloader(self) -> DataLoader:
-        """Every real picture once, in order, never mirrored; each process its share, without padding."""
-        pictures = Pictures(self.val_source(), self.resolution)
+        """Every real image once, in order, never mirrored; each process its share, without padding."""
+        dataset = ImageDataset(self.val_source(), self.resolution)
         rank, world = self._process()
-        share = range(rank, len(pictures), world)
-        return loader(pictures, self.batch_size, self.num_workers, sampler=share)
+        share = range(rank, len(dataset), world)
+        return loader(dataset, self.batch_size, self.num_workers, sampler=share)
 
     def test_dataloader(self) -> DataLoader:
         return self.val_dataloader()

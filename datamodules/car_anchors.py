@@ -1,8 +1,8 @@
-"""Two sets of pictures that a score of procedural cars lies between: cars never scored, and blobs of their colours.
+"""Two sets of images that a score of procedural cars lies between: cars never scored, and blobs of their colours.
 
 ``python -m datamodules.car_anchors anchors --resolution 64 --count 5000`` writes ``anchors/train-cars``, the first cars
 of the train split, and ``anchors/ellipsoids``: for each of those cars, from its own camera, one ellipsoid as long, wide
-and high as the car, in the mean colour of its picture. What has learned only size and colour scores like the second.
+and high as the car, in the mean colour of its image. What has learned only size and colour scores like the second.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from zoo.render.cameras import Camera
 
 
 def ellipsoids(cars: list[Car], colours: Tensor, camera: Camera, resolution: int, samples: int = 3) -> Tensor:
-    """Pictures [B, 3, H, W] in [0, 1] of an ellipsoid for each car, on white.
+    """Images [B, 3, H, W] in [0, 1] of an ellipsoid for each car, on white.
 
     Args:
         cars: whose length, width and height they have.
@@ -40,9 +40,9 @@ def ellipsoids(cars: list[Car], colours: Tensor, camera: Camera, resolution: int
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write the pictures of both anchors.")
+    parser = argparse.ArgumentParser(description="Write the images of both anchors.")
     parser.add_argument("folder", type=Path, help="where to write them")
-    parser.add_argument("--resolution", type=int, default=64, help="pixels of each picture")
+    parser.add_argument("--resolution", type=int, default=64, help="pixels of each image")
     parser.add_argument("--count", type=int, default=5000, help="number of cars")
     parser.add_argument("--seed", type=int, default=0, help="of the cars")
     args = parser.parse_args()
@@ -57,8 +57,8 @@ def main() -> None:
         blobs = ellipsoids(cars, light, camera, args.resolution)
         for name, images in (("train-cars", views.image), ("ellipsoids", blobs)):
             for index, image in zip(indices, images, strict=True):
-                picture = Image.fromarray(to_bytes(image).permute(1, 2, 0).numpy())
-                picture.save(args.folder / name / f"{index:05d}.png")
+                pixels = to_bytes(image).permute(1, 2, 0).numpy()
+                Image.fromarray(pixels).save(args.folder / name / f"{index:05d}.png")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Procedural cars: seeded attributes, a signed distance function, and a sphere tracer.
 
-Every car is a function of (seed, split, index), and every picture of it a function of that and the resolution. Cars are
+Every car is a function of (seed, split, index), and every image of it a function of that and the resolution. Cars are
 traced side by side for speed, but only with elementwise operations that IEEE 754 rounds exactly (sums, products,
-quotients, square roots; no exp, no sin, no fused multiply-add), so that a picture is the same bits in every batch and
+quotients, square roots; no exp, no sin, no fused multiply-add), so that an image is the same bits in every batch and
 with every number of threads.
 
 World: right-handed, y up, the car's middle at the origin, its front towards +z, all of it inside the unit sphere.
@@ -22,8 +22,8 @@ from torch import Tensor
 from zoo.draws import SampleDraws, stream_seed
 from zoo.render.cameras import Camera, SpherePoses
 
-VERSION = 1  # of the pictures: part of every cache's name, so raise it with any change that alters a pixel
-# The upper hemisphere down to five degrees above the ground, as in the CARLA pictures of GRAF and pi-GAN.
+VERSION = 1  # of the images: part of every cache's name, so raise it with any change that alters a pixel
+# The upper hemisphere down to five degrees above the ground, as in the CARLA images of GRAF and pi-GAN.
 POSES = SpherePoses(
     yaw_spread=math.pi, pitch_mean=math.pi / 4 * 85 / 90, pitch_spread=math.pi / 4 * 85 / 90, radius=4.0, fov_deg=30
 )
@@ -142,7 +142,7 @@ def car_attributes(seed: int, split: str, index: int) -> Car:
 
 
 def car_camera(seed: int, split: str, index: int) -> Camera:
-    """The camera of that car's picture; one camera, axis 0 is 1."""
+    """The camera of that car's image; one camera, axis 0 is 1."""
     return POSES(1, SampleDraws(stream_seed("car camera", seed, split), [index]))
 
 
@@ -360,7 +360,7 @@ def take_rays(index: Tensor, shapes: Shape, origins: Tensor, directions: Tensor)
 
 
 def render_cars(cars: Sequence[Car], camera: Camera, resolution: int, samples: int = 3) -> Views:
-    """Pictures of cars and their ground truth.
+    """Images of cars and their ground truth.
 
     Args:
         camera: one camera for each car.

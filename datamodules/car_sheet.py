@@ -16,8 +16,8 @@ def car_sheet(count: int, resolution: int, seed: int = 0, split: str = "train") 
     sheet = Image.new("RGB", (columns * resolution, -(-count // columns) * resolution), "white")
     for index in range(count):
         views, _ = car_views(seed, split, range(index, index + 1), resolution)
-        picture = Image.fromarray(to_bytes(views.image[0]).permute(1, 2, 0).numpy())
-        sheet.paste(picture, (index % columns * resolution, index // columns * resolution))
+        image = Image.fromarray(to_bytes(views.image[0]).permute(1, 2, 0).numpy())
+        sheet.paste(image, (index % columns * resolution, index // columns * resolution))
     return sheet
 
 

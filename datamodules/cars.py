@@ -1,4 +1,4 @@
-"""Procedural cars: pictures without a download, rendered when they are first needed and kept in shards."""
+"""Procedural cars: images without a download, rendered when they are first needed and kept in shards."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,14 +21,14 @@ SHARD = 100  # cars of a file
 
 
 def car_views(seed: int, split: str, indices: range, resolution: int) -> tuple[Views, Camera]:
-    """Pictures and ground truth of these cars, and their cameras."""
+    """Images and ground truth of these cars, and their cameras."""
     cars = [car_attributes(seed, split, index) for index in indices]
     cameras = [car_camera(seed, split, index) for index in indices]
     camera = Camera(*map(torch.cat, zip(*cameras, strict=True)))
     return render_cars(cars, camera, resolution), camera
 
 
-class CarPictures:
+class CarImages:
     """The first ``count`` cars of a split; a ``datamodules.base.Source``.
 
     Shards that are missing or broken are rendered at first use. A shard is written beside its place and then moved
@@ -119,9 +119,9 @@ class Cars(ImageData):
 
     Args:
         resolution: pixels each way.
-        batch_size: pictures of a batch on each process.
+        batch_size: images of a batch on each process.
         train_count, test_count: number of cars, up to 20,000 and 5,000.
-        root: folder where rendered pictures are kept.
+        root: folder where rendered images are kept.
         car_seed: of the cars.
         options: as of ``ImageData``.
     """
@@ -144,8 +144,8 @@ class Cars(ImageData):
                 f"There are {TRAIN_CARS} train cars and {TEST_CARS} test cars: train_count {train_count} and "
                 f"test_count {test_count} must be between 1 and those."
             )
-        self.train_cars = CarPictures(root, car_seed, "train", train_count)
-        self.test_cars = CarPictures(root, car_seed, "test", test_count)
+        self.train_cars = CarImages(root, car_seed, "train", train_count)
+        self.test_cars = CarImages(root, car_seed, "test", test_count)
 
     def prepare_data(self) -> None:
         """Render what is missing."""
@@ -153,8 +153,8 @@ class Cars(ImageData):
             self.train_cars.load(resolution)
         self.test_cars.load(self.resolution)
 
-    def train_source(self) -> CarPictures:
+    def train_source(self) -> CarImages:
         return self.train_cars
 
-    def val_source(self) -> CarPictures:
+    def val_source(self) -> CarImages:
         return self.test_cars

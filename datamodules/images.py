@@ -1,6 +1,6 @@
-"""Pictures from a folder or a zip file.
+"""Images from a folder or a zip file.
 
-Every picture is turned upright as its EXIF tag says, laid on white where it is transparent, brought to 8-bit RGB, cut
+Every image is turned upright as its EXIF tag says, laid on white where it is transparent, brought to 8-bit RGB, cut
 to a square, by default the largest in the middle, and only then resized, by default with Pillow's Lanczos filter.
 Colour profiles are ignored; of an animation the first frame is taken. Nothing of a zip is ever written to disk.
 """
@@ -44,35 +44,35 @@ MAX_PIXELS, MAX_BYTES = 89_478_485, 500_000_000
 MANIFEST_VERSION = 1  # raise it when other files become usable
 
 
-class BadPicture(ValueError):
-    """A file that is no usable picture; the message says why, without the file's name."""
+class BadImage(ValueError):
+    """A file that is no usable image; the message says why, without the file's name."""
 
 
-# ---------------------------------------------------------------------------------------------------------- one picture
+# ---------------------------------------------------------------------------------------------------------- one image
 
 
 def decode(data: bytes) -> Image.Image:
-    """An upright 8-bit RGB picture from the bytes of a png, jpeg or webp file.
+    """An upright 8-bit RGB image from the bytes of a png, jpeg or webp file.
 
     Raises:
-        BadPicture: the bytes are empty, broken or absurdly large.
+        BadImage: the bytes are empty, broken or absurdly large.
     """
     if not data:
-        raise BadPicture("the file is empty")
+        raise BadImage("the file is empty")
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
             if image.width * image.height > MAX_PIXELS:  # known before anything is decoded
-                raise BadPicture(f"{image.width}x{image.height} pixels are absurdly many")
+                raise BadImage(f"{image.width}x{image.height} pixels are absurdly many")
             image.load()
             return to_rgb(ImageOps.exif_transpose(image))
-    except BadPicture:
+    except BadImage:
         raise
     except Image.DecompressionBombError as error:
-        raise BadPicture(f"its pixels are absurdly many ({error})") from error
+        raise BadImage(f"its pixels are absurdly many ({error})") from error
     except UnidentifiedImageError as error:
-        raise BadPicture("it is neither png, jpeg nor webp") from error
+        raise BadImage("it is neither png, jpeg nor webp") from error
     except Exception as error:  # decoders raise a great many kinds of them on broken files
-        raise BadPicture(f"it cannot be decoded ({type(error).__name__}: {str(error)[:80]})") from error
+        raise BadImage(f"it cannot be decoded ({type(error).__name__}: {str(error)[:80]})") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -88,12 +88,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class Crop:
-    """Which square of a picture is used.
+    """Which square of an image is used.
 
     Args:
-        side: of the square [pixels]; None for the shorter side of the picture.
-        shorter: the picture is resized (bilinear) to this length of its shorter side before; None leaves it.
-        right, down: where the square's middle is, from the middle of the picture [pixels].
+        side: of the square [pixels]; None for the shorter side of the image.
+        shorter: the image is resized (bilinear) to this length of its shorter side before; None leaves it.
+        right, down: where the square's middle is, from the middle of the image [pixels].
     """
 
     side: int | None = None
@@ -102,7 +102,7 @@ class Crop:
     down: int = 0
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """The square; black where it leaves the picture."""
+        """The square; black where it leaves the image."""
         if self.shorter is not None:
             short = min(image.size)
             size = [self.shorter if length == short else self.shorter * length // short for length in image.size]
@@ -114,7 +114,7 @@ class Crop:
 
 
 def fit(image: Image.Image, resolution: int, filter: Filter = "lanczos", crop: Crop = Crop()) -> Tensor:
-    """A square of a picture, resized; uint8 [3, resolution, resolution].
+    """A square of an image, resized; uint8 [3, resolution, resolution].
 
     The filter ``nearest`` takes the pixel in the middle of each cell; ``subsample`` takes the first one, as
     ``torch.nn.functional.interpolate`` does and with it several published programs.
@@ -204,7 +204,7 @@ class Zip:
 
 
 class ImageFiles:
-    """The pictures of a folder or zip, sorted by name; a ``datamodules.base.Source``.
+    """The images of a folder or zip, sorted by name; a ``datamodules.base.Source``.
 
     All files are decoded once, at first use, so that broken ones are known before training; what was found is kept in
     a manifest, and files that have not changed are not read again.
@@ -212,7 +212,7 @@ class ImageFiles:
     Args:
         path: folder or zip file.
         filter: for resizing.
-        on_bad: skip files that are no usable pictures with a warning that names them, or refuse to go on.
+        on_bad: skip files that are no usable images with a warning that names them, or refuse to go on.
         manifests: folder for manifests.
         crop: the square that is used.
     """
@@ -236,10 +236,10 @@ class ImageFiles:
         self.bad: dict[str, str] = {}  # what is wrong, by name
 
     def open(self) -> list[str]:
-        """Names of the usable pictures, in order.
+        """Names of the usable images, in order.
 
         Raises:
-            ValueError: there is no such folder or zip, no picture in it, or a bad one that must not be skipped.
+            ValueError: there is no such folder or zip, no image in it, or a bad one that must not be skipped.
         """
         if self.names is not None:
             return self.names
@@ -252,18 +252,18 @@ class ImageFiles:
         files = [file for name, file in sorted(everything.items()) if name.lower().endswith(SUFFIXES)]
         if not files:
             raise ValueError(
-                f"'{self.path}' holds no pictures: none of its {len(everything)} files ends in {', '.join(SUFFIXES)}."
+                f"'{self.path}' holds no images: none of its {len(everything)} files ends in {', '.join(SUFFIXES)}."
             )
         self.hashes, self.bad = self.check(files)
         if self.bad:
             shown = "; ".join(f"{name}: {problem}" for name, problem in list(self.bad.items())[:20])
             more = f"; and {len(self.bad) - 20} more" if len(self.bad) > 20 else ""  # the manifest has them all
-            message = f"{len(self.bad)} of {len(files)} files of '{self.path}' are no usable pictures: {shown}{more}."
+            message = f"{len(self.bad)} of {len(files)} files of '{self.path}' are no usable images: {shown}{more}."
             if self.on_bad == "refuse":
                 raise ValueError(f"{message} Mend or remove them, or set on_bad to skip.")
             log.warning("%s They are skipped; all are listed in %s.", message, self.manifest_path())
         if not self.hashes:
-            raise ValueError(f"None of the {len(files)} pictures of '{self.path}' can be used.")
+            raise ValueError(f"None of the {len(files)} images of '{self.path}' can be used.")
         self.names = list(self.hashes)
         return self.names
 
@@ -272,7 +272,7 @@ class ImageFiles:
         return self.manifests / f"{self.path.name}-{key}.json"
 
     def check(self, files: list[File]) -> tuple[dict[str, str], dict[str, str]]:
-        """sha256 of each usable picture, and what is wrong with each of the others, by name."""
+        """sha256 of each usable image, and what is wrong with each of the others, by name."""
         path = self.manifest_path()
         try:
             manifest = json.loads(path.read_text())
@@ -312,14 +312,14 @@ class ImageFiles:
                 digest = hashlib.sha256(data).hexdigest()
                 decode(data)
             except Exception as error:  # also what zip and file system raise for a single broken member
-                problem = str(error) if isinstance(error, BadPicture) else f"it cannot be read ({error})"
+                problem = str(error) if isinstance(error, BadImage) else f"it cannot be read ({error})"
         return {"stamp": file.stamp, "sha256": digest, "problem": problem}
 
     def __len__(self) -> int:
         return len(self.open())
 
-    def picture(self, index: int) -> Image.Image:
-        """The whole picture.
+    def image(self, index: int) -> Image.Image:
+        """The whole image.
 
         Raises:
             zoo.utils.errors.Stopped: it could be read at the start, but now cannot.
@@ -330,12 +330,12 @@ class ImageFiles:
         except (ValueError, OSError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise Stopped(
-                f"'{name}' of '{self.path}' was a picture at the start, but now: {why}. Put it back or take it away, "
+                f"'{name}' of '{self.path}' was an image at the start, but now: {why}. Put it back or take it away, "
                 "and go on from the last checkpoint (--ckpt_path)."
             ) from error
 
     def item(self, index: int, resolution: int) -> dict[str, Any]:
-        return {"image": fit(self.picture(index), resolution, self.filter, self.crop)}
+        return {"image": fit(self.image(index), resolution, self.filter, self.crop)}
 
     def digest(self, resolution: int) -> str:
         self.open()
@@ -345,14 +345,14 @@ class ImageFiles:
 
 
 class ImageFolder(ImageData):
-    """Pictures (png, jpg, jpeg, webp) of a folder with all its subfolders, or of a zip file.
+    """Images (png, jpg, jpeg, webp) of a folder with all its subfolders, or of a zip file.
 
-    Scores compare with the same pictures, unmirrored.
+    Scores compare with the same images, unmirrored.
 
     Args:
         path: folder or zip file.
-        resolution: pixels each way; a square of each picture is resized to it.
-        batch_size: pictures of a batch on each process.
+        resolution: pixels each way; a square of each image is resized to it.
+        batch_size: images of a batch on each process.
         crop: that square; by default the largest one in the middle.
         filter: for resizing.
         on_bad: skip files that are broken, empty or absurdly large with a warning that names them, or refuse to go on.

@@ -35,7 +35,7 @@ class Cats(ImageFolder):
     """Faces of cats, cut out of the Cat Head data set of Zhang et al. (ECCV 2008); GRAF's script makes 9,407 of 64x64.
 
     Args:
-        path: folder or zip of the square pictures.
+        path: folder or zip of the square images.
         filter, flip: as in ``ImageFolder``.
     """
 
@@ -45,10 +45,10 @@ class Cats(ImageFolder):
 
 
 class Carla(ImageFolder):
-    """10,000 pictures of 18 cars in the simulator CARLA, on white: from GRAF, github.com/autonomousvision/graf.
+    """10,000 images of 18 cars in the simulator CARLA, on white: from GRAF, github.com/autonomousvision/graf.
 
     Args:
-        path: folder or zip of the pictures (512x512).
+        path: folder or zip of the images (512x512).
         filter, flip: as in ``ImageFolder``.
     """
 
@@ -62,10 +62,10 @@ class Carla(ImageFolder):
 class FFHQ(ImageFolder):
     """70,000 faces from Flickr, aligned, 1024x1024 or smaller: github.com/NVlabs/ffhq-dataset.
 
-    For non-commercial use (CC BY-NC-SA 4.0; each picture has a licence of its own).
+    For non-commercial use (CC BY-NC-SA 4.0; each image has a licence of its own).
 
     Args:
-        path: folder or zip of the pictures.
+        path: folder or zip of the images.
         flip: as in ``ImageFolder``.
     """
 
@@ -75,10 +75,10 @@ class FFHQ(ImageFolder):
 
 
 class CompCars(ImageFolder):
-    """136,726 pictures of cars from the web: mmlab.ie.cuhk.edu.hk/datasets/comp_cars; for non-commercial research.
+    """136,726 images of cars from the web: mmlab.ie.cuhk.edu.hk/datasets/comp_cars; for non-commercial research.
 
     Args:
-        path: folder or zip of the pictures.
+        path: folder or zip of the images.
         flip: as in ``ImageFolder``.
     """
 
@@ -88,10 +88,10 @@ class CompCars(ImageFolder):
 
 
 class Bedrooms(ImageFolder):
-    """Bedrooms of LSUN (github.com/fyu/lsun), its LMDB unpacked into pictures.
+    """Bedrooms of LSUN (github.com/fyu/lsun), its LMDB unpacked into images.
 
     Args:
-        path: folder or zip of the pictures.
+        path: folder or zip of the images.
         flip: as in ``ImageFolder``.
     """
 
@@ -106,7 +106,7 @@ class AFHQ(ImageFolder):
     For non-commercial use (CC BY-NC 4.0).
 
     Args:
-        path: folder or zip of the pictures; ``.../train/cat`` for cats alone.
+        path: folder or zip of the images; ``.../train/cat`` for cats alone.
         flip: as in ``ImageFolder``.
     """
 

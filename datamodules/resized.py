@@ -1,25 +1,25 @@
-"""Pictures that are brought to a square in other ways than by a crop in the middle."""
+"""Images that are brought to a square in other ways than by a crop in the middle."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
-from datamodules.base import Pictures
+from datamodules.base import ImageDataset
 from datamodules.images import Crop, Filter, ImageFiles, ImageFolder, fit
 from zoo.draws import stream_seed
 
 
 @dataclass(frozen=True)
 class Whole(Crop):
-    """Nothing is cut off: a picture that is no square is squeezed into one."""
+    """Nothing is cut off: an image that is no square is squeezed into one."""
 
     def __call__(self, image: Image.Image) -> Image.Image:
         return image
 
 
 class Squeezed(ImageFolder):
-    """Whole pictures, squeezed into a square.
+    """Whole images, squeezed into a square.
 
     Args:
         path: folder or zip file.
@@ -30,11 +30,11 @@ class Squeezed(ImageFolder):
         super().__init__(path, crop=Whole(), filter=filter, flip=flip, **kwargs)
 
 
-class CroppedPictures(Pictures):
-    """Training pictures with a crop of their own for each draw, somewhere along the longer side.
+class CroppedImages(ImageDataset):
+    """Training images with a crop of their own for each draw, somewhere along the longer side.
 
     Args:
-        source, resolution, flip_seed: as in ``Pictures``.
+        source, resolution, flip_seed: as in ``ImageDataset``.
         crop_seed: of the places where they are cut.
     """
 
@@ -45,7 +45,7 @@ class CroppedPictures(Pictures):
     def read(self, index: int, draw: int | None, resolution: int) -> dict[str, Any]:
         if draw is None:
             return super().read(index, draw, resolution)
-        image = self.source.picture(index)
+        image = self.source.image(index)
         shorter, longer = sorted(image.size)
         slack = resolution * longer // shorter - resolution
         chance = stream_seed("crop", self.crop_seed, draw) / 2**63
@@ -56,7 +56,7 @@ class CroppedPictures(Pictures):
 
 
 class RandomlyCropped(ImageFolder):
-    """Pictures resized by their shorter side; in training cut anywhere along the longer one, for scores in the middle.
+    """Images resized by their shorter side; in training cut anywhere along the longer one, for scores in the middle.
 
     Args:
         path: folder or zip file.
@@ -66,5 +66,5 @@ class RandomlyCropped(ImageFolder):
     def __init__(self, path: str, filter: Filter = "bilinear", flip: bool = True, **kwargs: Any) -> None:
         super().__init__(path, filter=filter, flip=flip, **kwargs)
 
-    def train_pictures(self) -> CroppedPictures:
-        return CroppedPictures(self.files, self.resolution, self.seed if self.flip else None, self.seed)
+    def train_dataset(self) -> CroppedImages:
+        return CroppedImages(self.files, self.resolution, self.seed if self.flip else None, self.seed)

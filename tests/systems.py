@@ -27,8 +27,8 @@ from zoo.evaluate.extractors import Extractor
 from zoo.evaluate.protocol import score
 
 
-class NoisePictures:
-    """Pictures of noise, by index."""
+class NoiseImages:
+    """Images of noise, by index."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -48,7 +48,7 @@ class NoiseData(ImageData):
     """Endless batches of noise, mirrored or not, in stages.
 
     Args:
-        count: pictures; few, so that even short runs see all of them more than once.
+        count: images; few, so that even short runs see all of them more than once.
         stages, batch_size, num_workers, resolution: as in ``ImageData``.
     """
 
@@ -65,8 +65,8 @@ class NoiseData(ImageData):
         super().__init__(resolution, batch_size, stages, flip=True, num_workers=num_workers)
         self.count = count
 
-    def train_source(self) -> NoisePictures:
-        return NoisePictures(self.count)
+    def train_source(self) -> NoiseImages:
+        return NoiseImages(self.count)
 
 
 DATA = {
@@ -95,7 +95,7 @@ def pigan() -> dict[str, Any]:
 
 
 def giraffe() -> dict[str, Any]:
-    """A tiny GIRAFFE of two objects, with as many fakes as real pictures in every stage."""
+    """A tiny GIRAFFE of two objects, with as many fakes as real images in every stage."""
 
     def field(features: int, **sizes: Any) -> dict[str, Any]:
         waves = {
@@ -310,7 +310,7 @@ BOUNDARY = 4  # the first iteration of the second stage of DATA
 
 
 def write(config: dict[str, Any], folder: Path) -> str:
-    """The yaml of a run into ``folder``, in which all pictures that were trained on are noted."""
+    """The yaml of a run into ``folder``, in which all images that were trained on are noted."""
     folder.mkdir(parents=True, exist_ok=True)
     trainer = {
         "accelerator": "cpu",
@@ -353,7 +353,7 @@ def check_exact_resume(
 
 
 def assert_same_run(one: Path, two: Path, interrupted_at: int | None = None) -> None:
-    """Two runs, the second in two parts, saw the same pictures, paid the same losses and ended in the same state.
+    """Two runs, the second in two parts, saw the same images, paid the same losses and ended in the same state.
 
     Args:
         interrupted_at: an iteration whose losses were not logged in the second, since a Ctrl-C ended its first part.
@@ -395,7 +395,7 @@ def differences(one: Any, two: Any, name: str = "") -> list[str]:
 
 
 class Seen(pl.Callback):
-    """Writes which pictures each process trained on, a line an iteration."""
+    """Writes which images each process trained on, a line an iteration."""
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, *_) -> None:
         with open(Path(trainer.default_root_dir) / f"seen-{trainer.global_rank}.txt", "a") as file:
@@ -424,14 +424,14 @@ class Keep(pl.Callback):
 
 
 class Means(nn.Module):
-    """Mean colours of a picture's 16 parts: features [B, 48]."""
+    """Mean colours of an image's 16 parts: features [B, 48]."""
 
     def forward(self, images: Tensor) -> Tensor:
         return avg_pool2d(images.float(), images.shape[-1] // 4).flatten(1)
 
 
 def scores(generator: nn.Module, data: ImageData) -> dict[str, float]:
-    """FID and KID of odd numbers of pictures."""
+    """FID and KID of odd numbers of images."""
     return score(generator, data, Extractor("means", "none", "0", Means()), n_fake=7, n_real=9, batch_size=2).values
 
 

@@ -30,8 +30,8 @@ def test_round_trip(folder):
     assert info.card == {"system": "PiGAN", "images_seen": "12"} and info.config == GENERATOR and not after.training
     assert load_bundle(folder)[1].sha256 == info.sha256 and len(info.sha256) == 64
     draws = SampleDraws(0, [3])
-    pictures = [g.render(g.map(g.latents(1, draws)), g.cameras(1, draws)).image for g in (before, after)]
-    assert torch.equal(*pictures)
+    images = [g.render(g.map(g.latents(1, draws)), g.cameras(1, draws)).image for g in (before, after)]
+    assert torch.equal(*images)
 
 
 def test_means_are_stored_and_the_generator_is_left_alone(tmp_path):

@@ -1,4 +1,4 @@
-"""Procedural cars: the pictures, their ground truth, and the shards they are kept in."""
+"""Procedural cars: the images, their ground truth, and the shards they are kept in."""
 
 import math
 
@@ -20,7 +20,7 @@ from datamodules.car_renderer import (
     pixel_rays,
     render_cars,
 )
-from datamodules.cars import SHARD, CarPictures, car_views
+from datamodules.cars import SHARD, CarImages, car_views
 from zoo.cli.command import main
 from zoo.render.cameras import orbit_cameras
 
@@ -31,7 +31,7 @@ def seen_from(yaw: float, pitch: float, car: Car, resolution: int = 32) -> Views
 
 
 def red(image: torch.Tensor) -> float:
-    """The share of the picture that tail lamps cover, on a blue car."""
+    """The share of the image that tail lamps cover, on a blue car."""
     r, g, b = image[0]
     return ((r > 0.3) & (g < 0.12) & (b < 0.12)).float().mean().item()
 
@@ -42,7 +42,7 @@ def cream(image: torch.Tensor) -> float:
     return ((r > 0.6) & (g > 0.9 * r) & (b > 0.6 * r) & (b < 0.9 * r)).float().mean().item()
 
 
-def test_pictures_are_the_same_bits_in_every_batch_and_with_every_number_of_threads():
+def test_images_are_the_same_bits_in_every_batch_and_with_every_number_of_threads():
     together, _ = car_views(0, "train", range(6), 20)
     threads = torch.get_num_threads()
     try:
@@ -146,20 +146,20 @@ def test_resolution_changes_the_pixels_and_not_the_car():
 # -------------------------------------------------------------------------------- the shards
 
 
-def pictures(root, count=2 * SHARD, split="train") -> CarPictures:
-    return CarPictures(root, 0, split, count)
+def images(root, count=2 * SHARD, split="train") -> CarImages:
+    return CarImages(root, 0, split, count)
 
 
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory):
     """A folder with two shards at 8 pixels."""
     root = tmp_path_factory.mktemp("cars")
-    pictures(root).load(8)
+    images(root).load(8)
     return root
 
 
-def test_shards_hold_the_pictures_of_their_indices(rendered):
-    source = pictures(rendered)
+def test_shards_hold_the_images_of_their_indices(rendered):
+    source = images(rendered)
     for index in (0, SHARD - 1, SHARD, 2 * SHARD - 1):
         views, camera = car_views(0, "train", range(index, index + 1), 8)
         item = source.item(index, 8)
@@ -171,17 +171,15 @@ def test_shards_hold_the_pictures_of_their_indices(rendered):
 
 @pytest.mark.parametrize("harm", ["cut", "empty", "text", "missing"])
 def test_a_broken_shard_is_made_again_and_the_others_are_kept(harm, rendered, monkeypatch):
-    first, second = (pictures(rendered).path(8, number) for number in range(2))
+    first, second = (images(rendered).path(8, number) for number in range(2))
     good, kept = second.read_bytes(), first.stat()
     second.unlink()
     if harm != "missing":
         second.write_bytes({"cut": good[: len(good) // 2], "empty": b"", "text": b"not a shard"}[harm])
     made = []
-    render = CarPictures.render
-    monkeypatch.setattr(
-        CarPictures, "render", lambda self, r, numbers: made.extend(numbers) or render(self, r, numbers)
-    )
-    pictures(rendered).load(8)
+    render = CarImages.render
+    monkeypatch.setattr(CarImages, "render", lambda self, r, numbers: made.extend(numbers) or render(self, r, numbers))
+    images(rendered).load(8)
     assert made == [1] and second.read_bytes() == good
     assert (first.stat().st_ino, first.stat().st_mtime_ns) == (kept.st_ino, kept.st_mtime_ns)
     assert sorted(second.parent.iterdir()) == [first, second]
@@ -199,14 +197,14 @@ def test_an_interrupted_rendering_goes_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        pictures(tmp_path).load(4)
+        images(tmp_path).load(4)
     left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
     assert left == ["train-0000.safetensors"]
     monkeypatch.setattr(module, "save_file", write)
-    assert len(pictures(tmp_path).load(4)) == 2
+    assert len(images(tmp_path).load(4)) == 2
 
 
-def test_the_datamodule_gives_pictures_and_cameras(tmp_path):
+def test_the_datamodule_gives_images_and_cameras(tmp_path):
     data = Cars(8, 4, train_count=10, test_count=6, root=str(tmp_path))
     assert list(tmp_path.iterdir()) == []  # nothing is rendered before it is needed
     data.prepare_data()
@@ -247,10 +245,10 @@ def test_scores_render_no_training_cars(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     settings = {"train_count": 100, "test_count": 100, "root": str(tmp_path / "cars")}
     (tmp_path / "cars.yaml").write_text(yaml.safe_dump({"class_path": "datamodules.Cars", "init_args": settings}))
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for index in range(4):
-        Image.new("RGB", (32, 32), (60 * index, 90, 200)).save(tmp_path / "pictures" / f"{index}.png")
+        Image.new("RGB", (32, 32), (60 * index, 90, 200)).save(tmp_path / "images" / f"{index}.png")
     words = ["--real", str(tmp_path / "cars.yaml"), "--results", str(tmp_path / "results.csv")]
-    assert main(["evaluate", str(tmp_path / "pictures"), *words]) == 0
+    assert main(["evaluate", str(tmp_path / "images"), *words]) == 0
     names = [path.name for path in (tmp_path / "cars").rglob("*.safetensors")]
     assert names and all(name.startswith("test-") for name in names)

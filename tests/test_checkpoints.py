@@ -224,18 +224,18 @@ def stop(process: subprocess.Popen, number: int) -> list[str]:
 
 @pytest.mark.parametrize("whole_group", [False, True])
 def test_sigterm_saves_and_ends_with_143(whole_group, tmp_path):
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    images = tmp_path / "images"
+    images.mkdir()
     from PIL import Image
 
     for i in range(8):
-        Image.new("RGB", (8, 8), (30 * i, 90, 200)).save(pictures / f"{i}.png")
+        Image.new("RGB", (8, 8), (30 * i, 90, 200)).save(images / f"{i}.png")
     config = write_config(tmp_path, max_steps=100_000)
-    data = ["--data", "datamodules.ImageFolder", "--data.path", str(pictures), "--data.resolution", "8"]
+    data = ["--data", "datamodules.ImageFolder", "--data.path", str(images), "--data.resolution", "8"]
     data += ["--data.num_workers", "1"]
     with fit(config, *data) as process:
         wait_for_iteration(process, 3)
-        if whole_group:  # with the processes that read pictures, as SLURM and systemd do
+        if whole_group:  # with the processes that read images, as SLURM and systemd do
             os.killpg(process.pid, signal.SIGTERM)
         else:
             process.send_signal(signal.SIGTERM)

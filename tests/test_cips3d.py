@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from tests.tiny import Pictures
+from tests.tiny import NoiseImages
 from zoo.cips3d.discriminator import Discriminator, Tower
 from zoo.cips3d.extras import Heads, swap_layers
 from zoo.cips3d.inr import Inr
@@ -56,7 +56,7 @@ def build_gan(cls: type[CIPS3D] = CIPS3D, **kwargs) -> CIPS3D:
 def train(gan: CIPS3D, steps: int, folder: Path, data: Dataset | None = None) -> CIPS3D:
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     where = {"accelerator": "cpu", "default_root_dir": folder, "enable_model_summary": False}
-    pl.Trainer(max_steps=steps, **where, **quiet).fit(gan, DataLoader(data or Pictures(8, 40, None), 4))
+    pl.Trainer(max_steps=steps, **where, **quiet).fit(gan, DataLoader(data or NoiseImages(8, 40, None), 4))
     return gan
 
 
@@ -506,7 +506,7 @@ def test_a_step_at_512_with_gradients_for_few_rays(tmp_path) -> None:
     judge = Discriminator(Tower([4] * 8), Tower([4] * 8, shrink_first=True))
     gan = Recorded(generator, judge, adam, adam, {"slow": Average(0.5)}, stages=[stage])
     gan.loss_g = Kept(gan.loss_g)
-    train(gan, 1, tmp_path, Pictures(512, 1, None))
+    train(gan, 1, tmp_path, NoiseImages(512, 1, None))
     assert gan.loss_g.shapes == [(1, 3, 512, 512)]  # whole pictures are judged
     assert gan.seen[0]["moved"] == {"inr", "mapping"}
 

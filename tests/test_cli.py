@@ -98,7 +98,7 @@ def test_sample_draws_latents_by_views(run, tmp_path):
     assert Image.open(tmp_path / "flat.png").size == (6 * 66 - 2, 64)
 
 
-def test_single_pictures_are_those_that_are_scored(run, tmp_path):
+def test_single_images_are_those_that_are_scored(run, tmp_path):
     from torchvision.io import decode_image
 
     from zoo.evaluate.protocol import fakes
@@ -200,7 +200,7 @@ def test_evaluate_hands_everything_on(run, tmp_path, monkeypatch, capsys):
         (["sample", "x", "--ouput", "x.png"], "no option '--ouput'. Did you mean '--out'?"),
         (["sample", "x", "--out", "x.png", "--seeds", "a-b"], "'a-b' is not a list of samples"),
         (["sample", "{run}/checkpoints/lst.ckpt", "--out", "x.png"], "checkpoints/last.ckpt"),
-        (["sample", "x", "--out", "x.png", "--views", "0"], "at least one picture and one view"),
+        (["sample", "x", "--out", "x.png", "--views", "0"], "at least one image and one view"),
         (["mesh", "x", "--resolution", "0"], "at least 1 pixel, not 0"),
         (["mesh", "x", "y.ply"], "'y.ply' is one value too many"),
         (["bundle", "--out", "x"], "required: checkpoint"),
@@ -326,7 +326,7 @@ def test_several_processes_get_the_strategy_that_a_gan_needs():
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_fit_and_predict_on_a_folder_or_zip_of_ones_own_pictures(tmp_path, monkeypatch, packed):
+def test_fit_and_predict_on_a_folder_or_zip_of_ones_own_images(tmp_path, monkeypatch, packed):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     for i in range(6):

@@ -42,7 +42,7 @@ def test_rays_through_pixel_corners_are_understood():
 
 def test_a_round_billboard_has_matching_silhouettes_but_no_surface():
     numbers = consistency(Billboard(resolution=32), 1)
-    assert numbers["silhouettes"] > 0.9  # a picture of a ball from every side
+    assert numbers["silhouettes"] > 0.9  # an image of a ball from every side
     assert numbers["surface"] < 0.7
     assert numbers["flatness"] < 1e-5
     assert numbers["parallax"] == 0

@@ -13,8 +13,8 @@ from tests.tiny import CONFIG
 from zoo.draws import MixedDraws, SampleDraws
 from zoo.export import orbit
 from zoo.export.camera_paths import PATHS, follow
+from zoo.export.images import DEPTH_COLOURS, depth_to_bytes, grid, with_depth_rows
 from zoo.export.orbit import orbit_frames, save_orbit
-from zoo.export.pictures import DEPTH_COLOURS, beside, depth_to_bytes, grid
 from zoo.export.views import Views, interpolated_views, loop_weights, turntable_views
 from zoo.render import GaussianPoses, UniformPoses
 from zoo.weights.bundle import build
@@ -36,13 +36,13 @@ def test_a_latent_without_anything_is_white():
 
 def test_rows_are_images_and_below_them_depths():
     images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1, 1).expand(2, 3, 3, 4, 4)
-    rows = beside(images, torch.full((2, 3, 1, 2, 2), torch.nan))
+    rows = with_depth_rows(images, torch.full((2, 3, 1, 2, 2), torch.nan))
     assert rows.shape == (4, 3, 3, 4, 4)
     assert rows[:, 0, 0, 0, 0].tolist() == [0, 255, 255, 255]
-    picture = grid(rows, gap=1, least=8)
-    assert picture.size == (3 * 9 - 1, 4 * 9 - 1)
-    assert picture.getpixel((0, 0)) == (0, 0, 0) and picture.getpixel((8, 0)) == (255, 255, 255)
-    assert picture.getpixel((9, 7)) == (0, 0, 0) and picture.getpixel((9, 9)) == (255, 255, 255)
+    image = grid(rows, gap=1, least=8)
+    assert image.size == (3 * 9 - 1, 4 * 9 - 1)
+    assert image.getpixel((0, 0)) == (0, 0, 0) and image.getpixel((8, 0)) == (255, 255, 255)
+    assert image.getpixel((9, 7)) == (0, 0, 0) and image.getpixel((9, 9)) == (255, 255, 255)
 
 
 def shades(side: int = 64) -> Views:

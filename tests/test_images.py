@@ -1,4 +1,4 @@
-"""Pictures from folders and zips, and the loaders that all datamodules share."""
+"""Images from folders and zips, and the loaders that all datamodules share."""
 
 import io
 import logging
@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from datamodules import ImageFolder
-from datamodules.base import EndlessBatches, Key, Pictures, read_stages
+from datamodules.base import EndlessBatches, ImageDataset, Key, read_stages
 from datamodules.images import ImageFiles
 
 
@@ -61,11 +61,11 @@ def files(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Makes an ImageFolder of n pictures, each of one grey level of its own: 3 times its index."""
+    """Makes an ImageFolder of n images, each of one grey level of its own: 3 times its index."""
 
     def make(n: int = 7, **options):
         names = {f"{i:03d}.png": encoded(plain((3 * i,) * 3)) for i in range(n)}
-        path = folder_of(tmp_path / f"pictures{n}", names)
+        path = folder_of(tmp_path / f"images{n}", names)
         return ImageFolder(
             str(path), manifests=str(tmp_path / "manifests"), **{"resolution": 4, "batch_size": 2} | options
         )
@@ -117,7 +117,7 @@ TRAPS = {  # bytes, suffix, and the colours expected in its upper right and its 
 
 
 @pytest.mark.parametrize("trap", TRAPS)
-def test_every_kind_of_picture_has_its_colours(trap, tmp_path, files):
+def test_every_kind_of_image_has_its_colours(trap, tmp_path, files):
     data, suffix, first, last = TRAPS[trap]
     source = files(folder_of(tmp_path / "in", {f"a.{suffix}": data}))
     image = source.item(0, 8)["image"].int()
@@ -182,9 +182,9 @@ def test_members_that_leave_the_zip_are_reported_and_nothing_is_extracted(tmp_pa
 
 
 def test_a_zip_is_the_same_data_as_its_folder_in_the_same_order(tmp_path, files):
-    pictures = {f"{d}/{i}.png": encoded(plain((i, 0, 0))) for d in ("z", "a/b", "a") for i in (10, 9, 1)}
-    folder, archive = files(folder_of(tmp_path / "in", pictures)), files(zip_of(tmp_path / "in.zip", pictures))
-    assert folder.open() == archive.open() == sorted(pictures)
+    images = {f"{d}/{i}.png": encoded(plain((i, 0, 0))) for d in ("z", "a/b", "a") for i in (10, 9, 1)}
+    folder, archive = files(folder_of(tmp_path / "in", images)), files(zip_of(tmp_path / "in.zip", images))
+    assert folder.open() == archive.open() == sorted(images)
     assert folder.digest(8) == archive.digest(8)
 
 
@@ -209,8 +209,8 @@ def test_what_is_no_source_gets_one_sentence(name, tmp_path, files):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_workers_change_nothing(packed, tmp_path):
-    pictures = {f"{i}.png": encoded(plain((20 * i, i, 0))) for i in range(9)}
-    path = zip_of(tmp_path / "in.zip", pictures) if packed else folder_of(tmp_path / "in", pictures)
+    images = {f"{i}.png": encoded(plain((20 * i, i, 0))) for i in range(9)}
+    path = zip_of(tmp_path / "in.zip", images) if packed else folder_of(tmp_path / "in", images)
     batches = []
     for workers in (0, 2):
         data = ImageFolder(str(path), 4, 4, flip=True, num_workers=workers, manifests=str(tmp_path / "manifests"))
@@ -246,7 +246,7 @@ def test_a_forked_process_opens_the_zip_for_itself(tmp_path, files):
 # -------------------------------------------------------------------------------- the loaders
 
 
-def test_every_picture_comes_once_a_pass_and_orders_differ():
+def test_every_image_comes_once_a_pass_and_orders_differ():
     batches = EndlessBatches(10, read_stages(None, 8, 4), seed=0)
     indices = [key.index for k in range(5) for key in batches.batch(k)]
     assert sorted(indices[:10]) == sorted(indices[10:]) == list(range(10))
@@ -290,17 +290,17 @@ def test_flips_follow_the_draw_and_spare_the_scores(tmp_path):
     image.paste((255, 255, 255), (0, 0, 2, 4))
     path = folder_of(tmp_path / "in", {"a.png": encoded(image)})
     data = ImageFolder(str(path), 4, 8, flip=True, manifests=str(tmp_path / "manifests"))
-    pictures = Pictures(data.train_source(), 4, flip_seed=0)
-    left = [bool(pictures[Key(0, draw, 4)]["image"][0, 0, 0] > 0) for draw in range(200)]
+    images = ImageDataset(data.train_source(), 4, flip_seed=0)
+    left = [bool(images[Key(0, draw, 4)]["image"][0, 0, 0] > 0) for draw in range(200)]
     torch.manual_seed(5)
-    assert left == [bool(pictures[Key(0, draw, 4)]["image"][0, 0, 0] > 0) for draw in range(200)]
+    assert left == [bool(images[Key(0, draw, 4)]["image"][0, 0, 0] > 0) for draw in range(200)]
     assert 60 < sum(left) < 140
     values = next(iter(data.val_dataloader()))["image"]
     assert values[0, 0, 0].tolist() == [1, 1, -1, -1]
 
 
 class Recorder(pl.LightningModule):
-    """Trains one weight and notes which pictures it saw."""
+    """Trains one weight and notes which images it saw."""
 
     def __init__(self):
         super().__init__()
@@ -342,7 +342,7 @@ def test_cutting_training_into_epochs_repeats_nothing(folder, tmp_path):
     assert fit(folder(), 9, tmp_path, limit_train_batches=2) == whole
 
 
-def test_scores_see_every_picture_once_over_all_processes(folder, monkeypatch):
+def test_scores_see_every_image_once_over_all_processes(folder, monkeypatch):
     seen = []
     for rank in range(3):
         data = folder(n=8)

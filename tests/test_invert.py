@@ -1,4 +1,4 @@
-"""Inversion finds what drew a picture, latent, styles, camera and weights, for every system; and what it writes."""
+"""Inversion finds what drew an image, latent, styles, camera and weights, for every system; and what it writes."""
 
 import json
 import math
@@ -12,17 +12,17 @@ from tests.systems import SYSTEMS
 from tests.tiny import CONFIG
 from zoo.cli.command import main
 from zoo.draws import SampleDraws
+from zoo.export.images import to_pil_image
 from zoo.export.inversion import load_inversion
-from zoo.export.pictures import picture
 from zoo.generator import evaluating, quantise, render_samples
 from zoo.inversion.search import STAGES, Stage, camera_angles, camera_at, distance, invert
 from zoo.render import Camera, orbit_cameras, orbited
 from zoo.weights.bundle import build, load, save_bundle
 
-# By system: noise on new weights, so that pictures differ at all; learning rate; by how much the distance must fall.
+# By system: noise on new weights, so that images differ at all; learning rate; by how much the distance must fall.
 TINY = {
     "cips3d": (0.02, 0.1, 10),
-    "giraffe": (0.3, 0.3, 4),  # two objects of random octaves: pictures change abruptly with every code
+    "giraffe": (0.3, 0.3, 4),  # two objects of random octaves: images change abruptly with every code
     "graf": (0.0, 0.1, 20),
     "pigan": (0.02, 0.1, 20),
     "stylenerf": (0.0, 0.1, 10),
@@ -127,21 +127,21 @@ def test_weights_are_tuned_in_a_copy_and_others_stay_where_asked(weights):
 
 
 def command(weights, tmp_path, *words: str) -> list[str]:
-    path = tmp_path / "picture.jpg"
+    path = tmp_path / "image.jpg"
     Image.new("RGB", (30, 24), (200, 90, 40)).save(path)
     few = ["--samples", "4", "--latent_steps", "2", "--style_steps", "2", "--weight_steps", "2"]
     return ["invert", str(path), weights, "--out", str(tmp_path / "out"), *few, *words]
 
 
 @pytest.mark.parametrize("tuned", [True, False])
-def test_what_was_written_draws_the_same_picture(weights, tmp_path, tuned, capsys):
+def test_what_was_written_draws_the_same_image(weights, tmp_path, tuned, capsys):
     assert main(command(weights, tmp_path, *(() if tuned else ("--weight_steps", "0")))) == 0
     assert "dB" in capsys.readouterr().out
     out = tmp_path / "out"
     generator, styles, camera, resolution = load_inversion(out)
     with torch.no_grad():
         image = generator.render(styles, camera, resolution=resolution).image
-    picture(quantise(image[0])).save(tmp_path / "again.png")
+    to_pil_image(quantise(image[0])).save(tmp_path / "again.png")
     assert (tmp_path / "again.png").read_bytes() == (out / "reconstruction.png").read_bytes()
     about = json.loads((out / "found.json").read_text())
     stages = {"start": 1, "latent": 3, "styles": 3, "weights": 3}
@@ -180,15 +180,15 @@ def test_camera_that_was_asked_for_is_kept(weights, tmp_path):
 
 def test_mistakes_end_in_one_sentence(weights, tmp_path, capsys):
     words = command(weights, tmp_path)
-    (tmp_path / "picture.jpg").write_bytes(b"no picture")
+    (tmp_path / "image.jpg").write_bytes(b"no image")
     for change, message in [
-        ([], "picture.jpg' is no usable picture: it is neither png, jpeg nor webp."),
+        ([], "image.jpg' is no usable image: it is neither png, jpeg nor webp."),
         (["--latent_steps", "-1"], "Numbers of steps are 0 or more."),
         (["--mask", str(tmp_path / "mask.png")], "There is no file"),
         (["--samples", "2"], "at least so many, not 2"),
     ]:
         if change:
-            Image.new("RGB", (30, 24)).save(tmp_path / "picture.jpg")
+            Image.new("RGB", (30, 24)).save(tmp_path / "image.jpg")
         assert main([*words, *change]) == 2
         assert message in capsys.readouterr().err.strip().splitlines()[-1]
     with pytest.raises(ValueError, match="no result of 'zoo invert'"):

@@ -1,4 +1,4 @@
-"""Callbacks only watch, and loggers get the pictures that are written."""
+"""Callbacks only watch, and loggers get the images that are written."""
 
 import csv
 import math
@@ -32,18 +32,18 @@ def test_callbacks_change_nothing_that_is_learned(tmp_path):
     assert len(runs[0]) == 4 and runs[0] == runs[1]
 
 
-def test_tensorboard_gets_curves_and_the_written_pictures(tmp_path):
+def test_tensorboard_gets_curves_and_the_written_images(tmp_path):
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     assert main(["fit", "-c", write_config(tmp_path), "-c", "overlays/tensorboard", *GRID]) == 0
     events = event_accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     assert len(events.Scalars("loss_d")) == 3 == len(metrics(tmp_path))
-    pictures = events.Images("samples")
-    assert [p.step for p in pictures] == [0, 2, 3]
+    images = events.Images("samples")
+    assert [p.step for p in images] == [0, 2, 3]
     written = Image.open(tmp_path / "run" / "samples" / "iteration-000002.png")
-    assert (pictures[1].width, pictures[1].height) == written.size
+    assert (images[1].width, images[1].height) == written.size
 
 
-def test_wandb_runs_offline_and_gets_the_pictures_as_they_are(tmp_path, monkeypatch):
+def test_wandb_runs_offline_and_gets_the_images_as_they_are(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     assert main(["fit", "-c", write_config(tmp_path), "-c", "overlays/wandb", *GRID]) == 0
     import wandb

@@ -193,7 +193,7 @@ def test_plain_ddp_is_what_a_gan_needs_too() -> None:
     assert strategy(options)._ddp_kwargs["find_unused_parameters"] is True
 
 
-def test_fewer_pictures_than_processes(monkeypatch) -> None:
+def test_fewer_images_than_processes(monkeypatch) -> None:
     monkeypatch.setattr(protocol, "rank_and_world", lambda: (2, 3))
-    with pytest.raises(ValueError, match="3 processes cannot share 2 generated pictures"):
+    with pytest.raises(ValueError, match="3 processes cannot share 2 generated images"):
         protocol.score(tiny_generator(), NoiseData(), n_fake=2)

@@ -72,7 +72,7 @@ def test_images_that_vanish_during_training_end_the_run(images, tmp_path):
         code, said = ended(process, children)
     assert code == 1
     assert [line.startswith("zoo: error: ") for line in said].count(True) == 1
-    assert ".png' of '" in said[-1] and "was a picture at the start, but now: No such file or directory." in said[-1]
+    assert ".png' of '" in said[-1] and "was an image at the start, but now: No such file or directory." in said[-1]
     assert last_checkpoint(tmp_path) >= 2
 
 
@@ -95,7 +95,7 @@ def test_an_image_that_goes_bad_during_training_is_named(how, workers, images, t
     spoil += [f"--trainer.callbacks.path={tmp_path}/images/3.png", "--data.num_workers", str(workers)]
     assert main(["fit", "-c", write_config(tmp_path, max_steps=100), *images, *spoil]) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith("zoo: error: '3.png' of '") and "was a picture at the start, but now: " in said
+    assert said.startswith("zoo: error: '3.png' of '") and "was an image at the start, but now: " in said
     assert len(said) < 300 + len(str(tmp_path)) and "Traceback" not in said
     assert last_checkpoint(tmp_path) >= 2
 
@@ -107,7 +107,7 @@ def test_a_reader_that_is_killed_ends_the_run(images, tmp_path):
         os.kill(children[0], signal.SIGKILL)
         code, said = ended(process, children)
     assert code == 1
-    sentences = [line for line in said if "A process that reads pictures died" in line]
+    sentences = [line for line in said if "A process that reads images died" in line]
     assert len(sentences) == 1 and "--data.num_workers" in sentences[0], "\n".join(said)
     assert last_checkpoint(tmp_path) >= 2
 
@@ -124,7 +124,7 @@ def test_a_reader_that_dies_while_it_hands_a_batch_over_is_named(error):
 
     batches = Loader(range(3), num_workers=1)._received(broken())
     assert next(batches) == 1
-    with pytest.raises(Stopped, match="A process that reads pictures died"):
+    with pytest.raises(Stopped, match="A process that reads images died"):
         next(batches)
     with pytest.raises(type(error)):  # without readers it is something else
         list(Loader(range(3))._received(broken()))
@@ -137,7 +137,7 @@ def test_a_death_that_became_another_error_is_named():
             raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
         except RuntimeError as error:
             raise TypeError("unsupported callable") from error
-    assert "A process that reads pictures died (killed by signal: Killed)" in reader_failed(raised.value)
+    assert "A process that reads images died (killed by signal: Killed)" in reader_failed(raised.value)
 
 
 def test_a_missing_image_that_a_reader_has_met_keeps_its_name():
@@ -183,7 +183,7 @@ def test_ctrl_c_stops_a_run_with_random_crops_in_order(images, tmp_path):
         code, said = ended(process, children)
     assert code == 130
     assert said[-2] == f"Stopped at iteration {last_checkpoint(tmp_path)} and saved. To resume:"
-    assert not any("reads pictures" in line for line in said)
+    assert not any("reads images" in line for line in said)
 
 
 class Slow(Dataset):

@@ -1,4 +1,4 @@
-"""Pictures that become squares in other ways than by a crop in the middle."""
+"""Images that become squares in other ways than by a crop in the middle."""
 
 import numpy as np
 import torch
@@ -8,15 +8,15 @@ from datamodules.resized import RandomlyCropped, Squeezed
 
 
 def gradients(folder, width: int, height: int) -> str:
-    """One picture whose red grows from left to right and whose green grows from top to bottom."""
+    """One image whose red grows from left to right and whose green grows from top to bottom."""
     folder.mkdir()
     red, green = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     pixels = np.stack([red, green, np.zeros_like(red)], -1).round().astype(np.uint8)
-    Image.fromarray(pixels).save(folder / "picture.png")
+    Image.fromarray(pixels).save(folder / "image.png")
     return str(folder)
 
 
-def test_a_squeezed_picture_keeps_its_borders(tmp_path) -> None:
+def test_a_squeezed_image_keeps_its_borders(tmp_path) -> None:
     for name, size in (("wide", (32, 16)), ("high", (16, 64))):
         path = gradients(tmp_path / name, *size)
         data = Squeezed(path, resolution=16, batch_size=1, manifests=str(tmp_path / "manifests"))

@@ -20,9 +20,9 @@ from zoo.evaluate import extractors as features_module
 from zoo.evaluate import protocol
 from zoo.evaluate import real_statistics as reals
 from zoo.evaluate.extractors import Extractor, load_extractor
+from zoo.evaluate.images import ImagePathDataset
 from zoo.evaluate.metrics.fid import fid, moments
 from zoo.evaluate.metrics.kid import kid, squared_mmd
-from zoo.evaluate.pictures import PictureFolder
 from zoo.evaluate.protocol import score
 from zoo.generator import quantise, render_samples
 from zoo.training.gan import GAN
@@ -46,7 +46,7 @@ def colours(sha256: str = "0") -> Extractor:
 
 
 class Data(pl.LightningDataModule):
-    """Real pictures: spheres of random colours, or whatever is given."""
+    """Real images: spheres of random colours, or whatever is given."""
 
     name = "spheres"
 
@@ -115,7 +115,7 @@ def test_kid_of_all_pairs(monkeypatch):
     assert squared_mmd(x, y) == pytest.approx(expected.item())
 
 
-def test_too_few_pictures_are_said_so():
+def test_too_few_images_are_said_so():
     with pytest.raises(ValueError, match="at least 2"):
         moments(torch.zeros(1, 4))
     with pytest.raises(ValueError, match="there are 5 generated and 30 real ones"):
@@ -143,11 +143,11 @@ def test_fid_and_kid_of_folders_are_those_of_torch_fidelity(tmp_path):
     torch.save(Untrained("x", ["2048"], feature_extractor_weights_path=weights).state_dict(), weights)
     for name, generator, count in (("fake", Sphere(), 10), ("real", Box(half=0.9), 12)):
         (tmp_path / name).mkdir()
-        write_pictures(tmp_path / name, generator, count)
+        write_images(tmp_path / name, generator, count)
 
     state = torch.load(weights, weights_only=True)
     own = Extractor("inception-random", "tf1", sha256_of(weights), features_module.inception_network(state))
-    scores = score(PictureFolder(tmp_path / "fake"), PictureFolder(tmp_path / "real"), own)
+    scores = score(ImagePathDataset(tmp_path / "fake"), ImagePathDataset(tmp_path / "real"), own)
     assert list(scores.values) == ["fid-inception-random-tf1-10", "kid-inception-random-tf1-10"]
     theirs = torch_fidelity.calculate_metrics(
         input1=str(tmp_path / "fake"),
@@ -167,7 +167,7 @@ def test_fid_and_kid_of_folders_are_those_of_torch_fidelity(tmp_path):
     assert ours[1] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
 
 
-def write_pictures(folder, generator, count: int) -> None:
+def write_images(folder, generator, count: int) -> None:
     images = quantise(render_samples(generator, range(count)).image)
     for i, image in enumerate(images):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i:05d}.png")
@@ -176,7 +176,7 @@ def write_pictures(folder, generator, count: int) -> None:
 # --------------------------------------------------------------------------------------------------- the extractors
 
 
-def test_pictures_are_rounded_once():
+def test_images_are_rounded_once():
     every = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(quantise(every / 127.5 - 1), every)
     assert quantise(torch.tensor([-1.2, 1.2, 0.0, 0.999])).tolist() == [0, 255, 128, 255]
@@ -256,11 +256,11 @@ def test_a_local_file_with_other_weights_is_refused(tmp_path):
 # ----------------------------------------------------------------------------------------------------- the protocol
 
 
-def test_the_same_score_in_any_batch_size_and_from_the_written_pictures(tmp_path):
+def test_the_same_score_in_any_batch_size_and_from_the_written_images(tmp_path):
     a = score(Sphere(), Data(), colours(), n_fake=20, batch_size=20)
     b = score(Sphere(), Data(), colours(), n_fake=20, batch_size=3)
-    write_pictures(tmp_path, Sphere(), 20)
-    c = score(PictureFolder(tmp_path), Data(), colours())
+    write_images(tmp_path, Sphere(), 20)
+    c = score(ImagePathDataset(tmp_path), Data(), colours())
     assert list(a.values) == ["fid-colours-none-20", "kid-colours-none-20"]
     for name, value in a.values.items():
         assert b.values[name] == pytest.approx(value, rel=1e-6)
@@ -318,7 +318,7 @@ def test_sizes_that_differ_are_refused():
         score(Sphere(64), Data(), colours(), n_fake=4)
 
 
-def test_pictures_that_are_not_finite_are_refused():
+def test_images_that_are_not_finite_are_refused():
     broken = Sphere()
     nn.init.constant_(broken.tint, torch.nan)
     with pytest.raises(ValueError, match="not finite"):
@@ -329,9 +329,9 @@ def test_folders_of_several_sizes_are_refused(tmp_path):
     for i, size in enumerate((8, 16)):
         Image.fromarray(np.zeros((size, size, 3), np.uint8)).save(tmp_path / f"{i}.png")
     with pytest.raises(ValueError, match=r"1.png is 16x16, but 0.png is 8x8"):
-        score(PictureFolder(tmp_path), PictureFolder(tmp_path), colours())
-    with pytest.raises(ValueError, match="holds no pictures"):
-        score(PictureFolder(tmp_path / "none"), Data(), colours())
+        score(ImagePathDataset(tmp_path), ImagePathDataset(tmp_path), colours())
+    with pytest.raises(ValueError, match="holds no images"):
+        score(ImagePathDataset(tmp_path / "none"), Data(), colours())
 
 
 def test_rows_say_how_to_do_it_again(tmp_path):

@@ -90,7 +90,7 @@ def test_the_library_reads_the_spin_before_or_never(tmp_path):
 
 @pytest.mark.slow
 def test_processes_of_processes_wait_briefly(tmp_path):
-    """Those that read pictures, those that the trainer starts, and those of torchrun, which imports torch first."""
+    """Those that read images, those that the trainer starts, and those of torchrun, which imports torch first."""
     assert spins([*PYTHON, SPAWN], tmp_path) == [True, True]
     words = ["-m", "zoo", "fit", "-c", write_config(tmp_path), "--trainer.max_steps", "1"]
     assert spins([sys.executable, *words, "--trainer.devices", "2"], tmp_path) == [True, True]
@@ -203,9 +203,7 @@ def test_cpus_of_control_groups(groups, files, cpus, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("asked, processes, started", [(0, 1, 0), (2, 1, 2), (6, 1, 4), (6, 2, 2), (6, 8, 1)])
-def test_no_more_processes_read_pictures_than_there_are_cpus(
-    asked, processes, started, environment, monkeypatch, caplog
-):
+def test_no_more_processes_read_images_than_there_are_cpus(asked, processes, started, environment, monkeypatch, caplog):
     monkeypatch.setattr(threads, "affinity", lambda: 4)
     data = Cars(16, 4, num_workers=asked)
     data.trainer = SimpleNamespace(num_devices=processes, global_rank=0, world_size=processes, global_step=0)

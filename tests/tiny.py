@@ -68,7 +68,7 @@ def solid(raw: Tensor, points: Tensor) -> Tensor:
     return raw.abs() + 10
 
 
-class Pictures(Dataset):
+class NoiseImages(Dataset):
     def __init__(self, resolution: int, count: int, broken_from: int | None) -> None:
         self.resolution, self.count, self.broken_from = resolution, count, broken_from
 
@@ -84,13 +84,13 @@ class Pictures(Dataset):
 
 
 class Noise(pl.LightningDataModule):
-    """Pictures of noise.
+    """Images of noise.
 
     Args:
         resolution: side [pixels].
-        batch_size: pictures per iteration.
-        count: pictures.
-        broken_from: pictures from this one on are not numbers.
+        batch_size: images per iteration.
+        count: images.
+        broken_from: images from this one on are not numbers.
     """
 
     name = "noise"
@@ -106,7 +106,7 @@ class Noise(pl.LightningDataModule):
         return f"noise-{self.resolution}-{self.count}"
 
     def train_dataloader(self) -> DataLoader:
-        return DataLoader(Pictures(self.resolution, self.count, self.broken_from), self.batch_size)
+        return DataLoader(NoiseImages(self.resolution, self.count, self.broken_from), self.batch_size)
 
     def val_dataloader(self) -> DataLoader:
-        return DataLoader(Pictures(self.resolution, min(self.count, 16), None), self.batch_size)
+        return DataLoader(NoiseImages(self.resolution, min(self.count, 16), None), self.batch_size)

@@ -21,8 +21,8 @@ def run(
     Args:
         config: an experiment, a file or a name that 'zoo list' shows.
         work: what to time.
-        resolution: side of the pictures in pixels; by default the generator's own.
-        batch: pictures at once.
+        resolution: side of the images in pixels; by default the generator's own.
+        batch: images at once.
         threads: of the processor; by default all that training would use.
         steps: how often; the median counts, after one that doesn't.
         beside_load: time it once more while another process keeps one CPU busy, and print the ratio.

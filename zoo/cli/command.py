@@ -17,8 +17,8 @@ from zoo.utils.memory import keep_freed_memory
 
 TRAINING = {
     "fit": "train a model: zoo fit -c CONFIG.yaml",
-    "validate": "measure a model on the validation pictures",
-    "test": "measure a model on the test pictures",
+    "validate": "measure a model on the validation images",
+    "test": "measure a model on the test images",
     "predict": "draw samples with the trainer, on many devices",
 }
 VERBS = {
@@ -26,8 +26,8 @@ VERBS = {
     "sample": "draw a grid of samples from several sides, or one file per sample",
     "orbit": "film objects from all sides, image beside depth (GIF, WebP or MP4)",
     "mesh": "write objects as coloured surfaces (PLY or GLB)",
-    "invert": "find what makes a generator draw your picture, and show it from all sides",
-    "evaluate": "score weights, or a folder of pictures, against real pictures",
+    "invert": "find what makes a generator draw your image, and show it from all sides",
+    "evaluate": "score weights, or a folder of images, against real images",
     "leaderboard": "print the table of scores",
     "benchmark": "time rendering or training of an experiment",
     "bundle": "write the weights of a checkpoint for others to use",
@@ -47,7 +47,7 @@ usage: zoo {verb} -c CONFIG.yaml [-c OVERLAY.yaml ...] [--KEY VALUE ...]
   --trainer.default_root_dir DIR
                               where everything is written (default: runs/<name of the first config>)
   --trainer.callbacks+=NAME   add a callback, e.g. callbacks.samples.SampleGrid
-  --data CLASS                where pictures come from, e.g. datamodules.ImageFolder; then --data.path DIR
+  --data CLASS                where images come from, e.g. datamodules.ImageFolder; then --data.path DIR
   --model.KEY VALUE           any parameter of the model
   --checkpoint.every N        iterations between two checkpoints (default: 1000)
   --checkpoint.keep_every N   iterations between two checkpoints that stay (default: none stays)

@@ -25,7 +25,7 @@ def run(
             default the one that knows the file.
         experiment: gives cameras, depths and numbers of samples where the file does not hold them: a file or a name
             that 'zoo list' shows; by default the published one, if there is only one.
-        weights: which of the file's weights, such as raw or ema; by default those that the paper's pictures come from.
+        weights: which of the file's weights, such as raw or ema; by default those that the paper's images come from.
         rest: also write the others and the discriminator, where they are there.
         to: zoo for a bundle; official for state dicts as the published program saves them.
         license: of the weights, for the card.

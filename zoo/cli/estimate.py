@@ -59,7 +59,7 @@ def measure(gan: GAN, data: pl.LightningDataModule, start: int, end: int, **trai
     with tempfile.TemporaryDirectory() as folder:
         short_trainer(watch, steps, default_root_dir=folder, **trainer).fit(gan, data.train_dataloader())
     if not hasattr(watch, "seconds"):
-        raise ValueError(f"There are too few pictures to measure: the data ended before iteration {WARM_UP + 1}.")
+        raise ValueError(f"There are too few images to measure: the data ended before iteration {WARM_UP + 1}.")
     return watch
 
 
@@ -69,7 +69,7 @@ def estimate(
     """Print what training takes. The model is trained a little by this and is of no further use.
 
     Args:
-        gan, data: as for training; pictures are read as in training.
+        gan, data: as for training; images are read as in training.
         max_steps: iterations of the training.
         strategy: makes the strategy of a ``pl.Trainer``; each needs one of its own.
         trainer: also of ``pl.Trainer``: accelerator, devices, num_nodes.
@@ -92,7 +92,7 @@ def estimate(
         hours += (end - start) * watch.seconds / 3600
         pace = f"{watch.seconds:.3g} s an iteration, {watch.images / watch.seconds:.3g} images/s"
         lines.append(f"iterations {start:,} to {end:,}: {pace}, {(end - start) * watch.seconds / 3600:.4f} h")
-    lines += [memory(gan), f"in all: {hours:.4f} h for {max_steps:,} iterations, without scores and sample pictures"]
+    lines += [memory(gan), f"in all: {hours:.4f} h for {max_steps:,} iterations, without scores and sample images"]
     if gan.global_rank == 0:
         print("\n".join(lines))
 

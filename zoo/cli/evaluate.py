@@ -26,33 +26,33 @@ def run(
     results: Path = Path("runs/results.csv"),
     **drawn: Any,
 ) -> None:
-    """Score weights or a folder of pictures against real pictures, and add rows to a table.
+    """Score weights or a folder of images against real images, and add rows to a table.
 
     Args:
-        source: a name that 'zoo list' shows, the folder of a weights bundle, a .ckpt of a run, or a folder of pictures.
-        real: real pictures: a class such as datamodules.Cars, a yaml with a class_path or a data block (an experiment),
-            or a folder or zip of pictures.
+        source: a name that 'zoo list' shows, the folder of a weights bundle, a .ckpt of a run, or a folder of images.
+        real: real images: a class such as datamodules.Cars, a yaml with a class_path or a data block (an experiment),
+            or a folder or zip of images.
         extractor: network whose features are compared.
         inception_weights: local file for inception2015.
-        count: generated pictures; by default 1,000, or all of a folder.
-        real_count: real pictures; by default all.
-        batch_size: pictures at once.
+        count: generated images; by default 1,000, or all of a folder.
+        real_count: real images; by default all.
+        batch_size: images at once.
         consistency: also print how well so many samples hold together in 3D (weights only).
         record: also add the rows to the table that the project publishes.
         results: the table of your own scores.
     """
     options = SampleOptions(source, resolution=None, **drawn)
-    from zoo.evaluate import PictureFolder, load_extractor, score
+    from zoo.evaluate import ImagePathDataset, load_extractor, score
     from zoo.evaluate import consistency as measure
+    from zoo.evaluate.images import holds_images
     from zoo.evaluate.metrics.consistency import MEANINGS
-    from zoo.evaluate.pictures import holds_pictures
     from zoo.leaderboard import RESULTS
 
-    if holds_pictures(Path(source)):
+    if holds_images(Path(source)):
         if consistency:
-            raise ValueError("A folder of pictures shows no object from several sides: leave out --consistency.")
-        scored = PictureFolder(source)
-        about = {"system": "pictures", "weights": scored.name, "weights_sha256": scored.digest()}
+            raise ValueError("A folder of images shows no object from several sides: leave out --consistency.")
+        scored = ImagePathDataset(source)
+        about = {"system": "images", "weights": scored.name, "weights_sha256": scored.digest()}
     else:
         scored, info = options.load()
         about = about_weights(info)
@@ -60,7 +60,7 @@ def run(
     solidity = measure(scored, consistency, **options_3d) if consistency else {}  # first: scores take longer
     scores = score(
         scored,
-        real_pictures(real, scored.resolution),
+        real_images(real, scored.resolution),
         load_extractor(extractor, inception_weights),
         n_fake=count,
         n_real=real_count,
@@ -101,12 +101,12 @@ def about_weights(info: "BundleInfo") -> dict[str, Any]:
     }
 
 
-def real_pictures(name: str, resolution: int) -> "LightningDataModule":
-    """The datamodule that a class name, a yaml, or a folder or zip of pictures stands for, ready to be read.
+def real_images(name: str, resolution: int) -> "LightningDataModule":
+    """The datamodule that a class name, a yaml, or a folder or zip of images stands for, ready to be read.
 
     Args:
         name: see ``run``.
-        resolution: of the pictures to compare with; used where the name doesn't fix one.
+        resolution: of the images to compare with; used where the name doesn't fix one.
     """
     from pytorch_lightning import LightningDataModule
 
@@ -123,6 +123,6 @@ def real_pictures(name: str, resolution: int) -> "LightningDataModule":
     else:
         raise FileNotFoundError(missing_file(path))
     data = build(config, LightningDataModule)
-    getattr(data, "prepare_validation", data.prepare_data)()  # ours need not make training pictures for a score
+    getattr(data, "prepare_validation", data.prepare_data)()  # ours need not make training images for a score
     data.setup("validate")
     return data

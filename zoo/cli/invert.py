@@ -1,4 +1,4 @@
-"""``zoo invert``: what makes a generator draw a picture."""
+"""``zoo invert``: what makes a generator draw an image."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,20 +24,20 @@ def run(
     mask: Path | None = None,
     **drawn: Any,
 ) -> None:
-    """Find the latent, camera, styles and weights that draw a picture; shows the object from all sides.
+    """Find the latent, camera, styles and weights that draw an image; shows the object from all sides.
 
     Args:
-        image: the picture (png, jpeg or webp) of any size; the largest square in its middle is used, resized.
+        image: the image (png, jpeg or webp) of any size; the largest square in its middle is used, resized.
         out: folder for comparison.png, found.safetensors, found.json, and bundle where weights were tuned.
         samples: of the prior, the best of which are the starts.
         latent_steps: for the latent; 0 starts styles at the best sample.
         style_steps: for styles, which can draw more than latents can; 0 for the latent's own.
-        weight_steps: for the weights, which then draw this picture best; 0 leaves them.
-        locality: how much other samples' pictures shall stay while weights are tuned, such as 1; takes twice the time.
+        weight_steps: for the weights, which then draw this image best; 0 leaves them.
+        locality: how much other samples' images shall stay while weights are tuned, such as 1; takes twice the time.
         yaw: start with cameras so far round from the front [degrees]; by default with those of the prior.
         elevation: start with cameras so high above the horizon [degrees].
         keep_camera: keep the camera where yaw and elevation say, by default in the middle of the prior.
-        mask: picture of the same shape that is white where the first one counts.
+        mask: image of the same shape that is white where the first one counts.
     """
     options = SampleOptions(truncation=1.0, **drawn)
     steps = {"latent": latent_steps, "styles": style_steps, "weights": weight_steps}
@@ -53,7 +53,7 @@ def run(
 
     generator, info = options.load()
     side = options.resolution or generator.resolution
-    target = read_picture(image, side)
+    target = read_image(image, side)
     angles = [None if angle is None else radians(angle) for angle in (yaw, elevation)]
     given = keep_camera or angles != [None, None]
     with tqdm(total=sum(n + 1 for n in steps.values() if n), unit="step", disable=None, dynamic_ncols=True) as bar:
@@ -70,7 +70,7 @@ def run(
             camera=camera_at(generator, *angles) if given else None,
             find_camera=not keep_camera,
             samples=samples,
-            mask=None if mask is None else (read_picture(mask, side).mean(0, keepdim=True) + 1) / 2,
+            mask=None if mask is None else (read_image(mask, side).mean(0, keepdim=True) + 1) / 2,
             locality=locality,
             seed=options.seed,
             tell=tell,
@@ -81,17 +81,17 @@ def run(
     print(out)
 
 
-def read_picture(path: Path, resolution: int) -> "Tensor":
-    """The largest square in the middle of a picture, resized as training pictures are, [3, H, H] in [-1, 1].
+def read_image(path: Path, resolution: int) -> "Tensor":
+    """The largest square in the middle of an image, resized as training images are, [3, H, H] in [-1, 1].
 
     Raises:
-        FileNotFoundError, ValueError: it is not there, or no picture.
+        FileNotFoundError, ValueError: it is not there, or no image.
     """
-    from datamodules.images import BadPicture, decode, fit
+    from datamodules.images import BadImage, decode, fit
 
     if not path.is_file():
         raise FileNotFoundError(missing_file(path))
     try:
         return fit(decode(path.read_bytes()), resolution).float() / 127.5 - 1
-    except BadPicture as error:
-        raise ValueError(f"'{path}' is no usable picture: {error}.") from None
+    except BadImage as error:
+        raise ValueError(f"'{path}' is no usable image: {error}.") from None

@@ -21,7 +21,7 @@ def run(
         seeds: which samples, as in 0-3,8.
         cells: of the grid, along the longest side of the object's bounds; twice as many take eight times as long.
         level: density of the surface, per world length; by default the one with the silhouettes that are rendered.
-        views: pictures that colours are taken from.
+        views: images that colours are taken from.
     """
     options, indices = SampleOptions(**drawn), numbers(seeds)
     if cells < 2 or views < 1:

@@ -16,7 +16,7 @@ class SampleOptions:
     Args:
         source: a name that 'zoo list' shows, the folder of a weights bundle, or a .ckpt of a run.
         truncation: below 1, samples are nearer to the mean.
-        resolution: side of the pictures in pixels; by default the generator's own.
+        resolution: side of the images in pixels; by default the generator's own.
         seed: of the whole set of samples.
         device: cpu, cuda or cuda:1.
     """

@@ -22,7 +22,7 @@ def run(
     Args:
         out: the film's file: .gif, .webp, or .mp4 where imageio-ffmpeg is installed.
         seeds: which samples, as in 0-3,8.
-        frames: pictures of the film.
+        frames: images of the film.
         seconds: for all of them.
         path: of the camera: the turntable, an ellipse in front (wobble), up and down (rise), round and up and down
             (spiral), nearer and back (zoom), or none (still); always within the poses that the generator knows.

@@ -1,4 +1,4 @@
-"""``zoo sample``: a grid of samples, or single pictures."""
+"""``zoo sample``: a grid of samples, or single images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,19 +23,19 @@ def run(
 
     Args:
         out: the grid's file.
-        images: a folder for single pictures 000000.png, ...: exactly those that 'zoo evaluate' scores.
-        count: how many single pictures.
+        images: a folder for single images 000000.png, ...: exactly those that 'zoo evaluate' scores.
+        count: how many single images.
         seeds: which samples the grid shows, as in 0-3,8.
         views: columns of the grid.
         depth: also draw depths into the grid: near is yellow, far is violet, nothing is white.
         edit: columns show what this edit does to a scene, instead of its sides; systems that compose scenes have edits.
     """
     if (out is None) == (images is None):
-        raise ValueError("Say where to: --out FILE.png for a grid, or --images DIR for single pictures.")
+        raise ValueError("Say where to: --out FILE.png for a grid, or --images DIR for single images.")
     options, indices = SampleOptions(**drawn), numbers(seeds)
     if count < 1 or views < 1:
-        raise ValueError(f"There is at least one picture and one view to draw, not {count} and {views}.")
-    from zoo.export import beside, grid, turntable_views
+        raise ValueError(f"There is at least one image and one view to draw, not {count} and {views}.")
+    from zoo.export import grid, turntable_views, with_depth_rows
 
     generator, _ = options.load()
     if images is not None:
@@ -43,7 +43,7 @@ def run(
         return
     turned = turntable_views(generator, indices, views, edit=edit, **options.drawn, progress=True)
     out.parent.mkdir(parents=True, exist_ok=True)
-    grid(beside(turned.image, turned.depth if depth else None)).save(out)
+    grid(with_depth_rows(turned.image, turned.depth if depth else None)).save(out)
     print(out)
 
 
@@ -51,7 +51,7 @@ def save_samples(generator: "Generator", folder: Path, count: int, options: Samp
     """Write samples 0 to count - 1 as PNG files named by their index."""
     from tqdm import tqdm
 
-    from zoo.export import picture
+    from zoo.export import to_pil_image
     from zoo.generator import quantise, render_samples
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,5 +59,5 @@ def save_samples(generator: "Generator", folder: Path, count: int, options: Samp
         indices = range(start, min(start + 8, count))
         rendered = render_samples(generator, indices, **options.drawn)
         for index, image in zip(indices, quantise(rendered.image), strict=True):
-            picture(image).save(folder / f"{index:06d}.png")
+            to_pil_image(image).save(folder / f"{index:06d}.png")
     return folder

@@ -175,7 +175,7 @@ def render_times(generator: Generator, resolution: int, batch: int, steps: int) 
 
 
 class Grey(Dataset):
-    """Pictures that cost nothing."""
+    """Images that cost nothing."""
 
     def __init__(self, resolution: int, count: int) -> None:
         self.resolution, self.count = resolution, count

@@ -1,6 +1,6 @@
 """Scores of images, and checks that they show solid objects.
 
-``score`` measures a generator, or a ``PictureFolder``, against real images; ``consistency`` looks at its objects.
+``score`` measures a generator, or an ``ImagePathDataset``, against real images; ``consistency`` looks at its objects.
 """
 
 from zoo.utils.lazy import exports
@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     protocol="Scores score",
     extractors="Extractor load_extractor",
-    pictures="PictureFolder",
+    images="ImagePathDataset",
     real_statistics="Reals",
     **{"metrics.consistency": "consistency"},
 )

@@ -1,4 +1,4 @@
-"""Feature extractors: what FID and KID compare pictures by. The extractor is part of a metric's name.
+"""Feature extractors: what FID and KID compare images by. The extractor is part of a metric's name.
 
 * ``inception2015``: the Inception network of 2015-12-05 that published FIDs use, 2048 features, images resized to
   299x299 as TensorFlow 1 did (resize ``tf1``), from torch-fidelity.

@@ -1,9 +1,9 @@
-"""How pictures are scored: one path for the callback during training and for ``zoo evaluate``.
+"""How images are scored: one path for the callback during training and for ``zoo evaluate``.
 
-A metric's name says how it was measured, <metric>-<extractor>-<resize>-<number of generated pictures>:
+A metric's name says how it was measured, <metric>-<extractor>-<resize>-<number of generated images>:
 ``fid-cars-none-1k``.
 
-KID is the mean over 100 subsets of 1,000 pictures, or of all where a side has fewer.
+KID is the mean over 100 subsets of 1,000 images, or of all where a side has fewer.
 """
 
 import platform
@@ -19,11 +19,11 @@ from torch import nn
 from tqdm import tqdm
 
 from zoo.evaluate.extractors import Extractor, load_extractor
+from zoo.evaluate.images import ImagePathDataset
 from zoo.evaluate.metrics.fid import fid, moments
 from zoo.evaluate.metrics.kid import kid
-from zoo.evaluate.pictures import PictureFolder
 from zoo.evaluate.processes import from_first, gather_rows, rank_and_world
-from zoo.evaluate.real_statistics import Reals, picture_batches, real_features, spread
+from zoo.evaluate.real_statistics import Reals, image_batches, real_features, spread
 from zoo.generator import DrawsPolicy, quantise, render_samples
 
 
@@ -53,7 +53,7 @@ def metric_name(metric: str, extractor: Extractor, n_fake: int) -> str:
 
 
 def score(
-    source: nn.Module | PictureFolder,
+    source: nn.Module | ImagePathDataset,
     real: Reals,
     extractor: Extractor | str = "cars",
     *,
@@ -66,42 +66,40 @@ def score(
     device: torch.device | str | None = None,
     progress: bool = False,
 ) -> Scores:
-    """FID and KID of a generator's samples 0..n_fake-1, or of a folder of pictures.
+    """FID and KID of a generator's samples 0..n_fake-1, or of a folder of images.
 
     Every process calls it and gets the same values; each renders its share. No global random numbers are used.
 
     Args:
-        source: a generator at its own resolution, or pictures.
-        real: the real pictures.
-        n_fake: default 1,000, or all pictures of a folder.
+        source: a generator at its own resolution, or images.
+        real: the real images.
+        n_fake: default 1,000, or all images of a folder.
         n_real: default all; else this many, spread evenly over them.
         truncation, draws, seed: as in ``render_samples``.
         device: default where the generator is.
 
     Raises:
-        ValueError: too few pictures, sizes that differ or that the extractor does not take, non-finite pictures.
+        ValueError: too few images, sizes that differ or that the extractor does not take, non-finite images.
     """
-    is_folder = isinstance(source, PictureFolder)
+    is_folder = isinstance(source, ImagePathDataset)
     n_fake = n_fake or (len(source) if is_folder else 1000)
     if min(n_fake, n_real or n_fake) < 2:
-        raise ValueError(f"FID and KID compare sets of pictures: take at least 2 of each side, not {n_fake}/{n_real}.")
+        raise ValueError(f"FID and KID compare sets of images: take at least 2 of each side, not {n_fake}/{n_real}.")
     device = torch.device(device or ("cpu" if is_folder else source.bounds.device))
     extractor = load_extractor(extractor) if isinstance(extractor, str) else extractor
     extractor.to(device)
     rank, world = rank_and_world()
     if n_fake < world:
-        raise ValueError(
-            f"{world} processes cannot share {n_fake} generated pictures: score at least {world} pictures."
-        )
+        raise ValueError(f"{world} processes cannot share {n_fake} generated images: score at least {world} images.")
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         known = real_features(real, extractor, source.resolution, n_real, batch_size, device)
         if is_folder:
-            batches = picture_batches(source, spread(len(source), n_fake), batch_size, source.resolution)
+            batches = image_batches(source, spread(len(source), n_fake), batch_size, source.resolution)
         else:
             own = torch.arange(rank, n_fake, world).split(batch_size)
             batches = ((indices, fakes(source, indices, seed, truncation, draws, device)) for indices in own)
-        bar = tqdm(batches, "pictures scored", -(-n_fake // world // batch_size), disable=not progress or rank != 0)
+        bar = tqdm(batches, "images scored", -(-n_fake // world // batch_size), disable=not progress or rank != 0)
         features = gather_rows([(at, extractor(images.to(device))) for at, images in bar], n_fake)
 
     values = {}
@@ -131,7 +129,7 @@ def fakes(generator: nn.Module, indices: torch.Tensor, seed: int, truncation: fl
     images = render_samples(generator, indices.tolist(), seed, truncation, draws=draws).image
     if not images.isfinite().all():
         bad = [i for i, image in zip(indices.tolist(), images, strict=True) if not image.isfinite().all()]
-        raise ValueError(f"The generated pictures {bad} hold values that are not finite; they cannot be scored.")
+        raise ValueError(f"The generated images {bad} hold values that are not finite; they cannot be scored.")
     return quantise(images)
 
 

@@ -1,4 +1,4 @@
-"""Features and moments of the real pictures, computed once and kept under a key of all that changes them."""
+"""Features and moments of the real images, computed once and kept under a key of all that changes them."""
 
 import hashlib
 import json
@@ -22,11 +22,11 @@ from zoo.utils.readers import loader
 
 
 class Reals(Protocol):
-    """What scores ask of a datamodule (or of ``zoo.evaluate.pictures.PictureFolder``).
+    """What scores ask of a datamodule (or of ``zoo.evaluate.images.ImagePathDataset``).
 
     name: short, for tables.
-    digest(): changes whenever a picture that ``val_dataloader`` yields does.
-    val_dataloader(): a loader whose dataset holds the pictures in a fixed order, {"image": [3, H, W] in [-1, 1]}.
+    digest(): changes whenever an image that ``val_dataloader`` yields does.
+    val_dataloader(): a loader whose dataset holds the images in a fixed order, {"image": [3, H, W] in [-1, 1]}.
     """
 
     name: str
@@ -51,17 +51,17 @@ def spread(total: int, count: int | None) -> list[int]:
     """
     count = total if count is None else count
     if count > total:
-        raise ValueError(f"{count} real pictures were asked for, but the data holds {total}: lower n_real.")
+        raise ValueError(f"{count} real images were asked for, but the data holds {total}: lower n_real.")
     return [i * total // count for i in range(count)]
 
 
-def picture_batches(
+def image_batches(
     real: Reals, indices: Sequence[int], batch_size: int, resolution: int | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Positions within ``indices`` and uint8 images of this process's share of these pictures.
+    """Positions within ``indices`` and uint8 images of this process's share of these images.
 
     Raises:
-        ValueError: the pictures are not ``resolution`` pixels wide.
+        ValueError: the images are not ``resolution`` pixels wide.
     """
     rank, world = rank_and_world()
     whole = real.val_dataloader()
@@ -76,7 +76,7 @@ def picture_batches(
         images = batch["image"]
         if resolution is not None and images.shape[-1] != resolution:
             raise ValueError(
-                f"The pictures of '{real.name}' are {images.shape[-1]} pixels wide and the generated ones "
+                f"The images of '{real.name}' are {images.shape[-1]} pixels wide and the generated ones "
                 f"{resolution}: give the data that resolution."
             )
         yield positions, quantise(images)
@@ -85,7 +85,7 @@ def picture_batches(
 def real_features(
     real: Reals, extractor: Extractor, resolution: int, n_real: int | None, batch_size: int, device: torch.device
 ) -> RealFeatures | None:
-    """Features and moments of n_real real pictures (None: all), on the first process; None on all others."""
+    """Features and moments of n_real real images (None: all), on the first process; None on all others."""
     dataset_size = len(real.val_dataloader().dataset)
     indices = spread(dataset_size, n_real)
     key = {
@@ -105,7 +105,7 @@ def real_features(
         return stored
     parts = [
         (positions, extractor(images.to(device)))
-        for positions, images in picture_batches(real, indices, batch_size, resolution)
+        for positions, images in image_batches(real, indices, batch_size, resolution)
     ]
     features = gather_rows(parts, len(indices))
     if rank != 0:

@@ -1,8 +1,8 @@
 """Makes the weights of the extractor ``cars``: ``python -m zoo.evaluate.train_cars_features``.
 
 A small network learns to read the attributes of procedural cars (proportions, colours, kind, camera) from their
-pictures, at 32x32 and 64x64. It sees cars of the train split only; its errors on the test split are printed, beside
-those of always answering the mean. Pictures are rendered once and kept.
+images, at 32x32 and 64x64. It sees cars of the train split only; its errors on the test split are printed, beside
+those of always answering the mean. Images are rendered once and kept.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, mse_loss, normalize
 from tqdm import tqdm
 
 from datamodules.car_renderer import car_attributes
-from datamodules.cars import CarPictures
+from datamodules.cars import CarImages
 from zoo.evaluate.cars_network import KINDS, CarsNetwork
 from zoo.evaluate.extractors import CARS_WEIGHTS
 from zoo.weights.fetch import sha256_of
@@ -26,12 +26,12 @@ TARGETS = (
     *("paint_red", "paint_green", "paint_blue", "roof_red", "roof_green", "roof_blue"),
     *("cos_yaw", "sin_yaw", "height_of_view"),
 )
-Pictures = tuple[Tensor, Tensor, Tensor]  # uint8 images [N, 3, H, W], attributes [N, 16], kinds [N]
+LabelledImages = tuple[Tensor, Tensor, Tensor]  # uint8 images [N, 3, H, W], attributes [N, 16], kinds [N]
 
 
-def pictures(root: Path, split: str, count: int, resolution: int) -> Pictures:
+def labelled_images(root: Path, split: str, count: int, resolution: int) -> LabelledImages:
     """The first cars of a split, rendered where they are not there yet."""
-    cars = CarPictures(root, 0, split, count)
+    cars = CarImages(root, 0, split, count)
     images, targets, kinds = [], [], []
     for index in range(count):
         item, car = cars.item(index, resolution), car_attributes(0, split, index)
@@ -44,7 +44,7 @@ def pictures(root: Path, split: str, count: int, resolution: int) -> Pictures:
     return torch.stack(images), torch.tensor(targets), torch.tensor(kinds)
 
 
-def train(sets: list[Pictures], epochs: int, seed: int, batch: int = 64) -> tuple[CarsNetwork, Tensor, Tensor]:
+def train(sets: list[LabelledImages], epochs: int, seed: int, batch: int = 64) -> tuple[CarsNetwork, Tensor, Tensor]:
     """The network, and the mean and standard deviation [16] that its targets are standardised with."""
     torch.manual_seed(seed)
     network = CarsNetwork()
@@ -69,14 +69,14 @@ def train(sets: list[Pictures], epochs: int, seed: int, batch: int = 64) -> tupl
 
 
 @torch.no_grad()
-def report(network: CarsNetwork, pictures: Pictures, mean: Tensor, std: Tensor) -> None:
+def report(network: CarsNetwork, test_set: LabelledImages, mean: Tensor, std: Tensor) -> None:
     """Print mean absolute errors, beside those of always answering the mean."""
-    images, targets, kinds = pictures
+    images, targets, kinds = test_set
     outputs = [network.attributes(part) for part in images.split(256)]
     guess = torch.cat([targets for targets, _ in outputs]) * std + mean
     logits = torch.cat([logits for _, logits in outputs])
     error, naive = (guess - targets).abs().mean(0), (mean - targets).abs().mean(0)
-    print(f"test split, {len(images)} pictures of {images.shape[-1]}x{images.shape[-1]}: mean absolute error")
+    print(f"test split, {len(images)} images of {images.shape[-1]}x{images.shape[-1]}: mean absolute error")
     for row in zip(TARGETS, error.tolist(), naive.tolist(), strict=True):
         print("  {:14s} {:.4f}   (always the mean: {:.4f})".format(*row))
     yaw = torch.atan2(guess[:, 14], guess[:, 13]) - torch.atan2(targets[:, 14], targets[:, 13])
@@ -87,19 +87,22 @@ def report(network: CarsNetwork, pictures: Pictures, mean: Tensor, std: Tensor) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--count32", type=int, default=5000, help="pictures of 32x32 to learn from")
-    parser.add_argument("--count64", type=int, default=2500, help="pictures of 64x64 to learn from")
-    parser.add_argument("--held-out", type=int, default=500, help="test pictures of each size")
+    parser.add_argument("--count32", type=int, default=5000, help="images of 32x32 to learn from")
+    parser.add_argument("--count64", type=int, default=2500, help="images of 64x64 to learn from")
+    parser.add_argument("--held-out", type=int, default=500, help="test images of each size")
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--root", type=Path, default=Path("data/cars"), help="folder of rendered cars")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=CARS_WEIGHTS)
     given = parser.parse_args()
     torch.set_num_threads(1)  # the same weights on every machine with the same kernels
-    sets = [pictures(given.root, "train", given.count32, 32), pictures(given.root, "train", given.count64, 64)]
+    sets = [
+        labelled_images(given.root, "train", given.count32, 32),
+        labelled_images(given.root, "train", given.count64, 64),
+    ]
     network, mean, std = train(sets, given.epochs, given.seed)
     for resolution in (32, 64):
-        report(network, pictures(given.root, "test", given.held_out, resolution), mean, std)
+        report(network, labelled_images(given.root, "test", given.held_out, resolution), mean, std)
     save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, given.out)
     print(f"{given.out}: {given.out.stat().st_size} bytes, sha256 {sha256_of(given.out)}")
     print("Put that sha256 into CARS_SHA256 of zoo/evaluate/extractors.py.")

@@ -1,4 +1,4 @@
-"""What ``zoo invert`` writes, and the way back: pictures, tensors, losses, and a bundle where weights were tuned."""
+"""What ``zoo invert`` writes, and the way back: images, tensors, losses, and a bundle where weights were tuned."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from zoo.export.pictures import depth_to_bytes, grid, picture
+from zoo.export.images import depth_to_bytes, grid, to_pil_image
 from zoo.generator import Generator, draws_for, quantise, render_foreground
 from zoo.inversion.search import Inverted, camera_angles
 from zoo.render import Camera
@@ -29,19 +29,19 @@ def save_inversion(
     Args:
         folder: made where it does not exist.
         inverted: what was found.
-        target: the picture, [3, H, H] in [-1, 1].
+        target: the image, [3, H, H] in [-1, 1].
         source: name or path of the weights, of which ``info`` says more.
         tuned: whether the weights are others now: then they are written as a bundle.
         about: further facts for found.json.
     """
     folder.mkdir(parents=True, exist_ok=True)
     comparison(inverted, target).save(folder / "comparison.png")
-    picture(quantise(inverted.rendered.image[0])).save(folder / "reconstruction.png")
+    to_pil_image(quantise(inverted.rendered.image[0])).save(folder / "reconstruction.png")
     parts = {"latent": inverted.latent, "styles": inverted.styles, "camera": inverted.camera}
     tensors = {f"{name}.{key}": x for name, part in parts.items() for key, x in part._asdict().items() if x is not None}
     save_file({name: x.cpu().contiguous().clone() for name, x in tensors.items()}, folder / FOUND)
     if tuned:
-        save_bundle(folder / BUNDLE, inverted.generator, info.config, **info.card, tuned="to one picture")
+        save_bundle(folder / BUNDLE, inverted.generator, info.config, **info.card, tuned="to one image")
     yaw, elevation = (round(math.degrees(angle), 3) for angle in camera_angles(inverted.camera))
     facts = {
         **about,
@@ -78,7 +78,7 @@ def load_inversion(folder: Path | str) -> tuple[Generator, Any, Camera, int]:
 
 @torch.no_grad()
 def comparison(inverted: Inverted, target: Tensor, views: int = 8) -> Image.Image:
-    """First row: picture, reconstruction, their difference (grey is none), depth. Below, the object and its depth from
+    """First row: image, reconstruction, their difference (grey is none), depth. Below, the object and its depth from
     all sides."""
     generator, side = inverted.generator, target.shape[-1]
     target = target[None].to(inverted.rendered.image)

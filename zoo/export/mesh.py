@@ -1,4 +1,4 @@
-"""Meshes: the surface on which a field is as dense as a level, coloured from the generator's own pictures of it.
+"""Meshes: the surface on which a field is as dense as a level, coloured from the generator's own images of it.
 
 The surface is found by marching cubes (Lorensen and Cline 1987; Lewiner 2003, from scikit-image) in the object's bounds
 and written by trimesh, in world units, y up. Everything is asked of the generator's interface.
@@ -68,10 +68,10 @@ def mesh_of(
         index: which sample.
         cells: of the grid along the longest side of the bounds.
         level: density [per world length] of the surface; by default ``fitting_level``.
-        views: pictures that colours are taken from.
+        views: images that colours are taken from.
         seed: of the set of samples.
         truncation: as in ``generator.map``.
-        resolution: side of these pictures [pixels]; by default the generator's own.
+        resolution: side of these images [pixels]; by default the generator's own.
 
     Raises:
         ValueError: the generator has no density or no rays; the level is nowhere in the bounds, or none fits.
@@ -87,8 +87,8 @@ def mesh_of(
             level = fitting_level(generator, grid, camera)
         vertices, faces = surface(grid, level)
         mesh = Trimesh(vertices, faces, process=False, metadata={"level": level})
-        pictures = in_batches(generator, latents, camera, truncation, resolution)
-        mesh.visual.vertex_colors = vertex_colours(generator, pictures, camera, grid, level, mesh)
+        images = in_batches(generator, latents, camera, truncation, resolution)
+        mesh.visual.vertex_colors = vertex_colours(generator, images, camera, grid, level, mesh)
     return mesh
 
 
@@ -173,28 +173,28 @@ def surface(grid: Grid, level: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def vertex_colours(
-    generator: Generator, pictures: Iterable[Rendered], camera: Camera, grid: Grid, level: float, mesh: "Trimesh"
+    generator: Generator, images: Iterable[Rendered], camera: Camera, grid: Grid, level: float, mesh: "Trimesh"
 ) -> np.ndarray:
-    """Colours uint8 [N, 3] of vertices: means of the pictures that see them.
+    """Colours uint8 [N, 3] of vertices: means of the images that see them.
 
-    A picture sees a vertex that faces it and has nothing denser than the level before it. It weighs as the square of
+    An image sees a vertex that faces it and has nothing denser than the level before it. It weighs as the square of
     the cosine between normal and line of sight and as the fourth power of its opacity there: what is seen from the side
-    or is half transparent is mixed with what is behind. A vertex that hardly any picture sees, less than 0.01 of
+    or is half transparent is mixed with what is behind. A vertex that hardly any image sees, less than 0.01 of
     the one seen best, such as those below a car, gets the colour of the nearest one that is seen.
 
     Args:
-        pictures: in batches.
-        camera: of all pictures, [V].
+        images: in batches.
+        camera: of all images, [V].
 
     Raises:
-        ValueError: no vertex is seen in any picture.
+        ValueError: no vertex is seen in any image.
     """
     from scipy.spatial import cKDTree
 
     places = torch.from_numpy(mesh.vertices.astype(np.float32))
     normals = torch.from_numpy(mesh.vertex_normals.astype(np.float32))
     total, weights, at = torch.zeros(len(places), 3), torch.zeros(len(places), 1), 0
-    for rendered in pictures:
+    for rendered in images:
         shown = shown_by(generator, rendered, camera.take(slice(at, at := at + len(rendered.image))))
         shown = tree_map(lambda x: x.cpu().float() if isinstance(x, Tensor) else x, shown)
         for view, image in enumerate(shown.rendered.image):
@@ -204,17 +204,15 @@ def vertex_colours(
             seen = ((facing > 0.1) & (film.abs() <= 1).all(-1)).nonzero()[:, 0]
             seen = seen[in_sight(grid, level, places[seen], towards[seen])]
             colours, opacity = (
-                grid_sample(picture[None], film[None, None, seen], padding_mode="border", align_corners=False)[
-                    0, :, 0
-                ].mT
-                for picture in (image, shown.rendered.opacity[view])
+                grid_sample(plane[None], film[None, None, seen], padding_mode="border", align_corners=False)[0, :, 0].mT
+                for plane in (image, shown.rendered.opacity[view])
             )
             weight = (facing[seen, None] * opacity.clamp(min=1e-3).square()).square()
             total[seen] += weight * colours
             weights[seen] += weight
     seen = weights[:, 0] > 0.01 * weights.max()
     if not seen.any():
-        raise ValueError("No picture shows any of this surface; take another --level.")
+        raise ValueError("No image shows any of this surface; take another --level.")
     colours = quantise(total[seen] / weights[seen]).numpy()
     _, nearest = cKDTree(places[seen]).query(places)
     return colours[nearest]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zoo.export.pictures import beside, depth_range, grid
+from zoo.export.images import depth_range, grid, with_depth_rows
 from zoo.export.views import Views
 
 SUFFIXES = (".gif", ".webp", ".mp4")
@@ -19,7 +19,7 @@ def orbit_frames(views: Views, depth: bool = True) -> Iterator[Image.Image]:
     scale = depth_range(views.depth)
     for view in range(views.image.shape[1]):
         part = slice(view, view + 1)
-        rows = beside(views.image[:, part], views.depth[:, part] if depth else None, scale)
+        rows = with_depth_rows(views.image[:, part], views.depth[:, part] if depth else None, scale)
         yield grid(rows[:, 0].unflatten(0, (len(views.image), -1)))
 
 

@@ -103,7 +103,7 @@ def loop_weights(stations: int, frames: int) -> Tensor:
 
 
 def shown(generator: Generator, scenes: Any, count: int, views: int, progress: bool, *options: Any) -> Views:
-    """Render ``count`` scenes of so many views; of the pictures only bytes and depths are kept."""
+    """Render ``count`` scenes of so many views; of the images only bytes and depths are kept."""
     images, depths = [], []
     with evaluating(generator), tqdm(total=count * views, unit="view", disable=None if progress else True) as bar:
         for latents, camera in scenes:

@@ -1,15 +1,15 @@
-"""Which latent, camera, styles and weights make a generator draw a given picture; written once for every system.
+"""Which latent, camera, styles and weights make a generator draw a given image; written once for every system.
 
 The way is a list of stages, each a search by gradient that goes on where the one before has ended:
 
-* samples of the prior are compared with the picture, and the best few are the starts;
+* samples of the prior are compared with the image, and the best few are the starts;
 * ``latent``: what they were drawn with moves, together with their cameras. A latent is a function of its draws, so
   codes, boxes and rotations move alike, and each knows its prior;
 * ``styles``: the codes that the best latent was mapped to move freely (as pi-GAN's own inversion; W+ of StyleGANs);
 * ``weights``: the generator itself moves, with all that was found held fast (pivotal tuning, Roich 2021,
   arXiv:2106.05744).
 
-The distance between pictures is that of their pyramids, which needs no network and no download.
+The distance between images is that of their pyramids, which needs no network and no download.
 
 K candidates, searched side by side; B batch, H W pixels
 """
@@ -80,7 +80,7 @@ class KeptDraws:
 
 
 class Inverted(NamedTuple):
-    """What draws the picture.
+    """What draws the image.
 
     generator: a copy of the one that was asked, with weights of its own where they were tuned.
     latent: where the search of latents has ended.
@@ -99,11 +99,11 @@ class Inverted(NamedTuple):
     psnr: dict[str, float]
 
 
-# Distances between pictures
+# Distances between images
 
 
 def distance(images: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    """How far pictures [B, 3, H, W] are from a target [1, 3, H, W], [B].
+    """How far images [B, 3, H, W] are from a target [1, 3, H, W], [B].
 
     The mean of |x| + x^2 over the differences x at full size, half of it, and so on down to about 4 pixels: coarse
     levels see from afar where things have to move, fine ones see edges.
@@ -118,7 +118,7 @@ def distance(images: Tensor, target: Tensor, mask: Tensor | None = None) -> Tens
 
 
 def psnr(images: Tensor, target: Tensor) -> float:
-    """Peak signal-to-noise ratio of pictures in [-1, 1] [dB]."""
+    """Peak signal-to-noise ratio of images in [-1, 1] [dB]."""
     return -10 * math.log10(max(1e-10, float(((images.clamp(-1, 1) - target) / 2).square().mean())))
 
 
@@ -226,7 +226,7 @@ def move_styles(search: Search, found: Found) -> Moves:
 
 
 def move_weights(search: Search, found: Found) -> Moves:
-    """All weights, with styles and cameras as they are; other samples' pictures stay where there is a locality."""
+    """All weights, with styles and cameras as they are; other samples' images stay where there is a locality."""
     weights = [x.requires_grad_() for x in search.generator.parameters()]
     others = cycle(search.others)
 
@@ -312,7 +312,7 @@ def invert(
     seed: int = 0,
     tell: Callable[[str, float], None] = lambda name, loss: None,
 ) -> Inverted:
-    """Find what makes a generator draw a picture.
+    """Find what makes a generator draw an image.
 
     Args:
         generator: any system's; it is not changed.
@@ -321,8 +321,8 @@ def invert(
         camera: where searches start, one camera; by default those of the samples.
         find_camera: whether cameras move.
         samples: of the prior; the best are the starts.
-        mask: what of the picture counts, from 0 to 1, [1, H, H].
-        locality: while weights move, what changes of other samples' pictures cost, compared with this one's.
+        mask: what of the image counts, from 0 to 1, [1, H, H].
+        locality: while weights move, what changes of other samples' images cost, compared with this one's.
         seed: of the samples.
         tell: called with the stage's name and the distance before each step and at the end.
 
@@ -377,7 +377,7 @@ def camera_angles(camera: Camera) -> tuple[float, float]:
 
 
 def start(search: Search, camera: Camera | None, samples: int, count: int, seed: int) -> tuple[Found, Tensor]:
-    """The ``count`` samples that are nearest to the picture, and their distances; notes the spread of all codes."""
+    """The ``count`` samples that are nearest to the image, and their distances; notes the spread of all codes."""
     generator, distances, codes = search.generator, [], []
 
     def at(indices: Sequence[int]) -> Found:

@@ -1,6 +1,6 @@
 """The leaderboard: rows of results.csv, checked, grouped and ranked. Numbers come from nowhere else.
 
-Only rows measured alike are ranked together: same metric name, resolution, real pictures and extractor. Published
+Only rows measured alike are ranked together: same metric name, resolution, real images and extractor. Published
 numbers (published.csv) were measured by protocols of their own and never share a table with ours.
 """
 
@@ -143,7 +143,7 @@ def groups(rows: Iterable[Row]) -> list[tuple[str, list[tuple[int, Row]]]]:
         dataset, resolution, metric, n_real, digest, extractor = key
         title = (
             f"{dataset} {resolution}x{resolution}: {metric}, less is better "
-            f"({n_real:,} real pictures, data {digest[:8]}, extractor {extractor[:8]})"
+            f"({n_real:,} real images, data {digest[:8]}, extractor {extractor[:8]})"
         )
         result.append((title, ranked(members)))
     return result

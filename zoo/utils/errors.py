@@ -148,14 +148,14 @@ def disk_problem(error: BaseException) -> str | None:
 
 
 SHARED_MEMORY_FULL = (
-    "The shared memory (/dev/shm) through which processes that read pictures hand them over is full. Make it larger "
+    "The shared memory (/dev/shm) through which processes that read images hand them over is full. Make it larger "
     "(docker run --shm-size=1g) or read without such processes (--data.num_workers 0), and go on from the last "
     "checkpoint (--ckpt_path)."
 )
 
 
 def reader_failed(error: BaseException) -> str | None:
-    """The sentence for what a process which reads pictures has sent, or died of; None for other errors.
+    """The sentence for what a process which reads images has sent, or died of; None for other errors.
 
     All that torch hands over is text: the traceback in that process, whose last part is the message. Where Lightning
     could not start readers, its own error hides why. That a reader died is raised wherever this process happens to be,
@@ -177,7 +177,7 @@ def reader_failed(error: BaseException) -> str | None:
 
 def reader_died(how: str = "") -> str:
     return (
-        f"A process that reads pictures died{how}, most often because memory ran out. Take fewer of them "
+        f"A process that reads images died{how}, most often because memory ran out. Take fewer of them "
         "(--data.num_workers N) or smaller batches, and go on from the last checkpoint (--ckpt_path)."
     )
 

@@ -64,9 +64,7 @@ def file_of(entry: Released, given: Path | None) -> tuple[Path, str]:
     path = given or cache_folder() / "downloads" / entry.name / entry.file
     if given is None:
         terms = entry.weights_licence or "no licence is stated, so all rights are reserved"
-        print(
-            f"Licence of the weights: {terms}. Of the pictures: {entry.data_licence or 'not stated'}.", file=sys.stderr
-        )
+        print(f"Licence of the weights: {terms}. Of the images: {entry.data_licence or 'not stated'}.", file=sys.stderr)
         stated = entry.sha256 or ("" if path.exists() else hub_sha256(entry.addresses))
         try:
             sha256 = fetch(entry.addresses, path, stated)
@@ -102,7 +100,7 @@ def card_of(entry: Released) -> dict[str, Any]:
     """What a model card says of a published checkpoint."""
     return {
         "license": entry.weights_licence or "not stated: all rights are reserved",
-        "licence_of_the_pictures": entry.data_licence or "not stated",
+        "licence_of_the_images": entry.data_licence or "not stated",
         "published_at": entry.addresses[0].url,
         "paper": entry.paper,
         "published_FID": f"{entry.fid.fid:g}: {entry.fid.protocol} ({entry.fid.certainty})"

@@ -1,4 +1,4 @@
-"""Numbers that say whether a generator makes solid objects in its box, or clouds, billboards and pictures that differ.
+"""Numbers that say whether a generator makes solid objects in its box, or clouds, billboards and images that differ.
 
 Everything is asked of the generator's contract: samples, turntable views, depths, opacities, densities. The camera is
 taken to move round an object that stands still. Depth and opacity are those of the foreground.
@@ -54,7 +54,7 @@ def consistency(
     Args:
         n: objects, samples 0..n-1 of the seed.
         views: sides an object is shown from, at least 3.
-        resolution: side of the pictures [pixels]; by default the generator's own.
+        resolution: side of the images [pixels]; by default the generator's own.
         grid: points along each side of the cube in which ``outside`` is measured.
 
     Returns:

@@ -2,9 +2,9 @@
 
 |m1 - m2|^2 + tr(C1) + tr(C2) - 2 tr((C1 C2)^1/2). With any matrices R1, R2 such that C = R^T R, the last trace is the
 sum of the singular values of R1 R2^T: no square root of a matrix product, nothing complex. Where there are fewer
-pictures than features, R is the centred features themselves, and everything stays small and exact.
+images than features, R is the centred features themselves, and everything stays small and exact.
 
-N pictures, F features
+N images, F features
 """
 
 from typing import NamedTuple
@@ -26,13 +26,13 @@ def moments(features: Tensor) -> Moments:
     """Mean and root of the covariance of features [N, F].
 
     Raises:
-        ValueError: fewer than two pictures, or features that are not finite.
+        ValueError: fewer than two images, or features that are not finite.
     """
     n, size = features.shape
     if n < 2:
-        raise ValueError(f"FID needs at least 2 pictures on each side, better thousands; there is {n}.")
+        raise ValueError(f"FID needs at least 2 images on each side, better thousands; there is {n}.")
     if not features.isfinite().all():
-        raise ValueError("Some features are not finite: the pictures hold values that are not finite.")
+        raise ValueError("Some features are not finite: the images hold values that are not finite.")
     mean = sum(part.double().sum(0) for part in features.split(CHUNK)) / n
     if n <= size:
         return Moments(mean, (features.double() - mean) / (n - 1) ** 0.5)
@@ -45,6 +45,6 @@ def moments(features: Tensor) -> Moments:
 
 
 def fid(a: Moments, b: Moments) -> float:
-    """Fréchet distance; biased upwards for few pictures, so compare only at the same numbers."""
+    """Fréchet distance; biased upwards for few images, so compare only at the same numbers."""
     shared = torch.linalg.svdvals(a.root @ b.root.mT).sum()
     return float((a.mean - b.mean).square().sum() + a.root.square().sum() + b.root.square().sum() - 2 * shared)

@@ -1,9 +1,9 @@
 """Kernel distance between two sets of features (Binkowski et al. 2018), in float64.
 
 The squared maximum mean discrepancy with the kernel (x y / F + 1)^3. As in torch-fidelity the mean over random subsets
-is the value, and equal seeds give equal subsets; the draw depends on nothing but the seed and the numbers of pictures.
+is the value, and equal seeds give equal subsets; the draw depends on nothing but the seed and the numbers of images.
 
-N pictures, F features
+N images, F features
 """
 
 from typing import NamedTuple
@@ -25,16 +25,16 @@ def kid(fake: Tensor, real: Tensor, subsets: int = 100, subset_size: int = 1000,
     """KID of features [N, F] over random subsets without replacement.
 
     Args:
-        fake, real: features in the order of their pictures' indices; the fakes' subsets are drawn first.
+        fake, real: features in the order of their images' indices; the fakes' subsets are drawn first.
         seed: of numpy's RandomState; 2020 is torch-fidelity's.
 
     Raises:
-        ValueError: fewer pictures than a subset takes.
+        ValueError: fewer images than a subset takes.
     """
     if min(len(fake), len(real)) < max(2, subset_size):
         raise ValueError(
-            f"KID over subsets of {subset_size} needs as many pictures on each side; "
-            f"there are {len(fake)} generated and {len(real)} real ones. Take more pictures or smaller subsets."
+            f"KID over subsets of {subset_size} needs as many images on each side; "
+            f"there are {len(fake)} generated and {len(real)} real ones. Take more images or smaller subsets."
         )
     draw = np.random.RandomState(seed)
     values = []
@@ -49,7 +49,7 @@ def squared_mmd(x: Tensor, y: Tensor) -> float:
     """Squared maximum mean discrepancy of all features x [N, F] and y [M, F], without the pairs of one with itself."""
     n, m = len(x), len(y)
     if min(n, m) < 2:
-        raise ValueError(f"KID needs at least 2 pictures on each side; there are {n} and {m}.")
+        raise ValueError(f"KID needs at least 2 images on each side; there are {n} and {m}.")
     within = (_kernel_sum(x, x, True) / (n * (n - 1))) + (_kernel_sum(y, y, True) / (m * (m - 1)))
     return within - 2 * _kernel_sum(x, y, False) / (n * m)
 

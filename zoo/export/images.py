@@ -1,6 +1,6 @@
-"""Tensors to pictures: depth colours and grids; bytes are made by ``quantise``.
+"""Tensors to images: depth colours and grids; bytes are made by ``quantise``.
 
-L latents, V views, N pictures, H W pixels
+L latents, V views, N images, H W pixels
 """
 
 import math
@@ -38,8 +38,8 @@ def depth_to_bytes(depth: Tensor, scale: tuple[Tensor, Tensor] | None = None) ->
     return colours.squeeze(2).movedim(-1, 2)
 
 
-def beside(images: Tensor, depth: Tensor | None, scale: tuple[Tensor, Tensor] | None = None) -> Tensor:
-    """Rows of pictures uint8 [2L, V, 3, H, W]: the images of a latent, below them its depths; without depth [L, ...].
+def with_depth_rows(images: Tensor, depth: Tensor | None, scale: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """Rows of images uint8 [2L, V, 3, H, W]: the images of a latent, below them its depths; without depth [L, ...].
 
     Args:
         images: uint8 [L, V, 3, H, W].
@@ -57,7 +57,7 @@ def beside(images: Tensor, depth: Tensor | None, scale: tuple[Tensor, Tensor] | 
 
 
 def grid(rows: Tensor, gap: int = 2, least: int = 64) -> Image.Image:
-    """One picture of uint8 [rows, columns, 3, H, W], with white lines between.
+    """One image of uint8 [rows, columns, 3, H, W], with white lines between.
 
     Args:
         rows: the cells.
@@ -70,6 +70,6 @@ def grid(rows: Tensor, gap: int = 2, least: int = 64) -> Image.Image:
     return Image.fromarray(pixels[: pixels.shape[0] - gap, : pixels.shape[1] - gap].cpu().numpy())
 
 
-def picture(image: Tensor) -> Image.Image:
-    """One picture of uint8 [3, H, W]."""
+def to_pil_image(image: Tensor) -> Image.Image:
+    """One image of uint8 [3, H, W]."""
     return Image.fromarray(image.permute(1, 2, 0).cpu().numpy())

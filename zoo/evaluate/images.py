@@ -1,4 +1,4 @@
-"""A folder of pictures that some other program wrote, to be scored as it is: nothing is cropped or resized."""
+"""A folder of images that some other program wrote, to be scored as it is: nothing is cropped or resized."""
 
 import hashlib
 from functools import cached_property
@@ -15,16 +15,16 @@ from zoo.utils.readers import loader
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
-def holds_pictures(path: Path) -> bool:
-    """Whether this is a folder of pictures."""
+def holds_images(path: Path) -> bool:
+    """Whether this is a folder of images."""
     return path.is_dir() and any(f.suffix.lower() in SUFFIXES for f in path.iterdir())
 
 
-class PictureFolder(Dataset):
-    """Pictures of one size, in the order of their names; answers what scores ask of a datamodule.
+class ImagePathDataset(Dataset):
+    """Images of one size, in the order of their names; answers what scores ask of a datamodule.
 
     Raises:
-        ValueError: no pictures, or pictures of different sizes.
+        ValueError: no images, or images of different sizes.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -38,27 +38,27 @@ class PictureFolder(Dataset):
     def files(self) -> list[Path]:
         files = sorted(f for f in self.path.glob("*") if f.suffix.lower() in SUFFIXES)
         if not files:
-            raise ValueError(f"{self.path} holds no pictures ({', '.join(SUFFIXES)}).")
+            raise ValueError(f"{self.path} holds no images ({', '.join(SUFFIXES)}).")
         return files
 
     @cached_property
     def resolution(self) -> int:
-        with Image.open(self.files[0]) as picture:
-            width, height = picture.size
+        with Image.open(self.files[0]) as image:
+            width, height = image.size
         if width != height:
-            raise ValueError(f"{self.files[0]} is {width}x{height}; scores take square pictures.")
+            raise ValueError(f"{self.files[0]} is {width}x{height}; scores take square images.")
         return width
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        with Image.open(self.files[index]) as picture:
-            pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+        with Image.open(self.files[index]) as image:
+            pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
         if pixels.shape[1:] != (self.resolution, self.resolution):
             raise ValueError(
                 f"{self.files[index]} is {pixels.shape[2]}x{pixels.shape[1]}, but {self.files[0].name} is "
-                f"{self.resolution}x{self.resolution}; scores take pictures of one size."
+                f"{self.resolution}x{self.resolution}; scores take images of one size."
             )
         return {"image": pixels / 127.5 - 1, "index": torch.tensor(index)}
 
