@@ -92,20 +92,20 @@ def everything(system: str) -> dict[str, Any]:
     model = copy.deepcopy(SYSTEMS[system]()["model"])
     options = model["init_args"]
     options |= copy.deepcopy(EVERYTHING[system][2]) | {"averages": copy.deepcopy(AVERAGES)}
-    judge = options["discriminator"]["init_args"]
+    discriminator = options["discriminator"]["init_args"]
     if system == "cips3d":
         for tower in ("main", "auxiliary"):
-            judge[tower]["init_args"]["group"] = 2
+            discriminator[tower]["init_args"]["group"] = 2
     elif system == "graf":
         options["patches"]["init_args"]["anneal"] = 0.1
     elif system == "pigan":
-        judge["latent_dim"] = 4
+        discriminator["latent_dim"] = 4
     elif system == "stylenerf":
-        judge["groups"] = 2
+        discriminator["groups"] = 2
         weights = dict.fromkeys([*KINDS, "saturation", "noise", "cutout"], 1.0)
         options["augment"]["init_args"] |= {"weights": weights, "probability": 0.5}
     elif system == "volumegan":
-        judge["groups"] = 2
+        discriminator["groups"] = 2
     return model
 
 

@@ -162,7 +162,7 @@ def graf() -> dict[str, Any]:
 def volumegan() -> dict[str, Any]:
     """A tiny VolumeGAN: lazy regularisers with steps of their own, growth, mixing, running means of w and of paths."""
     optimizer = {"class_path": "torch.optim.Adam", "init_args": {"lr": 2e-3, "betas": [0.0, 0.99]}}
-    depths = {"class_path": "zoo.render.Shifted", "init_args": {"near": 0.8, "far": 1.2, "samples": 4}}
+    depths = {"class_path": "zoo.render.JitteredUniform", "init_args": {"near": 0.8, "far": 1.2, "samples": 4}}
     fine = {"class_path": "zoo.render.Importance", "init_args": {"samples": 4}}
     structure = {"resolution": 4, "start": 2, "base_channels": 4, "channels": 4, "w_dim": 8}
     field = {"channels": 4, "hidden_dim": 8, "num_layers": 2, "colour_dim": 8, "frequencies": 2, "w_dim": 8}
@@ -179,10 +179,10 @@ def volumegan() -> dict[str, Any]:
         "mapping_dim": 8,
         "mapping_layers": 2,
     }
-    judge = {"resolution": 8, "base_channels": 32, "groups": 1, "last": 2}
+    discriminator = {"resolution": 8, "base_channels": 32, "groups": 1, "last": 2}
     model = {
         "generator": {"class_path": "zoo.volumegan.Generator", "init_args": generator},
-        "discriminator": {"class_path": "zoo.volumegan.Discriminator", "init_args": judge},
+        "discriminator": {"class_path": "zoo.volumegan.Discriminator", "init_args": discriminator},
         "optimizer_g": optimizer,
         "optimizer_d": copy.deepcopy(optimizer),
         "averages": {"ema": {"class_path": "zoo.training.Average", "init_args": {"decay": 0.5}}},
@@ -278,10 +278,10 @@ def stylenerf() -> dict[str, Any]:
         "class_path": "zoo.layers.ada.Augmentation",
         "init_args": {"controller": {"class_path": "zoo.layers.ada.Controller", "init_args": {"images": 100}}},
     }
-    judge = {"resolution": 16, "base_channels": 64, "clamp": None, "groups": 1, "start": 8}
+    discriminator = {"resolution": 16, "base_channels": 64, "clamp": None, "groups": 1, "start": 8}
     model = {
         "generator": {"class_path": f"{part}Generator", "init_args": generator},
-        "discriminator": {"class_path": f"{part}Discriminator", "init_args": judge},
+        "discriminator": {"class_path": f"{part}Discriminator", "init_args": discriminator},
         "optimizer_g": adam,
         "optimizer_d": copy.deepcopy(adam),
         "averages": {"ema": {"class_path": "zoo.training.Average", "init_args": {"decay": 0.5}}},
@@ -353,7 +353,7 @@ def check_exact_resume(
 
 
 def assert_same_run(one: Path, two: Path, interrupted_at: int | None = None) -> None:
-    """Two runs, the second in two parts, saw the same images, paid the same losses and ended in the same state.
+    """Two runs, the second in two parts, saw the same images, had the same losses and ended in the same state.
 
     Args:
         interrupted_at: an iteration whose losses were not logged in the second, since a Ctrl-C ended its first part.

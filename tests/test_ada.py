@@ -231,4 +231,4 @@ def test_it_is_an_object_in_a_config():
     gan, images = build(config, GAN), torch.rand(2, 3, 16, 16)
     assert gan.augment.probability == 0.5 and "augment.probability" in gan.state_dict()
     plain = gan.discriminator(images).scores
-    assert not torch.allclose(gan.judge(images, TrainingDraws(0, 0)).scores, plain)
+    assert not torch.allclose(gan.discriminate(images, TrainingDraws(0, 0)).scores, plain)

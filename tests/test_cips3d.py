@@ -24,7 +24,7 @@ from zoo.cips3d.training import CIPS3D, Stage
 from zoo.cli.command import main
 from zoo.draws import RayDraws, SampleDraws, TrainingDraws
 from zoo.layers.diffaugment import cutout, cutout_side, diffaugment, largest_shift, translation
-from zoo.render import GaussianPoses, Importance, Shifted, Volume
+from zoo.render import GaussianPoses, Importance, JitteredUniform, Volume
 from zoo.training.averages import Average
 from zoo.utils.paths import CONFIGS, read_experiment
 from zoo.weights.bundle import UNUSED, build, load_bundle, save_bundle
@@ -40,7 +40,7 @@ def build_generator(features_from: str = "shape", resolution: int = 8, **inr) ->
         FilmSiren(hidden_dim=8, num_layers=2, feature_dim=6, style_dim=5),
         Inr(**({"feature_dim": 6, "style_dim": 7, "hidden_dim": 8, "num_blocks": 5} | inr)),
         Mapping(MappingNetwork(3, 5, 2), MappingNetwork(4, 7, 2, norm_hidden=True, norm_out=True), features_from),
-        Volume(Shifted(0.88, 1.12, 4), fine=Importance(4)),
+        Volume(JitteredUniform(0.88, 1.12, 4), fine=Importance(4)),
         GaussianPoses(yaw_spread=0.3, pitch_spread=0.15),
         resolution=resolution,
     )
@@ -220,7 +220,7 @@ def test_the_page_tells_how_to_save_what_was_exchanged(tmp_path, monkeypatch) ->
         ),
     }
     args = {name: {"class_path": f"zoo.cips3d.{of}", "init_args": own} for name, (of, own) in parts.items()}
-    depths = {"class_path": "zoo.render.Shifted", "init_args": {"near": 0.88, "far": 1.12, "samples": 4}}
+    depths = {"class_path": "zoo.render.JitteredUniform", "init_args": {"near": 0.88, "far": 1.12, "samples": 4}}
     args["volume"] = {"class_path": "zoo.render.Volume", "init_args": {"depths": depths}}
     args["poses"] = {"class_path": "zoo.render.GaussianPoses", "init_args": {"yaw_spread": 0.3, "pitch_spread": 0.1}}
     config = {"class_path": "zoo.cips3d.Generator", "init_args": args}
@@ -375,10 +375,10 @@ def test_slices_of_a_batch_add_up(tmp_path) -> None:
     pairs = [gan.generate(latent, real, draws) for latent in gan.slices(real, draws)]
     assert torch.equal(fake, torch.cat([pairs[0][0], pairs[1][0], pairs[0][1], pairs[1][1]]))  # towers take halves
 
-    judged = []
-    gan.loss_g = lambda fake, draws: judged.append(fake) or {"fake": fake.mean()}
+    seen = []
+    gan.loss_g = lambda fake, draws: seen.append(fake) or {"fake": fake.mean()}
     train(gan, 1, tmp_path)
-    assert [len(fake) for fake in judged] == [4, 4]
+    assert [len(fake) for fake in seen] == [4, 4]
 
 
 def test_r1_is_paid_when_it_is_due() -> None:
@@ -499,15 +499,15 @@ def test_a_step_at_512_with_gradients_for_few_rays(tmp_path) -> None:
     assert of["gradient_rays"] == 512 * 512 // 4 and config["generator"]["init_args"]["resolution"] == 512
     torch.manual_seed(0)
     plain = build_generator()
-    volume = Volume(Shifted(0.88, 1.12, 3))
+    volume = Volume(JitteredUniform(0.88, 1.12, 3))
     generator = Generator(plain.field, plain.inr, plain.mapping, volume, plain.poses, resolution=512)
     stage = Stage(**{**of, "augment": diffaugment, "frozen": tuple(of["frozen"]), "gradient_rays": 4096})
     adam = partial(torch.optim.Adam, lr=1e-2, betas=(0.0, 0.99))
-    judge = Discriminator(Tower([4] * 8), Tower([4] * 8, shrink_first=True))
-    gan = Recorded(generator, judge, adam, adam, {"slow": Average(0.5)}, stages=[stage])
+    discriminator = Discriminator(Tower([4] * 8), Tower([4] * 8, shrink_first=True))
+    gan = Recorded(generator, discriminator, adam, adam, {"slow": Average(0.5)}, stages=[stage])
     gan.loss_g = Kept(gan.loss_g)
     train(gan, 1, tmp_path, NoiseImages(512, 1, None))
-    assert gan.loss_g.shapes == [(1, 3, 512, 512)]  # whole pictures are judged
+    assert gan.loss_g.shapes == [(1, 3, 512, 512)]  # whole images are scored
     assert gan.seen[0]["moved"] == {"inr", "mapping"}
 
 

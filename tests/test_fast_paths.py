@@ -17,9 +17,9 @@ from zoo.training.gan import GAN
 from zoo.weights.bundle import build
 
 
-def scores_and_gradients(judge: Discriminator, images: Tensor) -> list[Tensor]:
+def scores_and_gradients(discriminator: Discriminator, images: Tensor) -> list[Tensor]:
     """Scores, their slopes, gradients of a loss, and gradients of R1, which differentiates twice."""
-    learned, scores = list(judge.parameters()), judge(images).scores
+    learned, scores = list(discriminator.parameters()), discriminator(images).scores
     (slopes,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
     firsts = torch.autograd.grad(softplus(scores).sum(), learned, retain_graph=True, allow_unused=True)
     seconds = torch.autograd.grad(slopes.square().sum(), learned, allow_unused=True)
@@ -27,16 +27,16 @@ def scores_and_gradients(judge: Discriminator, images: Tensor) -> list[Tensor]:
 
 
 def test_winograd_agrees_with_plain_convolutions():
-    judge = Discriminator({16: 5, 8: 4, 4: 3}, groups=2).double()
+    discriminator = Discriminator({16: 5, 8: 4, 4: 3}, groups=2).double()
     images = torch.randn(4, 3, 16, 16).double().requires_grad_()
     with (
         patch.object(module, "suits", lambda x, weight: True),
         patch.object(module, "winograd", wraps=winograd) as taken,
     ):
-        found = scores_and_gradients(judge, images)
+        found = scores_and_gradients(discriminator, images)
         assert taken.call_count == 3
         with plain():
-            expected = scores_and_gradients(judge, images)
+            expected = scores_and_gradients(discriminator, images)
         assert taken.call_count == 3
     assert len(found) == len(expected) > 30
     for ours, direct in zip(found, expected, strict=True):

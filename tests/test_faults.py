@@ -39,19 +39,19 @@ class Rooted(PiGAN):
         super().__init__(*args, **kwargs)
         self.bad, self.network, self.process, self.lost = bad, network, process, lost
 
-    def root(self, network: str, judged: Tensor) -> dict[str, Tensor]:
+    def root(self, network: str, output: Tensor) -> dict[str, Tensor]:
         if network != self.network:
             return {}
-        nothing = 0 * judged.sum()
+        nothing = 0 * output.sum()
         if self.global_rank == self.process and self.iterations in self.bad:
-            nothing = (0 * judged).square().sum().sqrt()
+            nothing = (0 * output).square().sum().sqrt()
         if self.global_rank == self.process and self.iterations == self.lost:
             nothing = nothing * torch.nan
         return {"root": nothing}
 
     def loss_d(self, real, fake, z, angles) -> dict[str, Tensor]:
-        judged = self.discriminator(fake, self.alpha).scores
-        return super().loss_d(real, fake, z, angles) | self.root("d", judged)
+        output = self.discriminator(fake, self.alpha).scores
+        return super().loss_d(real, fake, z, angles) | self.root("d", output)
 
     def loss_g(self, fake, z, angles) -> dict[str, Tensor]:
         return super().loss_g(fake, z, angles) | self.root("g", self.discriminator(fake, self.alpha).scores)

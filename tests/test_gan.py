@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from zoo.draws import SampleDraws, TrainingDraws
 from zoo.pigan.model import Discriminator, FilmSiren, Generator
 from zoo.pigan.training import PiGAN, Stage
-from zoo.render import GaussianPoses, Importance, Integrated, Rays, Samples, Shifted, Volume
+from zoo.render import GaussianPoses, Importance, Integrated, JitteredUniform, Rays, Samples, Volume
 from zoo.training.averages import Average, WarmUp
 from zoo.training.gan import GAN
 from zoo.training.nonfinite import NonFiniteLoss
@@ -22,7 +22,7 @@ OPTIMIZER = partial(Adam, lr=1e-3, betas=(0.0, 0.9))
 
 
 def tiny_generator() -> Generator:
-    volume = Volume(Shifted(0.88, 1.12, 4), fine=Importance(4), chunk=64)
+    volume = Volume(JitteredUniform(0.88, 1.12, 4), fine=Importance(4), chunk=64)
     return Generator(FilmSiren(8, 2, 8.0), volume, GaussianPoses(yaw_spread=0.3, pitch_spread=0.15), 4, 8, resolution=8)
 
 
@@ -265,7 +265,7 @@ def test_images_the_discriminator_cannot_take() -> None:
 
 def test_published_sizes() -> None:
     with torch.device("meta"):
-        generator = Generator(FilmSiren(), Volume(Shifted(0.88, 1.12, 12)), GaussianPoses())
+        generator = Generator(FilmSiren(), Volume(JitteredUniform(0.88, 1.12, 12)), GaussianPoses())
         celeba = Discriminator([32, 64, 128, 256, 400, 400, 400, 400])
         carla = Discriminator([16, 32, 64, 128, 256, 400, 400, 400, 400], downsample="pool")
     count = [sum(p.numel() for p in network.parameters()) for network in (generator, celeba, carla)]

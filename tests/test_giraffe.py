@@ -389,34 +389,34 @@ def test_r1_keeps_its_weight_on_the_zoos_range() -> None:
 
 def test_the_discriminator_sees_images_in_its_own_range() -> None:
     seen = []
-    judge = Discriminator(16, 8)
-    judge.layers[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    judge(torch.tensor([-1.0, 0.0, 1.0]).view(1, 3, 1, 1).expand(1, 3, 16, 16))
+    discriminator = Discriminator(16, 8)
+    discriminator.layers[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    discriminator(torch.tensor([-1.0, 0.0, 1.0]).view(1, 3, 1, 1).expand(1, 3, 16, 16))
     assert seen[0][0, :, 0, 0].tolist() == [0.0, 0.5, 1.0]
     with pytest.raises(ValueError, match="takes images of side 16, not 8"):
-        judge(torch.zeros(1, 3, 8, 8))
+        discriminator(torch.zeros(1, 3, 8, 8))
 
 
 @pytest.mark.parametrize("channels", [1, 4])
 def test_a_discriminator_of_other_than_three_channels(channels) -> None:
-    judge = Discriminator(16, 8, image_channels=channels)
+    discriminator = Discriminator(16, 8, image_channels=channels)
     images = torch.rand(2, channels + 1, 16, 16)
-    assert torch.equal(judge(images).scores, judge(images[:, :channels]).scores)
+    assert torch.equal(discriminator(images).scores, discriminator(images[:, :channels]).scores)
     other = images.index_fill(1, torch.tensor([channels - 1]), 0.0)
-    assert not torch.equal(judge(images).scores, judge(other).scores)
+    assert not torch.equal(discriminator(images).scores, discriminator(other).scores)
     with pytest.raises(ValueError, match=f"takes {channels} channels, not {channels - 1}"):
-        judge(images[:, : channels - 1])
+        discriminator(images[:, : channels - 1])
 
-    files = giraffe.official({"discriminator": to_published(judge.state_dict(), giraffe.DISCRIMINATOR)}, {})
+    files = giraffe.official({"discriminator": to_published(discriminator.state_dict(), giraffe.DISCRIMINATOR)}, {})
     place, contents = Place(Path("model.pt")), Contents(files["model.pt"], [], "")
     made = converted(giraffe, place, contents, weights="discriminator")
     assert made.config["init_args"] == {"resolution": 16, "channels": 8, "image_channels": channels}
-    assert torch.equal(made.network(images).scores, judge(images).scores)
+    assert torch.equal(made.network(images).scores, discriminator(images).scores)
 
 
 @pytest.mark.parametrize("resolution", [-8, 0, 4, 12, 24])
 def test_sides_that_do_not_halve_down_to_four_are_refused(resolution) -> None:
-    with pytest.raises(ValueError, match="take a power of two from 8 on"):
+    with pytest.raises(ValueError, match="give a power of two >= 8"):
         Discriminator(resolution)
 
 

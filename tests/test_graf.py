@@ -252,32 +252,34 @@ def test_only_the_second_network_learns():
 
 
 def test_spectral_norm_moves_once_a_call_and_only_in_training():
-    judge = Discriminator(32, 2)
-    first = judge.convolutions[0]
+    discriminator = Discriminator(32, 2)
+    first = discriminator.convolutions[0]
     patches, u = torch.rand(2, 3, 32, 32), first.weight_u.clone()
-    judge.eval()(patches)
+    discriminator.eval()(patches)
     assert torch.equal(first.weight_u, u)
     matrix = first.weight_orig.detach().flatten(1)
     v = torch.nn.functional.normalize(matrix.T @ u, dim=0)
     expected = torch.nn.functional.normalize(matrix @ v, dim=0)
-    judge.train()(patches)
+    discriminator.train()(patches)
     assert torch.allclose(first.weight_u, expected, atol=1e-6)
     for _ in range(50):
-        judge(patches)
+        discriminator(patches)
     assert torch.linalg.matrix_norm(first.weight.detach().flatten(1), 2) == pytest.approx(1, abs=1e-3)
-    assert {name.rsplit(".")[-1] for name in judge.state_dict()} == {"weight_orig", "weight_u", "weight_v"}
+    assert {name.rsplit(".")[-1] for name in discriminator.state_dict()} == {"weight_orig", "weight_u", "weight_v"}
 
 
 @pytest.mark.parametrize(("size", "convolutions"), [(32, 4), (64, 5), (128, 6)])
-def test_every_size_of_patches_is_judged(size, convolutions):
-    judge = Discriminator(size, 2)
-    assert len(judge.convolutions) == convolutions and judge(torch.rand(2, 3, size, size)).scores.shape == (2, 1)
+def test_every_size_of_patches_is_scored(size, convolutions):
+    discriminator = Discriminator(size, 2)
+    assert len(discriminator.convolutions) == convolutions and discriminator(
+        torch.rand(2, 3, size, size)
+    ).scores.shape == (2, 1)
     with pytest.raises(ValueError, match=f"of side {size}, not 16"):
-        judge(torch.rand(2, 3, 16, 16))
+        discriminator(torch.rand(2, 3, 16, 16))
 
 
 def test_other_sizes_of_patches_are_refused():
-    with pytest.raises(ValueError, match="take a size of 32, 64 or 128"):
+    with pytest.raises(ValueError, match="give a size of 32, 64 or 128"):
         Discriminator(48)
 
 
@@ -305,8 +307,8 @@ def test_the_penalty_is_averaged_over_points():
 
 def test_two_steps_of_training(tmp_path):
     gan = tiny_gan(mirror=True)
-    judged, noises = [], []
-    gan.discriminator.register_forward_hook(lambda *call: judged.append(call[2].scores.shape))
+    seen, noises = [], []
+    gan.discriminator.register_forward_hook(lambda *call: seen.append(call[2].scores.shape))
     noise_at = gan.noise_at
     gan.noise_at = lambda iteration: noises.append(iteration) or noise_at(iteration)
     before = {name: p.detach().clone() for name, p in gan.named_parameters()}
@@ -315,7 +317,7 @@ def test_two_steps_of_training(tmp_path):
     images = torch.rand(4, 3, 16, 16) * 2 - 1
     trainer.fit(gan, DataLoader([{"image": image} for image in images], 2))
     assert gan.iterations == trainer.global_step == 2 and gan.images_seen == 4
-    assert len(judged) == 6 and noises == [-1, 0, 0, 1]
+    assert len(seen) == 6 and noises == [-1, 0, 0, 1]
     moved = {name for name, p in gan.named_parameters() if not torch.equal(p, before[name])}
     for part in ("generator.field", "discriminator", "averages.ema"):
         assert any(name.startswith(part) for name in moved), part

@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from pkgutil import resolve_name
 
 import pytest
 import torch
@@ -127,6 +128,24 @@ def test_moments_find_their_parameters(named, table) -> None:
         theirs = optimizer.state[before.get_parameter(name)]
         assert restored.state[parameter]["exp_avg"].equal(theirs["exp_avg"]), name
     assert restored.param_groups[0]["param_names"] == names[::-1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("zoo.render.Shifted", "zoo.render.JitteredUniform"),
+        ("zoo.render.depths.Shifted", "zoo.render.JitteredUniform"),
+        ("zoo.render.open_ended", "zoo.render.infinite_last_interval"),
+        ("zoo.render.closed", "zoo.render.zero_last_interval"),
+        ("zoo.stylenerf_fields.closed_lengths", "zoo.stylenerf.zero_last_interval"),
+        ("zoo.volumegan_extras.late_softplus", "zoo.volumegan.shifted_softplus"),
+        ("zoo.volumegan_extras.equal", "zoo.volumegan.unit_intervals"),
+        ("zoo.volumegan.extras.Until", "zoo.volumegan.FarLastInterval"),
+    ],
+)
+def test_old_class_paths_lead_to_what_exists(old: str, new: str) -> None:
+    assert renamed(old) == new
+    assert callable(resolve_name(new))
 
 
 def test_a_renderer_that_weighed_twice_is_a_volume_with_two_quadratures() -> None:

@@ -43,8 +43,8 @@ def test_a_network_computes_in_16_bits_while_it_is_trained(precision) -> None:
     half = HalfPrecision([network], precision)
     dtypes(network, seen)
     images = torch.rand(2, 3, 8, 8)
-    judged = network(images)
-    assert {x.dtype for x in judged} == {torch.float32} and isinstance(judged, DiscriminatorOutput)
+    output = network(images)
+    assert {x.dtype for x in output} == {torch.float32} and isinstance(output, DiscriminatorOutput)
     assert seen == {DTYPES[precision]}
     seen.clear()
     with half.paused():
@@ -71,7 +71,7 @@ def test_only_16_bit_floats_are_widened() -> None:
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_only_2d_networks_compute_in_16_bits(system, tmp_path) -> None:
-    """With steps of no length, regularisers are the same bit for bit, and what 16 bits judged of fakes is not."""
+    """With steps of no length, regularisers are the same bit for bit, and what 16 bits output of fakes is not."""
     terms, seen, buffers = {}, {}, {}
     for precision in ("float32", "bf16"):
         model = one_still_step(SYSTEMS[system]()["model"], precision)

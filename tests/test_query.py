@@ -10,9 +10,9 @@ from zoo.render import (
     Camera,
     GaussianPoses,
     Importance,
+    JitteredUniform,
     Quadrature,
     Samples,
-    Shifted,
     Volume,
     black,
     last_sample,
@@ -51,7 +51,9 @@ def gradients(chunk: int | None, density, background: Background, field=None) ->
     camera = GaussianPoses(yaw_spread=0.3, pitch_spread=0.2)(2, TrainingDraws(0, 0))
     pose = camera.pose.double().requires_grad_()
     rays = through(Camera(pose, camera.intrinsics.double()), pixel_corners(6).double())
-    volume = Volume(Shifted(0.8, 1.2, 5), Quadrature(density, background=background), Importance(4), chunk=chunk)
+    volume = Volume(
+        JitteredUniform(0.8, 1.2, 5), Quadrature(density, background=background), Importance(4), chunk=chunk
+    )
     result = volume(field, rays, condition, TrainingDraws(0, 1), density_noise=0.5)
     loss = (result.features.square() + result.depth).sum()
     leaves = [condition["shift"], pose, *(field.parameters() if isinstance(field, nn.Module) else ())]

@@ -71,7 +71,7 @@ class Splatter(Generator):
         return Rendered(image, image, depth.where(opacity > 1e-3, torch.nan), opacity)
 
 
-class Judge(nn.Module):
+class ImageDiscriminator(nn.Module):
     """Scores [B, 1] of images of any size."""
 
     def __init__(self, channels: int = 8) -> None:
@@ -114,7 +114,10 @@ def home(tmp_path_factory) -> Path:
     """A folder with an experiment, its run of two iterations, and a bundle of that."""
     home = tmp_path_factory.mktemp("splats")
     adam = named("torch.optim.Adam", lr=0.01, betas=[0.0, 0.9])
-    networks = {"generator": named(f"{__name__}.Splatter", poses=POSES), "discriminator": named(f"{__name__}.Judge")}
+    networks = {
+        "generator": named(f"{__name__}.Splatter", poses=POSES),
+        "discriminator": named(f"{__name__}.ImageDiscriminator"),
+    }
     trainer = {"max_steps": 2, "accelerator": "cpu", "log_every_n_steps": 1, "default_root_dir": str(home / "run")}
     config = {
         "trainer": trainer | {"callbacks": WATCHERS},

@@ -17,21 +17,20 @@ from zoo.render import (
     Importance,
     InsideBox,
     InsideSphere,
+    JitteredUniform,
     MidpointQuadrature,
     Quadrature,
     Rays,
     Samples,
-    Shifted,
     SpherePoses,
     Stratified,
     TruncatedGaussianPoses,
     Volume,
     black,
-    closed,
     expected_depth,
+    infinite_last_interval,
     inverse_cdf,
     last_sample,
-    open_ended,
     orbit_cameras,
     pixel_centres,
     pixel_corners,
@@ -40,6 +39,7 @@ from zoo.render import (
     to_map,
     transmission_weights,
     white,
+    zero_last_interval,
 )
 
 
@@ -71,7 +71,7 @@ def axis_rays(heights: list[float]) -> Rays:
 
 def test_homogeneous_ball_has_the_opacity_of_its_chord() -> None:
     heights = [0.0, 0.3, 0.6, 0.79, 0.81]
-    volume = Volume(Stratified(1.0, 3.0, 4001), Quadrature(intervals=closed, background=white), chunk=None)
+    volume = Volume(Stratified(1.0, 3.0, 4001), Quadrature(intervals=zero_last_interval, background=white), chunk=None)
     result = volume(ball(0.8, 1.7), axis_rays(heights), None)
     chords = torch.tensor([2 * math.sqrt(max(0.0, 0.64 - y * y)) for y in heights], dtype=torch.float64)
     opacity = 1 - torch.exp(-1.7 * chords)
@@ -83,7 +83,7 @@ def test_homogeneous_ball_has_the_opacity_of_its_chord() -> None:
 def test_slab_seen_at_an_angle_counts_its_longer_way() -> None:
     rays = axis_rays([0.0])
     oblique = rays._replace(directions=torch.tensor([[[0.0, 0.6, -0.8]]], dtype=torch.float64))
-    volume = Volume(Stratified(0.5, 5.0, 9001), Quadrature(intervals=closed))
+    volume = Volume(Stratified(0.5, 5.0, 9001), Quadrature(intervals=zero_last_interval))
     straight, slanted = (volume(slab(-0.5, 0.5, 0.9), r, None).opacity.item() for r in (rays, oblique))
     assert straight == pytest.approx(1 - math.exp(-0.9), abs=1e-3)
     assert slanted == pytest.approx(1 - math.exp(-0.9 / 0.8), abs=1e-3)
@@ -92,8 +92,8 @@ def test_slab_seen_at_an_angle_counts_its_longer_way() -> None:
 def test_lengths_count_in_the_world_whatever_the_length_of_directions() -> None:
     rays = axis_rays([0.1])
     double = rays._replace(directions=2 * rays.directions)
-    one = Volume(Stratified(1.0, 3.0, 2001), Quadrature(intervals=closed))(ball(0.8, 1.0), rays, None)
-    two = Volume(Stratified(0.5, 1.5, 2001), Quadrature(intervals=closed))(ball(0.8, 1.0), double, None)
+    one = Volume(Stratified(1.0, 3.0, 2001), Quadrature(intervals=zero_last_interval))(ball(0.8, 1.0), rays, None)
+    two = Volume(Stratified(0.5, 1.5, 2001), Quadrature(intervals=zero_last_interval))(ball(0.8, 1.0), double, None)
     torch.testing.assert_close(one.opacity, two.opacity)
 
 
@@ -108,8 +108,8 @@ def test_weights_computed_by_hand() -> None:
 
 def test_open_and_closed_ends() -> None:
     t, directions = torch.tensor([[[1.0, 1.5, 2.5]]]), torch.tensor([[[0.0, 0.0, -2.0]]])
-    assert open_ended(t, directions).tolist() == [[[1.0, 2.0, 2e10]]]
-    assert closed(t, directions).tolist() == [[[1.0, 2.0, 0.0]]]
+    assert infinite_last_interval(t, directions).tolist() == [[[1.0, 2.0, 2e10]]]
+    assert zero_last_interval(t, directions).tolist() == [[[1.0, 2.0, 0.0]]]
 
 
 def test_backgrounds() -> None:
@@ -148,7 +148,7 @@ def test_a_loss_can_differentiate_the_field_at_the_samples() -> None:
 
 
 def test_expected_depth_of_a_wall_is_its_distance() -> None:
-    volume = Volume(Shifted(1.0, 3.0, 201))
+    volume = Volume(JitteredUniform(1.0, 3.0, 201))
     result = volume(slab(-9.0, 0.25, 1e4), axis_rays([0.0, 0.5]), None)
     torch.testing.assert_close(
         expected_depth(result)[0, :, 0], torch.full((2,), 1.75, dtype=torch.float64), atol=0.011, rtol=0
@@ -164,7 +164,7 @@ def test_importance_samples_follow_a_known_distribution() -> None:
 
 
 def test_importance_samples_go_to_the_surface() -> None:
-    volume = Volume(Shifted(1.0, 3.0, 17), fine=Importance(64))
+    volume = Volume(JitteredUniform(1.0, 3.0, 17), fine=Importance(64))
     draws = TrainingDraws(0, 0)
     result = volume(slab(-9.0, 0.0, 50.0), Rays(*(x.float() for x in axis_rays([0.0])[:2])), None, draws)
     assert result.samples.t.shape == (1, 1, 17 + 64)
@@ -176,11 +176,11 @@ def test_importance_samples_go_to_the_surface() -> None:
 def test_stratified_and_shifted_stay_in_their_cells() -> None:
     rays, draws = Rays(torch.zeros(2, 3, 3), torch.ones(2, 3, 3)), TrainingDraws(1, 0)
     even = torch.linspace(1, 2, 5)
-    shifted = Shifted(1.0, 2.0, 5)(rays, draws).t
+    shifted = JitteredUniform(1.0, 2.0, 5)(rays, draws).t
     stratified = Stratified(1.0, 2.0, 5)(rays, draws).t
     assert (shifted - even).abs().max() <= 0.125 and not torch.equal(shifted[0], shifted[1])
     assert (stratified - even).abs().max() <= 0.125 and stratified.min() >= 1 and stratified.max() <= 2
-    assert torch.equal(Shifted(1.0, 2.0, 5)(rays, None).t, even.expand(2, 3, 5))
+    assert torch.equal(JitteredUniform(1.0, 2.0, 5)(rays, None).t, even.expand(2, 3, 5))
 
 
 def test_depths_inside_a_sphere() -> None:
@@ -220,7 +220,7 @@ def test_each_image_has_its_own_rays_without_length() -> None:
     one, two, three = ([0.0, 3.0, 3.0, 0.5], [1.2, 0.1, 3.0, 3.0], [3.0] * 4)
     apart = [axis_rays(places) for places in (one, two, three)]
     together = Rays(*(torch.cat(x) for x in list(zip(*apart, strict=True))[:2]))
-    volume = Volume(InsideSphere(1.0, 8), Quadrature(intervals=closed, background=white), Importance(4))
+    volume = Volume(InsideSphere(1.0, 8), Quadrature(intervals=zero_last_interval, background=white), Importance(4))
     result = volume(field, together, None)
     assert asked == [2, 2]
     for i, rays in enumerate(apart):
@@ -235,7 +235,7 @@ def test_rays_without_length_are_not_asked_of_the_field() -> None:
         return ball(0.8, 1.7)(samples, condition)
 
     rays = axis_rays([0.0, 1.2, 0.5, 3.0])
-    result = Volume(InsideSphere(1.0, 8), Quadrature(intervals=closed, background=white), Importance(4))(
+    result = Volume(InsideSphere(1.0, 8), Quadrature(intervals=zero_last_interval, background=white), Importance(4))(
         field, rays, None
     )
     assert asked == [2, 2]
@@ -259,7 +259,7 @@ def test_boxed_density_is_nothing_outside() -> None:
 
 def test_rays_do_not_see_each_other() -> None:
     rays = through(orbit_cameras(torch.tensor([[1.0]]), torch.tensor([[1.2]]), 2.0, 0.8), pixel_centres(6))
-    volume = Volume(Shifted(1.0, 3.0, 9), Quadrature(background=white), Importance(5))
+    volume = Volume(JitteredUniform(1.0, 3.0, 9), Quadrature(background=white), Importance(5))
     order = torch.randperm(36)
     shuffled = Rays(*(x[:, order] for x in rays[:3]), rays.pose)
     one, two = volume(ball(0.7, 3.0), rays, None), volume(ball(0.7, 3.0), shuffled, None)
@@ -280,7 +280,7 @@ def test_chunked_equals_whole(draws) -> None:
     results, gradients = [], []
     for chunk in (None, 40):
         again = None if draws is None else TrainingDraws(3, 1)
-        volume = Volume(Shifted(1.0, 3.0, 6), fine=Importance(4), chunk=chunk)
+        volume = Volume(JitteredUniform(1.0, 3.0, 6), fine=Importance(4), chunk=chunk)
         result = volume(field, rays, torch.tensor(1.5), again, density_noise=0.5)
         gradients.append(torch.autograd.grad(result.features.sum() + result.depth.sum(), weight)[0])
         results.append(result)
@@ -291,7 +291,7 @@ def test_chunked_equals_whole(draws) -> None:
 def test_gradients() -> None:
     raw = torch.rand(1, 2, 5, 1, dtype=torch.float64, requires_grad=True)
     colour = torch.rand(1, 2, 5, 3, dtype=torch.float64, requires_grad=True)
-    volume = Volume(Stratified(1.0, 2.0, 5), Quadrature(intervals=closed, background=white), chunk=None)
+    volume = Volume(Stratified(1.0, 2.0, 5), Quadrature(intervals=zero_last_interval, background=white), chunk=None)
     rays = axis_rays([0.0, 0.2])
     assert gradcheck(lambda r, c: volume(lambda *_: (r, c), rays, None)[:3], (raw, colour))
 
@@ -377,7 +377,7 @@ def test_training_draws_are_a_function_of_seed_iteration_and_rank() -> None:
 
 def test_a_background_can_differ_outside_training() -> None:
     weights = torch.tensor([[[0.1, 0.2]]])
-    volume = Volume(Shifted(0.8, 1.2, 2), Quadrature(background=ByMode(black, last_sample)))
+    volume = Volume(JitteredUniform(0.8, 1.2, 2), Quadrature(background=ByMode(black, last_sample)))
     torch.testing.assert_close(volume.train().quadrature.background(weights)[0], weights)
     torch.testing.assert_close(volume.eval().quadrature.background(weights)[0], torch.tensor([[[0.1, 0.9]]]))
 

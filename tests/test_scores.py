@@ -360,8 +360,8 @@ class Toy(GAN):
 
     def __init__(self) -> None:
         sgd = functools.partial(torch.optim.SGD, lr=0.1)
-        judge = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3 * 32 * 32, 1))
-        super().__init__(Sphere(), judge, sgd, sgd)
+        discriminator = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3 * 32 * 32, 1))
+        super().__init__(Sphere(), discriminator, sgd, sgd)
         self.losses = []
 
     def training_step(self, batch, batch_idx):

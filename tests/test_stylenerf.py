@@ -201,17 +201,17 @@ def test_the_map_itself_can_grow():
 
 
 def test_the_discriminator_fades_only_when_told_to():
-    judge, images = tiny().discriminator, torch.randn(2, 3, 16, 16)
-    whole, small = judge(images).scores, judge(interpolate(images, 8, mode="bilinear")).scores
-    judge.alpha.fill_(0.0)
-    assert torch.equal(judge(images).scores, small)
-    judge.alpha.fill_(0.5)
-    assert torch.equal(judge(images).scores, whole)
-    judge.fades_in = True
-    assert not torch.allclose(judge(images).scores, whole)
-    judge.doubles = False
-    judge.alpha.fill_(0.0)
-    assert not torch.allclose(judge(images).scores, small)
+    discriminator, images = tiny().discriminator, torch.randn(2, 3, 16, 16)
+    whole, small = discriminator(images).scores, discriminator(interpolate(images, 8, mode="bilinear")).scores
+    discriminator.alpha.fill_(0.0)
+    assert torch.equal(discriminator(images).scores, small)
+    discriminator.alpha.fill_(0.5)
+    assert torch.equal(discriminator(images).scores, whole)
+    discriminator.fades_in = True
+    assert not torch.allclose(discriminator(images).scores, whole)
+    discriminator.doubles = False
+    discriminator.alpha.fill_(0.0)
+    assert not torch.allclose(discriminator(images).scores, small)
 
 
 def test_pictures_are_made_smaller_by_the_published_window():
@@ -331,8 +331,8 @@ def test_training_is_reproducible_and_changes_everything(tmp_path):
 def test_growing_trains_on_smaller_pictures(tmp_path):
     gan, sides = tiny(), []
     gan.growth = Growth(4, 16)
-    judge = gan.judge
-    gan.judge = lambda images, draws: sides.append(images.shape[-1]) or judge(images, draws)
+    discriminator = gan.discriminate
+    gan.discriminate = lambda images, draws: sides.append(images.shape[-1]) or discriminator(images, draws)
     fit(gan, tmp_path, 3)
     assert sides == [8] * 7 + [16] * 3  # R1 looks once more in the first iteration
 

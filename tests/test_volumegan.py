@@ -20,11 +20,11 @@ from zoo.layers import is_plain
 from zoo.layers.lookup import trilinear
 from zoo.layers.stylegan2 import GAIN, activate
 from zoo.losses import path_lengths
-from zoo.render import FixedPoses, Quadrature, closed, last_sample, open_ended, softplus, white
+from zoo.render import FixedPoses, Quadrature, infinite_last_interval, last_sample, softplus, white, zero_last_interval
 from zoo.training.gan import GAN
 from zoo.volumegan import convert as weights
 from zoo.volumegan.discriminator import Discriminator
-from zoo.volumegan.extras import Unjittered, equal, late_softplus
+from zoo.volumegan.extras import Unjittered, shifted_softplus, unit_intervals
 from zoo.volumegan.field import StructuralVolume
 from zoo.volumegan.model import Latent
 from zoo.volumegan.synthesis import Painter
@@ -122,7 +122,7 @@ def test_parts_that_do_not_fit_each_other_are_refused(part, option, message):
 @pytest.mark.parametrize("background", [white, last_sample])
 def test_colours_of_composites_are_composites_of_colours(background):
     generator = tiny().generator
-    generator.volume.quadrature = Quadrature(intervals=closed, background=background)
+    generator.volume.quadrature = Quadrature(intervals=zero_last_interval, background=background)
     with torch.no_grad():
         generator.field.colour.bias.normal_()
     draws = SampleDraws(0, range(2))
@@ -203,35 +203,35 @@ def test_levels_that_are_left_out_are_shown_enlarged_and_fade_in():
 
 
 def test_images_enter_the_discriminator_at_the_level_of_detail():
-    judge, images = Discriminator(16, 64, groups=2), torch.randn(4, 3, 16, 16)
-    judge.lod.fill_(1.0)
+    discriminator, images = Discriminator(16, 64, groups=2), torch.randn(4, 3, 16, 16)
+    discriminator.lod.fill_(1.0)
     small = avg_pool2d(images, 2)
-    assert torch.allclose(judge(images).scores, judge(small).scores, atol=1e-6)
-    judge.lod.fill_(0.999)
-    assert not torch.equal(judge(images).scores, judge(small).scores)
-    assert torch.allclose(judge(images).scores, judge(small).scores, atol=1e-2)
+    assert torch.allclose(discriminator(images).scores, discriminator(small).scores, atol=1e-6)
+    discriminator.lod.fill_(0.999)
+    assert not torch.equal(discriminator(images).scores, discriminator(small).scores)
+    assert torch.allclose(discriminator(images).scores, discriminator(small).scores, atol=1e-2)
     with pytest.raises(ValueError, match="takes images of side 16, 8, 4, not 2"):
-        judge(images[..., :2, :2])
+        discriminator(images[..., :2, :2])
 
 
 def test_images_may_fade_in_at_the_last_level():
-    judge, images = Discriminator(8, 64, groups=0, last=4), torch.randn(3, 3, 8, 8)
+    discriminator, images = Discriminator(8, 64, groups=0, last=4), torch.randn(3, 3, 8, 8)
     small = avg_pool2d(images, 2)
-    entered, finer = activate(judge.from_rgb[1](small, GAIN)), judge.features(images)
-    judge.lod.fill_(0.25)
-    assert torch.allclose(judge.features(images), 0.75 * finer + 0.25 * entered, atol=1e-5)
-    judge.lod.fill_(1.0)
-    assert torch.allclose(judge.features(images), entered, atol=1e-6)
-    assert torch.allclose(judge(images).scores, judge(small).scores, atol=1e-6)
-    judge.lod.fill_(2.0)
+    entered, finer = activate(discriminator.from_rgb[1](small, GAIN)), discriminator.features(images)
+    discriminator.lod.fill_(0.25)
+    assert torch.allclose(discriminator.features(images), 0.75 * finer + 0.25 * entered, atol=1e-5)
+    discriminator.lod.fill_(1.0)
+    assert torch.allclose(discriminator.features(images), entered, atol=1e-6)
+    assert torch.allclose(discriminator(images).scores, discriminator(small).scores, atol=1e-6)
+    discriminator.lod.fill_(2.0)
     with pytest.raises(ValueError, match="lod is 2"):
-        judge.features(images)
+        discriminator.features(images)
 
 
-def test_a_discriminator_without_groups_judges_each_image_alone():
-    judge, images = Discriminator(8, 64, groups=0), torch.randn(3, 3, 8, 8)
-    alone = torch.cat([judge(image[None]).scores for image in images])
-    assert torch.allclose(judge(images).scores, alone, atol=1e-5)
+def test_a_discriminator_without_groups_scores_each_image_alone():
+    discriminator, images = Discriminator(8, 64, groups=0), torch.randn(3, 3, 8, 8)
+    alone = torch.cat([discriminator(image[None]).scores for image in images])
+    assert torch.allclose(discriminator(images).scores, alone, atol=1e-5)
     compared = Discriminator(8, 64, groups=4)
     assert not torch.allclose(compared(images).scores[:1], compared(images[:1]).scores, atol=1e-3)
 
@@ -385,14 +385,14 @@ def test_training_is_reproducible_and_changes_everything(tmp_path):
 def test_the_coarse_pass_can_have_a_density_of_its_own():
     config = weights.volume_config({"num_steps": 4}, {"clamp_mode": "softplus"}, {"clamp_mode": "mipnerf"})
     volume = build(config, torch.nn.Module)
-    assert (volume.coarse.density, volume.quadrature.density) == (softplus, late_softplus)
+    assert (volume.coarse.density, volume.quadrature.density) == (softplus, shifted_softplus)
     asked = []
     volume.fine = lambda t, weights, draws: asked.append(weights) or t
     rays = tiny().generator.rays(FixedPoses()(2, None), 2)
     result = volume(lambda samples, _: (samples.points[..., :1], samples.points), rays, None)
     samples = volume.depths(rays, None)
     assert torch.equal(asked[0], Quadrature(softplus).weigh(samples.points[..., :1], samples))
-    assert torch.equal(result.weights, Quadrature(late_softplus)(result.raw, result.samples).weights)
+    assert torch.equal(result.weights, Quadrature(shifted_softplus)(result.raw, result.samples).weights)
 
 
 @pytest.mark.parametrize(
@@ -440,7 +440,10 @@ def test_published_arguments_become_options():
     assert generator.painter.start is not None and generator.painter.clamp is None  # the published class's defaults
     assert isinstance(generator.volume.depths, Unjittered) and generator.volume.quadrature.background is white
     assert generator.volume.fine.samples == 5 and generator.mapping.layers[0].rate == 0.1
-    assert generator.volume.quadrature.intervals is equal and generator.volume.coarse.intervals is open_ended
+    assert (
+        generator.volume.quadrature.intervals is unit_intervals
+        and generator.volume.coarse.intervals is infinite_last_interval
+    )
     assert type(generator.poses).__name__ == "UniformPoses"
     draws = SampleDraws(0, [0])
     image = generator.render(generator.map(generator.latents(1, draws)), generator.cameras(1, draws)).image
@@ -449,9 +452,9 @@ def test_published_arguments_become_options():
 
 def test_published_discriminators_become_options():
     given = {"resolution": 32, "init_res": 8, "fmaps_base": 256, "mbstd_groups": 0, "architecture": "origin"}
-    judge = build(weights.discriminator_config(given, {}), torch.nn.Module)
-    assert judge.sides == [32, 16, 8] and judge.clamp is None  # the published class's default
-    assert judge.blocks[0].skip is None and judge(torch.randn(3, 3, 32, 32)).scores.shape == (3, 1)
+    discriminator = build(weights.discriminator_config(given, {}), torch.nn.Module)
+    assert discriminator.sides == [32, 16, 8] and discriminator.clamp is None  # the published class's default
+    assert discriminator.blocks[0].skip is None and discriminator(torch.randn(3, 3, 32, 32)).scores.shape == (3, 1)
 
 
 def test_a_published_file_becomes_a_bundle(tmp_path, capsys):

@@ -8,17 +8,19 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 
-def judged_fake(scores: Tensor) -> Tensor:
-    """What a discriminator pays for its scores [B, 1] of generated images: mean of -log(1 - D).
+def logistic_fake(scores: Tensor) -> Tensor:
+    """Logistic loss of scores [B, 1] that should be those of generated images: mean of -log(1 - D).
 
     Goodfellow 2014, eq. 1.
     """
     return softplus(scores).mean()
 
 
-def judged_real(scores: Tensor) -> Tensor:
-    """What a discriminator pays for its scores [B, 1] of real images, and, non-saturating, what a generator pays for
-    those of its own: mean of -log D (Goodfellow 2014, eq. 1 and section 3)."""
+def logistic_real(scores: Tensor) -> Tensor:
+    """Logistic loss of scores [B, 1] that should be those of real images: mean of -log D.
+
+    Of generated images it is the non-saturating generator loss (Goodfellow 2014, eq. 1 and section 3).
+    """
     return softplus(-scores).mean()
 
 
@@ -39,7 +41,7 @@ def best(scores: Tensor, count: int) -> Tensor:
 
 
 def path_lengths(images: Tensor, w: Tensor, noise: Tensor) -> Tensor:
-    """How far a step in w moves a picture, in a random direction: [B] (Karras 2020, section 3.2).
+    """How far a step in w moves an image, in a random direction: [B] (Karras 2020, section 3.2).
 
     Args:
         images: made from w, [B, C, H, W].

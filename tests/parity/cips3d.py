@@ -26,12 +26,12 @@ from zoo.render import (
     HybridPoses,
     Importance,
     Integrated,
+    JitteredUniform,
     Orbit,
     Quadrature,
     Rays,
     Rendered,
     Samples,
-    Shifted,
     SpherePoses,
     TruncatedGaussianPoses,
     UniformPoses,
@@ -109,7 +109,7 @@ def build_generator(of: dict, kind: str) -> Generator:
             build_mapping(of["mapping_inr_cfg"], inr["style_dim"], [str(i) for i in range(18)]),
             "appearance" if "v1" in kind else "shape",
         ),
-        Volume(Shifted(0.88, 1.12, 4)),
+        Volume(JitteredUniform(0.88, 1.12, 4)),
         Orbit(),
     )
 
@@ -129,15 +129,15 @@ def load_generator(case: Case, of: dict, kind: str, prefix: str = "generator.") 
 def load_discriminator(case: Case, of: dict, prefix: str, group: int | None = None) -> Discriminator:
     group = of.get("stddev_group", 0) if group is None else group
     main, auxiliary = tower_widths(of)
-    judge = Discriminator(Tower(main, of.get("first_downsample", False), group), Tower(auxiliary, True, group))
-    state = from_published(case.weights(prefix), list(judge.state_dict()), DISCRIMINATOR)
+    discriminator = Discriminator(Tower(main, of.get("first_downsample", False), group), Tower(auxiliary, True, group))
+    state = from_published(case.weights(prefix), list(discriminator.state_dict()), DISCRIMINATOR)
     # The published towers have an entrance for every resolution, even beyond their largest one.
     largest = of.get("max_size", 1024)
     for name in (n for n in state if n.startswith(UNUSED) and not n.endswith(".down_blur.kernel")):
         entrance = re.search(r"_disc\.conv_in\.(\d+)\.", name)
         assert entrance and int(entrance[1]) > largest, f"nothing reads {name}"
-    judge.load_state_dict({n: t for n, t in state.items() if not n.startswith(UNUSED)})
-    return judge
+    discriminator.load_state_dict({n: t for n, t in state.items() if not n.startswith(UNUSED)})
+    return discriminator
 
 
 def tower_widths(of: dict) -> tuple[list[int], list[int]]:
@@ -163,7 +163,7 @@ def build_volume(options: dict) -> Volume:
         return (last_sample(weights)[0] if options.get("last_back") else weights), added
 
     return Volume(
-        Shifted(options["ray_start"], options["ray_end"], samples),
+        JitteredUniform(options["ray_start"], options["ray_end"], samples),
         Quadrature(softplus if options.get("clamp_mode") == "softplus" else relu, background=background),
         fine=Importance(samples, floor=2e-5) if options.get("hierarchical_sample") else None,
         chunk=None,
@@ -488,7 +488,7 @@ def sampling(case: Case) -> None:
         case.compare(name, looking(places, -places, ups))
 
     of = case.config["rays"]
-    depths = Shifted(of["ray_start"], of["ray_end"], of["num_steps"])
+    depths = JitteredUniform(of["ray_start"], of["ray_end"], of["num_steps"])
     still = Camera(torch.eye(4)[None], FixedPoses(fov_deg=of["fov"])(1, None).intrinsics)
     rays = through(still, pixel_corners(of["resolution"]))
     for block, draws in (("rays", None), ("perturb", Replay(recorded(case, "perturb")))):
@@ -545,13 +545,13 @@ def discriminator(case: Case) -> None:
         draws, image = recorded(case, "augment"), case.inputs[f"img{augmented_size}"]
         case.compare("augment.img", diffaugment(image, replay(draws, augmented_size)))
     for group in case.config["stddev_groups"]:
-        judge = load_discriminator(case, of, f"discriminator_sg{group}.", group)
+        discriminator = load_discriminator(case, of, f"discriminator_sg{group}.", group)
         for name in case.outputs:
             if found := re.fullmatch(rf"sg{group}\.r(\d+)\.alpha([\d.]+)\.(main|main_aux)", name):
                 size, alpha, towers = found.groups()
                 image = case.inputs[f"img{size}"]
                 both = towers == "main_aux"
-                scores = judge(torch.cat([image, image.flip(-1)]) if both else image, float(alpha), both).scores
+                scores = discriminator(torch.cat([image, image.flip(-1)]) if both else image, float(alpha), both).scores
                 case.scores(name, scores)
         for towers in ("main", "main_aux"):
             if f"diffaug_sg{group}.{towers}" in case.outputs:
@@ -559,9 +559,9 @@ def discriminator(case: Case) -> None:
                 draws = replay(recorded(case, f"diffaug_sg{group}"), augmented_size)
                 both = towers == "main_aux"
                 images = torch.cat([image, image.flip(-1)]) if both else image
-                case.scores(f"diffaug_sg{group}.{towers}", judge(images, 1.0, both, diffaugment, draws).scores)
+                case.scores(f"diffaug_sg{group}.{towers}", discriminator(images, 1.0, both, diffaugment, draws).scores)
                 assert draws.used_up()
-        tower_features(case, f"sg{group}.feat", judge.main)
+        tower_features(case, f"sg{group}.feat", discriminator.main)
 
 
 def tower_features(case: Case, block: str, tower: Tower) -> None:
@@ -651,11 +651,11 @@ def losses(case: Case) -> None:
 
         with torch.no_grad():
             fake = gan.fakes(real, draws)
-        judge = gan.judge = Watched(gan.judge)
+        discriminator = gan.discriminate = Watched(gan.discriminate)
         terms = gan.loss_real(real, draws) | gan.loss_fake(fake, draws)
-        ((images, _), judged_real), (_, judged_fake) = judge.calls
+        ((images, _), real_scores), (_, fake_scores) = discriminator.calls
         if "r1" in terms:
-            (gradient,) = torch.autograd.grad(judged_real.sum(), images, retain_graph=True)
+            (gradient,) = torch.autograd.grad(real_scores.sum(), images, retain_graph=True)
             weight = 0.5 * gan.r1_weight * gan.r1_every
             penalties = weight * gradient.square().flatten(1).sum(1, keepdim=True)
             assert torch.allclose(terms["r1"], penalties.mean())
@@ -666,19 +666,19 @@ def losses(case: Case) -> None:
         if gan.stage.batch_split == 2 and not gan.auxiliary:  # the published program swaps quarters then
             order = order.view(2, 2, -1).transpose(0, 1).flatten()
         case.compare(f"{block}.D.fake_images", fake[order])
-        case.scores(f"{block}.D.r_preds", judged_real)
-        case.scores(f"{block}.D.g_preds", judged_fake[order])
+        case.scores(f"{block}.D.r_preds", real_scores)
+        case.scores(f"{block}.D.g_preds", fake_scores[order])
         case.each_relative(f"{block}.D.grad_penalty", penalties, 1e-3)
         case.each_relative(f"{block}.D.d_loss", sum(terms.values()), 1e-4)
         compare_gradients(case, f"{block}.D", gan.discriminator, DISCRIMINATOR, names["D"])
 
-        judge.calls.clear()
+        discriminator.calls.clear()
         gan.discriminator.requires_grad_(False)
         slices = [gan.generate(latent, real, draws) for latent in gan.slices(real, draws)]
         terms = [sum(gan.loss_g(torch.cat(parts), draws).values()) for parts in slices]
         sum(terms).backward()
         fake = torch.cat([torch.cat(parts) for parts in zip(*slices, strict=True)])
-        scores = [result.chunk(len(slices[0])) for _, result in judge.calls]
+        scores = [result.chunk(len(slices[0])) for _, result in discriminator.calls]
         case.compare(f"{block}.G.fake_images", fake.detach())
         case.scores(f"{block}.G.g_preds", torch.cat([torch.cat(p) for p in zip(*scores, strict=True)]))
         case.each_relative(f"{block}.G.g_loss", terms[-1], 1e-4)  # the published loop keeps the last
@@ -789,7 +789,7 @@ def checkpoint(case: Case) -> None:
                 "class_path": "zoo.render.Volume",
                 "init_args": {
                     "depths": {
-                        "class_path": "zoo.render.Shifted",
+                        "class_path": "zoo.render.JitteredUniform",
                         "init_args": {"near": options["ray_start"], "far": options["ray_end"], "samples": 2},
                     }
                 },
@@ -833,9 +833,9 @@ def checkpoint(case: Case) -> None:
         made = converted(cips3d, other, read(other))
         back = to_published(made.network.state_dict() | made.unused, DISCRIMINATOR)
         assert same_tensors(back, expected)
-    judge, image = made.network.to(case.dtype), case.inputs["img"]
-    judge.load_state_dict({n: case.cast(t) for n, t in judge.state_dict().items()})
-    case.scores("discriminator.main_aux", judge(torch.cat([image, image]), auxiliary=True).scores)
+    discriminator, image = made.network.to(case.dtype), case.inputs["img"]
+    discriminator.load_state_dict({n: case.cast(t) for n, t in discriminator.state_dict().items()})
+    case.scores("discriminator.main_aux", discriminator(torch.cat([image, image]), auxiliary=True).scores)
 
 
 KINDS = {

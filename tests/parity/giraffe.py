@@ -30,7 +30,15 @@ from zoo.giraffe.model import Discriminator, Generator, NearestUp, NeuralRendere
 from zoo.giraffe.rendering import SceneVolume, StratifiedDepths, densest, weighted
 from zoo.giraffe.scenes import BoxPrior, Counts, Latent, ScenePoses, are_free, to_zoo, turned
 from zoo.giraffe.training import GIRAFFE
-from zoo.render import Camera, Samples, closed, open_ended, pixel_corners, to_map, transmission_weights
+from zoo.render import (
+    Camera,
+    Samples,
+    infinite_last_interval,
+    pixel_corners,
+    to_map,
+    transmission_weights,
+    zero_last_interval,
+)
 from zoo.training.averages import Average
 from zoo.weights.convert import converted
 from zoo.weights.names import UNUSED, from_published, inside, published_name, to_published
@@ -156,8 +164,8 @@ def build_discriminator(of: dict) -> Discriminator:
 
 
 def load_discriminator(case: Case) -> Discriminator:
-    judge = build_discriminator(case.config["discriminator_kwargs"])
-    return load(judge, case.weights("discriminator."), DISCRIMINATOR)
+    discriminator = build_discriminator(case.config["discriminator_kwargs"])
+    return load(discriminator, case.weights("discriminator."), DISCRIMINATOR)
 
 
 def latent_of(inputs: dict[str, Tensor]) -> Latent:
@@ -359,7 +367,7 @@ def modules(case: Case) -> None:
         density, shares = compose(case.inputs["comp_sigma"])
         case.compare(f"{name}.sigma_sum", density)
         case.compare(f"{name}.feat", (shares[..., None] * case.inputs["comp_feat"]).sum(0))
-    for name, intervals in (("weights", open_ended), ("weights_last0", closed)):
+    for name, intervals in (("weights", infinite_last_interval), ("weights_last0", zero_last_interval)):
         lengths = intervals(case.inputs["vol_depth"], case.inputs["vol_ray"])
         case.compare(f"volume.{name}", transmission_weights(case.inputs["vol_sigma"].relu(), lengths))
 
@@ -512,11 +520,13 @@ IN_RANGE = ((0.0, 0.5), (0.2, 0.8), (0.0, 0.3))
 @torch.no_grad()
 def discriminator(case: Case) -> None:
     for variant, of in case.config["dc"].items():
-        judge = load(build_discriminator(of), case.weights(f"dc_{variant}."), DISCRIMINATOR)
-        images = case.inputs[f"x_{judge.resolution}"] * 2 - 1
+        discriminator = load(build_discriminator(of), case.weights(f"dc_{variant}."), DISCRIMINATOR)
+        images = case.inputs[f"x_{discriminator.resolution}"] * 2 - 1
         seen: list[Tensor] = []
-        hooks = [layer.register_forward_hook(lambda m, i, o, seen=seen: seen.append(o)) for layer in judge.layers]
-        case.compare(f"dc_{variant}.score", judge(images).scores)
+        hooks = [
+            layer.register_forward_hook(lambda m, i, o, seen=seen: seen.append(o)) for layer in discriminator.layers
+        ]
+        case.compare(f"dc_{variant}.score", discriminator(images).scores)
         for hook in hooks:
             hook.remove()
         for i, x in enumerate(seen):
@@ -525,11 +535,13 @@ def discriminator(case: Case) -> None:
             if name in case.outputs:
                 case.compare(name, torch.stack([x.mean(1), x.std(1)]))
         more = torch.cat([images, images[:, :1]], dim=1)
-        case.compare(f"dc_{variant}.score_extra_channels", judge(more).scores)
+        case.compare(f"dc_{variant}.score_extra_channels", discriminator(more).scores)
     for variant, of in case.config["resnet"].items():
-        judge = ResidualDiscriminator(of.get("image_size", 64), of.get("nfilter", 16), of.get("nfilter_max", 512))
-        load(judge, case.weights(f"resnet_{variant}."), DISCRIMINATOR_2D)
-        case.compare(f"resnet_{variant}.score", judge(case.inputs[f"x_{of.get('image_size', 64)}"]).scores)
+        discriminator = ResidualDiscriminator(
+            of.get("image_size", 64), of.get("nfilter", 16), of.get("nfilter_max", 512)
+        )
+        load(discriminator, case.weights(f"resnet_{variant}."), DISCRIMINATOR_2D)
+        case.compare(f"resnet_{variant}.score", discriminator(case.inputs[f"x_{of.get('image_size', 64)}"]).scores)
 
 
 def rmsprop(lr: float) -> partial:
@@ -537,8 +549,8 @@ def rmsprop(lr: float) -> partial:
 
 
 def losses(case: Case) -> None:
-    generator, judge = load_generator(case), load_discriminator(case)
-    gan = GIRAFFE(generator, judge, rmsprop(5e-4), rmsprop(1e-4))
+    generator, discriminator = load_generator(case), load_discriminator(case)
+    gan = GIRAFFE(generator, discriminator, rmsprop(5e-4), rmsprop(1e-4))
     latent = latent_of(case.inputs)
     camera, farthest = camera_of(case.inputs["camera_mat"], case.inputs["world_mat"])
 
@@ -548,7 +560,7 @@ def losses(case: Case) -> None:
 
     fake = fakes()
     case.compare("G.image", (fake + 1) / 2)
-    case.compare("G.d_fake", judge(fake).scores)
+    case.compare("G.d_fake", discriminator(fake).scores)
     loss = sum(gan.loss_g(fake).values())
     case.relative("G.loss", loss, 1e-4)
     compare_gradients(case, "G", generator, loss, GENERATOR)
@@ -559,7 +571,7 @@ def losses(case: Case) -> None:
         compare_gradients(case, "G_max", generator, loss, GENERATOR)
 
     real = case.inputs["x_real"].requires_grad_()
-    scores = judge(real * 2 - 1).scores
+    scores = discriminator(real * 2 - 1).scores
     case.compare("D.d_real", scores)
     (gradient,) = torch.autograd.grad(scores.sum(), real)
     case.each_relative("D.grad2_per_image", gradient.square().flatten(1).sum(1))
@@ -568,9 +580,9 @@ def losses(case: Case) -> None:
     for name, key in (("loss_real", "real"), ("reg", "r1"), ("loss_fake", "fake")):
         case.relative(f"D.{name}", terms[key], 1e-4)
     case.relative("D.loss", sum(terms.values()), 1e-4)
-    compare_gradients(case, "D.gan", judge, terms["real"] + terms["fake"], DISCRIMINATOR)
-    compare_gradients(case, "D.reg", judge, terms["r1"], DISCRIMINATOR)
-    compare_gradients(case, "D", judge, sum(terms.values()), DISCRIMINATOR)
+    compare_gradients(case, "D.gan", discriminator, terms["real"] + terms["fake"], DISCRIMINATOR)
+    compare_gradients(case, "D.reg", discriminator, terms["r1"], DISCRIMINATOR)
+    compare_gradients(case, "D", discriminator, sum(terms.values()), DISCRIMINATOR)
 
 
 def compare_gradients(case: Case, name: str, network: nn.Module, loss: Tensor, table: list) -> None:
@@ -717,13 +729,17 @@ def gan2d(case: Case) -> None:
     def generator(prefix: str) -> PlainGenerator:
         return load(PlainGenerator(of["z_dim"], size, *widths), case.weights(prefix), GENERATOR_2D)
 
-    judging = of["discriminator_kwargs"]
-    judge = ResidualDiscriminator(judging["image_size"], judging.get("nfilter", 16), judging.get("nfilter_max", 512))
-    load(judge, case.weights("discriminator."), DISCRIMINATOR_2D)
+    discriminator_kwargs = of["discriminator_kwargs"]
+    discriminator = ResidualDiscriminator(
+        discriminator_kwargs["image_size"],
+        discriminator_kwargs.get("nfilter", 16),
+        discriminator_kwargs.get("nfilter_max", 512),
+    )
+    load(discriminator, case.weights("discriminator."), DISCRIMINATOR_2D)
     gan = Replayed(
         [[("z", case.inputs["z_G"]), ("z", case.inputs["z_D"])]],
         generator=generator("generator."),
-        discriminator=judge,
+        discriminator=discriminator,
         optimizer_g=rmsprop(of["learning_rate"]),
         optimizer_d=rmsprop(of["learning_rate_d"]),
         averages={"average": Average(0.999, "keep")},
@@ -736,7 +752,7 @@ def gan2d(case: Case) -> None:
         image = gan.generator(latent, gan.generator.cameras(len(latent.z), None)).image
         case.compare("image_tanh", image)
         case.compare("image_01", 0.5 * image + 0.5)
-        case.compare("score", judge(image).scores)
+        case.compare("score", discriminator(image).scores)
     tables = GENERATOR_2D, DISCRIMINATOR_2D
     before = {name: {n: p.detach().clone() for n, p in ps.items()} for name, ps in parameters(gan, *tables)}
 

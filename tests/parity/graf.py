@@ -100,9 +100,11 @@ def load_generator(case: Case) -> Generator:
 
 
 def load_discriminator(case: Case, size: int, channels: int, prefix: str) -> Discriminator:
-    judge = Discriminator(size, channels)
-    judge.load_state_dict(from_published(case.weights(prefix), list(judge.state_dict()), DISCRIMINATOR[size]))
-    return judge
+    discriminator = Discriminator(size, channels)
+    discriminator.load_state_dict(
+        from_published(case.weights(prefix), list(discriminator.state_dict()), DISCRIMINATOR[size])
+    )
+    return discriminator
 
 
 def build_patches(config: dict) -> Patches:
@@ -474,7 +476,7 @@ def composite(case: Case, block: str, background, noise: float) -> None:
 def discriminator(case: Case) -> None:
     for of in case.config["models"]:
         size, prefix = of["imsize"], f"imsize{of['imsize']}"
-        judge = load_discriminator(case, size, of["ndf"], f"discriminator.{prefix}.").eval()
+        discriminator = load_discriminator(case, size, of["ndf"], f"discriminator.{prefix}.").eval()
         patches = to_map(case.inputs[f"patch{size}"].unflatten(0, (-1, size**2)))
         inputs, outputs = [], []
 
@@ -482,17 +484,17 @@ def discriminator(case: Case) -> None:
             inputs.append(given[0])
             outputs.append(result)
 
-        for convolution in judge.convolutions:
+        for convolution in discriminator.convolutions:
             convolution.register_forward_hook(remember)
-        case.compare(f"{prefix}.eval", judge(patches).scores[..., None, None])
-        compare_activations(case, f"{prefix}.eval.act", judge.first_norm, inputs, outputs)
+        case.compare(f"{prefix}.eval", discriminator(patches).scores[..., None, None])
+        compare_activations(case, f"{prefix}.eval.act", discriminator.first_norm, inputs, outputs)
         if f"{prefix}.eval_hflip" in case.outputs:
             draws = Replay(published_draws(case, "hflip", {}))
-            case.compare(f"{prefix}.eval_hflip", judge(mirrored(patches, draws)).scores[..., None, None])
-        judge.train()
-        case.compare(f"{prefix}.train1", judge(patches).scores[..., None, None])
-        case.compare(f"{prefix}.train2", judge(patches).scores[..., None, None])
-        for name, tensor in judge.state_dict().items():
+            case.compare(f"{prefix}.eval_hflip", discriminator(mirrored(patches, draws)).scores[..., None, None])
+        discriminator.train()
+        case.compare(f"{prefix}.train1", discriminator(patches).scores[..., None, None])
+        case.compare(f"{prefix}.train2", discriminator(patches).scores[..., None, None])
+        for name, tensor in discriminator.state_dict().items():
             published = f"{prefix}.after.{published_name(name, DISCRIMINATOR[size])}"
             if published in case.outputs:
                 case.compare(published, tensor)
@@ -540,7 +542,7 @@ def losses(case: Case) -> None:
     gan = build_gan(GRAF, case)
     size, noise = config["data"]["imsize"], config["raw_noise_std_used"]
     real = to_map(case.inputs["real_patches"].unflatten(0, (-1, gan.patches.size**2)))
-    judge = gan.discriminator.forward = Watched(gan.discriminator.forward)
+    discriminator = gan.discriminator.forward = Watched(gan.discriminator.forward)
 
     draws = Replay(published_draws(case, "d_step", config, gan.patches))
     with torch.no_grad():
@@ -548,21 +550,21 @@ def losses(case: Case) -> None:
     terms = gan.loss_d(real, fake, draws)
     sum(terms.values()).backward()
     assert draws.used_up()
-    (_, real_scores), (_, fake_scores) = judge.calls
+    (_, real_scores), (_, fake_scores) = discriminator.calls
     case.compare("d.real_scores", real_scores.scores.detach()[..., None, None])
     case.compare("d.fake_scores", fake_scores.scores.detach()[..., None, None])
     case.relative("d.loss", (terms["real"] + terms["fake"]).detach(), 1e-4)
     case.relative("d.reg", terms["r1"].detach(), 1e-4)
     compare_gradients(case, "d", gan.discriminator, DISCRIMINATOR[gan.patches.size])
 
-    judge.calls.clear()
+    discriminator.calls.clear()
     draws = Replay(published_draws(case, "g_step", config, gan.patches))
     gan.discriminator.requires_grad_(False)
     fake = gan.generate(codes(config, case.inputs["z_g"]), size, draws, noise)
     terms = gan.loss_g(fake, draws)
     sum(terms.values()).backward()
     assert draws.used_up()
-    case.compare("g.fake_scores", judge.calls[0][1].scores.detach()[..., None, None])
+    case.compare("g.fake_scores", discriminator.calls[0][1].scores.detach()[..., None, None])
     case.relative("g.loss", terms["fake"].detach(), 1e-4)
     compare_gradients(case, "g", gan.generator, GENERATOR)
 
@@ -766,10 +768,12 @@ def checkpoint(case: Case) -> None:
     assert made.card["iterations"] == contents.value["it"]
 
     size = math.isqrt(config["ray_sampler"]["N_samples"])
-    judge, expected = Discriminator(size, config["discriminator"]["ndf"]), case.published("discriminator.")
+    discriminator, expected = Discriminator(size, config["discriminator"]["ndf"]), case.published("discriminator.")
     table = DISCRIMINATOR[size]
-    judge.load_state_dict(from_published(contents.value["discriminator"], list(judge.state_dict()), table))
-    back = to_published(judge.state_dict(), table)
+    discriminator.load_state_dict(
+        from_published(contents.value["discriminator"], list(discriminator.state_dict()), table)
+    )
+    back = to_published(discriminator.state_dict(), table)
     assert same_tensors(back, expected)
 
 

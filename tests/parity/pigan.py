@@ -22,11 +22,11 @@ from zoo.render import (
     GaussianPoses,
     HybridPoses,
     Importance,
+    JitteredUniform,
     Orbit,
     Quadrature,
     Rays,
     Samples,
-    Shifted,
     SpherePoses,
     TruncatedGaussianPoses,
     UniformPoses,
@@ -63,7 +63,7 @@ def build_generator(config: dict) -> Generator:
     scale = 1.0 if of["siren"] == "TALLSIREN" else BOX
     field = FilmSiren(of["hidden_dim"], of.get("n_film_layers", 8), scale, embedding)
     poses = Orbit(fov_deg=config.get("render", {}).get("fov", 12))
-    return Generator(field, Volume(Shifted(0.8, 1.2, 4)), poses, of["z_dim"], of.get("map_hidden_dim", 256))
+    return Generator(field, Volume(JitteredUniform(0.8, 1.2, 4)), poses, of["z_dim"], of.get("map_hidden_dim", 256))
 
 
 def build_volume(options: dict) -> Volume:
@@ -75,7 +75,7 @@ def build_volume(options: dict) -> Volume:
         return (last_sample(weights)[0] if options.get("last_back") else weights), added
 
     return Volume(
-        Shifted(options["ray_start"], options["ray_end"], samples),
+        JitteredUniform(options["ray_start"], options["ray_end"], samples),
         Quadrature(softplus if options.get("clamp_mode") == "softplus" else relu, background=background),
         fine=Importance(samples, floor=2e-5) if options.get("hierarchical_sample", True) else None,
         chunk=options.get("chunk"),
@@ -221,7 +221,7 @@ def remember(activations: list[Tensor], module: nn.Module, inputs: tuple, output
 @torch.no_grad()
 def discriminator(case: Case) -> None:
     for kind in case.config["classes"]:
-        judge = load_discriminator(case, kind, case.config["channel_map"], f"discriminator.{kind}.")
+        discriminator = load_discriminator(case, kind, case.config["channel_map"], f"discriminator.{kind}.")
         for name in case.outputs:
             if not name.startswith(f"{kind}."):
                 continue
@@ -229,12 +229,12 @@ def discriminator(case: Case) -> None:
             alpha, what = rest.removeprefix("alpha").rsplit(".", 1)
             activations: list[Tensor] = []
             keep = partial(remember, activations)
-            hooks = [m.register_forward_hook(keep) for m in [*judge.from_rgb, *judge.blocks]]
-            judged = judge(case.inputs[f"image{size}"], float(alpha))
+            hooks = [m.register_forward_hook(keep) for m in [*discriminator.from_rgb, *discriminator.blocks]]
+            output = discriminator(case.inputs[f"image{size}"], float(alpha))
             for hook in hooks:
                 hook.remove()
             field = {"score": "scores", "latent": "latent", "position": "camera"}.get(what)
-            case.compare(name, getattr(judged, field) if field else activations[int(what.removeprefix("act"))])
+            case.compare(name, getattr(output, field) if field else activations[int(what.removeprefix("act"))])
 
 
 POSES = {
@@ -271,11 +271,11 @@ def losses(case: Case) -> None:
     generator.poses = build_poses(options)
     generator.volume = build_volume(options)
     of = config["discriminator"]
-    judge = load_discriminator(case, of["class"], of["channel_map"], "discriminator.")
+    discriminator = load_discriminator(case, of["class"], of["channel_map"], "discriminator.")
     gan = Trained(
         case,
         generator=generator,
-        discriminator=judge,
+        discriminator=discriminator,
         optimizer_g=torch.optim.Adam,
         optimizer_d=torch.optim.Adam,
         r1_weight=loss["r1_lambda"],
@@ -292,14 +292,14 @@ def losses(case: Case) -> None:
         fake, angles = gan.generate(z, real, Replay(forward_draws(case.draws("gen_d"), hierarchical)))
     case.compare("fake_d", fake, PICTURE)
     case.compare("pos_d", angles)
-    watched = judge.forward = Watched(judge.forward)
+    watched = discriminator.forward = Watched(discriminator.forward)
     terms = gan.loss_d(real, fake, z, angles)
-    (_, judged_reals), (_, judged_fakes) = watched.calls
+    (_, on_real), (_, on_fake) = watched.calls
     guessed = terms.get("latent", 0.0) + terms.get("angles", 0.0)
     total = sum(terms.values())
     total.backward()
-    case.compare("d.real_scores", judged_reals.scores.detach())
-    case.compare("d.fake_scores", judged_fakes.scores.detach())
+    case.compare("d.real_scores", on_real.scores.detach())
+    case.compare("d.fake_scores", on_fake.scores.detach())
     for name, term in (("d.latent_penalty", "latent"), ("d.position_penalty", "angles")):
         case.relative(name, torch.as_tensor(terms.get(term, 0.0)), 1e-4)
     case.relative("d.adversarial", (terms["real"] + terms["fake"]).detach(), 1e-4)
@@ -308,10 +308,10 @@ def losses(case: Case) -> None:
     case.relative("d.identity", torch.as_tensor(guessed).detach(), 1e-4)
     case.relative("d.loss", total.detach(), 1e-4)
     table = DISCRIMINATOR if of["class"] != "StridedDiscriminator" else PLAIN_DISCRIMINATOR
-    compare_gradients(case, "d", judge, table)
+    compare_gradients(case, "d", discriminator, table)
 
     watched.calls.clear()
-    judge.requires_grad_(False)
+    discriminator.requires_grad_(False)
     z = case.inputs["z_g"]
     fake, angles = gan.generate(z, real, Replay(forward_draws(case.draws("gen_g"), hierarchical)))
     with patch.object(zoo.pigan.training, "best", Watched(zoo.pigan.training.best)) as kept:
@@ -393,13 +393,13 @@ def step(case: Case) -> None:
     generator = load_generator(case)
     generator.poses, generator.volume = build_poses(of), build_volume(of | now)
     kind = config["discriminator"]["class"]
-    judge = load_discriminator(case, kind, config["discriminator"]["channel_map"], "discriminator.")
+    discriminator = load_discriminator(case, kind, config["discriminator"]["channel_map"], "discriminator.")
     table = DISCRIMINATOR if kind != "StridedDiscriminator" else PLAIN_DISCRIMINATOR
     adam = partial(torch.optim.Adam, betas=tuple(map(float, of["betas"])), weight_decay=of["weight_decay"])
     gan = Replayed(
         ours_by_name(case.named_draws("draws")),
         generator=generator,
-        discriminator=judge,
+        discriminator=discriminator,
         optimizer_g=adam,
         optimizer_d=adam,
         averages={f"ema{i + 1}": Average(WarmUp(decay)) for i, decay in enumerate(config["ema_decays"])},
@@ -417,7 +417,7 @@ def step(case: Case) -> None:
     case.compare("alpha", gan.alpha)
     case.compare("nerf_noise", gan.density_noise)
 
-    published_g, published_d = by_published_name(generator, GENERATOR), by_published_name(judge, table)
+    published_g, published_d = by_published_name(generator, GENERATOR), by_published_name(discriminator, table)
     moments = []
     for player, parameters in (("G", published_g), ("D", published_d)):
         order = config[f"{player.lower()}_param_order"]
@@ -464,7 +464,7 @@ def step(case: Case) -> None:
 @torch.no_grad()
 def sampling(case: Case) -> None:
     of = case.config
-    size, depths = of["img_size"], Shifted(of["ray_start"], of["ray_end"], of["num_steps"])
+    size, depths = of["img_size"], JitteredUniform(of["ray_start"], of["ray_end"], of["num_steps"])
     n = len(case.outputs["rays.rays_d_cam"])
     still = Camera(torch.eye(4).repeat(n, 1, 1), FixedPoses(fov_deg=of["fov"])(n, None).intrinsics)
     rays = through(still, pixel_corners(size))
@@ -615,7 +615,7 @@ def checkpoint(case: Case) -> None:
                 "class_path": "zoo.render.Volume",
                 "init_args": {
                     "depths": {
-                        "class_path": "zoo.render.Shifted",
+                        "class_path": "zoo.render.JitteredUniform",
                         "init_args": {
                             "near": options["ray_start"],
                             "far": options["ray_end"],

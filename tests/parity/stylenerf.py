@@ -374,34 +374,34 @@ def planes_of(network: PlaneNetwork, w: Tensor) -> dict[str, Tensor]:
 
 
 def load_discriminator(config: dict, weights: dict[str, Tensor]) -> Discriminator:
-    judge = build(stylenerf.discriminator_config(config), nn.Module)
-    fill(judge, weights, partial(published_name, table=stylenerf.table(judge)))
-    return judge
+    discriminator = build(stylenerf.discriminator_config(config), nn.Module)
+    fill(discriminator, weights, partial(published_name, table=stylenerf.table(discriminator)))
+    return discriminator
 
 
 @torch.no_grad()
 def discriminator(case: Case) -> None:
-    judge = load_discriminator(case.config["discriminator"], case.weights("discriminator."))
+    discriminator = load_discriminator(case.config["discriminator"], case.weights("discriminator."))
     for name, mode in case.config["modes"].items():
-        judge.alpha.fill_(mode["alpha"])
-        judge.fades_in = isinstance(mode["curr_status"], list)
-        case.compare(name, judge(case.inputs[mode["image"]]).scores)
+        discriminator.alpha.fill_(mode["alpha"])
+        discriminator.fades_in = isinstance(mode["curr_status"], list)
+        case.compare(name, discriminator(case.inputs[mode["image"]]).scores)
 
 
 @torch.no_grad()
 def discriminator_variants(case: Case) -> None:
     images, raw = case.inputs["img32"], case.inputs["img_nerf"]
     for name, config in case.config["variants"].items():
-        judge = load_discriminator(config | case.config["common"], case.weights(f"discriminator_{name}."))
-        judge.alpha.fill_(1.0)
-        judged = judge(images, raw) if isinstance(judge, DualDiscriminator) else judge(images)
-        case.compare(f"{name}.logits", judged.scores)
+        discriminator = load_discriminator(config | case.config["common"], case.weights(f"discriminator_{name}."))
+        discriminator.alpha.fill_(1.0)
+        output = discriminator(images, raw) if isinstance(discriminator, DualDiscriminator) else discriminator(images)
+        case.compare(f"{name}.logits", output.scores)
         if f"{name}.camera" in case.outputs:
-            case.compare(f"{name}.camera", judged.camera)
+            case.compare(f"{name}.camera", output.camera)
         if f"{name}.camera_loss" in case.outputs:
-            case.compare(f"{name}.camera_loss", (judged.camera - case.inputs["camera_UV"]).square().mean())
+            case.compare(f"{name}.camera_loss", (output.camera - case.inputs["camera_UV"]).square().mean())
         if f"{name}.logits_without_img_nerf" in case.outputs:
-            case.compare(f"{name}.logits_without_img_nerf", judge(images).scores)
+            case.compare(f"{name}.logits_without_img_nerf", discriminator(images).scores)
 
 
 # Training
@@ -556,14 +556,14 @@ def phase_of(case: Case, mode: str, phase: str) -> dict[str, Any]:
 def run_phase(phase: str, gan: StyleNeRF, level: Grown, real: Tensor, draws: Replay) -> dict[str, Tensor]:
     """One of the four losses, backwards too, and what it is made of."""
     n, found = len(real), {}
-    judged = gan.discriminator.forward = Watched(gan.discriminator.forward)
+    output = gan.discriminator.forward = Watched(gan.discriminator.forward)
     made = gan.generator.synthesise = Watched(gan.generator.synthesise)
     picture = gan.generator.samples = Watched(gan.generator.samples)
     if phase == "Gmain":
         loss = sum(gan.loss_g(n, level, draws).values())
         loss.backward()
         ((_, fake),) = made.calls
-        scores = judged.calls[0][1].scores
+        scores = output.calls[0][1].scores
         found |= {"backward.Gmain": loss, "Loss_scores_fake": scores, "Loss_G_loss": softplus(-scores)}
         if fake.path is not None:
             found["Loss_G_reg_loss"] = gan.nerf_path_weight * fake.path.loss(fake.rendered.image)
@@ -583,21 +583,21 @@ def run_phase(phase: str, gan: StyleNeRF, level: Grown, real: Tensor, draws: Rep
     elif phase == "Dmain":
         with torch.no_grad():
             fake, _ = gan.generate(n, level, draws)
-        paid_fake = zoo.stylenerf.training.judged_fake(gan.judge(fake.rendered.image, draws).scores)
-        paid_fake.backward()
-        paid_real = zoo.stylenerf.training.judged_real(gan.judge_real(real, draws))
-        paid_real.backward()
+        loss_fake = zoo.stylenerf.training.logistic_fake(gan.discriminate(fake.rendered.image, draws).scores)
+        loss_fake.backward()
+        loss_real = zoo.stylenerf.training.logistic_real(gan.discriminate_real(real, draws))
+        loss_real.backward()
         constant = torch.tensor(0.0)  # the published sum has the generator's regulariser in it
         if fake.path is not None:
             found["Loss_D_reg_loss"] = gan.nerf_path_weight * fake.path.loss(fake.rendered.image)
             constant = found["Loss_D_reg_loss"].mean()
-        found |= {"backward.Dgen": paid_fake + constant, "backward.Dr1": paid_real}
-        found["Loss_D_loss"] = paid_fake + constant + paid_real
-        found["Loss_scores_fake"], found["Loss_scores_real"] = (call[1].scores for call in judged.calls)
+        found |= {"backward.Dgen": loss_fake + constant, "backward.Dr1": loss_real}
+        found["Loss_D_loss"] = loss_fake + constant + loss_real
+        found["Loss_scores_fake"], found["Loss_scores_real"] = (call[1].scores for call in output.calls)
     else:
         loss = gan.loss_r1(real, draws)
         loss.backward()
-        found |= {"backward.Dr1": loss, "Loss_scores_real": judged.calls[0][1].scores}
+        found |= {"backward.Dr1": loss, "Loss_scores_real": output.calls[0][1].scores}
         images = real.clone().requires_grad_()
         found["Loss_r1_penalty"] = per_image(gan.discriminator(images).scores, images)
         found["Loss_D_reg"] = found["Loss_r1_penalty"] * gan.r1_weight / 2
@@ -605,13 +605,13 @@ def run_phase(phase: str, gan: StyleNeRF, level: Grown, real: Tensor, draws: Rep
 
 
 class Replayed(StyleNeRF):
-    """Training on recorded numbers, which notes what is paid and how long gradients are."""
+    """Training on recorded numbers, which notes the losses and how long gradients are."""
 
     def draws(self) -> Replay:
         return self.recorded
 
     def accumulate(self, prefix: str, terms: dict[str, Tensor], *, last: bool = True) -> None:
-        self.paid.append(sum(terms.values()).detach())
+        self.losses.append(sum(terms.values()).detach())
         super().accumulate(prefix, terms, last=last)
 
     def step(self, optimizer, **how) -> None:
@@ -641,7 +641,7 @@ def trained(case: Case, variant: str) -> dict[str, Any]:
     gan = build_gan(case, Replayed, averages={"ema": Average(decay)})
     averaged = case.weights("generator.") | case.weights("generator_ema.")
     fill_generator(gan.averages["ema"].module, averaged)
-    gan.images_seen, gan.paid, gan.lengths = config["cur_nimg"], [], []
+    gan.images_seen, gan.losses, gan.lengths = config["cur_nimg"], [], []
     gan.recorded = replay(case, *config["phases"], layers=gan.generator.num_layers)
     gan.recorded.queues["z"].pop()  # drawn for the last phase too, which has no pictures of its own
     made = gan.generate = Watched(gan.generate)
@@ -662,7 +662,7 @@ def trained(case: Case, variant: str) -> dict[str, Any]:
         f"{phase}.total_grad_norm": n for phase, n in zip(config["phases"], gan.lengths, strict=True)
     }
     names = ["Gmain.backward.Gmain", "Greg.backward.Gpl", "Dmain.backward.Dgen", "Dmain.backward.Dr1"]
-    found |= dict(zip([*names, "Dreg.backward.Dr1"], gan.paid, strict=True))
+    found |= dict(zip([*names, "Dreg.backward.Dr1"], gan.losses, strict=True))
     path = made.calls[2][1][0]
     if path.path is not None:  # a constant in the published sum
         found["Dmain.backward.Dgen"] += gan.nerf_path_weight * path.path.loss(path.rendered.image).mean()

@@ -20,10 +20,10 @@ from zoo.render import (
     HybridPoses,
     Importance,
     Integrated,
+    JitteredUniform,
     Orbit,
     Rays,
     Samples,
-    Shifted,
     Stratified,
     Volume,
     inverse_cdf,
@@ -65,12 +65,12 @@ def load_generator(case: Case, **cameras) -> Generator:
 
 def load_discriminator(case: Case) -> Discriminator:
     state = case.weights("discriminator.")
-    judge = build(volumegan.discriminator_config(case.config["discriminator"], state), nn.Module)
-    ours = from_published(state, list(judge.state_dict()), discriminator_table(len(judge.blocks)))
+    discriminator = build(volumegan.discriminator_config(case.config["discriminator"], state), nn.Module)
+    ours = from_published(state, list(discriminator.state_dict()), discriminator_table(len(discriminator.blocks)))
     unused = {name for name in ours if name.startswith(UNUSED)}
     assert all(name.endswith("filter") for name in unused), unused
-    judge.load_state_dict({name: tensor for name, tensor in ours.items() if name not in unused})
-    return judge
+    discriminator.load_state_dict({name: tensor for name, tensor in ours.items() if name not in unused})
+    return discriminator
 
 
 def build_poses(of: dict) -> Orbit:
@@ -261,24 +261,24 @@ def remember(remembered: dict[str, Tensor], name: str, module: nn.Module, inputs
 
 @torch.no_grad()
 def discriminator(case: Case) -> None:
-    judge, images = load_discriminator(case), case.inputs["image"]
-    watched = judge.features = Watched(judge.features)
+    discriminator, images = load_discriminator(case), case.inputs["image"]
+    watched = discriminator.features = Watched(discriminator.features)
     for name in case.outputs:
         if name.startswith("score_lod_") and name != "score_lod_arg":
-            judge.lod.fill_(float(name.removeprefix("score_lod_")))
-            case.scores(name, judge(images).scores)
+            discriminator.lod.fill_(float(name.removeprefix("score_lod_")))
+            case.scores(name, discriminator(images).scores)
     if "score_lod_arg" in case.outputs:
-        judge.lod.fill_(1.0)  # what it was given as an argument
-        case.scores("score_lod_arg", judge(images).scores)
-    judge.lod.fill_(0.0)
+        discriminator.lod.fill_(1.0)  # what it was given as an argument
+        case.scores("score_lod_arg", discriminator(images).scores)
+    discriminator.lod.fill_(0.0)
     for name in case.outputs:
         if name.startswith("score_batch"):
-            case.scores(name, judge(images[: int(name.removeprefix("score_batch"))]).scores)
-    judge(images)
+            case.scores(name, discriminator(images[: int(name.removeprefix("score_batch"))]).scores)
+    discriminator(images)
     features = watched.calls[-1][1]
     case.scores("feat_before_mbstd", features)
     if "mbstd_channel" in case.outputs:
-        case.compare("mbstd_channel", with_deviation(features, judge.groups)[:, -1:])
+        case.compare("mbstd_channel", with_deviation(features, discriminator.groups)[:, -1:])
 
 
 def build_gan(case: Case, kind: type[VolumeGAN] = VolumeGAN, **kwargs) -> VolumeGAN:
@@ -321,10 +321,10 @@ def losses(case: Case) -> None:
     for lod in case.config["spec"].get("lods", [0.0]):
         start = f"lod{lod}." if lod else ""
         gan = build_gan(case)
-        generator, judge = gan.generator, gan.discriminator
+        generator, discriminator = gan.generator, gan.discriminator
         generator.lod.fill_(lod)
-        judge.lod.fill_(lod)
-        watched = judge.forward = Watched(judge.forward)
+        discriminator.lod.fill_(lod)
+        watched = discriminator.forward = Watched(discriminator.forward)
 
         def compare(name: str, loss: Tensor, network: nn.Module, start: str = start, case: Case = case) -> None:
             """The loss, and its gradients."""
@@ -335,12 +335,12 @@ def losses(case: Case) -> None:
             compare_gradients(case, f"{start}{full}", network)
 
         generator.mean_w.copy_(mean_w)
-        judge.requires_grad_(False)
+        discriminator.requires_grad_(False)
         loss = gan.loss_g(len(real), size, replay(case, "g", generator=generator))
-        judge.requires_grad_(True)
-        ((fake,), judged) = watched.calls[-1]
+        discriminator.requires_grad_(True)
+        ((fake,), output) = watched.calls[-1]
         compare("g", sum(loss.values()), generator)
-        case.relative(f"{start}g_loss_per_sample", softplus(-judged.scores), 1e-4)
+        case.relative(f"{start}g_loss_per_sample", softplus(-output.scores), 1e-4)
         case.compare(f"{start}fake_image", fake)
         case.compare(f"{start}w_avg_after_g", generator.mean_w)
         # The published program was set back here, and not again before the next level's loss.
@@ -362,13 +362,13 @@ def losses(case: Case) -> None:
         with torch.no_grad():
             fake, _ = gan.generate(len(real), size, replay(case, "d", generator=generator))
         mean_w = generator.mean_w
-        compare("d_fake", zoo.volumegan.training.judged_fake(judge(fake).scores), judge)
-        compare("d_real", zoo.volumegan.training.judged_real(judge(real).scores), judge)
+        compare("d_fake", zoo.volumegan.training.logistic_fake(discriminator(fake).scores), discriminator)
+        compare("d_real", zoo.volumegan.training.logistic_real(discriminator(real).scores), discriminator)
         watched.calls.clear()
         if f"{start}r1_loss" in case.outputs:
-            compare("r1", gan.loss_r1(real), judge)
+            compare("r1", gan.loss_r1(real), discriminator)
             images = real.clone().requires_grad_()
-            case.relative(f"{start}r1_per_sample", per_image(judge(images).scores, images))
+            case.relative(f"{start}r1_per_sample", per_image(discriminator(images).scores, images))
 
 
 def compare_gradients(case: Case, name: str, network: nn.Module) -> None:
@@ -394,8 +394,8 @@ class Replayed(VolumeGAN):
 class After(pl.Callback):
     """Compares the state after each iteration."""
 
-    def __init__(self, case: Case, judged: Watched, lengths: Watched, gradients: list[Tensor]) -> None:
-        self.case, self.judged, self.lengths, self.gradients = case, judged, lengths, gradients
+    def __init__(self, case: Case, output: Watched, lengths: Watched, gradients: list[Tensor]) -> None:
+        self.case, self.outputs, self.lengths, self.gradients = case, output, lengths, gradients
         self.penalties: Tensor | None = None
 
     def on_train_start(self, trainer: pl.Trainer, gan: pl.LightningModule) -> None:
@@ -428,8 +428,8 @@ class After(pl.Callback):
                     if name.startswith(f"{k}.adam_exp_avg_sq.{player}."):
                         state = optimizer.state[own[name.removeprefix(f"{k}.adam_exp_avg_sq.{player}.")]]
                         case.relative(name, state["exp_avg_sq"])
-        scores = [judged.scores.detach() for _, judged in self.judged.calls]
-        self.judged.calls.clear()
+        scores = [output.scores.detach() for _, output in self.outputs.calls]
+        self.outputs.calls.clear()
         stats = {"G": softplus(-scores[0]), "D_Fake": softplus(scores[1]), "D_Real": softplus(-scores[2])}
         if self.lengths.calls:  # the published statistics keep what was measured last
             lengths = self.lengths.calls.pop()[1].detach()
@@ -454,7 +454,7 @@ def step(case: Case) -> None:
     for k in range(1, count + 1):
         blocks = [f"{k}.{block}" for block in ("g", "pl", "d") if f"{k}.{block}.z" in case.inputs]
         gan.replays.append(replay(case, *blocks, generator=gan.generator))
-    judged = gan.discriminator.forward = Watched(gan.discriminator.forward)
+    output = gan.discriminator.forward = Watched(gan.discriminator.forward)
     gradients: list[Tensor] = []
     penalty = zoo.volumegan.training.r1_penalty
 
@@ -467,7 +467,7 @@ def step(case: Case) -> None:
         patch.object(zoo.volumegan.training, "r1_penalty", watched_penalty),
     ):
         reals = torch.cat([case.inputs[f"{k}.real"] for k in range(1, count + 1)])
-        train(gan, reals, config["batch_size"], After(case, judged, lengths, gradients))
+        train(gan, reals, config["batch_size"], After(case, output, lengths, gradients))
     assert gan.iterations == count and all(recorded.used_up() for recorded in gan.replays)
 
 
@@ -523,7 +523,7 @@ def sampling(case: Case) -> None:
         ends, corner = depths[0, 0, 0, [0, -1], 0], directions[0, 0, 0]
         # The arguments are stated nowhere: that which the first ray shows, all others must have.
         rays = local_rays(n, height, side, 2 * math.degrees(math.atan2(corner[1], -corner[2])))
-        samples = Shifted(*ends.tolist(), count)(rays, None)
+        samples = JitteredUniform(*ends.tolist(), count)(rays, None)
         case.compare(f"{block}.pts", samples.points.unflatten(1, (height, side)))
         case.compare(f"{block}.pts_z", samples.t.unflatten(1, (height, side))[..., None])
         case.compare(f"{block}.ray_dirs", rays.directions.unflatten(1, (height, side)))
@@ -536,12 +536,12 @@ def sampling(case: Case) -> None:
     n, side, count = shape[0], shape[1], shape[3]
     camera = orbit(case, of | {"camera_dist": "gaussian"}, cut=n)
     rays = through(camera, pixel_corners(side))
-    samples = Shifted(near, far, count)(rays, None)
+    samples = JitteredUniform(near, far, count)(rays, None)
     case.compare("world.pts", samples.points.unflatten(1, (side, side)))
     case.compare("world.ray_dirs", rays.directions.unflatten(1, (side, side)))
     case.compare("world.ray_origins", rays.origins.unflatten(1, (side, side)))
 
-    for mode, depths in (("None", Shifted), ("mid", Stratified), ("none", Shifted)):
+    for mode, depths in (("None", JitteredUniform), ("mid", Stratified), ("none", JitteredUniform)):
         shape = case.outputs[f"perturb_{mode}.pts"].shape
         rays = local_rays(shape[0], shape[1], shape[2], of["fov"])
         draws = None if mode == "none" else Replay([("jitter", case.inputs["jitter_u"])])
@@ -554,7 +554,7 @@ def sampling(case: Case) -> None:
     poses = build_poses(of | {"camera_dist": "gaussian"})
     yaw, pitch = poses.angles(n, draws)
     rays = through(poses.camera(yaw, pitch), pixel_corners(side))
-    samples = Shifted(near, far, count)(rays, draws)
+    samples = JitteredUniform(near, far, count)(rays, draws)
     ours = {"pts": samples.points, "ray_dirs": rays.directions, "ray_origins": rays.origins}
     for name, value in (ours | {"pts_z": samples.t[..., None]}).items():
         case.compare(f"full.{name}", value.unflatten(1, (side, side)))

@@ -7,7 +7,7 @@ What is unusual:
 * a shallow radiance field (three sine layers) gives the shape, and one feature per ray; a deep network turns each ray's
   feature into a colour. Neither looks at neighbouring pixels: no convolution, no upsampling, any resolution;
 * shape and appearance have a latent and a mapping network each;
-* rays are independent, so gradients may be kept for some of them only: memory is paid for those;
+* rays are independent, so gradients may be kept for some of them only, and only those take memory;
 * the deep network could hide a mirrored shape, so a second discriminator sees colours read off the field itself.
 
 B batch, R rays, S samples, N = R S points, C channels, H image side

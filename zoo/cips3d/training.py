@@ -9,7 +9,7 @@ from torch import Tensor
 from zoo.cips3d.discriminator import Discriminator
 from zoo.cips3d.model import Augment, Generator, Latent
 from zoo.draws import Draws
-from zoo.losses import judged_fake, judged_real, r1_penalty
+from zoo.losses import logistic_fake, logistic_real, r1_penalty
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen, set_learning_rates
 from zoo.training.schedules import current, falling, in_order, rising
@@ -139,7 +139,7 @@ class CIPS3D(GAN):
         slices = [self.generate(latent, real, draws) for latent in self.slices(real, draws)]
         return torch.cat([torch.cat(parts) for parts in zip(*slices, strict=True)])
 
-    def judge(self, images: Tensor, draws: Draws) -> Tensor:
+    def discriminate(self, images: Tensor, draws: Draws) -> Tensor:
         """Scores of both towers, or of the main one."""
         return self.discriminator(images, self.alpha, self.auxiliary, self.stage.augment, draws).scores
 
@@ -147,19 +147,19 @@ class CIPS3D(GAN):
         """Loss of the discriminators on real images, by term; both towers weigh the same."""
         real = torch.cat([real, real]) if self.auxiliary else real
         if self.since_start % self.r1_every != 0:
-            return {"real": judged_real(self.judge(real, draws))}
+            return {"real": logistic_real(self.discriminate(real, draws))}
         real, weight = real.detach().requires_grad_(), 0.5 * self.r1_weight * self.r1_every
         with self.full_precision():
-            scores = self.judge(real, draws)
-            return {"real": judged_real(scores), "r1": weight * r1_penalty(scores, real)}
+            scores = self.discriminate(real, draws)
+            return {"real": logistic_real(scores), "r1": weight * r1_penalty(scores, real)}
 
     def loss_fake(self, fake: Tensor, draws: Draws) -> dict[str, Tensor]:
         """Loss of the discriminators on generated images."""
-        return {"fake": judged_fake(self.judge(fake, draws))}
+        return {"fake": logistic_fake(self.discriminate(fake, draws))}
 
     def loss_g(self, fake: Tensor, draws: Draws) -> dict[str, Tensor]:
         """Generator loss."""
-        return {"fake": judged_real(self.judge(fake, draws))}
+        return {"fake": logistic_real(self.discriminate(fake, draws))}
 
     @property
     def stage(self) -> Stage:

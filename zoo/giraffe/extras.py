@@ -16,7 +16,7 @@ from zoo.draws import Draws
 from zoo.giraffe.model import Generator
 from zoo.giraffe.scenes import Latent
 from zoo.layers.discriminator import DiscriminatorOutput
-from zoo.render import Camera, FixedPoses, Rendered, closed, to_map, transmission_weights
+from zoo.render import Camera, FixedPoses, Rendered, to_map, transmission_weights, zero_last_interval
 
 
 class GaussianFeatures(nn.Module):
@@ -59,7 +59,7 @@ def object_masks(
     samples, scene = generator.volume.depths(rays, None), generator.scene
     placed = scene.place(samples, styles)
     densities = scene.densities(scene.query(placed, styles)[0], placed, styles)
-    lengths = closed(samples.t, samples.directions)
+    lengths = zero_last_interval(samples.t, samples.directions)
     alone = [to_map(transmission_weights(d, lengths).sum(-1, keepdim=True)) for d in densities[:-1]]
     return torch.cat(alone, dim=1)
 

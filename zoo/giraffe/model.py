@@ -318,7 +318,7 @@ class Discriminator(nn.Module):
         self.resolution, self.image_min, self.image_channels = resolution, image_min, image_channels
         count = resolution.bit_length() - 3  # halvings down to a side of 4
         if count < 1 or resolution != 4 << count:
-            raise ValueError(f"Images of side {resolution} cannot be judged; take a power of two from 8 on.")
+            raise ValueError(f"This discriminator cannot take images of side {resolution}: give a power of two >= 8.")
         widths = [image_channels, *(channels // 2 ** (count - 1 - i) for i in range(count))]
         pairs = itertools.pairwise(widths)
         self.layers = nn.ModuleList(nn.Conv2d(i, o, 4, 2, padding=1, bias=bias) for i, o in pairs)

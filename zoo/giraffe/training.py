@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.losses import judged_fake, judged_real, r1_penalty
+from zoo.losses import logistic_fake, logistic_real, r1_penalty
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen
 
@@ -51,7 +51,7 @@ class GIRAFFE(GAN):
 
     def loss_g(self, fake: Tensor) -> dict[str, Tensor]:
         """Generator loss, by term."""
-        return {"fake": judged_real(self.discriminator(fake).scores)}
+        return {"fake": logistic_real(self.discriminator(fake).scores)}
 
     def loss_d(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """Discriminator loss, by term."""
@@ -59,7 +59,7 @@ class GIRAFFE(GAN):
         with self.full_precision():  # R1 differentiates these scores
             scores = self.discriminator(real).scores
         return {
-            "real": judged_real(scores),
-            "fake": judged_fake(self.discriminator(fake).scores),
+            "real": logistic_real(scores),
+            "fake": logistic_fake(self.discriminator(fake).scores),
             "r1": self.r1_weight * (2 / self.r1_range) ** 2 * r1_penalty(scores, real),
         }

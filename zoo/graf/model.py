@@ -272,7 +272,7 @@ class Discriminator(nn.Module):
     def __init__(self, size: int = 32, channels: int = 64) -> None:
         super().__init__()
         if size not in (32, 64, 128):
-            raise ValueError(f"Patches of {size}x{size} points cannot be judged; take a size of 32, 64 or 128.")
+            raise ValueError(f"This discriminator cannot take patches of side {size}: give a size of 32, 64 or 128.")
         self.size = size
         smaller = {32: [], 64: [channels], 128: [channels // 2, channels]}[size]
         widths = [3, *smaller, 2 * channels, 4 * channels, 8 * channels]

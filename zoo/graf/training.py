@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from zoo.draws import Draws
 from zoo.graf.model import Generator, Latent
 from zoo.graf.rays import Patches, cut
-from zoo.losses import judged_fake, judged_real, r1_penalty
+from zoo.losses import logistic_fake, logistic_real, r1_penalty
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen, share_learning_rates
 
@@ -30,7 +30,7 @@ class GRAF(GAN):
             penalty of the paper's equation 12 divided by K K.
         density_noise: standard deviation of the noise on raw densities at the start.
         noise_iterations: it falls linearly over these and stays at its last value above zero; 0 for no fall.
-        mirror: half of all patches, real and generated, are mirrored before they are judged.
+        mirror: half of all patches, real and generated, are mirrored before the discriminator sees them.
         milestones: both learning rates are multiplied by ``decay`` at each of these iterations.
         optimizers, options: of every system, see ``zoo.training.gan.GAN``.
     """
@@ -81,7 +81,7 @@ class GRAF(GAN):
             self.generator.map(latent), camera, resolution=resolution, draws=draws, density_noise=noise, places=places
         ).image
 
-    def judge(self, patches: Tensor, draws: Draws) -> Tensor:
+    def discriminate(self, patches: Tensor, draws: Draws) -> Tensor:
         """Scores [B, 1] of patches."""
         return self.discriminator(mirrored(patches, draws) if self.mirror else patches).scores
 
@@ -89,17 +89,17 @@ class GRAF(GAN):
         """Discriminator loss, by term."""
         real = real.detach().requires_grad_()
         with self.full_precision():  # R1 differentiates these scores
-            scores = self.judge(real, draws)
+            scores = self.discriminate(real, draws)
         points = self.patches.size**2
         return {
-            "real": judged_real(scores),
+            "real": logistic_real(scores),
             "r1": self.r1_weight / points * r1_penalty(scores, real),
-            "fake": judged_fake(self.judge(fake, draws)),
+            "fake": logistic_fake(self.discriminate(fake, draws)),
         }
 
     def loss_g(self, fake: Tensor, draws: Draws) -> dict[str, Tensor]:
         """Generator loss, by term."""
-        return {"fake": judged_real(self.judge(fake, draws))}
+        return {"fake": logistic_real(self.discriminate(fake, draws))}
 
     def noise_at(self, iteration: int) -> float:
         """Standard deviation of the noise on raw densities for the generator's step of an iteration.

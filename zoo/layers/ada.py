@@ -37,7 +37,7 @@ EXPECTED_POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)  # of natural images in the f
 
 
 class Controller(nn.Module):
-    """Moves a probability so that the share of real pictures that are judged real stays where it should (section 3).
+    """Moves the probability so that the mean sign of the scores of real images stays at a target (section 3).
 
     Args:
         target: of the mean sign of scores of real pictures.

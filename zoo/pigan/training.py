@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from zoo.draws import Draws
 from zoo.layers.discriminator import DiscriminatorOutput
-from zoo.losses import best, judged_fake, judged_real, r1_penalty
+from zoo.losses import best, logistic_fake, logistic_real, r1_penalty
 from zoo.pigan.model import Discriminator, Generator, Latent
 from zoo.render import off_the_poles
 from zoo.training.gan import GAN
@@ -40,7 +40,7 @@ class PiGAN(GAN):
 
     Args:
         r1_weight: gamma; half of it multiplies the R1 penalty.
-        latent_weight, angle_weight: of the discriminator's guesses of latent and camera; both players pay for them.
+        latent_weight, angle_weight: of wrong guesses of latent and camera in the losses of both networks.
         top_k_every, top_k_least: the generator learns from its best images only: a share that falls by one percent
             every so many iterations down to the least share.
         noise_iterations: the noise on densities falls linearly from 1 to 0 over these.
@@ -125,28 +125,28 @@ class PiGAN(GAN):
         """Discriminator loss, by term."""
         real = real.detach().requires_grad_()
         with self.full_precision():  # R1 differentiates these scores
-            judged_reals = self.discriminator(real, self.alpha)
-        judged_fakes = self.discriminator(fake, self.alpha)
+            on_real = self.discriminator(real, self.alpha)
+        on_fake = self.discriminator(fake, self.alpha)
         return {
-            "real": judged_real(judged_reals.scores),
-            "fake": judged_fake(judged_fakes.scores),
-            "r1": 0.5 * self.r1_weight * r1_penalty(judged_reals.scores, real),
-            **self.guesses(judged_fakes, z, angles),
+            "real": logistic_real(on_real.scores),
+            "fake": logistic_fake(on_fake.scores),
+            "r1": 0.5 * self.r1_weight * r1_penalty(on_real.scores, real),
+            **self.guesses(on_fake, z, angles),
         }
 
     def loss_g(self, fake: Tensor, z: Tensor, angles: Tensor) -> dict[str, Tensor]:
         """Generator loss, by term: for its best images, and for what can't be guessed from all of them."""
-        judged = self.discriminator(fake, self.alpha)
+        output = self.discriminator(fake, self.alpha)
         count = math.ceil(max(0.99 ** (self.iterations / self.top_k_every), self.top_k_least) * len(fake))
-        return {"fake": judged_real(best(judged.scores, count)), **self.guesses(judged, z, angles)}
+        return {"fake": logistic_real(best(output.scores, count)), **self.guesses(output, z, angles)}
 
-    def guesses(self, judged: DiscriminatorOutput, z: Tensor, angles: Tensor) -> dict[str, Tensor]:
+    def guesses(self, output: DiscriminatorOutput, z: Tensor, angles: Tensor) -> dict[str, Tensor]:
         """Penalties for wrong guesses of latent and camera; none without weights."""
         if not self.latent_weight and not self.angle_weight:
             return {}
         return {
-            "latent": self.latent_weight * mse_loss(judged.latent, z),
-            "angles": self.angle_weight * mse_loss(judged.camera, angles),
+            "latent": self.latent_weight * mse_loss(output.latent, z),
+            "angles": self.angle_weight * mse_loss(output.camera, angles),
         }
 
     @property

@@ -119,13 +119,13 @@ class BoxedRelu:
 # Intervals
 
 
-def open_ended(t: Tensor, directions: Tensor) -> Tensor:
-    """From each sample to the next one, and from the last one on for ever: what is there at all is opaque there."""
+def infinite_last_interval(t: Tensor, directions: Tensor) -> Tensor:
+    """From each sample to the next; the last interval is infinite, so that any density there is opaque."""
     return _to_next(t, directions, 1e10)
 
 
-def closed(t: Tensor, directions: Tensor) -> Tensor:
-    """From each sample to the next one; the last one stands for nothing."""
+def zero_last_interval(t: Tensor, directions: Tensor) -> Tensor:
+    """From each sample to the next; the last interval has length zero."""
     return _to_next(t, directions, 0.0)
 
 
@@ -188,7 +188,7 @@ class Quadrature(nn.Module):
     """
 
     def __init__(
-        self, density: Density = relu, intervals: Intervals = open_ended, background: Background = black
+        self, density: Density = relu, intervals: Intervals = infinite_last_interval, background: Background = black
     ) -> None:
         super().__init__()
         self.density, self.intervals, self.background = density, intervals, background

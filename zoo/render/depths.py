@@ -66,7 +66,7 @@ class FineDepths(Protocol):
 
 
 @dataclass(frozen=True)
-class Shifted:
+class JitteredUniform:
     """Evenly spaced depths, ends included, each moved by up to half a step either way (pi-GAN, CIPS-3D, VolumeGAN).
 
     The first and last may leave [near, far] by half a step; the order is kept. Points are placed in camera space and
@@ -112,7 +112,7 @@ def jittered(t: Tensor, draws: Draws | None, name: str = "jitter") -> Tensor:
     return low + (high - low) * draws.uniform(name, t.shape)
 
 
-def _even(depths: Shifted | Stratified, rays: Rays) -> Tensor:
+def _even(depths: JitteredUniform | Stratified, rays: Rays) -> Tensor:
     like = {"device": rays.origins.device, "dtype": rays.origins.dtype}
     line = torch.linspace(depths.near, depths.far, depths.samples, **like)
     return line.expand(*rays.origins.shape[:-1], -1)

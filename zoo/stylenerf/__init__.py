@@ -5,7 +5,7 @@ from zoo.utils.lazy import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     model="Generator",
-    field="StyledField PlainField Straight Warped StretchedVolume OutsideVolume closed_lengths",
+    field="StyledField PlainField Straight Warped StretchedVolume OutsideVolume zero_last_interval",
     synthesis="Painter",
     discriminator="Discriminator",
     growing="Growth",

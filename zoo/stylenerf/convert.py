@@ -364,7 +364,7 @@ def volume_config(cameras: Mapping[str, Any], marching: Mapping[str, Any]) -> di
             "quadrature": {
                 "class_path": "zoo.render.Quadrature",
                 "init_args": {
-                    "intervals": "zoo.stylenerf.closed_lengths",
+                    "intervals": "zoo.stylenerf.zero_last_interval",
                     "background": "zoo.render.last_sample" if marching.get("no_background") else "zoo.render.black",
                 },
             },

@@ -305,21 +305,23 @@ class DoubleDiscriminator(Discriminator):
         return torch.cat([images, interpolate(small, images.shape[-1], mode="bilinear")], dim=1), share
 
 
-def small_blocks(judge: Discriminator) -> nn.ModuleList:
+def small_blocks(discriminator: Discriminator) -> nn.ModuleList:
     """Further blocks for pictures of the side at which a discriminator begins to grow."""
-    sides = [side for side in judge.sides if side <= (judge.start or judge.resolution)]
-    widths = [block.first.weight.shape[0] for block in judge.blocks[-len(sides) :]] + [len(judge.dense.bias)]
+    sides = [side for side in discriminator.sides if side <= (discriminator.start or discriminator.resolution)]
+    widths = [block.first.weight.shape[0] for block in discriminator.blocks[-len(sides) :]] + [
+        len(discriminator.dense.bias)
+    ]
     blocks = [DiscriminatorBlock(i, o, residual=False) for i, o in itertools.pairwise(widths)]
     for block in blocks:
         block.from_rgb = Convolution(3, block.first.weight.shape[0], 1)
     return nn.ModuleList(blocks)
 
 
-def seen_small(judge: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+def seen_small(discriminator: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """What those blocks make of images, and the images, [B, C, 4, 4]."""
-    side = 4 * 2 ** len(judge.small)
+    side = 4 * 2 ** len(discriminator.small)
     x, images = 0, images if images.shape[-1] == side else interpolate(images, side, mode="bilinear")
-    for block in judge.small:
-        x = block(x + enter(block, images, judge.clamp), judge.clamp)
+    for block in discriminator.small:
+        x = block(x + enter(block, images, discriminator.clamp), discriminator.clamp)
         images = halved(images)
     return x, images

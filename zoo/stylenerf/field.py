@@ -270,8 +270,8 @@ class Warped(Straight):
         return 1 / (1 / self.near - 1 / self.far)
 
 
-def closed_lengths(t: Tensor, directions: Tensor) -> Tensor:
-    """As ``zoo.render.closed``, rounded as published: directions are measured in the paper's axes."""
+def zero_last_interval(t: Tensor, directions: Tensor) -> Tensor:
+    """As ``zoo.render.zero_last_interval``, rounded as published: directions are measured in the paper's axes."""
     return pad(t.diff(dim=-1), (0, 1)) * paper_axes(directions).norm(dim=-1, keepdim=True)
 
 
@@ -285,8 +285,8 @@ class StretchedVolume(nn.Module):
         line: what distance a share stands for.
         samples: along each ray, and as many again where the first ones found something.
         fine: whether there are those.
-        quadrature: makes weights of raw densities; by default with ``closed_lengths`` before a black background, which
-            leaves the rest of the light to a background field.
+        quadrature: makes weights of raw densities; by default ``zero_last_interval`` before a black background,
+            which leaves the rest of the light to a background field.
         in_shares: whether the quadrature measures its intervals in shares of the way, not in distances.
         chunk: points that the field sees at once, see ``zoo.render.query``; None for all of them.
     """
@@ -302,7 +302,7 @@ class StretchedVolume(nn.Module):
     ) -> None:
         super().__init__()
         self.line, self.samples, self.in_shares, self.chunk = line, samples, in_shares, chunk
-        self.quadrature = quadrature or Quadrature(intervals=closed_lengths)
+        self.quadrature = quadrature or Quadrature(intervals=zero_last_interval)
         self.fine = Importance(samples) if fine else None
 
     def forward(

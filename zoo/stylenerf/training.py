@@ -8,7 +8,7 @@ from torch.nn.functional import conv2d, pad
 
 from zoo.draws import Draws
 from zoo.layers.ada import Augmentation
-from zoo.losses import judged_fake, judged_real, r1_penalty
+from zoo.losses import logistic_fake, logistic_real, r1_penalty
 from zoo.stylenerf.growing import Grown, Growth
 from zoo.stylenerf.model import Generator, Synthesised
 from zoo.training import stylegan2
@@ -87,9 +87,9 @@ class StyleNeRF(GAN):
 
         with torch.no_grad():
             fake, _ = self.generate(n, level, draws)
-        loss_fake = judged_fake(self.judge(fake.rendered.image, draws).scores)
+        loss_fake = logistic_fake(self.discriminate(fake.rendered.image, draws).scores)
         self.accumulate("loss_d", {"fake": loss_fake}, last=False)
-        loss_real = judged_real(self.judge_real(real, draws))
+        loss_real = logistic_real(self.discriminate_real(real, draws))
         self.accumulate("loss_d", {"real": loss_real})
         self.step(optimizer_d)
         if self.r1_weight and self.iterations % self.r1_every == 0:
@@ -134,13 +134,13 @@ class StyleNeRF(GAN):
         )
         return made, w
 
-    def judge(self, images: Tensor, draws: Draws) -> Any:
-        """The discriminator's judgement of images, changed by the augmentation."""
+    def discriminate(self, images: Tensor, draws: Draws) -> Any:
+        """The discriminator's output for images, changed by the augmentation."""
         return self.discriminator(images if self.augment is None else self.augment(images, draws))
 
-    def judge_real(self, images: Tensor, draws: Draws) -> Tensor:
+    def discriminate_real(self, images: Tensor, draws: Draws) -> Tensor:
         """Scores of real images, which the augmentation adapts to."""
-        scores = self.judge(images, draws).scores
+        scores = self.discriminate(images, draws).scores
         if self.augment is not None:
             self.augment.observe(scores.detach())
         return scores
@@ -148,7 +148,7 @@ class StyleNeRF(GAN):
     def loss_g(self, n: int, level: Grown, draws: Draws) -> dict[str, Tensor]:
         """Generator loss of n images, by term."""
         fake, _ = self.generate(n, level, draws)
-        terms = {"fake": judged_real(self.judge(fake.rendered.image, draws).scores)}
+        terms = {"fake": logistic_real(self.discriminate(fake.rendered.image, draws).scores)}
         if fake.path is not None:
             terms["nerf_path"] = self.nerf_path_weight * fake.path.loss(fake.rendered.image).mean()
         return terms
@@ -164,7 +164,7 @@ class StyleNeRF(GAN):
     def loss_r1(self, real: Tensor, draws: Draws) -> Tensor:
         """R1 regulariser of the discriminator."""
         real = real.detach().requires_grad_()
-        scores = self.judge_real(real, draws)
+        scores = self.discriminate_real(real, draws)
         loss = 0.5 * self.r1_weight * self.r1_every * r1_penalty(scores, real)
         return loss + 0 * scores.mean()  # see loss_path
 

@@ -31,11 +31,23 @@ MODULES = {
 ARGUMENTS: dict[str, Callable[[Values], Values]] = {
     "zoo.render.Volume": lambda values: with_quadrature(with_quadrature(values, "coarse", "coarse_")),
     "zoo.giraffe.SceneVolume": lambda values: with_quadrature(values),
-    "zoo.stylenerf.StretchedVolume": lambda values: with_quadrature(values, intervals="zoo.stylenerf.closed_lengths"),
+    "zoo.stylenerf.StretchedVolume": lambda values: with_quadrature(
+        values, intervals="zoo.stylenerf.zero_last_interval"
+    ),
 }
 
-# Classes that have another name now, or that another one has replaced; in the order in which that came about.
-CLASSES: dict[str, str] = {"zoo.volumegan.TwiceWeighed": "zoo.render.Volume"}
+# Classes and functions that have another name now, or that another one has replaced; in the order in which that came
+# about.
+CLASSES: dict[str, str] = {
+    "zoo.volumegan.TwiceWeighed": "zoo.render.Volume",
+    "zoo.render.Shifted": "zoo.render.JitteredUniform",
+    "zoo.render.open_ended": "zoo.render.infinite_last_interval",
+    "zoo.render.closed": "zoo.render.zero_last_interval",
+    "zoo.stylenerf.closed_lengths": "zoo.stylenerf.zero_last_interval",
+    "zoo.volumegan.late_softplus": "zoo.volumegan.shifted_softplus",
+    "zoo.volumegan.equal": "zoo.volumegan.unit_intervals",
+    "zoo.volumegan.Until": "zoo.volumegan.FarLastInterval",
+}
 
 # By class of a module, names of its tensors: beginnings, as patterns, and what they became. Outer modules come first.
 TENSORS: dict[str, dict[str, str]] = {}

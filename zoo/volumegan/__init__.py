@@ -9,5 +9,5 @@ __getattr__, __dir__, __all__ = exports(
     synthesis="Painter",
     discriminator="Discriminator",
     training="Growth VolumeGAN",
-    extras="Unjittered late_softplus equal Until",
+    extras="Unjittered shifted_softplus unit_intervals FarLastInterval",
 )

@@ -31,7 +31,7 @@ POSES = {
 DENSITIES = {
     "relu": "zoo.render.relu",
     "softplus": "zoo.render.softplus",
-    "mipnerf": "zoo.volumegan.late_softplus",
+    "mipnerf": "zoo.volumegan.shifted_softplus",
 }
 # Published arguments that only one value of can be translated, with that value.
 FIXED = {
@@ -263,7 +263,7 @@ def volume_config(cameras: Mapping[str, Any], coarse: Mapping[str, Any], final: 
         "samples": samples,
     }
     mode = cameras.get("perturb_mode")
-    kind = "Stratified" if mode == "mid" else "Shifted"
+    kind = "Stratified" if mode == "mid" else "JitteredUniform"
     depths: dict[str, Any] = {"class_path": f"zoo.render.{kind}", "init_args": line}
     if mode == "none":
         depths = {"class_path": "zoo.volumegan.Unjittered", "init_args": {"depths": depths}}
@@ -291,11 +291,11 @@ def quadrature_config(given: Mapping[str, Any], background: str) -> dict[str, An
         raise ValueError(f"The published clamp_mode '{density}' has no counterpart here: {', '.join(DENSITIES)}.")
     if mode not in (None, "no_dist"):
         raise ValueError(f"The published render_mode '{mode}' has no counterpart here, only no_dist.")
-    intervals: Any = "zoo.render.open_ended"
+    intervals: Any = "zoo.render.infinite_last_interval"
     if mode == "no_dist":
-        intervals = "zoo.volumegan.equal"
+        intervals = "zoo.volumegan.unit_intervals"
     elif given.get("max_depth") is not None:
-        intervals = {"class_path": "zoo.volumegan.Until", "init_args": {"far": float(given["max_depth"])}}
+        intervals = {"class_path": "zoo.volumegan.FarLastInterval", "init_args": {"far": float(given["max_depth"])}}
     args = {"density": DENSITIES[density], "intervals": intervals, "background": background}
     return {"class_path": "zoo.render.Quadrature", "init_args": args}
 

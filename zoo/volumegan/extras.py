@@ -23,19 +23,19 @@ class Unjittered:
         return self.depths(rays, None)
 
 
-def late_softplus(raw: Tensor, points: Tensor) -> Tensor:
+def shifted_softplus(raw: Tensor, points: Tensor) -> Tensor:
     """softplus(raw - 1), as in Mip-NeRF: a new field is nearly empty."""
     return softplus(raw - 1)
 
 
-def equal(t: Tensor, directions: Tensor) -> Tensor:
-    """Every sample stands for one world unit."""
+def unit_intervals(t: Tensor, directions: Tensor) -> Tensor:
+    """Every interval has the length of one world unit."""
     return torch.ones_like(t)
 
 
 @dataclass(frozen=True)
-class Until:
-    """From each sample to the next one, and from the last one to a depth."""
+class FarLastInterval:
+    """From each sample to the next; the last interval ends at a depth."""
 
     far: float
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zoo.draws import Draws
 from zoo.layers import plain
-from zoo.losses import judged_fake, judged_real, r1_penalty
+from zoo.losses import logistic_fake, logistic_real, r1_penalty
 from zoo.training import stylegan2
 from zoo.training.gan import GAN
 from zoo.training.nonfinite import parameters
@@ -100,9 +100,9 @@ class VolumeGAN(GAN):
 
         with torch.no_grad():
             fake, _ = self.generate(n, resolution, draws)
-        loss_fake = judged_fake(self.discriminator(fake).scores)
+        loss_fake = logistic_fake(self.discriminator(fake).scores)
         self.accumulate("loss_d", {"fake": loss_fake}, last=False)
-        loss_real = judged_real(self.discriminator(real).scores)
+        loss_real = logistic_real(self.discriminator(real).scores)
         self.accumulate("loss_d", {"real": loss_real})
         self.step(optimizer_d)
         if self.r1_weight and self.iterations % self.r1_every == 0:
@@ -129,7 +129,7 @@ class VolumeGAN(GAN):
     def loss_g(self, n: int, resolution: int, draws: Draws) -> dict[str, Tensor]:
         """Generator loss of n images."""
         fake, _ = self.generate(n, resolution, draws)
-        return {"fake": judged_real(self.discriminator(fake).scores)}
+        return {"fake": logistic_real(self.discriminator(fake).scores)}
 
     def loss_path(self, n: int, resolution: int, draws: Draws) -> Tensor:
         """Path length regulariser for n images; moves the mean path length."""
