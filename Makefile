@@ -35,9 +35,10 @@ test: .venv/installed ## run the tests (ten minutes on two cores)
 test-all: .venv/installed ## run the slow tests too
 	$(PYTEST)
 
-lint: .venv/installed ## check format and style
+lint: .venv/installed ## check format, style and types
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
+	.venv/bin/mypy
 
 format: .venv/installed ## put format and imports in order
 	.venv/bin/ruff format .

@@ -7,7 +7,7 @@ every device and for every number of processes. ``draws=None`` means: nothing ra
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -59,7 +59,7 @@ class TrainingDraws:
         self.own = torch.Generator(self.device).manual_seed(stream_seed("training", seed, iteration, rank))
         self.common = torch.Generator(self.device).manual_seed(stream_seed("shared", seed, iteration))
 
-    def _make(self, make, stream: torch.Generator, shape: Sequence[int]) -> Tensor:
+    def _make(self, make: Callable[..., Tensor], stream: torch.Generator, shape: Sequence[int]) -> Tensor:
         return make(tuple(shape), generator=stream, device=self.device, dtype=torch.float32).to(self.dtype)
 
     def uniform(self, name: str, shape: Sequence[int]) -> Tensor:
@@ -93,7 +93,7 @@ class SampleDraws:
     ) -> None:
         self.seed, self.indices, self.device, self.dtype = seed, list(indices), torch.device(device), dtype
 
-    def _stack(self, make, name: str, shape: Sequence[int]) -> Tensor:
+    def _stack(self, make: Callable[..., Tensor], name: str, shape: Sequence[int]) -> Tensor:
         if shape[0] != len(self.indices):
             raise ValueError(f"'{name}' was asked for {shape[0]} samples, but these draws are for {len(self.indices)}.")
         streams = (torch.Generator().manual_seed(stream_seed(self.seed, i, name)) for i in self.indices)
@@ -150,7 +150,8 @@ class RayDraws:
     """
 
     def __init__(self, draws: Draws, rays: int) -> None:
-        self.draws, self.rays, self.index = draws, rays, slice(None)
+        self.draws, self.rays = draws, rays
+        self.index: slice | Tensor = slice(None)
         self.made: dict[str, Tensor] = {}
 
     def take(self, index: slice | Tensor) -> "RayDraws":
@@ -170,7 +171,7 @@ class RayDraws:
             self.made[name] = self.draws.shared(name, shape)
         return self.made[name]
 
-    def _some(self, make, name: str, shape: Sequence[int]) -> Tensor:
+    def _some(self, make: Callable[[str, Sequence[int]], Tensor], name: str, shape: Sequence[int]) -> Tensor:
         if name not in self.made:
             self.made[name] = make(name, (shape[0], self.rays, *shape[2:]))
         return self.made[name][:, self.index]
