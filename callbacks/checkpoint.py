@@ -7,7 +7,8 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from zoo.training.checkpoint_files import NotSaved, sweep
+from zoo.training.checkpoint_files import NotSaved
+from zoo.utils.files import sweep
 
 
 class RegularCheckpoint(Checkpoint):

@@ -9,6 +9,7 @@ from torch import Tensor
 from zoo.export.images import to_pil_image
 from zoo.generator import quantise
 from zoo.render import Rendered
+from zoo.utils.files import replacing
 
 
 class PredictionWriter(pl.Callback):
@@ -18,6 +19,6 @@ class PredictionWriter(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Rendered, batch: Tensor, *_: Any
     ) -> None:
         folder = Path(trainer.default_root_dir) / "predictions"
-        folder.mkdir(parents=True, exist_ok=True)
         for index, image in zip(batch.tolist(), quantise(outputs.image.cpu()), strict=True):
-            to_pil_image(image).save(folder / f"{index:06d}.png")
+            with replacing(folder / f"{index:06d}.png", durable=False) as part:
+                to_pil_image(image).save(part)

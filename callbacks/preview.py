@@ -10,6 +10,7 @@ from torch import Tensor
 from zoo.generator import draws_for
 from zoo.render import Camera
 from zoo.render.projection import image_coordinates
+from zoo.utils.files import replacing
 
 AXES = [("x", (200, 40, 40)), ("y", (30, 140, 60)), ("z", (40, 70, 210))]
 # The twelve edges of a box whose corner i has the upper bound on axis a where bit a of i is set.
@@ -36,14 +37,14 @@ class PriorPreview(Callback):
         if not trainer.is_global_zero:
             return
         path = Path(trainer.default_root_dir) / "views.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
         generator = pl_module.generator
         with torch.no_grad():
             _, camera = generator.sample(self.count, draws_for(generator, self.seed, range(self.count)))
         reals = real_images(trainer, self.count)
         bounds = generator.bounds.cpu()
         box = bounds.mean(0) + (bounds - bounds.mean(0)) / 2
-        preview_sheet(camera.to("cpu"), box, reals, self.size).save(path)
+        with replacing(path) as part:
+            preview_sheet(camera.to("cpu"), box, reals, self.size).save(part)
 
 
 def real_images(trainer: Trainer, count: int) -> list[Image.Image]:

@@ -6,6 +6,8 @@ from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
+from zoo.utils.files import replacing
+
 
 def log_image(trainer: Trainer, name: str, image: Image.Image) -> None:
     """Hand an image to the loggers that can show it, as bytes: wandb does not scale floats."""
@@ -69,6 +71,6 @@ class SampleGrid(Callback):
         views = turntable_views(gan.sampler, range(self.latents), self.views, **options)
         image = grid(with_depth_rows(views.image, views.depth if self.depth else None))
         path = Path(trainer.default_root_dir) / "samples" / f"iteration-{gan.iterations:06d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(path)
+        with replacing(path) as part:
+            image.save(part)
         log_image(trainer, "samples", image)

@@ -17,6 +17,7 @@ from datamodules.base import to_bytes
 from datamodules.car_renderer import Car, car_attributes, pixel_rays
 from datamodules.cars import car_views
 from zoo.render.cameras import Camera
+from zoo.utils.files import replacing
 
 
 def ellipsoids(cars: list[Car], colours: Tensor, camera: Camera, resolution: int, samples: int = 3) -> Tensor:
@@ -46,8 +47,6 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=5000, help="number of cars")
     parser.add_argument("--seed", type=int, default=0, help="of the cars")
     args = parser.parse_args()
-    for name in ("train-cars", "ellipsoids"):
-        (args.folder / name).mkdir(parents=True, exist_ok=True)
     together = max(1, 40_000 // args.resolution**2)
     for first in tqdm(range(0, args.count, together), unit_scale=together, unit="car"):
         indices = range(first, min(first + together, args.count))
@@ -57,8 +56,9 @@ def main() -> None:
         blobs = ellipsoids(cars, light, camera, args.resolution)
         for name, images in (("train-cars", views.image), ("ellipsoids", blobs)):
             for index, image in zip(indices, images, strict=True):
-                pixels = to_bytes(image).permute(1, 2, 0).numpy()
-                Image.fromarray(pixels).save(args.folder / name / f"{index:05d}.png")
+                picture = Image.fromarray(to_bytes(image).permute(1, 2, 0).numpy())
+                with replacing(args.folder / name / f"{index:05d}.png", durable=False) as part:
+                    picture.save(part)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Checkpoints are whole whenever a run ends, hold what was scored, and are found again by a job that is restarted."""
 
 import errno
-import fcntl
 import os
 import resource
 import signal
@@ -19,7 +18,8 @@ from zoo.cli import lightning as training
 from zoo.cli.command import main
 from zoo.cli.lightning import job_checkpoint
 from zoo.training import checkpoint_files as checkpoint_io
-from zoo.training.checkpoint_files import AtomicCheckpoints, NotSaved, not_saved, sweep
+from zoo.training.checkpoint_files import AtomicCheckpoints, NotSaved, not_saved
+from zoo.utils.files import held, lock_of, sweep
 
 pytestmark = pytest.mark.xdist_group("processes")
 
@@ -120,25 +120,10 @@ def test_what_killed_runs_left_is_swept_but_not_what_is_being_written(tmp_path):
     folder.mkdir(parents=True)
     dead, living = folder / ".saving-1.tmp", folder / ".saving-2.tmp"
     dead.write_text("half"), living.write_text("half")
-    with open(living, "rb+") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with held(lock_of(living)):
         assert main(["fit", "-c", write_config(tmp_path)]) == 0
-        assert names(folder) == [".saving-2.tmp", "last.ckpt"]
+        assert names(folder) == [".saving-2.lock", ".saving-2.tmp", "last.ckpt"]
     assert sweep(folder) == [living]
-
-
-def test_a_writer_whose_new_file_was_swept_makes_another(tmp_path, monkeypatch):
-    swept, lock = [], checkpoint_io.lock
-
-    def slow(file, how):
-        if not swept:
-            swept.append(True)
-            Path(file.name).unlink()  # another run sweeps before this one has its lock
-        return lock(file, how)
-
-    monkeypatch.setattr(checkpoint_io, "lock", slow)
-    AtomicCheckpoints().save_checkpoint({"a": 1}, tmp_path / "x.ckpt")
-    assert swept and names(tmp_path) == ["x.ckpt"]
 
 
 @pytest.mark.slow

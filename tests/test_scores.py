@@ -310,7 +310,7 @@ def test_real_features_are_kept_until_anything_changes(cache, monkeypatch):
     for file in (cache / "reals").iterdir():
         file.write_bytes(file.read_bytes()[:-100])
     assert calls() == 40  # broken files are made again
-    assert not list(cache.rglob("*.part"))
+    assert not list(cache.rglob(".saving-*"))
 
 
 def test_sizes_that_differ_are_refused():

@@ -26,6 +26,7 @@ from zoo.training.checkpoint_files import AtomicCheckpoints, read_checkpoint
 from zoo.training.gan import GAN
 from zoo.utils.devices import check_cards
 from zoo.utils.errors import OneLineErrors, missing_file
+from zoo.utils.files import replacing
 from zoo.utils.old_names import renamed
 from zoo.utils.paths import CONFIGS, config_path
 from zoo.utils.threads import limit_threads
@@ -46,9 +47,9 @@ class SaveConfig(SaveConfigCallback):
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
             path = Path(trainer.default_root_dir) / self.config_filename
-            path.parent.mkdir(parents=True, exist_ok=True)
             options = {"skip_unset": False, "skip_validation": True}  # it was just parsed
-            self.parser.save(self.config, path, overwrite=True, multifile=False, **options)
+            with replacing(path) as part:
+                self.parser.save(self.config, part, multifile=False, **options)
 
 
 class ZooCLI(LightningCLI):

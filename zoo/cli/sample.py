@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.options import SampleOptions, numbers
+from zoo.utils.files import replacing
 
 if TYPE_CHECKING:
     from zoo.generator import Generator
@@ -42,8 +43,8 @@ def run(
         print(save_samples(generator, images, count, options))
         return
     turned = turntable_views(generator, indices, views, edit=edit, **options.drawn, progress=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    grid(with_depth_rows(turned.image, turned.depth if depth else None)).save(out)
+    with replacing(out) as part:
+        grid(with_depth_rows(turned.image, turned.depth if depth else None)).save(part)
     print(out)
 
 
@@ -54,10 +55,10 @@ def save_samples(generator: "Generator", folder: Path, count: int, options: Samp
     from zoo.export import to_pil_image
     from zoo.generator import quantise, render_samples
 
-    folder.mkdir(parents=True, exist_ok=True)
     for start in tqdm(range(0, count, 8), unit="batch", disable=None):
         indices = range(start, min(start + 8, count))
         rendered = render_samples(generator, indices, **options.drawn)
         for index, image in zip(indices, quantise(rendered.image), strict=True):
-            to_pil_image(image).save(folder / f"{index:06d}.png")
+            with replacing(folder / f"{index:06d}.png", durable=False) as part:
+                to_pil_image(image).save(part)
     return folder

@@ -18,6 +18,7 @@ from datamodules.car_renderer import car_attributes
 from datamodules.cars import CarImages
 from zoo.evaluate.cars_network import KINDS, CarsNetwork
 from zoo.evaluate.extractors import CARS_WEIGHTS
+from zoo.utils.files import replacing
 from zoo.weights.fetch import sha256_of
 
 PROPORTIONS = ("half_length", "half_width", "height", "deck", "windscreen", "rear", "wheel_radius")
@@ -103,7 +104,8 @@ def main() -> None:
     network, mean, std = train(sets, given.epochs, given.seed)
     for resolution in (32, 64):
         report(network, labelled_images(given.root, "test", given.held_out, resolution), mean, std)
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, given.out)
+    with replacing(given.out) as part:
+        save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, part)
     print(f"{given.out}: {given.out.stat().st_size} bytes, sha256 {sha256_of(given.out)}")
     print("Put that sha256 into CARS_SHA256 of zoo/evaluate/extractors.py.")
 

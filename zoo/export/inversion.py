@@ -15,6 +15,7 @@ from zoo.export.images import depth_to_bytes, grid, to_pil_image
 from zoo.generator import Generator, draws_for, quantise, render_foreground
 from zoo.inversion.search import Inverted, camera_angles
 from zoo.render import Camera
+from zoo.utils.files import replacing_files
 from zoo.weights.bundle import BundleInfo, load_bundle, save_bundle
 
 FOUND, ABOUT, BUNDLE = "found.safetensors", "found.json", "bundle"
@@ -34,14 +35,10 @@ def save_inversion(
         tuned: whether the weights are others now: then they are written as a bundle.
         about: further facts for found.json.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    comparison(inverted, target).save(folder / "comparison.png")
-    to_pil_image(quantise(inverted.rendered.image[0])).save(folder / "reconstruction.png")
-    parts = {"latent": inverted.latent, "styles": inverted.styles, "camera": inverted.camera}
-    tensors = {f"{name}.{key}": x for name, part in parts.items() for key, x in part._asdict().items() if x is not None}
-    save_file({name: x.cpu().contiguous().clone() for name, x in tensors.items()}, folder / FOUND)
     if tuned:
         save_bundle(folder / BUNDLE, inverted.generator, info.config, **info.card, tuned="to one image")
+    parts = {"latent": inverted.latent, "styles": inverted.styles, "camera": inverted.camera}
+    tensors = {f"{name}.{key}": x for name, part in parts.items() for key, x in part._asdict().items() if x is not None}
     yaw, elevation = (round(math.degrees(angle), 3) for angle in camera_angles(inverted.camera))
     facts = {
         **about,
@@ -53,7 +50,11 @@ def save_inversion(
         "psnr": {name: round(value, 3) for name, value in inverted.psnr.items()},
         "losses": {name: [round(x, 6) for x in values] for name, values in inverted.losses.items()},
     }
-    (folder / ABOUT).write_text(json.dumps(facts, indent=1))
+    with replacing_files(folder) as made:
+        comparison(inverted, target).save(made / "comparison.png")
+        to_pil_image(quantise(inverted.rendered.image[0])).save(made / "reconstruction.png")
+        save_file({name: x.cpu().contiguous().clone() for name, x in tensors.items()}, made / FOUND)
+        (made / ABOUT).write_text(json.dumps(facts, indent=1))
 
 
 def load_inversion(folder: Path | str) -> tuple[Generator, Any, Camera, int]:

@@ -24,6 +24,7 @@ from zoo.export.views import in_batches
 from zoo.generator import Generator, HasDensity, HasRays, draws_for, evaluating, quantise, require, take
 from zoo.render import Camera, Rendered
 from zoo.render.projection import pixel_coordinates, shown_by
+from zoo.utils.files import replacing
 
 if TYPE_CHECKING:
     from trimesh import Trimesh
@@ -232,15 +233,16 @@ def in_sight(grid: Grid, level: float, places: Tensor, towards: Tensor) -> Tenso
 
 def save_mesh(path: Path, mesh: "Trimesh") -> None:
     """Write a file that ends in .ply or .glb."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".ply":
-        mesh.export(path, file_type="ply")
+        with replacing(path) as part:
+            mesh.export(part, file_type="ply")
         return
     linear = mesh.copy()  # as glTF wants its colours at vertices
     share = mesh.visual.vertex_colors[:, :3] / 255
     share = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
     linear.visual.vertex_colors = (share * 255).round().astype(np.uint8)
-    linear.export(path, file_type="glb", tree_postprocessor=unlit)
+    with replacing(path) as part:
+        linear.export(part, file_type="glb", tree_postprocessor=unlit)
 
 
 def unlit(tree: dict[str, Any]) -> None:

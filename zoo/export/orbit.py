@@ -10,6 +10,7 @@ from PIL import Image
 
 from zoo.export.images import depth_range, grid, with_depth_rows
 from zoo.export.views import Views
+from zoo.utils.files import replacing
 
 SUFFIXES = (".gif", ".webp", ".mp4")
 
@@ -35,14 +36,14 @@ def save_orbit(path: Path | str, frames: Iterable[Image.Image], rate: float = 12
         ValueError: another suffix, or .mp4 without imageio-ffmpeg.
     """
     path = check_suffix(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     frames = iter(frames)
-    if path.suffix.lower() == ".mp4":
-        write_mp4(path, frames, rate)
-        return
     options = {"quality": 90, "method": 4} if path.suffix.lower() == ".webp" else {"optimize": True}
     duration = max(20, round(1000 / rate))
-    next(frames).save(path, save_all=True, append_images=frames, duration=duration, loop=0, **options)
+    with replacing(path) as part:
+        if path.suffix.lower() == ".mp4":
+            write_mp4(part, frames, rate)
+        else:
+            next(frames).save(part, save_all=True, append_images=frames, duration=duration, loop=0, **options)
 
 
 def write_mp4(path: Path, frames: Iterator[Image.Image], rate: float) -> None:

@@ -5,16 +5,14 @@ numbers (published.csv) were measured by protocols of their own and never share 
 """
 
 import csv
-import fcntl
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from zoo.utils.files import replacing
+from zoo.utils.files import locked, replacing
 
 RESULTS = Path(__file__).with_name("results.csv")
 PUBLISHED = Path(__file__).with_name("published.csv")
@@ -111,17 +109,13 @@ def append_row(row: Mapping[str, Any], path: Path | str) -> Row:
         ValueError: as ``check_row`` and ``read``; the file is left as it was.
     """
     path, row = Path(path), check_row(row)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)  # until it is closed: two runs that end together both get their row
+    # Two runs that end together both get their row.
+    with locked(path.with_name(f".{path.name}.lock"), f"Waiting for another process that adds a row to {path}."):
         rows = [*read(path), row]
         with replacing(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(COLUMNS), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-    finally:
-        os.close(folder)
     return row
 
 

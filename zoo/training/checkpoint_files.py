@@ -1,26 +1,16 @@
-"""Checkpoint files that are whole or not there: what ``zoo fit`` writes and reads them with.
+"""Checkpoint files that are whole or not there: what ``zoo fit`` writes and reads them with."""
 
-A checkpoint is written to a temporary file in its own folder, forced to the disk, and then renamed, which replaces an
-older one in a single step: whenever a process is killed or a machine loses power, the name stands for a complete file,
-old or new. A killed process leaves its temporary file behind. Every writer holds a lock on its own, which ends with the
-process, on whatever machine that runs: ``sweep`` removes those that nobody holds any more, and no others.
-"""
-
-import errno
-import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from zoo.utils.errors import Stopped, disk_problem
+from zoo.utils.files import replacing
 from zoo.utils.old_names import renamed
-
-PREFIX = ".saving-"  # never the name it is for: Lightning takes whatever holds "hpc_ckpt_" for a checkpoint of SLURM's
 
 
 class NotSaved(Stopped):
@@ -38,7 +28,6 @@ class AtomicCheckpoints(TorchCheckpointIO):
         """
         path = Path(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             write(checkpoint, path)
         except (OSError, RuntimeError) as error:  # torch wraps what the disk says into a RuntimeError
             cause = disk_error(error)
@@ -77,62 +66,8 @@ def read_checkpoint(path: str | Path, map_location: Callable | torch.device | st
 
 def write(checkpoint: dict[str, Any], path: Path) -> None:
     """Replace a file by a checkpoint, in one step."""
-    temporary, file = locked_file(path.parent)
-    try:
-        with file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name itself
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems know no such thing for folders
-            raise
-    finally:
-        os.close(folder)
-
-
-def locked_file(folder: Path) -> tuple[Path, Any]:
-    """A new temporary file that this process holds."""
-    while True:
-        path = folder / f"{PREFIX}{uuid4().hex}.tmp"
-        file = open(path, "xb")  # noqa: SIM115
-        lock(file, fcntl.LOCK_EX)
-        if os.fstat(file.fileno()).st_nlink:
-            return path, file
-        file.close()  # another run swept it between the two lines above
-
-
-def lock(file: Any, how: int) -> bool:
-    """Whether the lock was taken; file systems without locks take none."""
-    try:
-        fcntl.flock(file, how)
-    except OSError:
-        return False
-    return True
-
-
-def sweep(folder: Path) -> list[Path]:
-    """Remove the temporary files that killed runs have left in a folder, but none that a living one is writing.
-
-    Returns:
-        what was removed.
-    """
-    removed = []
-    for path in folder.glob(f"{PREFIX}*.tmp"):
-        try:
-            with open(path, "rb+") as file:
-                if lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                    path.unlink()
-                    removed.append(path)
-        except FileNotFoundError:  # its writer has finished, or another run sweeps too
-            continue
-    return removed
+    with replacing(path) as part, open(part, "wb") as file:  # torch by itself does not say why it cannot write
+        torch.save(checkpoint, file)
 
 
 def disk_error(error: BaseException | None) -> OSError | None:

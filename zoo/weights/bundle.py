@@ -29,6 +29,7 @@ from zoo.generator import Generator
 from zoo.training.checkpoint_files import read_checkpoint
 from zoo.training.resume import mismatches
 from zoo.utils.errors import explain
+from zoo.utils.files import replacing_files
 from zoo.utils.old_names import renamed, renamed_tensors
 from zoo.utils.paths import BUNDLED, bundled_names, downloaded_names
 from zoo.weights.catalogue import released
@@ -84,20 +85,21 @@ def save_bundle(
     """
     folder = Path(folder)
     tensors, facts = tensors_of(generator, unused), as_facts(card)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / TENSORS, metadata=facts)
-    (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
     draws, numbers = isinstance(generator, Generator), sum(t.numel() for t in tensors.values())
-    (folder / CARD).write_text(model_card(folder.name, facts, numbers, draws))
+    with replacing_files(folder) as made:
+        save_file(tensors, made / TENSORS, metadata=facts)
+        (made / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
+        (made / CARD).write_text(model_card(folder.name, facts, numbers, draws))
 
 
 def save_part(
     folder: Path, name: str, network: nn.Module, config: dict[str, Any], unused: dict[str, Tensor], **card: Any
 ) -> None:
     """Write another network into a bundle, ``<name>.safetensors``, and how it is built where the model is another."""
-    save_file(tensors_of(network, unused), folder / f"{name}.safetensors", metadata=as_facts(card))
-    if config != yaml.safe_load((folder / CONFIG).read_text()):
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    with replacing_files(folder) as made:
+        save_file(tensors_of(network, unused), made / f"{name}.safetensors", metadata=as_facts(card))
+        if config != yaml.safe_load((folder / CONFIG).read_text()):
+            (made / f"{name}.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
 
 def tensors_of(network: nn.Module, unused: dict[str, Tensor] | None = None) -> dict[str, Tensor]:

@@ -18,12 +18,8 @@ The functions raise ValueError for what cannot be translated.
 """
 
 import hashlib
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -33,6 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zoo.utils.errors import near
+from zoo.utils.files import replacing, replacing_files
 from zoo.utils.paths import read_experiment, system_names
 from zoo.weights.bundle import UNUSED, find, read_parts, save_bundle, save_part
 from zoo.weights.names import filled, to_published
@@ -128,7 +125,7 @@ def convert(
         source = hashlib.file_digest(file, "sha256").hexdigest()
     made_with = f"zoo convert {place.name} OUT" + (f" --experiment {experiment}" if experiment else "")
     facts = {"experiment": experiment, "source_sha256": source, "made_with": made_with} | card
-    with new_folder(Path(out)) as folder:
+    with replacing_files(out) as folder:
         save_bundle(folder, done.network, done.config, done.unused, **done.card | facts)
         for name, other in others.items():
             if other:
@@ -187,18 +184,6 @@ def network_of(
     return Converted(made, config, unused, card, published.used)
 
 
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A folder of the same name to write into, whose files are moved to ``out`` in the end, if nothing went wrong."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".making-", dir=out.parent) as place:
-        folder = Path(place) / out.resolve().name
-        yield folder
-        out.mkdir(exist_ok=True)
-        for file in folder.iterdir():
-            os.replace(file, out / file.name)
-
-
 def to_official(source: Path | str, out: Path | str) -> list[Path]:
     """Write the networks of a bundle as files of the published program: state dicts of the same tensors.
 
@@ -220,9 +205,9 @@ def to_official(source: Path | str, out: Path | str) -> list[Path]:
         files = module.official(networks, card)
     except KeyError as error:
         raise ValueError(f"{source} has no published counterpart: {error.args[0]}") from None
-    Path(out).mkdir(parents=True, exist_ok=True)
     for file, value in files.items():
-        torch.save(value, Path(out) / file)
+        with replacing(Path(out) / file) as part, open(part, "wb") as opened:
+            torch.save(value, opened)
     return [Path(out) / file for file in files]
 
 
@@ -305,8 +290,7 @@ def save_tensors(path: Path | str, out: Path | str) -> Contents:
     found = networks(contents.value)
     if not found:
         raise ValueError(f"{path} holds no networks. {described(contents)}")
-    with new_folder(Path(out)) as folder:
-        folder.mkdir()
+    with replacing_files(out) as folder:
         for name, (state, settings) in found.items():
             tensors = {key: tensor.detach().clone().contiguous() for key, tensor in state.items()}
             save_file(tensors, folder / f"{name}.safetensors")

@@ -1,13 +1,12 @@
 """Fetches files: whole and checked, or not there.
 
-Until a file is complete and checked it is called ``NAME.part``. Who writes it holds a lock on it, which ends with the
-process, so that two processes can want the same file at once. A part that was left is continued where the server can
-say that the file is still the same, or where the published hash will tell. (huggingface_hub does not check what came,
-torch.hub leaves cut files under their final names, pooch cannot continue: so this is our own.)
+Until a file is complete and checked it is called ``NAME.part``. Who writes it holds a lock beside it, which ends with
+the process, so that two processes can want the same file at once. A part that was left is continued where the server
+can say that the file is still the same, or where the published hash will tell. (huggingface_hub does not check what
+came, torch.hub leaves cut files under their final names, pooch cannot continue: so this is our own.)
 """
 
 import errno
-import fcntl
 import hashlib
 import http.client
 import json
@@ -28,6 +27,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from tqdm import tqdm
 
 from zoo.utils.errors import Stopped
+from zoo.utils.files import locked, take_place
 from zoo.weights.catalogue import Address
 from zoo.weights.file_signatures import foreign, is_page
 from zoo.weights.pages import about_page, confirmation
@@ -111,10 +111,10 @@ def fetch(addresses: Sequence[Address], path: Path, sha256: str = "", patience: 
                 f"{path.name} is not here, and $ZOO_OFFLINE or $HF_HUB_OFFLINE forbids to fetch it. Unset it, or fetch "
                 f"{' or '.join(address.url for address in addresses)} elsewhere and put it at {path}."
             )
-        with locked(path.with_name(path.name + ".part")) as part:
+        with locked(path.with_name(f".{path.name}.lock"), f"Waiting for another process that fetches {path.name}."):
             if not path.exists():  # another process may have fetched it meanwhile
                 with errors_about(path):
-                    fetch_into(part, addresses, path, sha256, patience or Patience())
+                    fetch_into(path.with_name(path.name + ".part"), addresses, path, sha256, patience or Patience())
     found = sha256_of(path)
     if not found.startswith(sha256):
         raise ValueError(f"{path} has sha256 {found}, but the published one begins with {sha256}: delete it.")
@@ -132,62 +132,28 @@ def errors_about(path: Path) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def locked(part: Path) -> Iterator[BinaryIO]:
-    """The file, open for reading and writing, which no other process holds; removed in the end where it is empty."""
-    while True:
-        file = open(part, "a+b")  # noqa: SIM115
-        lock(file, f"Waiting for another process that fetches {part.name.removesuffix('.part')}.")
-        if is_at(file, part):
-            break
-        file.close()  # the other process has finished: the name stands for nothing, or for a newer file
-    try:
-        yield file
-    finally:
-        if is_at(file, part) and not part.stat().st_size:
-            discard(file)
-        file.close()
-
-
-def lock(file: BinaryIO, waiting: str) -> None:
-    """Wait until no other process holds the file; says so where it has to."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(waiting, file=sys.stderr)
-        fcntl.flock(file, fcntl.LOCK_EX)
-
-
-def is_at(file: BinaryIO, path: Path) -> bool:
-    """Whether the open file is the one of this name."""
-    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
-
-
 def note_of(part: Path) -> Path:
     """What is known about a part: its address, and what the server called this version of the file."""
     return part.with_name(part.name + ".json")
 
 
-def discard(file: BinaryIO) -> None:
-    """Forget what has come so far."""
-    Path(file.name).unlink(missing_ok=True)
-    note_of(Path(file.name)).unlink(missing_ok=True)
-
-
-def fetch_into(part: BinaryIO, addresses: Sequence[Address], path: Path, sha256: str, patience: Patience) -> None:
-    """See ``fetch``."""
+def fetch_into(part: Path, addresses: Sequence[Address], path: Path, sha256: str, patience: Patience) -> None:
+    """See ``fetch``; the part is what an earlier process has left, if any."""
     reasons = []
-    for address in addresses:
-        try:
-            fetch_from(direct(address), part, sha256, patience)
-        except Permanent as error:
-            reasons.append(f"{address.url} {error}")
-            continue
-        part.flush()
-        os.fsync(part.fileno())
-        os.replace(part.name, path)
-        note_of(Path(part.name)).unlink(missing_ok=True)
-        return
+    try:
+        for address in addresses:
+            try:
+                with open(part, "a+b") as file:
+                    fetch_from(direct(address), file, sha256, patience)
+            except Permanent as error:
+                reasons.append(f"{address.url} {error}")
+                continue
+            take_place(part, path)
+            return
+    finally:
+        if not (part.exists() and part.stat().st_size):  # nothing to continue
+            part.unlink(missing_ok=True)
+            note_of(part).unlink(missing_ok=True)
     raise NotFetched(
         f"{path.name} could not be fetched: {'; '.join(reasons)}. Try again later, or fetch it with a browser."
     )

@@ -11,8 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from zoo.utils.files import locked, take_place
 from zoo.utils.paths import cache_folder
-from zoo.weights.fetch import lock, sha256_of
+from zoo.weights.fetch import sha256_of
 
 TENSORS = "model.safetensors"  # of a bundle
 
@@ -54,8 +55,7 @@ def keep(name: str, make: Callable[[Path], dict[str, Any]]) -> Path:
     """
     folder = folder_of(name)
     kept().mkdir(parents=True, exist_ok=True)
-    with open(kept() / f".{folder.name}.lock", "w") as file:
-        lock(file, f"Waiting for another process that fetches {name}.")
+    with locked(kept() / f".{folder.name}.lock", f"Waiting for another process that fetches {name}."):
         if (folder / TENSORS).is_file():
             check_unchanged(folder, sha256_of(folder / TENSORS))
             return folder
@@ -65,5 +65,5 @@ def keep(name: str, make: Callable[[Path], dict[str, Any]]) -> Path:
             note.write_text(json.dumps(about | {"bundle_sha256": sha256_of(made / TENSORS)}, indent=1))
             record.parent.mkdir(parents=True, exist_ok=True)
             os.replace(made, folder)
-            os.replace(note, record)
+            take_place(note, record)
     return folder
