@@ -74,7 +74,7 @@ def test_a_config_that_came_with_weights_may_not_name_other_packages(folder, pat
 def test_a_part_that_cannot_play_its_role_is_refused(part):
     config = deepcopy(GENERATOR)
     config["init_args"]["volume"]["init_args"]["quadrature"] = part
-    with pytest.raises(ValueError, match="does not implement protocol"):
+    with pytest.raises(ValueError, match=r"config.volume.quadrature.\w+ must be the import path of a \w+, not"):
         build(config, nn.Module)
 
 

@@ -226,7 +226,7 @@ def test_evaluate_hands_everything_on(run, tmp_path, monkeypatch, capsys):
             "no 'tests.tiny.Nosie'. Did you mean 'Noise'?",
         ),
         (["fit", "-c", "pigan/celeba64", "--data.num_worker", "3"], "Did you mean 'num_workers'?"),
-        (["fit", "-c", "{run}/config.yaml", "--data.batch_size", "many"], "'batch_size' is not of its type"),
+        (["fit", "-c", "{run}/config.yaml", "--data.batch_size", "many"], "batch_size must be a whole number"),
         (["fit", "-c", "{run}/config.yaml", "--trainer.max_step", "3"], "Did you mean '--trainer.max_steps'?"),
         (["fit", "-c", "{run}/config.yaml", "--ckpt_path", "{run}/checkpoints/lst.ckpt"], "checkpoints/last.ckpt'?"),
         (["fit"], "Missing: data, model."),

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from importlib import import_module
 from itertools import pairwise
 
-from zoo.utils.errors import OneLineErrors, Stopped, disk_problem, fail, is_users, near, reader_failed
+from zoo.utils.errors import Stopped, disk_problem, fail, is_users, mendable, near, reader_failed
 from zoo.utils.memory import keep_freed_memory
+from zoo.utils.parser import OneLineErrors, required_names
 
 TRAINING = {
     "fit": "train a model: zoo fit -c CONFIG.yaml",
@@ -92,6 +93,8 @@ def main(argv: list[str] | None = None) -> int:
             return error.code
         if (problem := disk_problem(error)) and error.filename:
             return fail(f"'{error.filename}': {problem}.", 1)
+        if sentence := mendable(error):
+            return fail(sentence)
         if not is_users(error):
             raise
         return fail(" ".join(str(error).split()))
@@ -142,7 +145,7 @@ def call(verb: str, rest: list[str]) -> int:
         for word, after in pairwise([*rest, ""])
     ]
     given = {word.split("=")[0] for word in rest}
-    required = [action.dest for action in parser._actions if action.required] or names[:1]  # 'zoo list pigan*'
+    required = required_names(parser) or names[:1]  # 'zoo list pigan*'
     function(**parser.parse_args(with_names(rest, [name for name in required if f"--{name}" not in given])).as_dict())
     return 0
 

@@ -25,9 +25,10 @@ from zoo.cli.estimate import estimate
 from zoo.training.checkpoint_files import AtomicCheckpoints, read_checkpoint
 from zoo.training.gan import GAN
 from zoo.utils.devices import check_cards
-from zoo.utils.errors import OneLineErrors, missing_file
+from zoo.utils.errors import UserError, missing_file
 from zoo.utils.files import replacing
 from zoo.utils.old_names import renamed
+from zoo.utils.parser import OneLineErrors
 from zoo.utils.paths import CONFIGS, config_path
 from zoo.utils.threads import limit_threads
 from zoo.utils.warnings import quieten
@@ -130,7 +131,7 @@ def run(argv: list[str]) -> None:
     """Run one of Lightning's four verbs.
 
     Raises:
-        ValueError, FileNotFoundError: the user can put it right.
+        UserError, FileNotFoundError: the user can mend it.
         zoo.utils.errors.Stopped: training diverged, the disk is full, or it was told to stop, after saving.
     """
     quieten()
@@ -232,16 +233,16 @@ def check_options(config: Any, verb: str) -> None:
     """Refuse options that contradict each other or the verb.
 
     Raises:
-        ValueError: says which.
+        UserError: says which.
     """
     if verb != "fit" and (config.init_from or config.init_fresh or config.estimate):
-        raise ValueError(f"--init_from, --init_fresh and --estimate are for 'zoo fit', not for 'zoo {verb}'.")
+        raise UserError(f"--init_from, --init_fresh and --estimate are for 'zoo fit', not for 'zoo {verb}'.")
     if config.init_fresh and not config.init_from:
-        raise ValueError("--init_fresh names parts that do not start from --init_from: give both.")
+        raise UserError("--init_fresh names parts that do not start from --init_from: give both.")
     if config.estimate and config.ckpt_path:
-        raise ValueError("--estimate measures a whole run from its start: leave out --ckpt_path.")
+        raise UserError("--estimate measures a whole run from its start: leave out --ckpt_path.")
     if config.estimate and not isinstance(config.trainer.strategy, str):
-        raise ValueError("--estimate starts several short trainings: give --trainer.strategy by name, or leave it out.")
+        raise UserError("--estimate starts several short trainings: give --trainer.strategy by name, or leave it out.")
 
 
 def strategy(trainer: Any) -> Any:

@@ -1,18 +1,19 @@
-"""One clear sentence out of what went wrong, with the near match where there is one."""
+"""What can go wrong and what is said of it: one clear sentence, with the near match where there is one."""
 
 import dis
 import errno
 import re
 import sys
-from argparse import ArgumentParser
 from difflib import get_close_matches
-from importlib import import_module
-from inspect import signature
 from pathlib import Path
 
 from zoo.utils.paths import PACKAGE, config_names
 
 ROOTS = [PACKAGE, PACKAGE.parent / "datamodules", PACKAGE.parent / "callbacks"]
+
+
+class UserError(ValueError):
+    """What a user can mend; the message is one sentence that names the value, what is allowed and what to do."""
 
 
 class Stopped(RuntimeError):
@@ -35,89 +36,19 @@ def near(word: str, words: list[str]) -> str:
     return f" Did you mean '{found[0]}'?" if found else ""
 
 
-def explain(message: str, parser: ArgumentParser | None = None) -> str:
-    """One line for a message of jsonargparse, which tells everything it tried."""
-    keys = [a.dest for a in parser._actions] if parser is not None else []
-    text = " ".join(message.split())
-    for pattern, answer in PATTERNS:
-        if found := list(re.finditer(pattern, text)):
-            return answer(found[-1], keys, text)
-    return text
-
-
-def _option(found: re.Match, keys: list[str], text: str) -> str:
-    name = found[1]
-    classes = re.findall(r"given class_path '([\w.]+)'", text[: found.start()])
-    if classes:
-        return f"{classes[-1]} has no option '{name}'.{near(name, parameters(classes[-1]))}"
-    return f"There is no option '{name}'.{near(name, keys)}"
-
-
-def _class(found: re.Match, keys: list[str], text: str) -> str:
-    module, name = found[1], found[2]
-    return f"There is no '{module}.{name}'.{near(name, contents(module))}"
-
-
-def _module(found: re.Match, keys: list[str], text: str) -> str:
-    return f"There is no module '{found[1]}'.{near(found[1].split('.')[-1], ['zoo', 'datamodules', 'callbacks'])}"
-
-
-def _file(found: re.Match, keys: list[str], text: str) -> str:
-    return missing_file(found[1])
-
-
-def _value(found: re.Match, keys: list[str], text: str) -> str:
-    return f"The value of '{found[1]}' is not of its type: expected {found[2]}, got {found[3]}."
-
-
-def _required(found: re.Match, keys: list[str], text: str) -> str:
-    names = re.sub(r"(fit|validate|test|predict)\.", "", found[1])
-    return f"Missing: {names}. An experiment gives model and data (-c CONFIG.yaml, see 'zoo list')."
-
-
-def _unrecognised(found: re.Match, keys: list[str], text: str) -> str:
-    if not found[1].startswith("-"):
-        return f"'{found[1]}' is one value too many."
-    name = found[1].split("=")[0].lstrip("-")
-    return f"There is no option '--{name}'.{near('--' + name, ['--' + key for key in keys])}"
-
-
-PATTERNS = [
-    (r"Option '([\w.]+)' is not accepted", _option),
-    (r"does not accept option '([\w.+]+)'", _option),
-    (r"module '([\w.]+)' has no attribute '(\w+)'", _class),
-    (r"cannot import name '(\w+)' from '([\w.]+)'", lambda f, k, t: f"There is no '{f[2]}.{f[1]}'."),
-    (r"No module named '([\w.]+)'", _module),
-    (
-        r"Importing '[\w.]+' is not allowed",
-        lambda f, k, t: f"{f[0]}: a config that comes with weights may not name it.",
-    ),
-    (r"""[Kk]ey "([\w.]+)": Expected an? (?:<class ')?([\w.|\[\], ]+)(?:'>)?\. Got value: (\S+)""", _value),
-    (r"following arguments are required: ((?:fit|validate|test|predict)\..*)", _required),
-    (r"File does not exist: '?([^'\s]+)", _file),
-    (r"[Uu]nrecognized arguments: (\S+)", _unrecognised),
-]
-
-
-def parameters(class_path: str) -> list[str]:
-    """Names of the parameters of a function, or of a constructor and those that it hands the rest to."""
-    module, name = class_path.rsplit(".", 1)
-    built = getattr(import_module(module), name)
-    found = [p for part in getattr(built, "__mro__", [built]) for p in signature(part).parameters.values()]
-    return [p.name for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-
-
-def contents(module: str) -> list[str]:
-    """Public names of a module."""
-    return [name for name in dir(import_module(module)) if not name.startswith("_")]
-
-
 def missing_file(path: Path | str) -> str:
     """There is no such file; the nearest name beside it."""
     path = Path(path)
     path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     beside = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
     return f"There is no file '{path}'.{near(str(path), beside + config_names())}"
+
+
+def mendable(error: BaseException | None) -> str | None:
+    """The sentence for what a user can mend: of the error or of one that it was raised from; None for a bug."""
+    while error is not None and not isinstance(error, UserError | FileNotFoundError):
+        error = error.__cause__
+    return None if error is None else " ".join(str(error).split())
 
 
 def is_users(error: BaseException) -> bool:
@@ -186,18 +117,3 @@ def fail(message: str, code: int = 2) -> int:
     """Print the message as the last line of stderr."""
     print(f"zoo: error: {message}", file=sys.stderr)
     return code
-
-
-class OneLineErrors:
-    """For argument parsers: no abbreviations, and errors in one line with exit code 2."""
-
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **{**kwargs, "allow_abbrev": False})
-
-    def error(self, message, ex=None):
-        if not self.exit_on_error:
-            super().error(message, ex)
-        parser = getattr(ex, "subcommand_parser", None) or self
-        command = parser.prog.replace("[options] ", "")
-        print(f"All options: {command} --help", file=sys.stderr)
-        sys.exit(fail(explain(message, parser)))

@@ -8,8 +8,7 @@ or by a Lightning checkpoint of one of our own runs. Nothing in these files can 
 and a config may only name classes of the packages in ``ALLOWED``.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -18,8 +17,7 @@ from typing import Any
 
 import torch
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
-from jsonargparse import _common as jsonargparse_settings
+from jsonargparse import ArgumentError, ArgumentParser
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -28,9 +26,10 @@ import zoo.training.gan  # noqa: F401  Classes are built on the meta device, in 
 from zoo.generator import Generator
 from zoo.training.checkpoint_files import read_checkpoint
 from zoo.training.resume import mismatches
-from zoo.utils.errors import explain
+from zoo.utils.errors import UserError
 from zoo.utils.files import replacing_files
 from zoo.utils.old_names import renamed, renamed_tensors
+from zoo.utils.parser import allowed_imports, explain
 from zoo.utils.paths import BUNDLED, bundled_names, downloaded_names
 from zoo.weights.catalogue import released
 from zoo.weights.fetch import sha256_of
@@ -287,21 +286,9 @@ def build(config: dict[str, Any], base: type, *, allowed_only: bool = False) -> 
         ValueError: the config is wrong; says where.
     """
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(base, "object", required=True)
+    parser.add_subclass_arguments(base, "config", required=True)
     try:
-        with only_allowed_imports() if allowed_only else nullcontext():
-            return parser.instantiate(parser.parse_object({"object": config})).object
+        with allowed_imports(ALLOWED) if allowed_only else nullcontext():
+            return parser.instantiate(parser.parse_object({"config": config})).config
     except ArgumentError as error:
-        raise ValueError(explain(str(error), parser)) from None
-
-
-@contextmanager
-def only_allowed_imports() -> Iterator[None]:
-    """Inside, a parsed value that names something outside ``ALLOWED`` is an error."""
-    settings = jsonargparse_settings.parsing_settings
-    before = dict(settings)
-    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=ALLOWED)
-    try:
-        yield
-    finally:
-        settings.update(before)
+        raise UserError(explain(str(error), error, parser)) from None

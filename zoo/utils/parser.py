@@ -1,0 +1,227 @@
+"""What jsonargparse's parsers say, in one sentence, and the private parts of them that we touch.
+
+The parser raises its errors from one another, from the option that was given down to what is wrong with it, and tells
+in each everything that it tried. A sentence of ours among them is what the user reads. Of the rest, the texts that
+users meet most are translated here, and others are cut.
+"""
+
+import re
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from inspect import signature
+
+from zoo.utils.errors import fail, mendable, missing_file, near
+
+LONGEST = 280  # characters of a sentence
+TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "dict": "a mapping (name: value)",
+    "list": "a list",
+    "tuple": "a list",
+    "None": "null",
+}
+
+
+class OneLineErrors:
+    """For argument parsers: no abbreviations, and errors in one line with exit code 2."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **{**kwargs, "allow_abbrev": False})
+        self.words: list[str] = []
+
+    def parse_args(self, args=None, *others, **kwargs):
+        self.words = [str(word) for word in args or []]
+        return super().parse_args(args, *others, **kwargs)
+
+    def error(self, message, ex=None):
+        if not self.exit_on_error:
+            super().error(message, ex)
+        parser = getattr(ex, "subcommand_parser", None) or self
+        command = parser.prog.replace("[options] ", "")
+        print(f"All options: {command} --help", file=sys.stderr)
+        sys.exit(fail(explain(message, ex, parser, self.words)))
+
+
+def option_names(parser: ArgumentParser) -> list[str]:
+    """Names of a parser's options, with dots between their parts; only the private ``_actions`` has them."""
+    return [action.dest for action in parser._actions]
+
+
+def required_names(parser: ArgumentParser) -> list[str]:
+    """Names of the options that must be given."""
+    return [action.dest for action in parser._actions if action.required]
+
+
+@contextmanager
+def allowed_imports(packages: list[str]) -> Iterator[None]:
+    """Inside, a parsed value that names something outside these packages is an error.
+
+    What is allowed can be set, but not read, in public; here it is as it was afterwards.
+    """
+    from jsonargparse import _common, set_parsing_settings
+
+    before = dict(_common.parsing_settings)
+    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=packages)
+    try:
+        yield
+    finally:
+        _common.parsing_settings.update(before)
+
+
+def explain(
+    message: str,
+    error: BaseException | None = None,
+    parser: ArgumentParser | None = None,
+    words: list[str] | None = None,
+) -> str:
+    """One sentence for what a parser could not read.
+
+    Args:
+        message: the parser's.
+        error: what it comes from.
+        parser: whose options there are.
+        words: the command line.
+    """
+    if sentence := mendable(error):
+        return sentence
+    texts = list(dict.fromkeys(causes(error)))
+    if sentence := wrong_value(texts, words or []) or missing_value(texts):
+        return sentence
+    text = " ".join(message.split())
+    for pattern, answer in PATTERNS:
+        if found := list(re.finditer(pattern, text)):
+            return answer(found[-1], option_names(parser) if parser is not None else [], text)
+    return shortened(text)
+
+
+def shortened(text: str) -> str:
+    """In one line, and not longer than a reader takes in."""
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST].rsplit(' ', 1)[0]} ..."
+
+
+def causes(error: BaseException | None) -> Iterator[str]:
+    """Texts of an error and of those that it was raised from, down to the first one."""
+    while error is not None:
+        yield str(error).strip()
+        error = error.__cause__
+
+
+def wrong_value(texts: list[str], words: list[str]) -> str | None:
+    """The sentence for a value that is not of its option's type, whose errors these are; None for anything else."""
+    keys = [(depth, found[1]) for depth, text in enumerate(texts) if (found := re.match(r'Parser key "(\S+)"', text))]
+    if not keys or not (found := next((f for p in WRONG if (f := re.match(p, texts[-1], re.DOTALL))), None)):
+        return None
+    value, type_ = found["value"].strip(), found.groupdict().get("type") or "the import path of a class"
+    for text in texts[keys[-1][0] :]:  # of several types, each was tried
+        if "base" not in found.groupdict() and (several := re.search(r"Subtypes: \[(.*)\]\nErrors", text)):
+            type_ = several[1]
+            break
+    if base := found.groupdict().get("base"):
+        type_ = base.rsplit(".", 1)[-1]
+    return shortened(f"{full_name([key for _, key in keys], words)} must be {plain_type(type_)}, not '{value}'.")
+
+
+def missing_value(texts: list[str]) -> str | None:
+    """The sentence for a class that was not given all that it needs; None for anything else."""
+    found = texts and re.fullmatch(r"the following arguments are required: (.*)", texts[-1])
+    classes = [name for text in texts for name in re.findall(r"given class_path '([\w.]+)'", text)]
+    if not found or not classes:
+        return None
+    keys = [key for text in texts for key in re.findall(r'^Parser key "(\S+)"', text)]
+    missing = ", ".join(f"--{full_name([*keys, name], [])}" for name in found[1].split(", "))
+    return f"{classes[-1]} needs {found[1]}: give {missing}."
+
+
+WRONG = [
+    r"Expected an? (?P<type>.+?)\. Got value: (?P<value>.*)",
+    r"Import path (?P<value>\S+) does not (?:correspond to a subclass of|implement protocol) (?P<base>\S+)",
+    r"Not a valid subclass of (?P<base>[\w.]+)\. Got value: (?P<value>.*?)(?:\n|$)",
+    r"Expected a dot import path string: (?P<value>.*)",
+]
+
+
+def plain_type(type_: str) -> str:
+    """A type as Python shows it, in words: ``<class 'float'>`` is 'a number'."""
+    if found := re.fullmatch(r"typing\.Literal\[(.*)\]", type_):
+        return f"one of {found[1]}"
+    parts = re.split(r", (?![^\[]*\])", re.sub(r"<class '(?:\w+\.)*(\w+?)(?:Type)?'>", r"\1", type_))
+    parts = [re.sub(r"\b(?:[a-z_]\w*\.)+(\w)", r"\1", part) for part in parts]
+    parts = [re.sub(r"^(dict|list|tuple)\[.*\]$", r"\1", part) for part in parts]
+    parts = [f"the import path of a {part}" if re.fullmatch(r"[A-Z]\w*", part) else part for part in parts]
+    return " or ".join(dict.fromkeys(TYPES.get(part, part) for part in parts if not part.endswith(" Tensor")))
+
+
+def full_name(keys: list[str], words: list[str]) -> str:
+    """The option, as it was typed, or as a config has it: the parser names only its last part."""
+    *outer, last = ".".join(keys).split(".")
+    for word in reversed(words):
+        *parts, final = word.partition("=")[0].removesuffix("+").removeprefix("--").split(".")
+        left = iter(parts)
+        if word.startswith("--") and final == last and all(key in left for key in outer):
+            return "--" + ".".join([*parts, final])
+    return ".".join(keys)
+
+
+def _option(found: re.Match, keys: list[str], text: str) -> str:
+    name = found[1]
+    classes = re.findall(r"given class_path '([\w.]+)'", text[: found.start()])
+    if classes:
+        return f"{classes[-1]} has no option '{name}'.{near(name, parameters(classes[-1]))}"
+    return f"There is no option '{name}'.{near(name, keys)}"
+
+
+def _class(found: re.Match, keys: list[str], text: str) -> str:
+    module, name = found[1], found[2]
+    return f"There is no '{module}.{name}'.{near(name, contents(module))}"
+
+
+def _module(found: re.Match, keys: list[str], text: str) -> str:
+    return f"There is no module '{found[1]}'.{near(found[1].split('.')[-1], ['zoo', 'datamodules', 'callbacks'])}"
+
+
+def _required(found: re.Match, keys: list[str], text: str) -> str:
+    names = re.sub(r"(fit|validate|test|predict)\.", "", found[1])
+    return f"Missing: {names}. An experiment gives model and data (-c CONFIG.yaml, see 'zoo list')."
+
+
+def _unrecognised(found: re.Match, keys: list[str], text: str) -> str:
+    if not found[1].startswith("-"):
+        return f"'{found[1]}' is one value too many."
+    name = found[1].split("=")[0].lstrip("-")
+    return f"There is no option '--{name}'.{near('--' + name, ['--' + key for key in keys])}"
+
+
+PATTERNS = [
+    (r"Option '([\w.]+)' is not accepted", _option),
+    (r"does not accept option '([\w.+]+)'", _option),
+    (r"module '([\w.]+)' has no attribute '(\w+)'", _class),
+    (r"cannot import name '(\w+)' from '([\w.]+)'", lambda f, k, t: f"There is no '{f[2]}.{f[1]}'."),
+    (r"No module named '([\w.]+)'", _module),
+    (
+        r"Importing '[\w.]+' is not allowed",
+        lambda f, k, t: f"{f[0]}: a config that comes with weights may not name it.",
+    ),
+    (r"following arguments are required: ((?:fit|validate|test|predict)\..*)", _required),
+    (r"File does not exist: '?([^'\s]+)", lambda f, k, t: missing_file(f[1])),
+    (r"[Uu]nrecognized arguments: (\S+)", _unrecognised),
+]
+
+
+def parameters(class_path: str) -> list[str]:
+    """Names of the parameters of a function, or of a constructor and those that it hands the rest to."""
+    module, name = class_path.rsplit(".", 1)
+    built = getattr(import_module(module), name)
+    found = [p for part in getattr(built, "__mro__", [built]) for p in signature(part).parameters.values()]
+    return [p.name for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+
+
+def contents(module: str) -> list[str]:
+    """Public names of a module."""
+    return [name for name in dir(import_module(module)) if not name.startswith("_")]
