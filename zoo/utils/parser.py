@@ -154,8 +154,8 @@ def plain_type(type_: str) -> str:
     parts = re.split(r", (?![^\[]*\])", re.sub(r"<class '(?:\w+\.)*(\w+?)(?:Type)?'>", r"\1", type_))
     parts = [re.sub(r"\b(?:[a-z_]\w*\.)+(\w)", r"\1", part) for part in parts]
     parts = [re.sub(r"^(dict|list|tuple)\[.*\]$", r"\1", part) for part in parts]
-    parts = [f"the import path of a {part}" if re.fullmatch(r"[A-Z]\w*", part) else part for part in parts]
-    return " or ".join(dict.fromkeys(TYPES.get(part, part) for part in parts if not part.endswith(" Tensor")))
+    classes = {part: f"the import path of a {part}" for part in parts if re.fullmatch(r"[A-Z]\w*", part)} | TYPES
+    return " or ".join(dict.fromkeys(classes.get(part, part) for part in parts if part != "Tensor"))
 
 
 def full_name(keys: list[str], words: list[str]) -> str:
