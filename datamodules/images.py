@@ -25,6 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datamodules.base import ImageData
+from zoo.utils.containers import unpacked
 from zoo.utils.errors import Stopped
 from zoo.utils.files import replacing
 
@@ -200,7 +201,7 @@ class Zip:
             yield File(member.filename, member.file_size, f"{member.file_size}-{member.CRC}", problem)
 
     def read(self, name: str) -> bytes:
-        return self.zip.read(name)  # no more than the size that files() told, or an error
+        return bytes(unpacked(self.zip, name))  # no more than the size that files() told, or an error
 
 
 class ImageFiles:

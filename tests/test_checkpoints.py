@@ -33,7 +33,8 @@ def names(folder: Path) -> list[str]:
 
 def test_a_checkpoint_for_which_there_is_no_space_leaves_the_old_one(tmp_path):
     files, path = AtomicCheckpoints(), tmp_path / "x.ckpt"
-    files.save_checkpoint({"state_dict": {"a": torch.ones(3)}, "clocks": {}}, path)
+    clocks = {"iterations": 1, "images_seen": 2}
+    files.save_checkpoint({"state_dict": {"a": torch.ones(3)}, "clocks": clocks}, path)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
     try:

@@ -17,11 +17,11 @@ from zoo.pigan.convert import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR
 from zoo.pigan.model import Discriminator, FilmSiren, Generator, SpatialEmbedding
 from zoo.render import Orbit, Stratified, Volume
 from zoo.stylenerf import convert as stylenerf
+from zoo.utils.records import Record
 from zoo.weights.bundle import load_bundle, save_bundle
 from zoo.weights.convert import convert, converted, recognised, systems
 from zoo.weights.names import to_published
 from zoo.weights.read import Contents, Place
-from zoo.weights.records import Record
 
 RUN = Path(__file__).parent / "parity" / "cases" / "pigan" / "checkpoint"
 EXPECTED = load_file(RUN / "weights.safetensors")

@@ -23,8 +23,8 @@ from safetensors.torch import load_file
 from tests.test_official import CASES, CIPS, graf_experiment
 from tests.test_read import RUNNING, STILL, WRONG, packed, pretend, zipped
 from zoo.cli.command import main
+from zoo.utils.records import MAX_STEPS
 from zoo.weights.read import read
-from zoo.weights.records import MAX_STEPS
 
 pytestmark = pytest.mark.xdist_group("processes")
 

@@ -13,10 +13,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.cips3d.discriminator import Discriminator
+from zoo.utils.records import Record
 from zoo.weights.convert import Published
 from zoo.weights.names import Table, count, inside, size
 from zoo.weights.read import Contents, Place, class_name, is_module, module_state, read, tensors_in
-from zoo.weights.records import Record
 
 NAME = "CIPS3D"
 WEIGHTS = {"ema": "G_ema.pth", "raw": "generator.pth", "discriminator": "discriminator.pth"}  # files in a folder

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from zoo.weights.catalogue import Address
 from zoo.weights.fetch import NotFetched, fetch, sha256_of
+from zoo.weights.read import read
 
 CARS_WEIGHTS = Path(__file__).with_name("cars_features.safetensors")
 CARS_SHA256 = "39094e7c18b12e78a786a1e5c0dbd93f29b51e04d26077a7f16fdadc40248421"
@@ -70,7 +71,7 @@ def load_extractor(name: str, weights: Path | str | None = None) -> Extractor:
             return _cars()
         if name == "inception2015":
             path = inception_weights(weights)
-            return Extractor(name, "tf1", sha256_of(path), inception_network(torch.load(path, weights_only=True)))
+            return Extractor(name, "tf1", sha256_of(path), inception_network(read(path).value))
     raise ValueError(f"There is no extractor '{name}'; there are cars and inception2015.")
 
 

@@ -142,7 +142,7 @@ class BoxPrior:
         Raises:
             ValueError: there is no such file, or its arrays are of another shape.
         """
-        import numpy as np
+        from zoo.utils.containers import read_array
 
         path = Path(self.coordinates)
         if not path.is_file():
@@ -150,9 +150,8 @@ class BoxPrior:
                 f"There is no file '{path}' with the objects' coordinates: put it there, or set the boxes' coordinates "
                 "to null to draw them between place_min and place_max."
             )
-        with np.load(path, allow_pickle=False) as arrays:
-            known = arrays["coordinates"] if "coordinates" in arrays else np.zeros(())
-        if known.ndim != 3 or known.shape[1:] != (self.count, 3) or not len(known):
+        known = read_array(path, "coordinates")
+        if known is None or known.ndim != 3 or known.shape[1:] != (self.count, 3) or not len(known):
             raise ValueError(f"'{path}' needs an array 'coordinates' of shape (scenes, {self.count}, 3).")
         return torch.from_numpy(known)
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.pigan.model import Discriminator
+from zoo.utils.records import Record
 from zoo.weights.convert import Published
 from zoo.weights.names import Table, count, size
 from zoo.weights.read import (
@@ -26,7 +27,6 @@ from zoo.weights.read import (
     read,
     tensors_in,
 )
-from zoo.weights.records import Record
 
 NAME = "PiGAN"
 # files in a folder; averages have decays of 0.999 and 0.9999, and images and scores come from the first

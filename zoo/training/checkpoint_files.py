@@ -1,16 +1,17 @@
 """Checkpoint files that are whole or not there: what ``zoo fit`` writes and reads them with."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from zoo.utils.errors import Stopped, disk_problem
+from zoo.utils.containers import damage_explained, read_file
+from zoo.utils.errors import Stopped, UserError, disk_problem
 from zoo.utils.files import replacing
 from zoo.utils.old_names import renamed
+from zoo.utils.records import check_plain
 
 
 class NotSaved(Stopped):
@@ -35,33 +36,46 @@ class AtomicCheckpoints(TorchCheckpointIO):
                 raise
             raise NotSaved(not_saved(path, cause)) from error
 
-    def load_checkpoint(
-        self,
-        path: str | Path,
-        map_location: Callable | torch.device | str | None = "cpu",
-        weights_only: bool | None = True,
-    ) -> dict[str, Any]:
-        """As ``read_checkpoint``: always with ``weights_only``, whatever is asked for."""
-        return read_checkpoint(path, map_location)
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
+        """As ``read_checkpoint``, whatever is asked for."""
+        return read_checkpoint(path)
 
 
-def read_checkpoint(path: str | Path, map_location: Callable | torch.device | str | None = "cpu") -> dict[str, Any]:
-    """What a checkpoint holds, with the names of today; nothing in the file is executed.
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint holds, on the CPU, with the names of today; nothing in the file is executed.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, of a run of something else, or holds more than tensors and plain values.
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is damaged, of something else than a run here, or holds more than tensors and plain values.
     """
-    try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged or foreign file fails in many ways, none of which is a bug of ours
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        raise ValueError(f"{path} is damaged or not a checkpoint of a run: {reason}. Take another one.") from error
-    if not isinstance(checkpoint, dict) or not {"state_dict", "clocks"} <= checkpoint.keys():
-        raise ValueError(f"{path} is not a checkpoint of a run here: it does not say how long it was trained.")
+    damaged = "{} is damaged or not a checkpoint of a run: {}. Take another one."
+    with damage_explained(path, damaged), open(path, "rb") as file:
+        checkpoint = read_file(file).value
+        if isinstance(checkpoint, dict) and {"state_dict", "clocks"} <= checkpoint.keys():
+            check_plain(checkpoint)
+    problem = what_is_missing(checkpoint)
+    if problem:
+        raise UserError(
+            f"{path} is not a checkpoint of a run here: {problem}. If it is a published file, 'zoo convert' makes a "
+            "bundle of it, whose folder --init_from takes."
+        )
     return checkpoint | {key: renamed(checkpoint.get(key)) for key in ("config", "data_config")}
+
+
+def what_is_missing(checkpoint: Any) -> str:
+    """What a checkpoint of a run has and this one lacks, in words; nothing where it is all there."""
+    held = checkpoint if isinstance(checkpoint, dict) else {}
+    state, clocks, config = (held.get(name) for name in ("state_dict", "clocks", "config"))
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        return "it has no tensors by name"
+    if not isinstance(clocks, dict) or not all(type(clocks.get(name)) is int for name in ("iterations", "images_seen")):
+        return "it does not say how long it was trained"
+    of_config = {"class_path": str, "init_args": dict}
+    if config and not (
+        isinstance(config, dict) and all(isinstance(config.get(key), kind) for key, kind in of_config.items())
+    ):
+        return "it does not say how its model is built"
+    return ""
 
 
 def write(checkpoint: dict[str, Any], path: Path) -> None:

@@ -130,7 +130,7 @@ def shape(value: Any) -> list[int] | None:
     return list(value.shape) if isinstance(value, Tensor) else None
 
 
-def shortened(problems: list[str], most: int = 8) -> str:
+def shortened(problems: list[str], most: int = 3) -> str:
     """One sentence, however many there are."""
     more = f"; and {len(problems) - most} more" if len(problems) > most else ""
     return "; ".join(problems[:most]) + more

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 import zoo.training.gan  # noqa: F401  Classes are built on the meta device, in which torch 2.7 cannot import torchvision first.
 from zoo.generator import Generator
 from zoo.training.checkpoint_files import read_checkpoint
-from zoo.training.resume import mismatches
+from zoo.training.resume import mismatches, shortened
 from zoo.utils.errors import UserError
 from zoo.utils.files import replacing_files
 from zoo.utils.old_names import renamed, renamed_tensors
@@ -251,11 +251,13 @@ def read_run(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, s
     config = checkpoint.get("config")
     if not config:
         raise ValueError(f"{path} does not say how its model is built; only checkpoints that 'zoo fit' wrote do.")
-    averages = list(config["init_args"].get("averages") or {})
+    generator, averages = config["init_args"].get("generator"), list(config["init_args"].get("averages") or {})
+    if not isinstance(generator, dict):
+        raise ValueError(f"{path} does not say how its generator is built: it has no class_path.")
     tensors = networks_in(checkpoint["state_dict"]).get(f"averages.{averages[0]}" if averages else "generator", {})
     card = {"system": config["class_path"].rsplit(".", 1)[-1]}
     card |= {name: str(value) for name, value in checkpoint["clocks"].items()}
-    return config["init_args"]["generator"], tensors, card, path
+    return generator, tensors, card, path
 
 
 def networks_in(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -269,9 +271,9 @@ def networks_in(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 def check_fit(module: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
-    """Fail, naming each, where tensors of a module's state are missing, left over or of another shape."""
+    """Fail, naming the first ones, where tensors of a module's state are missing, left over or of another shape."""
     if problems := mismatches(module.state_dict(), tensors):
-        raise ValueError(f"The weights of {source} do not fit its config: {'; '.join(problems)}.")
+        raise ValueError(f"The weights of {source} do not fit its config: {shortened(problems)}.")
 
 
 def build(config: dict[str, Any], base: type, *, allowed_only: bool = False) -> Any:

@@ -31,10 +31,10 @@ from torch import Tensor, nn
 from zoo.utils.errors import near
 from zoo.utils.files import replacing, replacing_files
 from zoo.utils.paths import read_experiment, system_names
+from zoo.utils.records import Name, Record
 from zoo.weights.bundle import UNUSED, find, read_parts, save_bundle, save_part
 from zoo.weights.names import filled, to_published
 from zoo.weights.read import Contents, Place, networks, places, read
-from zoo.weights.records import Name, Record
 
 SUFFIXES = (".pth", ".pt", ".pkl", ".pickle", ".tar", ".ckpt")  # of checkpoints, in a folder of many files
 

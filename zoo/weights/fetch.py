@@ -27,9 +27,9 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from tqdm import tqdm
 
 from zoo.utils.errors import Stopped
+from zoo.utils.file_signatures import foreign, is_page
 from zoo.utils.files import locked, take_place
 from zoo.weights.catalogue import Address
-from zoo.weights.file_signatures import foreign, is_page
 from zoo.weights.pages import about_page, confirmation
 
 DRIVE = "https://drive.usercontent.google.com/download"

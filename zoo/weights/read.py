@@ -1,15 +1,13 @@
-"""Reads foreign checkpoints: zip files of torch, its older format, plain pickles, and zip files of folders.
+"""Reads foreign checkpoints: files, those in a folder, or the members of a zip file of folders.
 
-Nothing in a file is imported or run: see ``zoo.weights.pickles``. What it describes comes back as plain values, tensors
-and ``Record``s; ``module_state`` makes a state dict of a recorded module.
+Nothing in a file is imported or run: see ``zoo.utils.containers``. What it describes comes back as plain values,
+tensors and ``Record``s; ``module_state`` makes a state dict of a recorded module.
 """
 
 import io
 import re
 import zipfile
-import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,30 +15,13 @@ from typing import Any, BinaryIO
 import numpy as np
 from torch import Tensor
 
+from zoo.utils.containers import Contents, damage_explained, members, read_file, torch_roots, unpacked
 from zoo.utils.errors import missing_file, near
-from zoo.weights.file_signatures import foreign
-from zoo.weights.pickles import interpret, is_tool, read_legacy
-from zoo.weights.records import Reading, Record, Storage, as_numbers, storage_identity, viewed
+from zoo.utils.records import Record
 
 MAX_DEPTH = 64  # of modules in modules
 MAX_MODULES = 100_000  # a module that is found under several names counts several times
 MAX_SETTINGS = 100_000
-MAX_EXPANSION = 10  # unpacked size of a zip over its own size: weights hardly shrink, so more than this is a trap
-TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a file holds.
-
-    value: plain values, tensors on the CPU, numpy arrays and scalars, ``Name`` and ``Record``.
-    names: all classes and functions that the file asked for, sorted.
-    container: which kind of file it is, in words.
-    """
-
-    value: Any
-    names: list[str]
-    container: str
 
 
 @dataclass(frozen=True)
@@ -70,7 +51,7 @@ class Place:
             return self.path.open("rb")
         with zipfile.ZipFile(self.path) as archive:
             members(archive, self.path.stat().st_size)
-            return io.BytesIO(archive.read(self.member))
+            return io.BytesIO(unpacked(archive, self.member))
 
 
 def places(path: Path | str) -> list[Place]:
@@ -121,97 +102,7 @@ def read(source: Place | Path | str) -> Contents:
             raise ValueError(f"{source} holds {len(found)} files, of which one is to be named: {names or 'none'}.")
         (source,) = found
     with damage_explained(source), source.open() as file:
-        head = file.read(512)
-        size = file.seek(0, io.SEEK_END)
-        file.seek(0)
-        if what := foreign(head):
-            raise ValueError(f"it is {what}")
-        reading = Reading(size)
-        if head.startswith(b"PK"):
-            value, container = read_zip(file, reading), "zip file of torch"
-        elif TORCH_MAGIC in head[:32]:
-            value, container = read_legacy(io.BytesIO(file.read()), reading), "older file of torch"
-        else:
-            value, container = interpret(io.BytesIO(file.read()), reading), "pickle"
-        if wanted := [name for name in sorted(reading.names) if is_tool(name)]:
-            raise ValueError(f"it asks for {', '.join(wanted[:3])}, which no checkpoint needs; nothing was run")
-    return Contents(value, sorted(reading.names), container)
-
-
-@contextmanager
-def damage_explained(source: Place | Path) -> Iterator[None]:
-    """Inside, whatever a damaged or hostile file leads to becomes a ValueError that names the file."""
-    try:
-        yield
-    except (zipfile.BadZipFile, zlib.error, EOFError):
-        raise ValueError(f"{source} cannot be read: it is a damaged or truncated zip; download it again.") from None
-    except (ValueError, OverflowError, NotImplementedError) as error:
-        reason = "".join(c for c in " ".join(str(error).split())[:300] if c.isprintable())
-        raise ValueError(f"{source} cannot be read: {reason}.") from None
-
-
-# Zip files
-
-
-def members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """The members of a zip file of so many bytes, by name.
-
-    Raises:
-        ValueError: two have the same name, one is encrypted or has a name that leads elsewhere, or together they are
-            far larger than the file.
-    """
-    infos = archive.infolist()
-    by_name = {info.filename: info for info in infos}
-    if len(by_name) < len(infos):
-        raise ValueError("two members of the zip have the same name")
-    if any(info.flag_bits & 1 for info in infos) or not all(name.isprintable() for name in by_name):
-        raise ValueError("it is encrypted, or names of its members are not text")
-    for name in by_name:  # nothing is unpacked here; but nobody should unpack it elsewhere either
-        if name.startswith(("/", "\\")) or re.match(r"\w:", name) or ".." in re.split(r"[/\\]", name):
-            raise ValueError(f"its member '{name[:80]}' would be unpacked outside of its folder")
-    if not all(0 <= info.header_offset < size for info in infos):
-        raise ValueError("a member of the zip lies outside of it")
-    if infos and min(info.header_offset for info in infos):  # such as a whole zip inside a truncated one
-        raise ValueError("the zip begins later than the file; it is damaged or truncated: download it again")
-    unpacked = sum(info.file_size for info in infos)
-    if unpacked > MAX_EXPANSION * size + 2**20:
-        raise ValueError(f"its {size:,} bytes would unpack to {unpacked:,}")
-    return by_name
-
-
-def torch_roots(names: Iterable[str]) -> list[str]:
-    """The folders that make a zip file one of torch's: ``archive/`` for ``archive/data.pkl``."""
-    return [name[: -len("data.pkl")] for name in names if re.fullmatch(r"([^/]+/)?data\.pkl", name)]
-
-
-def read_zip(file: BinaryIO, reading: Reading) -> Any:
-    """The object in a zip file of torch."""
-    with zipfile.ZipFile(file) as archive:
-        infos = members(archive, file.seek(0, io.SEEK_END))
-        reading.bytes = 2 * sum(info.file_size for info in infos.values())
-        roots = torch_roots(infos)
-        if len(roots) != 1:
-            raise ValueError(f"a checkpoint is a zip with one data.pkl, and this one has {len(roots)}")
-        order = f"{roots[0]}byteorder"
-        if order in infos and archive.read(order).strip() != b"little":
-            raise ValueError("its numbers are stored with the highest byte first")
-        storages: dict[str, Storage] = {}
-
-        def persistent(identity: Any) -> Any:
-            dtype, key, count, view = storage_identity(identity)
-            info = infos.get(f"{roots[0]}data/{key}")
-            if info is None:
-                raise ValueError(f"the numbers of storage '{key}' are missing")
-            if info.file_size != count * dtype.itemsize:
-                raise ValueError(f"storage '{key}' has {info.file_size:,} bytes, not {count:,} x {dtype.itemsize}")
-            if key not in storages:
-                reading.take(info.file_size)
-                storages[key] = Storage(as_numbers(archive.read(info), dtype))
-            if storages[key].values.dtype != dtype:
-                raise ValueError(f"storage '{key}' is of two kinds")
-            return viewed(storages[key], view)
-
-        return interpret(io.BytesIO(archive.read(f"{roots[0]}data.pkl")), reading, persistent)
+        return read_file(file)
 
 
 # Modules

@@ -2,11 +2,11 @@
 
 A pickle is a small program: loading it calls whatever it asks for. Here its opcodes are carried out by ``interpret``,
 which knows plain values only. A class or function of the file becomes a ``Name``, its call a ``Record`` that notes the
-arguments and state and does nothing. The few names in ``REBUILT`` are answered by functions of ``zoo.weights.records``,
+arguments and state and does nothing. The few names in ``REBUILT`` are answered by functions of ``zoo.utils.records``,
 which check every size before they make a tensor, an array or a container. No opcode looks up an attribute of anything.
 
-Numbers of torch lie outside the pickle: in the members of a zip (see ``zoo.weights.read``), or, in files from before
-torch 1.6, behind it (``read_legacy``).
+Numbers of torch lie outside the pickle: in the members of a zip (see ``zoo.utils.containers``), or, in files from
+before torch 1.6, behind it (``read_legacy``).
 """
 
 import io
@@ -20,7 +20,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from zoo.weights.records import (
+from zoo.utils.records import (
+    DTYPES,
     Name,
     Reading,
     Record,
@@ -29,6 +30,7 @@ from zoo.weights.records import (
     as_numbers,
     build_array,
     counted,
+    device,
     dictionary,
     empty_array,
     encoded,
@@ -163,7 +165,9 @@ def name_of(reading: Reading, module: Any, name: Any) -> Name:
     if not all(isinstance(part, str) and len(part) < 500 and part.isprintable() for part in (module, name)):
         raise ValueError("it asks for a name that is none")
     reading.names.add(f"{module}.{name}")
-    return Name(f"{MOVED.get(module, module)}.{name}")
+    if is_tool(module, name):
+        reading.tools.add(f"{module}.{name}")
+    return DTYPES.get(f"{module}.{name}") or Name(f"{MOVED.get(module, module)}.{name}")
 
 
 def call(reading: Reading, function: Any, args: Any, kwargs: Any = None) -> Any:
@@ -227,7 +231,9 @@ def storage_in_bytes(reading: Reading, data: Any) -> Any:
     try:
         if data.startswith(b"PK"):
             raise ValueError("it has a zip file in a pickle")
-        return read_legacy(io.BytesIO(data), reading)
+        value = read_legacy(file := io.BytesIO(data), reading)
+        at_its_end(file)
+        return value
     finally:
         reading.nested = False
 
@@ -248,6 +254,7 @@ REBUILT: dict[str, Callable] = {
     "torch._utils._rebuild_parameter_with_state": parameter,
     "torch._tensor._rebuild_from_type_v2": subclass_tensor,
     "torch.storage._load_from_bytes": storage_in_bytes,
+    "torch.device": device,
     "torch.Size": lambda reading, values=(): tuple(counted(reading, values)),
     "collections.OrderedDict": ordered,
     "collections.defaultdict": dictionary,
@@ -270,25 +277,36 @@ REBUILT: dict[str, Callable] = {
 
 # Classes of Python, torch and numpy that stand in published checkpoints; what else a file asks for there is a tool,
 # such as os.system or torch.load, which is refused though it would only be noted. Those of other packages are noted.
+# Classes are told by their capital: a module holds what it imports, too, as in torch.nn.modules.module.torch.load.
 HARMLESS = re.compile(
     r"""(builtins|__builtin__)\.(dict|list|tuple|set|frozenset|bytearray|bytes|str|int|float|complex|bool|slice|object)
-    | collections\.(OrderedDict|defaultdict|Counter|deque) | typing\.\w+ | types\.SimpleNamespace | argparse\.Namespace
-    | datetime\.\w+ | uuid\.UUID | decimal\.Decimal | pathlib\.\w+ | functools\.partial | enum\.\w+ | _codecs\.encode
+    | collections\.(OrderedDict|defaultdict|Counter|deque) | typing\.[A-Z]\w* | types\.SimpleNamespace
+    | argparse\.Namespace | datetime\.(datetime|date|time|timedelta|timezone) | uuid\.UUID | decimal\.Decimal
+    | pathlib\.(\w+\.)?(Pure)?(Posix|Windows)?Path | functools\.partial | enum\.[A-Z]\w* | _codecs\.encode
     | (copyreg|copy_reg)\._reconstructor
     | torch\.(Size|device|dtype|Tensor|Generator|\w+Storage|u?int\d+|float\d+\w*|bfloat16|complex\d+|bool|half|double)
-    | torch\._utils\._rebuild_\w+ | torch\._tensor\._rebuild_from_type_v2 | torch\.storage\.\w+ | torch\.nn\.[\w.]+
-    | torch\.(optim|cuda\.amp|amp)\.[\w.]+
-    | numpy\.(dtype|ndarray|\w+\d+|bool_?)
+    | torch\._utils\._rebuild_\w+ | torch\._tensor\._rebuild_from_type_v2
+    | torch\.storage\.(_load_from_bytes|_?(Un)?[tT]ypedStorage)
+    | torch\.nn\.((modules|utils|parallel)\.\w+\.|(qat|quantized|intrinsic)\.modules\.\w+\.|parameter\.)?[A-Z]\w*
+    | torch\.nn\.functional\.(\w*relu6?|elu|selu|celu|gelu|silu|mish|sigmoid|logsigmoid|tanh|hard\w+|soft\w+|normalize)
+    | torch\.(tanh|sigmoid|relu|sin|cos|exp)
+    | torch\.optim\.(\w+\.)?[A-Z]\w*
+    | torch\.(cuda\.)?amp\.(grad_scaler\.)?([A-Z]\w*|_refresh_per_optimizer_state)
+    | numpy\.(dtype|ndarray|[a-z]+\d+|bool_?)
     | numpy\.(core|_core)\.(multiarray|numeric)\.(scalar|_reconstruct|_frombuffer)
-    | numpy\.dtypes\.\w+ | numpy\.random\.[\w.]+""",
+    | numpy\.dtypes\.[A-Z]\w* | numpy\.random\.(_pickle\.__\w+_ctor|_?\w+\.[A-Z]\w*)""",
     re.VERBOSE,
 )
 TOOLBOXES = sys.stdlib_module_names | {"__builtin__", "copy_reg", "torch", "numpy", "scipy", "pip", "setuptools"}
+WALKED = {"os", "posix", "nt", "sys", "subprocess", "builtins", "importlib", "ctypes", "shutil", "socket", "runpy"}
 
 
-def is_tool(name: str) -> bool:
-    """Whether a name in a file is of Python or a large package and none that checkpoints need."""
-    return name.split(".")[0] in TOOLBOXES and not HARMLESS.fullmatch(name)
+def is_tool(module: str, name: str) -> bool:
+    """Whether a name is of Python or a large package and none that checkpoints need, or reached through another one."""
+    first, *rest = f"{module}.{name}".split(".")
+    if first in TOOLBOXES:
+        return not HARMLESS.fullmatch(f"{module}.{name}")
+    return not WALKED.isdisjoint(rest) or not re.fullmatch(r"([A-Z_]\w*\.)*\w+", name)  # classes may hold classes
 
 
 # Numbers outside the pickle
@@ -323,8 +341,14 @@ def read_legacy(file: BinaryIO, reading: Reading) -> Any:
         count = int.from_bytes(exactly(file, 8), "little")
         if count != len(values):
             raise ValueError(f"storage '{key}' has {count:,} numbers, not {len(values):,}")
-        values.copy_(as_numbers(exactly(file, values.nbytes), values.dtype))
+        values.copy_(as_numbers(bytearray(exactly(file, values.nbytes)), values.dtype))
     return value
+
+
+def at_its_end(file: BinaryIO) -> None:
+    """Fail where something follows."""
+    if left := len(file.read()):
+        raise ValueError(f"{left:,} bytes follow its end; it is damaged: download it again")
 
 
 def exactly(file: BinaryIO, count: int) -> bytes:

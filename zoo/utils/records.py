@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MAX_STEPS = 2_000_000  # opcodes and copied items of a file; those of published checkpoints have some 100,000
+MAX_STEPS = 1_000_000  # opcodes and copied items of a file; those of published checkpoints have some 100,000
+MAX_DEPTH, MAX_VALUES = 100, 500_000  # of plain values in a checkpoint of a run
 MAX_OVERLAP = 2**24  # numbers of a tensor that shows the same memory several times
 
 
@@ -56,6 +57,7 @@ class Reading:
 
     def __init__(self, size: int) -> None:
         self.names: set[str] = set()
+        self.tools: set[str] = set()  # those that no checkpoint needs
         self.steps, self.bytes, self.nested = MAX_STEPS, 2 * size, False  # twice: as bytes and as numbers
 
     def spend(self, steps: int) -> None:
@@ -77,7 +79,18 @@ class Storage:
     values: Tensor
 
 
-ATOMS = (str, bytes, int, float, bool, type(None), Name, Record)  # what may be a key: their hash never runs deep
+ATOMS = (
+    str,
+    bytes,
+    int,
+    float,
+    bool,
+    type(None),
+    torch.dtype,
+    torch.device,
+    Name,
+    Record,
+)  # what may be a key: their hash never runs deep
 
 
 # Plain values
@@ -183,9 +196,28 @@ KINDS = [*STORAGES.values(), torch.uint16, torch.uint32, torch.uint64, torch.flo
 DTYPES = {str(dtype): dtype for dtype in KINDS}
 
 
-def as_numbers(data: bytes, dtype: torch.dtype) -> Tensor:
+def as_numbers(data: bytearray, dtype: torch.dtype) -> Tensor:
     """Bytes as a tensor [N] that owns them."""
-    return torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.zeros(0, dtype=dtype)
+    return torch.frombuffer(data, dtype=dtype) if data else torch.zeros(0, dtype=dtype)
+
+
+def check_plain(value: Any) -> None:
+    """Fail where a value holds more than tensors and plain values, or so many or so deep that copying it would not end.
+
+    Raises:
+        ValueError: it does.
+    """
+    waiting, seen = [(value, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        seen += 1
+        if isinstance(value, (Name, Record)):
+            raise ValueError(f"it holds {value.name}, and a checkpoint of a run tensors and plain values alone")
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        if isinstance(inner, (list, tuple, set, frozenset)):
+            waiting += [(part, depth + 1) for part in inner]
+        if depth > MAX_DEPTH or seen + len(waiting) > MAX_VALUES:  # values that occur several times count each time
+            raise ValueError("its values lie too deep in others, or are too many")
 
 
 def storage_identity(identity: Any) -> tuple[torch.dtype, str, int, tuple | None]:
@@ -229,15 +261,21 @@ def typed_tensor(
     reading: Reading, storage: Any, offset: int, size: tuple, stride: tuple, grad: Any, hooks: Any, dtype: Any, *_: Any
 ) -> Tensor:
     """A tensor of a kind that has no storage of its own: the storage is of bytes."""
-    if not isinstance(storage, Storage) or not isinstance(dtype, Name) or dtype.name not in DTYPES:
+    if not isinstance(storage, Storage) or not isinstance(dtype, torch.dtype):
         raise ValueError(f"it has a tensor of {shown(dtype)}, a kind which is not known")
-    return tensor(reading, Storage(storage.values.view(DTYPES[dtype.name])), offset, size, stride)
+    return tensor(reading, Storage(storage.values.view(dtype)), offset, size, stride)
 
 
 def parameter(reading: Reading, data: Any, *requires_grad_hooks_state: Any) -> Tensor:
     if not isinstance(data, Tensor):
         raise ValueError("a parameter is not a tensor")
     return data
+
+
+def device(reading: Reading, kind: Any, index: Any = None) -> torch.device:
+    if not isinstance(kind, str):
+        raise ValueError(f"a device is called {shown(kind)}")
+    return torch.device(kind) if index is None else torch.device(kind, whole(index))
 
 
 # Arrays and numbers of numpy

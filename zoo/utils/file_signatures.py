@@ -22,11 +22,12 @@ FOREIGN: list[tuple[Callable[[bytes], Any], str]] = [
     (lambda head: head[:2] == b"\x1f\x8b", "a gzip archive; unpack it first"),
     (lambda head: head[:4] in (b"Rar!", b"7z\xbc\xaf"), "an archive; unpack it first"),
     (lambda head: head[257:262] == b"ustar", "a tar archive; unpack it first"),
-    (
-        lambda head: re.match(rb".{8}\{\s*\"", head, re.S),
-        "a safetensors file, which holds tensors only and needs no conversion",
-    ),
 ]
+
+
+def is_safetensors(head: bytes) -> bool:
+    """Whether a file that begins so is one of safetensors."""
+    return bool(re.match(rb".{8}\{\s*\"", head, re.S))
 
 
 def foreign(head: bytes) -> str | None:

@@ -1,0 +1,205 @@
+"""Archives are unpacked as far as they declare; files whose container tells that they are damaged are refused."""
+
+import io
+import json
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save
+
+from tests.test_read import Call, legacy, packed, pickled_tensor, zipped
+from zoo.utils.containers import check_whole, read_array
+from zoo.utils.pickles import is_tool
+from zoo.weights.read import read
+
+ROOT = Path(__file__).parent.parent
+MEGABYTES, DECLARED = 128, 4000
+
+
+def lying(name: str, method: int = zipfile.ZIP_DEFLATED, others: dict[str, bytes] | None = None) -> bytes:
+    """A zip with a member that unpacks to far more than the sizes in its headers say."""
+    with zipfile.ZipFile(file := io.BytesIO(), "w", method) as archive:
+        with archive.open(name, "w") as member:
+            for _ in range(MEGABYTES):
+                member.write(bytes(2**20))
+        for other, content in (others or {}).items():
+            archive.writestr(other, content)
+    data, start = bytearray(file.getvalue()), file.getvalue().index(b"PK\1\2")
+    for crc, size in ((14, 22), (start + 16, start + 24)):
+        struct.pack_into("<I", data, crc, zlib.crc32(bytes(DECLARED)))
+        struct.pack_into("<I", data, size, DECLARED)
+    return bytes(data)
+
+
+def nested(depth: int = 300_000) -> bytes:
+    """A pickle whose dictionary has a key that lies so deep that hashing it overflows the stack."""
+    return b"\x80\x02}" + b")" + b"\x85" * depth + b"K\x01s."
+
+
+def laughing() -> bytes:
+    """A checkpoint of a run whose config stands for 2^64 values."""
+    config: list = []
+    for _ in range(64):
+        config = [config, config]
+    return zipped({"state_dict": {}, "clocks": {}, "config": config})
+
+
+FILES = {
+    "lying.pth": lambda: lying("archive/data.pkl"),
+    "lying.ckpt": lambda: lying("archive/data.pkl"),
+    "storage.ckpt": lambda: lying("a/data/0", others={"a/data.pkl": pickled_tensor(0, (1000,), (1,), claimed=1000)}),
+    "folders.zip": lambda: lying("x/generator.pth", others={"x/ema.pth": b""}),
+    "images.zip": lambda: lying("a.png"),
+    "lzma.zip": lambda: lying("a.png", zipfile.ZIP_LZMA),
+    "arrays.npz": lambda: lying("coordinates.npy"),
+    "bomb.ckpt": lambda: packed({"a/data.pkl": b"N.", "a/data/0": bytes(2**26)}, zipfile.ZIP_DEFLATED),
+    "nested.ckpt": nested,
+    "laughing.ckpt": laughing,
+    "objects.ckpt": lambda: zipped({"state_dict": {}, "clocks": {"x": Call(os.getenv, "x")}}),
+}
+CHILD = """
+import json, resource, sys, time
+from pathlib import Path
+from datamodules.images import Zip
+from zoo.training.checkpoint_files import AtomicCheckpoints
+from zoo.utils.containers import check_whole, read_array
+from zoo.weights.read import read
+
+READERS = {
+    ".pth": [read],
+    ".ckpt": [AtomicCheckpoints().load_checkpoint],
+    ".npz": [lambda path: read_array(path, "coordinates")],
+    ".zip": [check_whole, lambda path: Zip(path).read("a.png"), lambda path: read(path / "x" / "generator.pth")],
+}
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before = peak()
+for path in sorted(Path(".").iterdir()):
+    for reader in READERS[path.suffix]:
+        start = time.process_time()
+        try:
+            reader(path)
+            said = "no error"
+        except (ValueError, KeyError) as error:
+            said = str(error)
+        print(json.dumps([path.name, said, time.process_time() - start, peak() - before]))
+"""
+
+
+def test_no_more_is_unpacked_than_is_declared(tmp_path):
+    for name, make in FILES.items():
+        (tmp_path / name).write_bytes(make())
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]  # a stack that overflows ends the process
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {name for name, *_ in results} == FILES.keys()
+    for name, said, seconds, megabytes in results:
+        assert megabytes < 90 and seconds < 10, (name, said, seconds, megabytes)
+        assert said != "no error", name
+        assert "\n" not in said and "weights_only" not in said and "torch.load" not in said
+
+
+def flipped(data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+WHOLE = {"zip": zipped, "legacy": legacy, "pickle": pickle.dumps, "safetensors": save}
+
+
+@pytest.mark.parametrize("write", WHOLE.values(), ids=WHOLE)
+def test_what_follows_the_end_is_refused(tmp_path, write):
+    tensors = {"x": torch.arange(100.0)}
+    (tmp_path / "x.pth").write_bytes(write(tensors))
+    assert torch.equal(read(tmp_path / "x.pth").value["x"], tensors["x"])
+    for more in (b"\0", b"junk", bytes(70_000)):
+        (tmp_path / "x.pth").write_bytes(write(tensors) + more)
+        with pytest.raises(ValueError, match=r"x\.pth cannot be read: .*; (it is damaged: )?download it again"):
+            read(tmp_path / "x.pth")
+
+
+def test_a_flipped_bit_of_any_member_is_refused(tmp_path):
+    data = zipped({"x": torch.arange(100.0)})
+    for name in ("data.pkl", "data/0", "version"):  # the last is none that anybody needs
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            info = next(info for info in archive.infolist() if info.filename.endswith(name))
+            content = archive.read(info)
+        place = data.index(content, info.header_offset)
+        (tmp_path / "x.pth").write_bytes(flipped(data, place))
+        with pytest.raises(ValueError, match="damaged or truncated zip; download it again"):
+            read(tmp_path / "x.pth")
+    folders = packed({"a/x.pth": b"1234", "b/notes.txt": b"important"})
+    (tmp_path / "x.zip").write_bytes(folders)
+    check_whole(tmp_path / "x.zip")
+    (tmp_path / "x.zip").write_bytes(flipped(folders, folders.index(b"important")))
+    with pytest.raises(ValueError, match="damaged or truncated zip; download it again"):
+        check_whole(tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("torch.nn.modules.module", "torch.os.system"),
+        ("torch.nn.modules.module", "os"),
+        ("torch.nn.modules", "module.torch.load"),
+        ("torch.nn.functional", "importlib.import_module"),
+        ("torch.optim.adam", "math.os.system"),
+        ("torch.cuda.amp", "common.importlib.import_module"),
+        ("torch.storage", "os.system"),
+        ("torch._utils", "sys.modules"),
+        ("numpy.random", "mtrand.os.system"),
+        ("datetime", "sys.modules"),
+        ("typing", "sys"),
+        ("pathlib", "os.system"),
+        ("enum", "sys"),
+        ("siren.siren", "os.system"),
+        ("siren.siren.os", "system"),
+        ("siren.siren", "torch.load"),
+    ],
+)
+def test_names_that_are_reached_through_others_are_tools(module, name, tmp_path):
+    assert is_tool(module, name)
+    text = [b"\x8c" + bytes([len(part)]) + part.encode() for part in (module, name)]
+    (tmp_path / "x.pth").write_bytes(b"\x80\x04" + text[0] + text[1] + b"\x93)R.")
+    with pytest.raises(ValueError, match="which no checkpoint needs; nothing was run"):
+        read(tmp_path / "x.pth")
+
+
+NAMES = """
+    torch.nn.modules.conv.Conv2d torch.nn.utils.spectral_norm.SpectralNorm torch.nn.parameter.Parameter torch.nn.Linear
+    torch.nn.parallel.distributed.DistributedDataParallel torch.nn.functional.leaky_relu torch.optim.adam.Adam
+    torch.optim.lr_scheduler.StepLR torch.cuda.amp.grad_scaler.GradScaler torch.device pathlib.PosixPath
+    numpy.random._pickle.__randomstate_ctor datetime.timedelta training.networks.Generator utils.types.Config
+    torch_utils.persistence._reconstruct_persistent_obj
+"""
+
+
+def test_names_of_checkpoints_are_none():
+    assert [name for name in NAMES.split() if is_tool(*name.rsplit(".", 1))] == []
+    assert not is_tool("app", "Outer.Inner")
+
+
+def test_arrays_of_numpy(tmp_path):
+    known = np.asfortranarray(np.arange(12.0).reshape(3, 4))
+    np.savez_compressed(tmp_path / "x.npz", known=known, more=[1])
+    assert (
+        np.array_equal(read_array(tmp_path / "x.npz", "known"), known) and read_array(tmp_path / "x.npz", "y") is None
+    )
+    np.savez(tmp_path / "x.npz", known=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match="does not hold the numbers that it declares"):
+        read_array(tmp_path / "x.npz", "known")
+    huge = io.BytesIO()
+    np.lib.format.write_array_header_1_0(huge, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)})
+    (tmp_path / "x.npz").write_bytes(packed({"known.npy": huge.getvalue()}))
+    with pytest.raises(ValueError, match="does not hold the numbers that it declares"):
+        read_array(tmp_path / "x.npz", "known")
