@@ -40,11 +40,11 @@ class PriorPreview(Callback):
         generator = pl_module.generator
         with torch.no_grad():
             _, camera = generator.sample(self.count, draws_for(generator, self.seed, range(self.count)))
-        reals = real_images(trainer, self.count)
+        images = real_images(trainer, self.count)
         bounds = generator.bounds.cpu()
         box = bounds.mean(0) + (bounds - bounds.mean(0)) / 2
         with replacing(path) as part:
-            preview_sheet(camera.to("cpu"), box, reals, self.size).save(part)
+            preview_sheet(camera.to("cpu"), box, images, self.size).save(part)
 
 
 def real_images(trainer: Trainer, count: int) -> list[Image.Image]:
@@ -59,17 +59,19 @@ def real_images(trainer: Trainer, count: int) -> list[Image.Image]:
     return [to_pil_image(quantise(dataset[i]["image"])) for i in range(min(count, len(dataset)))]
 
 
-def preview_sheet(camera: Camera, bounds: Tensor, reals: list[Image.Image], size: int, columns: int = 4) -> Image.Image:
+def preview_sheet(
+    camera: Camera, bounds: Tensor, images: list[Image.Image], size: int, columns: int = 4
+) -> Image.Image:
     """The views of a box beside some images.
 
     Args:
         camera: N cameras.
         bounds: two corners of the box, [2, 3] [world units].
-        reals: images, of any size.
+        images: of the data, of any size.
         size: side of each cell [pixels].
     """
     views = [draw_box(camera.take(slice(i, i + 1)), bounds, size) for i in range(len(camera.pose))]
-    blocks = [("views of the prior", views), ("images of the data", [r.resize((size, size)) for r in reals])]
+    blocks = [("views of the prior", views), ("images of the data", [r.resize((size, size)) for r in images])]
     blocks = [(title, cells) for title, cells in blocks if cells]
     gap, head = 4, 18
     pitch = size + gap

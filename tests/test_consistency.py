@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.analytic import Billboard, Box, Sphere
 from tests.systems import SYSTEMS
-from zoo.evaluate.metrics.consistency import consistency, gauges
+from zoo.evaluate.metrics.consistency import consistency, diagnostics
 from zoo.render import Rendered, UniformPoses
 from zoo.weights.bundle import build
 
@@ -58,7 +58,7 @@ def test_flatness_of_a_sphere():
     """Over the disc, the depth of a half sphere of radius r seen from afar has standard deviation r / sqrt(18)."""
     sphere = Sphere(resolution=64)
     sphere.poses = UniformPoses(radius=100.0, fov_deg=1.2)
-    assert gauges(sphere, 1)["flatness"] == pytest.approx(0.5 / 18**0.5 / 2, rel=0.03)
+    assert diagnostics(sphere, 1)["flatness"] == pytest.approx(0.5 / 18**0.5 / 2, rel=0.03)
 
 
 def test_haze_outside_the_bounds_is_seen():
@@ -87,8 +87,8 @@ def test_values_that_are_not_finite_are_counted():
             image[:, :, 0] = torch.nan
             return Rendered(image, *rendered[1:])
 
-    assert gauges(Sphere(), 2)["nonfinite"] == 0
-    assert gauges(Broken(), 2)["nonfinite"] == pytest.approx(3 / (32 * 5))  # one row of 32; 3 of 5 channels
+    assert diagnostics(Sphere(), 2)["nonfinite"] == 0
+    assert diagnostics(Broken(), 2)["nonfinite"] == pytest.approx(3 / (32 * 5))  # one row of 32; 3 of 5 channels
 
 
 def test_too_few_views_are_refused():

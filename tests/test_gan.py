@@ -79,7 +79,7 @@ def test_everything_counts_iterations(tmp_path) -> None:
 
 
 def test_removing_every_callback_leaves_the_losses(tmp_path) -> None:
-    from callbacks.gauges import Gauges
+    from callbacks.diagnostics import Diagnostics
     from callbacks.samples import SampleGrid
 
     class Keep(PiGAN):
@@ -88,7 +88,7 @@ def test_removing_every_callback_leaves_the_losses(tmp_path) -> None:
             super().accumulate(prefix, terms, **kwargs)
 
     runs = []
-    for callbacks in ([], [SampleGrid(every=2, latents=2, views=2), Gauges(every=2)]):
+    for callbacks in ([], [SampleGrid(every=2, latents=2, views=2), Diagnostics(every=2)]):
         kept: list = []
         torch.manual_seed(0)
         gan = Keep(tiny_generator(), Discriminator([4, 8, 8], latent_dim=4), OPTIMIZER, OPTIMIZER)

@@ -158,3 +158,9 @@ def test_a_renderer_that_weighed_twice_is_a_volume_with_two_quadratures() -> Non
             "quadrature": {"density": "zoo.render.relu", "background": "zoo.render.white"},
         },
     }
+
+
+def test_gauges_are_diagnostics() -> None:
+    old = {"class_path": "callbacks.gauges.Gauges", "init_args": {"every": 500}}
+    assert renamed(old) == {"class_path": "callbacks.diagnostics.Diagnostics", "init_args": {"every": 500}}
+    assert renamed("callbacks.gauges.Gauges") == "callbacks.diagnostics.Diagnostics"

@@ -105,7 +105,7 @@ WATCHERS = [
     named("callbacks.samples.SampleGrid", every=1, latents=2, views=3),
     named("callbacks.preview.PriorPreview", count=4),
     named("callbacks.scores.Scores", every=1, n_fake=4),
-    named("callbacks.gauges.Gauges", every=1, n=1, views=3),
+    named("callbacks.diagnostics.Diagnostics", every=1, n=1, views=3),
 ]
 
 
@@ -137,8 +137,8 @@ def test_it_trains_and_is_watched(home: Path) -> None:
     assert (home / "run" / "views.png").is_file() and len(list((home / "run" / "samples").glob("*.png"))) == 3
     with open(home / "run" / "metrics.csv") as file:
         columns = set(next(csv.reader(file)))
-    assert {"loss_g", "fid-cars-none-4", "gauges/opacity", "gauges/nonfinite"} <= columns
-    assert not {"gauges/flatness", "gauges/parallax"} & columns  # which compare depths along rays
+    assert {"loss_g", "fid-cars-none-4", "diagnostics/opacity", "diagnostics/nonfinite"} <= columns
+    assert not {"diagnostics/flatness", "diagnostics/parallax"} & columns  # which compare depths along rays
 
 
 NAME = f"{__name__}.Splatter"

@@ -12,13 +12,12 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks.gauges import Gauges
+from callbacks.diagnostics import Diagnostics
 from callbacks.scores import Scores
 from tests.analytic import Box, Sphere
 from zoo.cli.evaluate import add_rows
 from zoo.evaluate import extractors as features_module
-from zoo.evaluate import protocol
-from zoo.evaluate import real_statistics as reals
+from zoo.evaluate import protocol, real_statistics
 from zoo.evaluate.extractors import Extractor, load_extractor
 from zoo.evaluate.images import ImagePathDataset
 from zoo.evaluate.metrics.fid import fid, moments
@@ -305,7 +304,7 @@ def test_real_features_are_kept_until_anything_changes(cache, monkeypatch):
     monkeypatch.setattr(big, "digest", data.digest)  # even if a digest forgot the resolution
     assert calls(real=big, resolution=64) == 40
     assert calls() == 0
-    monkeypatch.setattr(reals, "QUANTISATION", "floor-1")
+    monkeypatch.setattr(real_statistics, "QUANTISATION", "floor-1")
     assert calls() == 40
     for file in (cache / "reals").iterdir():
         file.write_bytes(file.read_bytes()[:-100])
@@ -391,7 +390,7 @@ def test_callbacks_log_and_change_nothing(tmp_path):
     from pytorch_lightning.loggers import CSVLogger
 
     plain, _ = fit([], tmp_path)
-    watchers = [Scores(every=2, n_fake=6, extractor="cars"), Gauges(every=3, n=1)]
+    watchers = [Scores(every=2, n_fake=6, extractor="cars"), Diagnostics(every=3, n=1)]
     logger = CSVLogger(tmp_path)
     watched, trainer = fit(watchers, tmp_path, logger=logger, log_every_n_steps=100)
     assert plain.losses == watched.losses and len(plain.losses) == 6
@@ -401,7 +400,7 @@ def test_callbacks_log_and_change_nothing(tmp_path):
     place, step = head.index("fid-cars-none-6"), head.index("step")
     scored = [row[step] for row in (line.split(",") for line in lines[1:]) if row[place]]
     assert scored == ["0", "2", "4", "6"]
-    assert {"kid-cars-none-6", "gauges/opacity", "gauges/flatness", "gauges/nonfinite"} <= set(head)
+    assert {"kid-cars-none-6", "diagnostics/opacity", "diagnostics/flatness", "diagnostics/nonfinite"} <= set(head)
     assert trainer.callback_metrics["fid-cars-none-6"] > 0
 
     trainer.save_checkpoint(tmp_path / "last.ckpt")

@@ -10,6 +10,6 @@ __getattr__, __dir__, __all__ = exports(
     protocol="Scores score",
     extractors="Extractor load_extractor",
     images="ImagePathDataset",
-    real_statistics="Reals",
+    real_statistics="RealImages",
     **{"metrics.consistency": "consistency"},
 )

@@ -23,7 +23,7 @@ from zoo.evaluate.images import ImagePathDataset
 from zoo.evaluate.metrics.fid import fid, moments
 from zoo.evaluate.metrics.kid import kid
 from zoo.evaluate.processes import from_first, gather_rows, rank_and_world
-from zoo.evaluate.real_statistics import Reals, image_batches, real_features, spread
+from zoo.evaluate.real_statistics import RealImages, image_batches, real_features, subsample
 from zoo.generator import DrawsPolicy, quantise, render_samples
 
 
@@ -54,7 +54,7 @@ def metric_name(metric: str, extractor: Extractor, n_fake: int) -> str:
 
 def score(
     source: nn.Module | ImagePathDataset,
-    real: Reals,
+    real: RealImages,
     extractor: Extractor | str = "cars",
     *,
     n_fake: int | None = None,
@@ -95,7 +95,7 @@ def score(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         known = real_features(real, extractor, source.resolution, n_real, batch_size, device)
         if is_folder:
-            batches = image_batches(source, spread(len(source), n_fake), batch_size, source.resolution)
+            batches = image_batches(source, subsample(len(source), n_fake), batch_size, source.resolution)
         else:
             own = torch.arange(rank, n_fake, world).split(batch_size)
             batches = ((indices, fakes(source, indices, seed, truncation, draws, device)) for indices in own)

@@ -21,7 +21,7 @@ from zoo.utils.paths import cache_folder
 from zoo.utils.readers import loader
 
 
-class Reals(Protocol):
+class RealImages(Protocol):
     """What scores ask of a datamodule (or of ``zoo.evaluate.images.ImagePathDataset``).
 
     name: short, for tables.
@@ -43,7 +43,7 @@ class RealFeatures(NamedTuple):
     moments: Moments
 
 
-def spread(total: int, count: int | None) -> list[int]:
+def subsample(total: int, count: int | None) -> list[int]:
     """``count`` indices, evenly over a dataset of ``total``; all of them where no count is given.
 
     Raises:
@@ -56,7 +56,7 @@ def spread(total: int, count: int | None) -> list[int]:
 
 
 def image_batches(
-    real: Reals, indices: Sequence[int], batch_size: int, resolution: int | None
+    real: RealImages, indices: Sequence[int], batch_size: int, resolution: int | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Positions within ``indices`` and uint8 images of this process's share of these images.
 
@@ -83,11 +83,11 @@ def image_batches(
 
 
 def real_features(
-    real: Reals, extractor: Extractor, resolution: int, n_real: int | None, batch_size: int, device: torch.device
+    real: RealImages, extractor: Extractor, resolution: int, n_real: int | None, batch_size: int, device: torch.device
 ) -> RealFeatures | None:
     """Features and moments of n_real real images (None: all), on the first process; None on all others."""
     dataset_size = len(real.val_dataloader().dataset)
-    indices = spread(dataset_size, n_real)
+    indices = subsample(dataset_size, n_real)
     key = {
         "dataset": real.name,
         "dataset_digest": real.digest(),

@@ -16,6 +16,7 @@ Values = dict[str, Any]
 
 # Beginnings of class paths: modules that are elsewhere now.
 MODULES = {
+    "callbacks.gauges.": "callbacks.diagnostics.",
     "zoo.gan.": "zoo.training.",
     "zoo.giraffe_scenes.": "zoo.giraffe.",
     "zoo.giraffe_extras.": "zoo.giraffe.",
@@ -47,6 +48,7 @@ CLASSES: dict[str, str] = {
     "zoo.volumegan.late_softplus": "zoo.volumegan.shifted_softplus",
     "zoo.volumegan.equal": "zoo.volumegan.unit_intervals",
     "zoo.volumegan.Until": "zoo.volumegan.FarLastInterval",
+    "callbacks.diagnostics.Gauges": "callbacks.diagnostics.Diagnostics",
 }
 
 # By class of a module, names of its tensors: beginnings, as patterns, and what they became. Outer modules come first.

@@ -77,14 +77,14 @@ def consistency(
                 "outside": outside(generator, styles, grid),
                 "silhouettes": silhouette_agreement(generator, shown),
                 "surface": surface_agreement(shown, places, side),
-                **shape_gauges(shown, [row[(a + 1) % views] for a, row in enumerate(places)], side),
-                **image_gauges(rendered),
+                **shape_diagnostics(shown, [row[(a + 1) % views] for a, row in enumerate(places)], side),
+                **image_diagnostics(rendered),
             }
         )
     return means(collected)
 
 
-def gauges(
+def diagnostics(
     generator: Generator, n: int = 4, *, views: int = 4, resolution: int | None = None, seed: int = 0
 ) -> dict[str, float]:
     """``flatness``, ``parallax``, ``opacity`` and ``nonfinite`` of n objects: quick enough for every few iterations.
@@ -94,11 +94,11 @@ def gauges(
     collected = []
     for index in range(n):
         rendered, camera, _ = turntable_views(generator, index, views, resolution, seed, 1.0)
-        collected.append(image_gauges(rendered))
+        collected.append(image_diagnostics(rendered))
         if isinstance(generator, HasRays):
             shown = shown_by(generator, rendered, camera)
             following = [project(generator, shown, a, (a + 1) % views) for a in range(views)]
-            collected[-1] |= shape_gauges(shown, following, longest_side(generator))
+            collected[-1] |= shape_diagnostics(shown, following, longest_side(generator))
     return means(collected)
 
 
@@ -164,7 +164,7 @@ def surface_agreement(shown: Views, places: list[list[Projected]], side: float) 
     return agree / checked if checked else 0.0
 
 
-def shape_gauges(shown: Views, following: list[Projected], side: float) -> dict[str, float]:
+def shape_diagnostics(shown: Views, following: list[Projected], side: float) -> dict[str, float]:
     """``flatness`` and ``parallax``; ``following`` holds each view's surface points as the next one sees them."""
     flatness, moved, points = [], 0, 0
     for view, place in enumerate(following):
@@ -184,7 +184,7 @@ def shape_gauges(shown: Views, following: list[Projected], side: float) -> dict[
     }
 
 
-def image_gauges(rendered: Rendered) -> dict[str, float]:
+def image_diagnostics(rendered: Rendered) -> dict[str, float]:
     """``opacity`` and ``nonfinite`` of one object."""
     image, _, depth, opacity = rendered
     broken = [~image.isfinite(), ~opacity.isfinite(), ~depth.isfinite() & (opacity > 1e-3)]

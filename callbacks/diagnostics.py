@@ -7,12 +7,12 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from callbacks.scores import log_now, say
-from zoo.evaluate.metrics.consistency import gauges
+from zoo.evaluate.metrics.consistency import diagnostics
 from zoo.generator import HasRays
 
 
-class Gauges(pl.Callback):
-    """Logs ``gauges/flatness``, ``parallax``, ``opacity`` and ``nonfinite`` of a few fixed objects.
+class Diagnostics(pl.Callback):
+    """Logs ``diagnostics/flatness``, ``parallax``, ``opacity`` and ``nonfinite`` of a few fixed objects.
 
     What they mean, and that the first two need rays: ``zoo.evaluate.metrics.consistency``. Shown from a few sides of
     the turntable by the averaged generator, on the first process only; like every callback it only watches.
@@ -33,12 +33,15 @@ class Gauges(pl.Callback):
     @rank_zero_only
     def measure(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
         with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-            values = gauges(model.sampler, self.n, views=self.views, resolution=self.resolution, seed=self.seed)
-        log_now(trainer, {f"gauges/{name}": value for name, value in values.items()})
+            values = diagnostics(model.sampler, self.n, views=self.views, resolution=self.resolution, seed=self.seed)
+        log_now(trainer, {f"diagnostics/{name}": value for name, value in values.items()})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not isinstance(pl_module.sampler, HasRays):
-            say(trainer, "gauges/flatness and gauges/parallax are left out: they need rays, which this system lacks.")
+            say(
+                trainer,
+                "diagnostics/flatness and diagnostics/parallax are left out: they need rays, which this system lacks.",
+            )
         if pl_module.iterations == 0:
             self.measure(trainer, pl_module)
 
