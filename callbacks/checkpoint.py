@@ -12,12 +12,12 @@ from zoo.utils.files import sweep
 
 
 class RegularCheckpoint(Checkpoint):
-    """Writes ``<run>/checkpoints/last.ckpt`` every so often and at the end, and some that are kept.
+    """Writes ``<run>/checkpoints/last.ckpt`` at regular intervals and at the end, and checkpoints that are kept.
 
     With ``callbacks.scores.Scores`` it also keeps the checkpoint of the best score, for instance
     ``best-fid-cars-none-1k=9.1913-iteration-005000.ckpt``: it is written right after these very weights were scored,
-    and takes the place of the one before, which is removed when the new one is safely on the disk. A resumed run goes
-    on from the best value so far, and leaves a better checkpoint alone.
+    and takes the place of the one before, which is removed when the new one is safely on the disk. A resumed run
+    continues from the best value so far, and leaves a better checkpoint alone.
 
     A run that ends with an error writes nothing: the last checkpoint is from before it.
 

@@ -1,4 +1,4 @@
-"""Slower learning towards the end of a run, for systems whose papers know no such thing."""
+"""Learning rate decay at milestones, for systems whose papers have none."""
 
 from typing import Any
 

@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from callbacks.scores import log_now, say
+from callbacks.scores import log_message, log_now
 from zoo.evaluate.metrics.consistency import diagnostics
 from zoo.generator import HasRays
 
@@ -14,7 +14,7 @@ from zoo.generator import HasRays
 class Diagnostics(pl.Callback):
     """Logs ``diagnostics/flatness``, ``parallax``, ``opacity`` and ``nonfinite`` of a few fixed objects.
 
-    What they mean, and that the first two need rays: ``zoo.evaluate.metrics.consistency``. Shown from a few sides of
+    Their definitions are in ``zoo.evaluate.metrics.consistency``; the first two need rays. Shown from a few sides of
     the turntable by the averaged generator, on the first process only; like every callback it only watches.
 
     Args:
@@ -38,7 +38,7 @@ class Diagnostics(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not isinstance(pl_module.sampler, HasRays):
-            say(
+            log_message(
                 trainer,
                 "diagnostics/flatness and diagnostics/parallax are left out: they need rays, which this system lacks.",
             )

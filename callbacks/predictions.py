@@ -1,4 +1,4 @@
-"""What ``zoo predict`` draws, as files."""
+"""Writes the samples of ``zoo predict`` as files."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""A look at the pose prior before training: do its views suit the images?"""
+"""A preview of the pose prior before training, beside images of the data."""
 
 from pathlib import Path
 

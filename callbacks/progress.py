@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 
 class Progress(ProgressBar):
-    """A bar on a terminal; elsewhere (a log file, a pipe) a line every so often.
+    """A bar on a terminal; elsewhere (a log file, a pipe) a line at regular intervals.
 
     Args:
         every_seconds: between two updates of the bar.

@@ -1,4 +1,4 @@
-"""Grids of the same objects from several sides, drawn as training goes on."""
+"""Grids of the same objects from several sides, rendered during training."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from zoo.utils.files import replacing
 
 
 def log_image(trainer: Trainer, name: str, image: Image.Image) -> None:
-    """Hand an image to the loggers that can show it, as bytes: wandb does not scale floats."""
+    """Log an image with the loggers that can show it, as bytes: wandb does not scale floats."""
     import numpy as np
 
     for logger in trainer.loggers:
@@ -23,7 +23,7 @@ def log_image(trainer: Trainer, name: str, image: Image.Image) -> None:
 class SampleGrid(Callback):
     """Writes ``<run>/samples/iteration-000000.png``: rows are latents, with their depth below, columns are views.
 
-    The same samples at the start, every so often and at the end. It only watches: random numbers of its own, no
+    The same samples at the start, at regular intervals and at the end. It only watches: random numbers of its own, no
     gradients, and every module is in training mode again afterwards.
 
     Args:

@@ -18,7 +18,7 @@ class Scores(pl.Callback):
 
     It only watches: no random number of the training is used up, and the extractor stays out of checkpoints. Every
     process renders its share, and all log the same value. Callbacks with a method ``on_scores(trainer, model, values)``
-    are told at once, while the weights are those that were scored: ``RegularCheckpoint`` keeps the best ones.
+    are called at once, while the weights are those that were scored: ``RegularCheckpoint`` keeps the best ones.
     (Lightning's ``ModelCheckpoint`` with ``monitor`` stores later weights under an old score when it saves in between.)
 
     Args:
@@ -69,7 +69,7 @@ class Scores(pl.Callback):
         before = {name: f" (first {value:.4g})" for name, value in self.first.items()}
         text = ", ".join(f"{name} {value:.4g}{before.get(name, '')}" for name, value in scores.values.items())
         self.first = self.first or scores.values
-        say(trainer, f"iteration {model.iterations:,}, {model.images_seen:,} images seen: {text}")
+        log_message(trainer, f"iteration {model.iterations:,}, {model.images_seen:,} images seen: {text}")
         return scores.values
 
     def score_training(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
@@ -84,7 +84,7 @@ class Scores(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         now = pl_module.iterations
-        # A run that was told to stop right after an iteration whose score was due is scored when it goes on.
+        # A run that was interrupted right after an iteration whose score was due is scored when it resumes.
         missed = self.every and now and now % self.every == 0
         if missed or (self.at_start and now == 0):
             self.score_training(trainer, pl_module)
@@ -116,7 +116,7 @@ def log_now(trainer: pl.Trainer, values: dict[str, float]) -> None:
 
 
 @rank_zero_only
-def say(trainer: pl.Trainer, text: str) -> None:
+def log_message(trainer: pl.Trainer, text: str) -> None:
     """A line that does not break the progress bar."""
     bar = trainer.progress_bar_callback
     if bar is not None:

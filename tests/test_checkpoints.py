@@ -283,7 +283,7 @@ def test_a_job_of_slurm_is_put_back_into_the_queue_and_goes_on(job, tmp_path):
     assert 3 <= first["clocks"]["iterations"] < second["clocks"]["iterations"]
     # whole iterations only: the counter that the generator's optimizer moves agrees with the clock
     assert all(state["global_step"] == state["clocks"]["iterations"] for state in (first, second))
-    assert "The same job goes on from there when it is started again" in "\n".join(said)
+    assert "The same job resumes from there when it is requeued" in "\n".join(said)
 
     with fit(config, "--trainer.max_steps", str(second["clocks"]["iterations"] + 2), **job) as process:
         said = process.stderr.read()

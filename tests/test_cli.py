@@ -115,8 +115,8 @@ def test_orbit_turns_image_beside_depth(run, tmp_path):
     source = str(run / "checkpoints" / "last.ckpt")
     for name in ("orbit.gif", "orbit.webp"):
         assert main(["orbit", source, "--out", str(tmp_path / name), "--frames", "5", "--seeds", "0,1"]) == 0
-        film = Image.open(tmp_path / name)
-        assert film.n_frames == 5 and film.size == (130, 130)
+        video = Image.open(tmp_path / name)
+        assert video.n_frames == 5 and video.size == (130, 130)
 
 
 def test_bundle_of_a_checkpoint_draws_the_same(run, tmp_path):

@@ -1,4 +1,4 @@
-"""Grids, depth colours, films."""
+"""Grids, depth colours, videos."""
 
 import math
 
@@ -12,7 +12,7 @@ from tests.systems import SYSTEMS
 from tests.tiny import CONFIG
 from zoo.draws import MixedDraws, SampleDraws
 from zoo.export import orbit
-from zoo.export.camera_paths import PATHS, follow
+from zoo.export.camera_paths import PATHS, frames_along_path
 from zoo.export.images import DEPTH_COLOURS, depth_to_bytes, grid, with_depth_rows
 from zoo.export.orbit import orbit_frames, save_orbit
 from zoo.export.views import Views, interpolated_views, loop_weights, turntable_views
@@ -39,7 +39,7 @@ def test_rows_are_images_and_below_them_depths():
     rows = with_depth_rows(images, torch.full((2, 3, 1, 2, 2), torch.nan))
     assert rows.shape == (4, 3, 3, 4, 4)
     assert rows[:, 0, 0, 0, 0].tolist() == [0, 255, 255, 255]
-    image = grid(rows, gap=1, least=8)
+    image = grid(rows, gap=1, min_width=8)
     assert image.size == (3 * 9 - 1, 4 * 9 - 1)
     assert image.getpixel((0, 0)) == (0, 0, 0) and image.getpixel((8, 0)) == (255, 255, 255)
     assert image.getpixel((9, 7)) == (0, 0, 0) and image.getpixel((9, 9)) == (255, 255, 255)
@@ -54,12 +54,12 @@ def shades(side: int = 64) -> Views:
 def test_orbit_has_a_frame_a_view(tmp_path):
     for name in ("o.gif", "o.webp"):
         save_orbit(tmp_path / name, orbit_frames(shades()), rate=5.0)
-        film = Image.open(tmp_path / name)
-        assert film.n_frames == 5 and film.size == (130, 130) and film.info["loop"] == 0
-        film.seek(4)
-        assert film.convert("RGB").getpixel((10, 10)) == (255, 255, 255)
-        film.seek(0)
-        assert max(film.convert("RGB").getpixel((10, 10))) < 8 and film.info["duration"] == 200
+        video = Image.open(tmp_path / name)
+        assert video.n_frames == 5 and video.size == (130, 130) and video.info["loop"] == 0
+        video.seek(4)
+        assert video.convert("RGB").getpixel((10, 10)) == (255, 255, 255)
+        video.seek(0)
+        assert max(video.convert("RGB").getpixel((10, 10))) < 8 and video.info["duration"] == 200
     with pytest.raises(ValueError, match=r"not as 'o\.avi'"):
         save_orbit(tmp_path / "o.avi", orbit_frames(shades()))
 
@@ -92,7 +92,7 @@ def test_the_turntable_as_a_path_is_the_turntable():
         generator.poses = poses
         latent = generator.latents(1, SampleDraws(0, [0]))
         for ours, theirs in zip(
-            follow(generator, latent, "turntable", 5)[1], generator.turntable(latent, 5)[1], strict=True
+            frames_along_path(generator, latent, "turntable", 5)[1], generator.turntable(latent, 5)[1], strict=True
         ):
             torch.testing.assert_close(ours, theirs)
 
@@ -102,7 +102,7 @@ def test_a_path_stays_within_the_poses_and_looks_at_the_origin(name):
     generator = tiny()
     generator.poses = GaussianPoses(yaw_spread=0.3, pitch_spread=0.15, pitch_mean=1.4)
     latent = generator.latents(1, SampleDraws(0, [0]))
-    _, camera = follow(generator, latent, name, 16)
+    _, camera = frames_along_path(generator, latent, name, 16)
     x, y, z = camera.origins.unbind(-1)
     yaw, up = torch.atan2(x, z), torch.atan2(y, torch.hypot(x, z))
     assert yaw.abs().max() < 0.61 and ((up > math.pi / 2 - 1.4 - 0.35) & (up < math.pi / 2 - 1.4 + 0.35)).all()
@@ -136,11 +136,11 @@ def test_mixtures_of_draws_are_draws():
         )
 
 
-@pytest.mark.parametrize("stations", [2, 3, 5])
-def test_a_loop_is_smooth_and_passes_its_stations(stations):
-    weights = loop_weights(stations, 100 * stations)
-    torch.testing.assert_close(weights[::100], torch.eye(stations), atol=1e-6, rtol=0)
-    torch.testing.assert_close(weights.sum(1), torch.ones(100 * stations))
+@pytest.mark.parametrize("keyframes", [2, 3, 5])
+def test_a_loop_is_smooth_and_passes_its_stations(keyframes):
+    weights = loop_weights(keyframes, 100 * keyframes)
+    torch.testing.assert_close(weights[::100], torch.eye(keyframes), atol=1e-6, rtol=0)
+    torch.testing.assert_close(weights.sum(1), torch.ones(100 * keyframes))
     steps = torch.cat([weights, weights[:2]]).diff(dim=0)
     assert steps.diff(dim=0).abs().max() < 0.1 * steps.abs().max()  # no sudden turn, not at the end either
 
@@ -155,7 +155,7 @@ def test_every_system_is_filmed(system):
     first = turntable_views(generator, [0], 4, path="wobble")
     assert (first.image[0, 0].int() - loop.image[0, 0].int()).abs().max() <= 1  # it begins with the first sample
     latent = generator.latents(1, SampleDraws(0, [0]))
-    _, camera = follow(generator, latent, "rise", 2)
+    _, camera = frames_along_path(generator, latent, "rise", 2)
     assert camera.origins[1, 1] > camera.origins[0, 1]
     frames = [*orbit_frames(loop)]
     assert len(frames) == 4 and frames[0].width > frames[0].height

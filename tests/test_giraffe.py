@@ -17,7 +17,7 @@ from tests.tiny import CONFIG
 from zoo.cli.command import main
 from zoo.draws import SampleDraws, TrainingDraws
 from zoo.evaluate.metrics.consistency import consistency
-from zoo.export.views import edit_named, turntable_views
+from zoo.export.views import find_edit, turntable_views
 from zoo.giraffe import convert as giraffe
 from zoo.giraffe.edits import EDITS
 from zoo.giraffe.extras import object_masks
@@ -357,7 +357,7 @@ def test_edits_from_the_command_line(tmp_path, capsys) -> None:
     assert main(["sample", str(tmp_path / "bundle"), *out, "--edit", "elevatoin"]) == 2
     assert "Did you mean 'elevation'?" in capsys.readouterr().err
     with pytest.raises(ValueError, match="needs edits, which"):
-        edit_named(build(CONFIG["model"]["init_args"]["generator"], nn.Module), "rotate")
+        find_edit(build(CONFIG["model"]["init_args"]["generator"], nn.Module), "rotate")
 
 
 def test_views_of_an_edit() -> None:

@@ -18,7 +18,7 @@ from tests.tiny import CONFIG
 from zoo.cli.command import main
 from zoo.draws import SampleDraws
 from zoo.export import mesh as meshes
-from zoo.export.mesh import Grid, check_target, density_grid, fitting_level, in_sight, mesh_of, save_mesh, surface
+from zoo.export.mesh import Grid, check_target, density_grid, fitting_level, is_visible, mesh_of, save_mesh, surface
 from zoo.weights.bundle import build, save_bundle
 
 ROOT = Path(__file__).parent.parent
@@ -98,7 +98,7 @@ def test_a_vertex_is_seen_only_past_what_is_not_in_its_way():
     grid = ball()
     places = torch.tensor([[0.5, 0.0, 0.0], [0.5, 0.0, 0.0], [0.0, 0.7, 0.0], [0.0, 0.7, 0.0]])
     towards = torch.tensor([[1.0, 0, 0], [-1.0, 0, 0], [0, -1.0, 0], [0, 0, 1.0]])
-    assert in_sight(grid, 1.0, places, towards).tolist() == [True, False, False, True]
+    assert is_visible(grid, 1.0, places, towards).tolist() == [True, False, False, True]
 
 
 def test_surfaces_are_closed_by_the_faces_of_the_box():

@@ -23,9 +23,9 @@ def run(
         work: what to time.
         resolution: side of the images in pixels; by default the generator's own.
         batch: images at once.
-        threads: of the processor; by default all that training would use.
-        steps: how often; the median counts, after one that doesn't.
-        beside_load: time it once more while another process keeps one CPU busy, and print the ratio.
+        threads: of the CPU; by default as many as training uses.
+        steps: repetitions, after one warm-up; the median is printed.
+        beside_load: repeat it while another process keeps one CPU busy, and print the ratio.
         json: print one line of JSON.
     """
     from zoo.cli.speed import measure

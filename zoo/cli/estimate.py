@@ -102,5 +102,5 @@ def memory(gan: GAN) -> str:
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**3 if sys.platform == "darwin" else 1024**2)
     text = f"memory: {rss:.2f} GiB of this process at most"
     if torch.cuda.is_initialized():
-        text += f", {torch.cuda.max_memory_allocated() / 1024**3:.2f} GiB of the graphics card"
+        text += f", {torch.cuda.max_memory_allocated() / 1024**3:.2f} GiB of the GPU"
     return text

@@ -37,7 +37,7 @@ def run(
         count: generated images; by default 1,000, or all of a folder.
         real_count: real images; by default all.
         batch_size: images at once.
-        consistency: also print how well so many samples hold together in 3D (weights only).
+        consistency: also print the 3D consistency of so many samples (weights only).
         record: also add the rows to the table that the project publishes.
         results: the table of your own scores.
     """
@@ -50,14 +50,14 @@ def run(
 
     if holds_images(Path(source)):
         if consistency:
-            raise ValueError("A folder of images shows no object from several sides: leave out --consistency.")
+            raise ValueError("A folder of images has no 3D consistency to measure: leave out --consistency.")
         scored = ImagePathDataset(source)
         about = {"system": "images", "weights": scored.name, "weights_sha256": scored.digest()}
     else:
         scored, info = options.load()
         about = about_weights(info)
     options_3d = {"seed": options.seed, "truncation": options.truncation}
-    solidity = measure(scored, consistency, **options_3d) if consistency else {}  # first: scores take longer
+    consistency_values = measure(scored, consistency, **options_3d) if consistency else {}  # first: scores take longer
     scores = score(
         scored,
         real_images(real, scored.resolution),
@@ -72,7 +72,7 @@ def run(
     )
     for name, value in scores.values.items():
         print(f"{name:<24} {value:.4g}")
-    for name, value in solidity.items():
+    for name, value in consistency_values.items():
         print(f"{name:<24} {value:<10.4g} {MEANINGS[name]}")
     add_rows(scores.rows(**about), results, *[RESULTS] * record)
     print(f"Added to {results}; 'zoo leaderboard' shows the table.")
@@ -88,7 +88,7 @@ def add_rows(rows: list[dict[str, Any]], *tables: Path) -> None:
 
 
 def about_weights(info: "BundleInfo") -> dict[str, Any]:
-    """The columns of a results file that say what was scored."""
+    """The columns of a results file that identify the weights."""
     card = info.card
     return {
         "system": card.get("system") or info.config["class_path"].split(".")[-2],
@@ -123,6 +123,6 @@ def real_images(name: str, resolution: int) -> "LightningDataModule":
     else:
         raise FileNotFoundError(missing_file(path))
     data = build(config, LightningDataModule)
-    getattr(data, "prepare_validation", data.prepare_data)()  # ours need not make training images for a score
+    getattr(data, "prepare_validation", data.prepare_data)()  # ours need no training images for a score
     data.setup("validate")
     return data

@@ -1,4 +1,4 @@
-"""``zoo invert``: what makes a generator draw an image."""
+"""``zoo invert``: GAN inversion."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,25 +24,25 @@ def run(
     mask: Path | None = None,
     **drawn: Any,
 ) -> None:
-    """Find the latent, camera, styles and weights that draw an image; shows the object from all sides.
+    """Invert an image: find the latent, camera, styles and weights that reproduce it; shows the object from all sides.
 
     Args:
         image: the image (png, jpeg or webp) of any size; the largest square in its middle is used, resized.
         out: folder for comparison.png, found.safetensors, found.json, and bundle where weights were tuned.
-        samples: of the prior, the best of which are the starts.
-        latent_steps: for the latent; 0 starts styles at the best sample.
-        style_steps: for styles, which can draw more than latents can; 0 for the latent's own.
-        weight_steps: for the weights, which then draw this image best; 0 leaves them.
-        locality: how much other samples' images shall stay while weights are tuned, such as 1; takes twice the time.
-        yaw: start with cameras so far round from the front [degrees]; by default with those of the prior.
-        elevation: start with cameras so high above the horizon [degrees].
-        keep_camera: keep the camera where yaw and elevation say, by default in the middle of the prior.
-        mask: image of the same shape that is white where the first one counts.
+        samples: of the prior, the nearest of which are the initial latents.
+        latent_steps: of optimising the latent; 0 starts styles at the nearest sample.
+        style_steps: of optimising the styles, which are more expressive than latents; 0 keeps the latent's.
+        weight_steps: of finetuning the weights to this image (pivotal tuning); 0 leaves them.
+        locality: weight of preserving other samples' images in finetuning, such as 1; takes twice the time.
+        yaw: of the initial camera, from the front [degrees]; by default that of the prior.
+        elevation: of the initial camera above the horizon [degrees].
+        keep_camera: fix the camera at yaw and elevation, by default in the middle of the prior.
+        mask: image of the same shape, white where the distance counts.
     """
     options = SampleOptions(truncation=1.0, **drawn)
     steps = {"latent": latent_steps, "styles": style_steps, "weights": weight_steps}
     if min(steps.values()) < 0:
-        raise ValueError("Numbers of steps are 0 or more.")
+        raise ValueError("Numbers of steps must be 0 or more.")
     from math import radians
 
     from tqdm import tqdm
@@ -55,10 +55,10 @@ def run(
     side = options.resolution or generator.resolution
     target = read_image(image, side)
     angles = [None if angle is None else radians(angle) for angle in (yaw, elevation)]
-    given = keep_camera or angles != [None, None]
+    has_camera = keep_camera or angles != [None, None]
     with tqdm(total=sum(n + 1 for n in steps.values() if n), unit="step", disable=None, dynamic_ncols=True) as bar:
 
-        def tell(stage: str, loss: float) -> None:
+        def callback(stage: str, loss: float) -> None:
             bar.set_description(stage, refresh=False)
             bar.set_postfix({"loss": f"{loss:.4f}"}, refresh=False)
             bar.update()
@@ -67,13 +67,13 @@ def run(
             generator,
             target,
             stages=[stage._replace(steps=steps[stage.name]) for stage in STAGES],
-            camera=camera_at(generator, *angles) if given else None,
+            camera=camera_at(generator, *angles) if has_camera else None,
             find_camera=not keep_camera,
             samples=samples,
             mask=None if mask is None else (read_image(mask, side).mean(0, keepdim=True) + 1) / 2,
             locality=locality,
             seed=options.seed,
-            tell=tell,
+            callback=callback,
         )
     facts = {"image": str(image), "seed": options.seed, "samples": samples, "locality": locality}
     save_inversion(out, inverted, target, options.source, info, tuned=weight_steps > 0, **facts)

@@ -20,7 +20,7 @@ def run(
         out: the mesh's file, .ply or .glb; with several samples car.ply becomes car-0.ply, car-3.ply, ...
         seeds: which samples, as in 0-3,8.
         cells: of the grid, along the longest side of the object's bounds; twice as many take eight times as long.
-        level: density of the surface, per world length; by default the one with the silhouettes that are rendered.
+        level: density of the surface, per world length; by default the one that fits the rendered silhouettes.
         views: images that colours are taken from.
     """
     options, indices = SampleOptions(**drawn), numbers(seeds)

@@ -32,19 +32,19 @@ def run(
         edit: columns show what this edit does to a scene, instead of its sides; systems that compose scenes have edits.
     """
     if (out is None) == (images is None):
-        raise ValueError("Say where to: --out FILE.png for a grid, or --images DIR for single images.")
+        raise ValueError("Give an output: --out FILE.png for a grid, or --images DIR for single images.")
     options, indices = SampleOptions(**drawn), numbers(seeds)
     if count < 1 or views < 1:
-        raise ValueError(f"There is at least one image and one view to draw, not {count} and {views}.")
+        raise ValueError(f"Give at least one image and one view, not {count} and {views}.")
     from zoo.export import grid, turntable_views, with_depth_rows
 
     generator, _ = options.load()
     if images is not None:
         print(save_samples(generator, images, count, options))
         return
-    turned = turntable_views(generator, indices, views, edit=edit, **options.drawn, progress=True)
+    rendered_views = turntable_views(generator, indices, views, edit=edit, **options.drawn, progress=True)
     with replacing(out) as part:
-        grid(with_depth_rows(turned.image, turned.depth if depth else None)).save(part)
+        grid(with_depth_rows(rendered_views.image, rendered_views.depth if depth else None)).save(part)
     print(out)
 
 

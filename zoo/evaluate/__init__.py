@@ -1,6 +1,7 @@
-"""Scores of images, and checks that they show solid objects.
+"""Metrics: FID and KID of images, and the 3D consistency of generators.
 
-``score`` measures a generator, or an ``ImagePathDataset``, against real images; ``consistency`` looks at its objects.
+``score`` measures a generator, or an ``ImagePathDataset``, against real images; ``consistency`` measures
+how well its views agree in 3D.
 """
 
 from zoo.utils.lazy import exports

@@ -1,11 +1,11 @@
-"""Feature extractors: what FID and KID compare images by. The extractor is part of a metric's name.
+"""Feature extractors: the networks whose features FID and KID compare. The extractor is part of a metric's name.
 
 * ``inception2015``: the Inception network of 2015-12-05 that published FIDs use, 2048 features, images resized to
   299x299 as TensorFlow 1 did (resize ``tf1``), from torch-fidelity.
 * ``cars``: a small network of ours that has learnt the attributes of procedural cars, 64 features, for work without
   network access; takes 32x32 or 64x64 images as they are (resize ``none``).
 
-One never stands in for the other. An extractor of your own is an ``Extractor`` object with a name of its own.
+There is no fallback from one to the other. An extractor of your own is an ``Extractor`` object with a name of its own.
 
 B batch, H height, W width, F features
 """
@@ -88,8 +88,8 @@ def _cars() -> Extractor:
     return Extractor("cars", "none", found, network.eval())
 
 
-class _Only(nn.Module):
-    """torch-fidelity's extractors return a tuple of the requested features; here it is always one."""
+class _FirstOutput(nn.Module):
+    """The only feature tensor of the tuple that torch-fidelity's extractors return."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -108,19 +108,19 @@ def inception_network(state: dict[str, Tensor]) -> nn.Module:
     torch.save(dict(state), buffer)
     buffer.seek(0)
     network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=buffer)
-    return _Only(network).eval().requires_grad_(False)
+    return _FirstOutput(network).eval().requires_grad_(False)
 
 
-def inception_weights(given: Path | str | None = None) -> Path:
-    """Path of the checked weights of Inception 2015-12-05; downloaded where no file is given and none is there yet.
+def inception_weights(file: Path | str | None = None) -> Path:
+    """Path of the checked weights of Inception 2015-12-05; by default torch.hub's, downloaded if missing.
 
     Raises:
         ValueError: the file has another hash.
         FileNotFoundError: no file, and no download.
     """
-    path = Path(given) if given else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
+    path = Path(file) if file else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     if not path.exists():
-        if given:
+        if file:
             raise FileNotFoundError(f"There is no file {path}; it should hold the weights {INCEPTION_URL}.")
         try:
             fetch([Address("github", INCEPTION_URL)], path, INCEPTION_SHA256)

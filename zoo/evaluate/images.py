@@ -21,7 +21,7 @@ def holds_images(path: Path) -> bool:
 
 
 class ImagePathDataset(Dataset):
-    """Images of one size, in the order of their names; answers what scores ask of a datamodule.
+    """Images of one size, in the order of their names; with the interface that scores need of a datamodule.
 
     Raises:
         ValueError: no images, or images of different sizes.

@@ -20,21 +20,21 @@ def gather_rows(parts: list[tuple[Tensor, Tensor]], total: int) -> Tensor:
     Args:
         parts: (positions [b], rows [b, F]) of this process; together the processes have each position once.
     """
-    everyone = [parts]
+    parts_of_all = [parts]
     if rank_and_world()[1] > 1:
-        everyone = [None] * rank_and_world()[1]
-        torch.distributed.all_gather_object(everyone, parts)
-    flat = [part for parts in everyone for part in parts]
+        parts_of_all = [None] * rank_and_world()[1]
+        torch.distributed.all_gather_object(parts_of_all, parts)
+    flat = [part for parts in parts_of_all for part in parts]
     gathered = torch.empty(total, flat[0][1].shape[1])
     for positions, rows in flat:
         gathered[positions] = rows
     return gathered
 
 
-def from_first(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """The first process's value, on every process."""
     if rank_and_world()[1] == 1:
         return value
-    box = [value]
-    torch.distributed.broadcast_object_list(box, src=0)
-    return box[0]
+    values = [value]
+    torch.distributed.broadcast_object_list(values, src=0)
+    return values[0]

@@ -22,7 +22,7 @@ from zoo.evaluate.extractors import Extractor, load_extractor
 from zoo.evaluate.images import ImagePathDataset
 from zoo.evaluate.metrics.fid import fid, moments
 from zoo.evaluate.metrics.kid import kid
-from zoo.evaluate.processes import from_first, gather_rows, rank_and_world
+from zoo.evaluate.processes import broadcast, gather_rows, rank_and_world
 from zoo.evaluate.real_statistics import RealImages, image_batches, real_features, subsample
 from zoo.generator import DrawsPolicy, quantise, render_samples
 
@@ -74,7 +74,7 @@ def score(
         source: a generator at its own resolution, or images.
         real: the real images.
         n_fake: default 1,000, or all images of a folder.
-        n_real: default all; else this many, spread evenly over them.
+        n_real: default all; else a subsample, evenly spaced over the dataset.
         truncation, draws, seed: as in ``render_samples``.
         device: default where the generator is.
 
@@ -121,7 +121,7 @@ def score(
         "commit": commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return Scores(*from_first((values, fields)))
+    return Scores(*broadcast((values, fields)))
 
 
 def fakes(generator: nn.Module, indices: torch.Tensor, seed: int, truncation: float, draws: DrawsPolicy, device):

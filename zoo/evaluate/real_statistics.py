@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Subset
 
 from zoo.evaluate.extractors import Extractor
 from zoo.evaluate.metrics.fid import Moments, moments
-from zoo.evaluate.processes import from_first, gather_rows, rank_and_world
+from zoo.evaluate.processes import broadcast, gather_rows, rank_and_world
 from zoo.generator import QUANTISATION, quantise
 from zoo.utils.files import replacing
 from zoo.utils.paths import cache_folder
@@ -22,7 +22,7 @@ from zoo.utils.readers import loader
 
 
 class RealImages(Protocol):
-    """What scores ask of a datamodule (or of ``zoo.evaluate.images.ImagePathDataset``).
+    """What scores need of a datamodule (or of ``zoo.evaluate.images.ImagePathDataset``).
 
     name: short, for tables.
     digest(): changes whenever an image that ``val_dataloader`` yields does.
@@ -44,14 +44,14 @@ class RealFeatures(NamedTuple):
 
 
 def subsample(total: int, count: int | None) -> list[int]:
-    """``count`` indices, evenly over a dataset of ``total``; all of them where no count is given.
+    """``count`` indices, evenly spaced over a dataset of ``total``; all of them if count is None.
 
     Raises:
-        ValueError: more are asked for than there are.
+        ValueError: more than the dataset holds.
     """
     count = total if count is None else count
     if count > total:
-        raise ValueError(f"{count} real images were asked for, but the data holds {total}: lower n_real.")
+        raise ValueError(f"{count} real images are requested, but the dataset holds {total}: lower n_real.")
     return [i * total // count for i in range(count)]
 
 
@@ -65,14 +65,14 @@ def image_batches(
     """
     rank, world = rank_and_world()
     whole = real.val_dataloader()
-    mine = range(rank, len(indices), world)
+    own = range(rank, len(indices), world)
     share = loader(
-        Subset(whole.dataset, [indices[i] for i in mine]),
+        Subset(whole.dataset, [indices[i] for i in own]),
         batch_size,
-        whole.num_workers if len(mine) > batch_size else 0,
+        whole.num_workers if len(own) > batch_size else 0,
         collate_fn=whole.collate_fn,
     )
-    for positions, batch in zip(torch.tensor(mine).split(batch_size), share, strict=True):
+    for positions, batch in zip(torch.tensor(own).split(batch_size), share, strict=True):
         images = batch["image"]
         if resolution is not None and images.shape[-1] != resolution:
             raise ValueError(
@@ -101,7 +101,7 @@ def real_features(
     }
     rank, _ = rank_and_world()
     stored = load(key) if rank == 0 else None
-    if from_first(stored is not None):  # what the first process found decides for all
+    if broadcast(stored is not None):  # what the first process found decides for all
         return stored
     parts = [
         (positions, extractor(images.to(device)))
@@ -110,9 +110,9 @@ def real_features(
     features = gather_rows(parts, len(indices))
     if rank != 0:
         return None
-    made = RealFeatures(features, moments(features))
-    store(key, made)
-    return made
+    result = RealFeatures(features, moments(features))
+    store(key, result)
+    return result
 
 
 def path_of(key: dict[str, Any]) -> Path:
@@ -136,8 +136,8 @@ def load(key: dict[str, Any]) -> RealFeatures | None:
         return None  # cut short by a full disk; it is made and written again
 
 
-def store(key: dict[str, Any], made: RealFeatures) -> None:
-    tensors = {"features": made.features, "mean": made.moments.mean, "root": made.moments.root}
+def store(key: dict[str, Any], result: RealFeatures) -> None:
+    tensors = {"features": result.features, "mean": result.moments.mean, "root": result.moments.root}
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with replacing(path_of(key)) as part:
         save_file(tensors, part, metadata={"key": json.dumps(key, sort_keys=True)})

@@ -95,18 +95,18 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path("data/cars"), help="folder of rendered cars")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=CARS_WEIGHTS)
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)  # the same weights on every machine with the same kernels
     sets = [
-        labelled_images(given.root, "train", given.count32, 32),
-        labelled_images(given.root, "train", given.count64, 64),
+        labelled_images(args.root, "train", args.count32, 32),
+        labelled_images(args.root, "train", args.count64, 64),
     ]
-    network, mean, std = train(sets, given.epochs, given.seed)
+    network, mean, std = train(sets, args.epochs, args.seed)
     for resolution in (32, 64):
-        report(network, labelled_images(given.root, "test", given.held_out, resolution), mean, std)
-    with replacing(given.out) as part:
+        report(network, labelled_images(args.root, "test", args.held_out, resolution), mean, std)
+    with replacing(args.out) as part:
         save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, part)
-    print(f"{given.out}: {given.out.stat().st_size} bytes, sha256 {sha256_of(given.out)}")
+    print(f"{args.out}: {args.out.stat().st_size} bytes, sha256 {sha256_of(args.out)}")
     print("Put that sha256 into CARS_SHA256 of zoo/evaluate/extractors.py.")
 
 

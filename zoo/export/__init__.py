@@ -1,7 +1,7 @@
 """Files to look at: grids, orbits, meshes, inversions.
 
 ``turntable_views`` and ``interpolated_views`` render; ``grid(with_depth_rows(...))`` and ``save_orbit`` write what they
-return. ``mesh_of`` and ``save_mesh`` make surfaces, ``save_inversion`` keeps what ``zoo.inversion.invert`` finds.
+return. ``mesh_of`` and ``save_mesh`` make surfaces, ``save_inversion`` writes what ``zoo.inversion.invert`` finds.
 """
 
 from zoo.utils.lazy import exports

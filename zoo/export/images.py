@@ -56,16 +56,16 @@ def with_depth_rows(images: Tensor, depth: Tensor | None, scale: tuple[Tensor, T
     return torch.stack([images, colours], dim=1).flatten(0, 1)
 
 
-def grid(rows: Tensor, gap: int = 2, least: int = 64) -> Image.Image:
+def grid(rows: Tensor, gap: int = 2, min_width: int = 64) -> Image.Image:
     """One image of uint8 [rows, columns, 3, H, W], with white lines between.
 
     Args:
         rows: the cells.
         gap: width of the lines [pixels].
-        least: smaller cells are enlarged by repetition to at least this width [pixels].
+        min_width: smaller cells are enlarged by repetition to at least this width [pixels].
     """
-    times = max(1, math.ceil(least / rows.shape[-1]))
-    cells = rows.repeat_interleave(times, -1).repeat_interleave(times, -2)
+    factor = max(1, math.ceil(min_width / rows.shape[-1]))
+    cells = rows.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
     pixels = pad(cells, (0, gap, 0, gap), value=255).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
     return Image.fromarray(pixels[: pixels.shape[0] - gap, : pixels.shape[1] - gap].cpu().numpy())
 

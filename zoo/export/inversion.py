@@ -1,4 +1,4 @@
-"""What ``zoo invert`` writes, and the way back: images, tensors, losses, and a bundle where weights were tuned."""
+"""Writes and reads the results of ``zoo invert``: images, tensors, losses, and a bundle where weights were tuned."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 
 from zoo.export.images import depth_to_bytes, grid, to_pil_image
 from zoo.generator import Generator, draws_for, quantise, render_foreground
-from zoo.inversion.search import Inverted, camera_angles
+from zoo.inversion.search import Inversion, camera_angles
 from zoo.render import Camera
 from zoo.utils.files import replacing_files
 from zoo.weights.bundle import BundleInfo, load_bundle, save_bundle
@@ -23,13 +23,13 @@ COLUMNS = 4
 
 
 def save_inversion(
-    folder: Path, inverted: Inverted, target: Tensor, source: str, info: BundleInfo, tuned: bool, **about: Any
+    folder: Path, inverted: Inversion, target: Tensor, source: str, info: BundleInfo, tuned: bool, **about: Any
 ) -> None:
-    """Write everything that was found.
+    """Write the result of an inversion.
 
     Args:
         folder: made where it does not exist.
-        inverted: what was found.
+        inverted: the result.
         target: the image, [3, H, H] in [-1, 1].
         source: name or path of the weights, of which ``info`` says more.
         tuned: whether the weights are others now: then they are written as a bundle.
@@ -58,7 +58,7 @@ def save_inversion(
 
 
 def load_inversion(folder: Path | str) -> tuple[Generator, Any, Camera, int]:
-    """Generator, styles, camera and resolution that were found: ``generator.render`` of them is the reconstruction.
+    """Generator, styles, camera and resolution of an inversion: ``generator.render`` of them is the reconstruction.
 
     Raises:
         ValueError: the folder is none that ``zoo invert`` wrote, or the weights are others than at the time.
@@ -78,7 +78,7 @@ def load_inversion(folder: Path | str) -> tuple[Generator, Any, Camera, int]:
 
 
 @torch.no_grad()
-def comparison(inverted: Inverted, target: Tensor, views: int = 8) -> Image.Image:
+def comparison(inverted: Inversion, target: Tensor, views: int = 8) -> Image.Image:
     """First row: image, reconstruction, their difference (grey is none), depth. Below, the object and its depth from
     all sides."""
     generator, side = inverted.generator, target.shape[-1]

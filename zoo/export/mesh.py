@@ -1,7 +1,7 @@
 """Meshes: the surface on which a field is as dense as a level, coloured from the generator's own images of it.
 
 The surface is found by marching cubes (Lorensen and Cline 1987; Lewiner 2003, from scikit-image) in the object's bounds
-and written by trimesh, in world units, y up. Everything is asked of the generator's interface.
+and written by trimesh, in world units, y up. Only the generator's contract is used.
 
 X Y Z points of a grid, N vertices, F faces, R rays, V views
 """
@@ -19,7 +19,7 @@ from torch.nn.functional import grid_sample, normalize
 from torch.utils._pytree import tree_map
 from tqdm import tqdm
 
-from zoo.export.camera_paths import follow
+from zoo.export.camera_paths import frames_along_path
 from zoo.export.views import in_batches
 from zoo.generator import Generator, HasDensity, HasRays, draws_for, evaluating, quantise, require, take
 from zoo.render import Camera, Rendered
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trimesh import Trimesh
 
 SUFFIXES = (".ply", ".glb")
-POINTS = 1 << 15  # that are asked or looked up at once
+POINTS = 1 << 15  # queried at once
 
 
 class Grid(NamedTuple):
@@ -82,7 +82,7 @@ def mesh_of(
     require(generator, "A mesh", HasDensity, HasRays)
     with evaluating(generator):
         latent, _ = generator.sample(1, draws_for(generator, seed, [index]))
-        latents, camera = follow(generator, latent, "spiral", views)
+        latents, camera = frames_along_path(generator, latent, "spiral", views)
         grid = density_grid(generator, generator.map(take(latents, slice(1)), truncation=truncation), cells)
         if level is None:
             level = fitting_level(generator, grid, camera)
@@ -94,7 +94,7 @@ def mesh_of(
 
 
 def density_grid(generator: Generator, styles: Any, cells: int) -> Grid:
-    """Densities in the generator's bounds, asked for slab after slab; so many cells along the longest side."""
+    """Densities in the generator's bounds, queried slab by slab; ``cells`` along the longest side."""
     low, high = generator.bounds
     counts = ((high - low) / (high - low).max() * cells).round().long().clamp(min=1) + 1
     x, y, z = (torch.linspace(float(a), float(b), int(n)) for a, b, n in zip(low, high, counts, strict=True))
@@ -103,19 +103,19 @@ def density_grid(generator: Generator, styles: Any, cells: int) -> Grid:
     for slab, place in zip(density, tqdm(x.tolist(), unit="slab", disable=None), strict=True):
         points = face.clone()
         points[:, 0] = place
-        asked = (generator.density(part[None].to(low), styles)[0, :, 0] for part in points.split(POINTS))
-        slab.copy_(torch.cat([*asked]).view_as(slab))
+        densities = (generator.density(part[None].to(low), styles)[0, :, 0] for part in points.split(POINTS))
+        slab.copy_(torch.cat([*densities]).view_as(slab))
     return Grid(density, *generator.bounds.cpu().float())
 
 
 def fitting_level(generator: Generator, grid: Grid, camera: Camera, side: int = 64) -> float:
     """The level whose surface has the silhouettes that are rendered.
 
-    A field has no surface of its own: learned ones fade out over a good part of the object. What people see is where
-    half of the light is stopped. So a ray belongs to the rendered silhouette if its opacity within the bounds is above
+    A field has no surface of its own: learned ones fade out over a good part of the object. What is seen is where
+    half of the light is absorbed. So a ray belongs to the rendered silhouette if its opacity within the bounds is above
     1/2, and to the surface's if it passes a place denser than the level; the level is the one for which these agree
     best (intersection over union), or the geometric mean of all that are at most 0.01 worse: a sharp field leaves a
-    wide choice. As light enters a soft field before half of it is stopped, the surface lies a little before the
+    wide choice. As light enters a soft field before half of it is absorbed, the surface lies a little before the
     rendered depth. A higher level lies deeper, and loses thin parts.
 
     Args:
@@ -139,7 +139,7 @@ def fitting_level(generator: Generator, grid: Grid, camera: Camera, side: int = 
     solid, densest = torch.cat(sums) * step > math.log(2), torch.cat(densest)
     if not solid.any():
         raise ValueError(
-            "Nothing in this field stops half of the light, so no level fits by itself: give one, such as "
+            "No ray through this field is opaque, so no level can be chosen automatically: give one, such as "
             f"--level {float(grid.density.max()) / 2:.2g}, half its greatest density."
         )
     levels = float(densest.max()) * torch.logspace(-3, 0, 64)[:-1]
@@ -164,12 +164,12 @@ def surface(grid: Grid, level: float) -> tuple[np.ndarray, np.ndarray]:
             f"{what} of this field is denser than the level {level:.3g}, so there is no surface: its densities are "
             f"from {least:.3g} to {most:.3g}; take a {way} --level."
         )
-    # Marching cubes is linear between two points, so it is given what half stops light at the level, from 0 to 1: a
+    # Marching cubes is linear between two points, so it is given the opacity, which is 1/2 at the level: a
     # density of thousands beside an empty place would push the surface against that place. All around is nothing.
-    stopped = torch.zeros([n + 2 for n in grid.density.shape])
-    stopped[1:-1, 1:-1, 1:-1].copy_(grid.density).div_(-level).exp2_().neg_().add_(1)
+    opacity = torch.zeros([n + 2 for n in grid.density.shape])
+    opacity[1:-1, 1:-1, 1:-1].copy_(grid.density).div_(-level).exp2_().neg_().add_(1)
     cell, low, high = grid.cell.numpy(), grid.low.numpy(), grid.high.numpy()
-    vertices, faces, _, _ = marching_cubes(stopped.numpy(), 0.5, spacing=tuple(cell), gradient_direction="ascent")
+    vertices, faces, _, _ = marching_cubes(opacity.numpy(), 0.5, spacing=tuple(cell), gradient_direction="ascent")
     return np.clip(vertices - cell + low, low, high).astype(np.float32), faces
 
 
@@ -201,11 +201,11 @@ def vertex_colours(
         for view, image in enumerate(shown.rendered.image):
             towards = normalize(shown.camera.origins[view] - places, dim=-1)
             facing = (normals * towards).sum(-1)
-            film = (2 * pixel_coordinates(shown, view, places) + 1) / shown.depth.shape[-1] - 1
-            seen = ((facing > 0.1) & (film.abs() <= 1).all(-1)).nonzero()[:, 0]
-            seen = seen[in_sight(grid, level, places[seen], towards[seen])]
+            uv = (2 * pixel_coordinates(shown, view, places) + 1) / shown.depth.shape[-1] - 1
+            seen = ((facing > 0.1) & (uv.abs() <= 1).all(-1)).nonzero()[:, 0]
+            seen = seen[is_visible(grid, level, places[seen], towards[seen])]
             colours, opacity = (
-                grid_sample(plane[None], film[None, None, seen], padding_mode="border", align_corners=False)[0, :, 0].mT
+                grid_sample(plane[None], uv[None, None, seen], padding_mode="border", align_corners=False)[0, :, 0].mT
                 for plane in (image, shown.rendered.opacity[view])
             )
             weight = (facing[seen, None] * opacity.clamp(min=1e-3).square()).square()
@@ -219,7 +219,7 @@ def vertex_colours(
     return colours[nearest]
 
 
-def in_sight(grid: Grid, level: float, places: Tensor, towards: Tensor) -> Tensor:
+def is_visible(grid: Grid, level: float, places: Tensor, towards: Tensor) -> Tensor:
     """Whether from places [N, 3] of the surface on there is nothing denser than the level in these directions."""
     cell = float(grid.cell.max())
     exits = torch.where(towards > 0, grid.high - places, grid.low - places) / torch.where(towards == 0, -1e-9, towards)

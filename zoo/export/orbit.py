@@ -1,4 +1,4 @@
-"""Films of turning objects, image beside depth: GIF or WebP, written by Pillow, or MP4, by imageio-ffmpeg."""
+"""Orbit videos, image beside depth: GIF or WebP, written by Pillow, or MP4, by imageio-ffmpeg."""
 
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
@@ -25,7 +25,7 @@ def orbit_frames(views: Views, depth: bool = True) -> Iterator[Image.Image]:
 
 
 def save_orbit(path: Path | str, frames: Iterable[Image.Image], rate: float = 12.0) -> None:
-    """Write a film; GIF and WebP start again at their end.
+    """Write a video; GIF and WebP loop.
 
     Args:
         path: ends in .gif, .webp or .mp4.
@@ -47,24 +47,24 @@ def save_orbit(path: Path | str, frames: Iterable[Image.Image], rate: float = 12
 
 
 def write_mp4(path: Path, frames: Iterator[Image.Image], rate: float) -> None:
-    """A film of so many frames a second, as every player shows it: H.264, sides even, a white line added where not."""
+    """An MP4 that every player shows: H.264, with even sides, padded with white where they are odd."""
     from imageio_ffmpeg import write_frames
 
     first = next(frames)
     odd = [(0, first.height % 2), (0, first.width % 2), (0, 0)]
     size = (first.width + odd[1][1], first.height + odd[0][1])
-    film = write_frames(path, size, fps=rate, quality=8, macro_block_size=2)
-    film.send(None)
+    writer = write_frames(path, size, fps=rate, quality=8, macro_block_size=2)
+    writer.send(None)
     for frame in chain([first], frames):
-        film.send(np.ascontiguousarray(np.pad(np.asarray(frame), odd, constant_values=255)))
-    film.close()
+        writer.send(np.ascontiguousarray(np.pad(np.asarray(frame), odd, constant_values=255)))
+    writer.close()
 
 
 def check_suffix(path: Path | str) -> Path:
-    """The path, if a film can be written there."""
+    """The path, if a video can be written there."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"A film is written as {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, not as '{path.name}'.")
+        raise ValueError(f"A video is written as {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, not as '{path.name}'.")
     if path.suffix.lower() == ".mp4" and find_spec("imageio_ffmpeg") is None:
-        raise ValueError("Films in MP4 need imageio-ffmpeg: pip install 'gan3d-zoo[video]', or write .gif or .webp.")
+        raise ValueError("MP4 videos need imageio-ffmpeg: pip install 'gan3d-zoo[video]', or write .gif or .webp.")
     return path

@@ -1,4 +1,4 @@
-"""Objects seen from several sides, or along a camera's path, for grids and films; written once for every system."""
+"""Objects seen from several sides, or along a camera's path, for grids and videos."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from zoo.draws import MixedDraws
-from zoo.export.camera_paths import follow
+from zoo.export.camera_paths import frames_along_path
 from zoo.generator import Edit, Generator, HasEdits, draws_for, evaluating, quantise, require, take
 from zoo.render import Camera, Rendered
 from zoo.utils.errors import near
@@ -50,16 +50,16 @@ def turntable_views(
     Raises:
         ValueError: the generator has no edit of this name.
     """
-    change = None if edit is None else edit_named(generator, edit)
+    change = None if edit is None else find_edit(generator, edit)
 
     def scene(index: int) -> tuple[Any, Camera]:
         draws = draws_for(generator, seed, [index])
         latent, _ = generator.sample(1, draws)
         if change is not None:
             return change(generator, latent, views, draws)
-        return follow(generator, latent, path, views)
+        return frames_along_path(generator, latent, path, views)
 
-    return shown(generator, map(scene, indices), len(indices), views, progress, truncation, resolution)
+    return render_views(generator, map(scene, indices), len(indices), views, progress, truncation, resolution)
 
 
 def interpolated_views(
@@ -73,37 +73,39 @@ def interpolated_views(
     path: str = "turntable",
     progress: bool = False,
 ) -> Views:
-    """One object that becomes each of these samples in turn, and the first again: a smooth loop of ``views`` frames.
+    """One object, interpolated through these samples and back to the first: a smooth loop of ``views`` frames.
 
-    Latents are mixed, not styles: all systems' latents are drawn from a known distribution, which ``MixedDraws``
+    Latents are interpolated, not styles: all systems' latents are drawn from a known distribution, which ``MixedDraws``
     keeps, so that every frame is a sample of the prior; their styles are frequencies, scenes or whole feature volumes,
     and a mean of two of those need not look like anything.
 
     Args:
-        indices: samples on the way, at least two; the others as in ``turntable_views``.
+        indices: samples to interpolate, at least two; the others as in ``turntable_views``.
 
     Raises:
         ValueError: less than two samples.
     """
     if len(indices) < 2:
-        raise ValueError("There is nothing between less than two samples: give more of them, such as --seeds 0-3.")
+        raise ValueError("Interpolation needs at least two samples: give more of them, such as --seeds 0-3.")
     draws = MixedDraws(draws_for(generator, seed, indices), loop_weights(len(indices), views))
     latents, _ = generator.sample(views, draws)
-    return shown(generator, [follow(generator, latents, path, views)], 1, views, progress, truncation, resolution)
+    return render_views(
+        generator, [frames_along_path(generator, latents, path, views)], 1, views, progress, truncation, resolution
+    )
 
 
-def loop_weights(stations: int, frames: int) -> Tensor:
-    """Weights [frames, stations] of the stations of a closed, smooth way through them (Catmull and Rom 1974)."""
-    place = torch.arange(frames) * (stations / frames)
+def loop_weights(keyframes: int, frames: int) -> Tensor:
+    """Weights [frames, keyframes] of a closed spline through the keyframes (Catmull and Rom 1974)."""
+    place = torch.arange(frames) * (keyframes / frames)
     last, f = place.floor().long(), place % 1
     spline = [f * (-0.5 + f * (1 - 0.5 * f)), 1 + f * f * (-2.5 + 1.5 * f), f * (0.5 + f * (2 - 1.5 * f))]
     spline = torch.stack([*spline, f * f * (-0.5 + 0.5 * f)], dim=1)
-    around = (last[:, None] + torch.arange(-1, 3)) % stations
-    return torch.zeros(frames, stations).scatter_add(1, around, spline)
+    neighbours = (last[:, None] + torch.arange(-1, 3)) % keyframes
+    return torch.zeros(frames, keyframes).scatter_add(1, neighbours, spline)
 
 
-def shown(generator: Generator, scenes: Any, count: int, views: int, progress: bool, *options: Any) -> Views:
-    """Render ``count`` scenes of so many views; of the images only bytes and depths are kept."""
+def render_views(generator: Generator, scenes: Any, count: int, views: int, progress: bool, *options: Any) -> Views:
+    """Render ``count`` scenes of ``views`` views each; only bytes and depths are kept."""
     images, depths = [], []
     with evaluating(generator), tqdm(total=count * views, unit="view", disable=None if progress else True) as bar:
         for latents, camera in scenes:
@@ -124,7 +126,7 @@ def in_batches(
         yield generator.render(styles, camera.take(part), resolution=resolution)
 
 
-def edit_named(generator: Generator, name: str) -> Edit:
+def find_edit(generator: Generator, name: str) -> Edit:
     """One of the generator's edits.
 
     Raises:

@@ -1,6 +1,6 @@
 """Numbers that say whether a generator makes solid objects in its box, or clouds, billboards and images that differ.
 
-Everything is asked of the generator's contract: samples, turntable views, depths, opacities, densities. The camera is
+Only the generator's contract is used: samples, turntable views, depths, opacities, densities. The camera is
 taken to move round an object that stands still. Depth and opacity are those of the foreground.
 
 * ``outside``: share of the occupied volume outside the object's bounds, in a cube twice their size. 0 is ideal.
@@ -31,7 +31,7 @@ MEANINGS = {
     "outside": "share of the occupied volume outside the object's bounds; 0 is ideal",
     "silhouettes": "agreement of the silhouettes of one object over the views; 1 is ideal",
     "surface": "share of surface points that the other views confirm; 1 is ideal",
-    "flatness": "spread of depth over the size of the bounds; 0 is a flat board",
+    "flatness": "standard deviation of depth over the size of the bounds; 0 is a flat board",
     "parallax": "share of surface points that move unlike a flat board",
     "opacity": "mean over all pixels",
     "nonfinite": "share of values that are not finite",
@@ -97,8 +97,8 @@ def diagnostics(
         collected.append(image_diagnostics(rendered))
         if isinstance(generator, HasRays):
             shown = shown_by(generator, rendered, camera)
-            following = [project(generator, shown, a, (a + 1) % views) for a in range(views)]
-            collected[-1] |= shape_diagnostics(shown, following, longest_side(generator))
+            next_views = [project(generator, shown, a, (a + 1) % views) for a in range(views)]
+            collected[-1] |= shape_diagnostics(shown, next_views, longest_side(generator))
     return means(collected)
 
 
@@ -164,10 +164,10 @@ def surface_agreement(shown: Views, places: list[list[Projected]], side: float) 
     return agree / checked if checked else 0.0
 
 
-def shape_diagnostics(shown: Views, following: list[Projected], side: float) -> dict[str, float]:
-    """``flatness`` and ``parallax``; ``following`` holds each view's surface points as the next one sees them."""
+def shape_diagnostics(shown: Views, next_views: list[Projected], side: float) -> dict[str, float]:
+    """``flatness`` and ``parallax``; ``next_views`` holds each view's surface points as the next one sees them."""
     flatness, moved, points = [], 0, 0
-    for view, place in enumerate(following):
+    for view, place in enumerate(next_views):
         forward = -shown.camera.pose[view, :3, 2]
         origin = shown.camera.origins[view]
         z = (place.points - origin) @ forward
@@ -175,7 +175,7 @@ def shape_diagnostics(shown: Views, following: list[Projected], side: float) -> 
             continue
         flatness.append(float(z.std()) / side)
         board = origin + (place.points - origin) * (z.mean() / z)[:, None]
-        there = pixel_coordinates(shown, (view + 1) % len(following), board)
+        there = pixel_coordinates(shown, (view + 1) % len(next_views), board)
         moved += int(((there - place.pixels).norm(dim=-1) > 1).sum())
         points += len(z)
     return {
