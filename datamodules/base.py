@@ -1,7 +1,7 @@
-"""What every source of images here shares: an endless, exactly resumable training loader, and the loader for scores.
+"""Base of all datamodules: an endless, exactly resumable training loader, and the loader for scores.
 
 Training never ends an epoch: batch k is a pure function of (seed, k, rank, number of processes), so that a resumed run
-goes on with exactly the batch that the interrupted one would have had next. Random numbers of an item are a function of
+continues with exactly the next batch of the interrupted one. Random numbers of an item are a function of
 its draw number, not of any global random state, so that workers change nothing.
 
 B batch, H height, W width
@@ -41,7 +41,7 @@ class Source(Protocol):
 
 
 class Key(NamedTuple):
-    """What a training item is asked for by: image, number of this draw since the start of training, resolution."""
+    """Key of a training item: index of the image, number of this draw since the start of training, resolution."""
 
     index: int
     draw: int
@@ -57,7 +57,7 @@ class Stage(NamedTuple):
 
 
 def read_stages(stages: dict[int, dict[str, int]] | None, resolution: int, batch_size: int) -> list[Stage]:
-    """The stages in order; a single one where none are given.
+    """The stages in order; a single one without any.
 
     Raises:
         ValueError: no stage starts at batch 0, a key is unknown, or a number is not positive.
@@ -79,7 +79,7 @@ def read_stages(stages: dict[int, dict[str, int]] | None, resolution: int, batch
 
 
 class EndlessBatches(Sampler[list[Key]]):
-    """Batches without end; every image once before any a second time, in an order drawn anew for each pass.
+    """Endless batches; every image once an epoch, in a new random order for each.
 
     The same images make up batch k of one process with batches of 8 and of two processes with batches of 4.
 
@@ -88,7 +88,7 @@ class EndlessBatches(Sampler[list[Key]]):
         stages: resolutions and batch sizes, in order.
         seed: of the order.
         rank, world: this process and the number of processes.
-        start: number of batches to leave out, asked whenever iteration starts.
+        start: number of batches to skip, called whenever iteration starts.
     """
 
     def __init__(
@@ -97,23 +97,23 @@ class EndlessBatches(Sampler[list[Key]]):
         self.size, self.stages, self.seed, self.rank, self.world, self.start = size, stages, seed, rank, world, start
         self._order = lru_cache(maxsize=2)(self._make_order)
 
-    def _make_order(self, turn: int) -> list[int]:
-        generator = torch.Generator().manual_seed(stream_seed("order", self.seed, turn))
+    def _make_order(self, epoch: int) -> list[int]:
+        generator = torch.Generator().manual_seed(stream_seed("order", self.seed, epoch))
         return torch.randperm(self.size, generator=generator).tolist()
 
     def batch(self, k: int) -> list[Key]:
         """Batch k of this process."""
         draws, stage = 0, self.stages[0]
-        for following in self.stages[1:]:
-            if following.start > k:
+        for next_stage in self.stages[1:]:
+            if next_stage.start > k:
                 break
-            draws += (following.start - stage.start) * stage.batch_size * self.world
-            stage = following
+            draws += (next_stage.start - stage.start) * stage.batch_size * self.world
+            stage = next_stage
         draws += (k - stage.start) * stage.batch_size * self.world
         keys = []
         for draw in range(draws + self.rank, draws + stage.batch_size * self.world, self.world):
-            turn, place = divmod(draw, self.size)
-            keys.append(Key(self._order(turn)[place], draw, stage.resolution))
+            epoch, place = divmod(draw, self.size)
+            keys.append(Key(self._order(epoch)[place], draw, stage.resolution))
         return keys
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -127,8 +127,8 @@ class ImageDataset(Dataset):
     """Items of a source, by ``Key`` in training and by plain index otherwise; images become floats in [-1, 1].
 
     Args:
-        resolution: of items asked for by plain index.
-        flip_seed: of the coin that mirrors half of the draws; None mirrors none.
+        resolution: of items read by plain index.
+        flip_seed: of random horizontal flips, with probability 1/2; None for no flips.
     """
 
     def __init__(self, source: Source, resolution: int, flip_seed: int | None = None) -> None:
@@ -154,16 +154,16 @@ class ImageData(pl.LightningDataModule):
     """Base of all datamodules: training batches, the real images that scores use, and sample indices to predict.
 
     Batches are {"image": [B, 3, H, W] in [-1, 1], "index": [B]} and what else the source gives. A subclass makes its
-    sources, which open files at their first use, and at most another ``train_dataset``: it says what is read, and
-    leaves the loaders alone. Needs ``Trainer(use_distributed_sampler=False)``, as ``zoo fit`` has.
+    sources, which open files at their first use, and at most another ``train_dataset``: it defines what is read, and
+    the loaders stay as they are. Needs ``Trainer(use_distributed_sampler=False)``, as ``zoo fit`` has.
 
     Args:
         resolution: of the images, and of training where no stages are given.
         batch_size: images of a batch on each process.
         stages: training in stages, {first batch: {"resolution": ..., "batch_size": ...}}.
-        flip: mirror half of the training images.
-        seed: of the order of the images and of mirroring.
-        num_workers: processes that read images; no more are started than there are CPUs for them.
+        flip: random horizontal flips of training images.
+        seed: of the order of the images and of flips.
+        num_workers: processes that read images, limited to the number of CPUs.
         predict_count: number of samples to predict.
     """
 
@@ -213,7 +213,7 @@ class ImageData(pl.LightningDataModule):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.restored = state["done"]
-        # Lightning cannot know that these batches go on where they ended.
+        # Lightning cannot know that these batches continue where they ended.
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
 
     def _process(self) -> tuple[int, int]:
@@ -221,7 +221,7 @@ class ImageData(pl.LightningDataModule):
 
     @property
     def num_workers(self) -> int:
-        """Processes that read images for this one: as many as asked for, but no more than it has CPUs."""
+        """Workers that read images: as many as requested, but no more than there are CPUs for this process."""
         return min(self.max_workers, cpus_of_each(1 if self.trainer is None else self.trainer.num_devices))
 
     def setup(self, stage: str) -> None:
@@ -235,7 +235,7 @@ class ImageData(pl.LightningDataModule):
         return loader(dataset, num_workers=self.num_workers, batch_sampler=batches)
 
     def val_dataloader(self) -> DataLoader:
-        """Every real image once, in order, never mirrored; each process its share, without padding."""
+        """Every real image once, in order, never flipped; each process its share, without padding."""
         dataset = ImageDataset(self.val_source(), self.resolution)
         rank, world = self._process()
         share = range(rank, len(dataset), world)

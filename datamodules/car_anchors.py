@@ -47,9 +47,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=5000, help="number of cars")
     parser.add_argument("--seed", type=int, default=0, help="of the cars")
     args = parser.parse_args()
-    together = max(1, 40_000 // args.resolution**2)
-    for first in tqdm(range(0, args.count, together), unit_scale=together, unit="car"):
-        indices = range(first, min(first + together, args.count))
+    batch = max(1, 40_000 // args.resolution**2)
+    for first in tqdm(range(0, args.count, batch), unit_scale=batch, unit="car"):
+        indices = range(first, min(first + batch, args.count))
         views, camera = car_views(args.seed, "train", indices, args.resolution)
         light = (views.image - (1 - views.mask)).sum((2, 3)) / views.mask.sum((2, 3))
         cars = [car_attributes(args.seed, "train", index) for index in indices]

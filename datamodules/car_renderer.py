@@ -201,15 +201,15 @@ def car_parts(shape: Shape, x: Tensor, y: Tensor, z: Tensor) -> Parts:
     cabin_roof = (y - shape.height).add_(0.06 * zz).add_(0.1 * xx)
     cabin = _rounded(cabin_side, cabin_ends, torch.maximum(cabin_roof, -0.06 - above_deck), 0.05)
 
-    _, _, around = _wheel_frame(shape, y, z)
+    _, _, radial = _wheel_frame(shape, y, z)
     from_inner = x - shape.half_width + shape.wheel_width  # the wheels' outer walls are flush with the body
-    tread = around - shape.wheel_radius + 0.02
+    tread = radial - shape.wheel_radius + 0.02
     wall = (from_inner - shape.wheel_width / 2).abs_() - shape.wheel_width / 2 + 0.02
     inside = torch.maximum(tread, wall).clamp_(max=0)
     tread, wall = tread.clamp_(min=0), wall.clamp_(min=0)
     wheels = (tread.mul_(tread) + wall.mul_(wall)).sqrt_().add_(inside).sub_(0.02)
     # Flat-topped where the wheel is almost as high as the bonnet.
-    arch = torch.minimum(torch.minimum(1.16 * shape.wheel_radius - around, from_inner + 0.02), -0.06 - above_deck)
+    arch = torch.minimum(torch.minimum(1.16 * shape.wheel_radius - radial, from_inner + 0.02), -0.06 - above_deck)
     return Parts(body, arch, cabin, wheels, cabin_side, cabin_ends, cabin_roof)
 
 

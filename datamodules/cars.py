@@ -32,10 +32,10 @@ class CarImages:
     """The first ``count`` cars of a split; a ``datamodules.base.Source``.
 
     Shards that are missing or broken are rendered at first use. A shard is written beside its place and then moved
-    there, so that an interrupted run leaves whole shards only, and the next one goes on from them.
+    there, so that an interrupted run leaves whole shards only, and the next one continues from them.
 
     Args:
-        root: folder of the shards; those of other renderer versions, seeds and resolutions live beside them.
+        root: folder of the shards; those of other renderer versions, seeds and resolutions lie beside them.
         seed: of the cars.
         split: "train" or "test".
         count: number of cars.
@@ -80,15 +80,15 @@ class CarImages:
         """Render and write these shards; yields each number when its file is there."""
         if not numbers:
             return
-        together = max(1, 40_000 // resolution**2)  # enough to be quick, few enough for the processor's cache
+        batch = max(1, 40_000 // resolution**2)  # enough to be quick, few enough for the processor's cache
         title = f"rendering {self.split} cars at {resolution}x{resolution}"
         with tqdm(total=len(numbers) * SHARD, desc=title, unit="car", dynamic_ncols=True) as progress:
 
             def make(number: int) -> int:
                 torch.set_num_threads(1)  # of this thread: two cars side by side are faster than two threads a car
                 parts = []
-                for first in range(number * SHARD, (number + 1) * SHARD, together):
-                    indices = range(first, min(first + together, (number + 1) * SHARD))
+                for first in range(number * SHARD, (number + 1) * SHARD, batch):
+                    indices = range(first, min(first + batch, (number + 1) * SHARD))
                     views, camera = car_views(self.seed, self.split, indices, resolution)
                     parts.append((to_bytes(views.image), *camera))
                     progress.update(len(indices))

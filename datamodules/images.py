@@ -40,7 +40,7 @@ FILTERS = {
     "nearest": Image.Resampling.NEAREST,
 }
 Filter = Literal["lanczos", "bicubic", "bilinear", "box", "nearest", "subsample"]
-# What is larger is a mistake or a trap. Pillow itself warns at this number of pixels, and refuses twice as many.
+# Larger files are mistakes or decompression bombs. Pillow warns at this number of pixels, and refuses twice as many.
 MAX_PIXELS, MAX_BYTES = 89_478_485, 500_000_000
 MANIFEST_VERSION = 1  # raise it when other files become usable
 
@@ -56,20 +56,20 @@ def decode(data: bytes) -> Image.Image:
     """An upright 8-bit RGB image from the bytes of a png, jpeg or webp file.
 
     Raises:
-        BadImage: the bytes are empty, broken or absurdly large.
+        BadImage: the bytes are empty, broken or too large.
     """
     if not data:
         raise BadImage("the file is empty")
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
             if image.width * image.height > MAX_PIXELS:  # known before anything is decoded
-                raise BadImage(f"{image.width}x{image.height} pixels are absurdly many")
+                raise BadImage(f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS:,} allowed")
             image.load()
             return to_rgb(ImageOps.exif_transpose(image))
     except BadImage:
         raise
     except Image.DecompressionBombError as error:
-        raise BadImage(f"its pixels are absurdly many ({error})") from error
+        raise BadImage(f"it has too many pixels ({error})") from error
     except UnidentifiedImageError as error:
         raise BadImage("it is neither png, jpeg nor webp") from error
     except Exception as error:  # decoders raise a great many kinds of them on broken files
@@ -201,7 +201,7 @@ class Zip:
             yield File(member.filename, member.file_size, f"{member.file_size}-{member.CRC}", problem)
 
     def read(self, name: str) -> bytes:
-        return bytes(unpacked(self.zip, name))  # no more than the size that files() told, or an error
+        return bytes(unpacked(self.zip, name))  # no more than the size in files(), or an error
 
 
 class ImageFiles:
@@ -213,7 +213,7 @@ class ImageFiles:
     Args:
         path: folder or zip file.
         filter: for resizing.
-        on_bad: skip files that are no usable images with a warning that names them, or refuse to go on.
+        on_bad: skip files that are no usable images with a warning that names them, or refuse to start.
         manifests: folder for manifests.
         crop: the square that is used.
     """
@@ -261,7 +261,7 @@ class ImageFiles:
             more = f"; and {len(self.bad) - 20} more" if len(self.bad) > 20 else ""  # the manifest has them all
             message = f"{len(self.bad)} of {len(files)} files of '{self.path}' are no usable images: {shown}{more}."
             if self.on_bad == "refuse":
-                raise ValueError(f"{message} Mend or remove them, or set on_bad to skip.")
+                raise ValueError(f"{message} Repair or remove them, or set on_bad to skip.")
             log.warning("%s They are skipped; all are listed in %s.", message, self.manifest_path())
         if not self.hashes:
             raise ValueError(f"None of the {len(files)} images of '{self.path}' can be used.")
@@ -306,7 +306,7 @@ class ImageFiles:
         """Its line of the manifest."""
         problem, digest = file.problem, None
         if problem is None and file.size > MAX_BYTES:
-            problem = f"{file.size} bytes are absurdly many"
+            problem = f"{file.size} bytes are more than the {MAX_BYTES:,} allowed"
         if problem is None:
             try:
                 data = self.container.read(file.name)
@@ -331,8 +331,8 @@ class ImageFiles:
         except (ValueError, OSError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise Stopped(
-                f"'{name}' of '{self.path}' was an image at the start, but now: {why}. Put it back or take it away, "
-                "and go on from the last checkpoint (--ckpt_path)."
+                f"'{name}' of '{self.path}' could be read at the start, but now: {why}. Restore or remove it, "
+                "and resume from the last checkpoint (--ckpt_path)."
             ) from error
 
     def item(self, index: int, resolution: int) -> dict[str, Any]:
@@ -356,7 +356,7 @@ class ImageFolder(ImageData):
         batch_size: images of a batch on each process.
         crop: that square; by default the largest one in the middle.
         filter: for resizing.
-        on_bad: skip files that are broken, empty or absurdly large with a warning that names them, or refuse to go on.
+        on_bad: skip files that are broken, empty or too large with a warning that names them, or refuse to start.
         manifests: folder for the list of checked files.
         options: as of ``ImageData``.
     """

@@ -1,4 +1,4 @@
-"""Data sets of the published experiments. None is downloaded: each says where it comes from and how it must lie.
+"""Data sets of the published experiments. None is downloaded: each docstring gives its source and expected layout.
 
 The defaults of CelebA, Cats and Carla are pi-GAN's: its crops, and its way of resizing, which keeps the first pixel of
 each cell. Those of the others are Pillow's Lanczos filter and no crop, as in most published programs.

@@ -19,7 +19,7 @@ from zoo.pigan.training import PiGAN
 from zoo.training.gan import GAN
 from zoo.training.nonfinite import NonFiniteLoss, parameters
 from zoo.training.precision import DTYPES, MAX_LOSS_SCALE, HalfPrecision, in_float32
-from zoo.utils.devices import unserved
+from zoo.utils.devices import unsupported
 from zoo.weights.bundle import build
 
 
@@ -269,7 +269,7 @@ def test_gradients_too_long_to_be_measured_are_no_overflow(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("capability", "built", "served"),
+    ("capability", "built", "supported"),
     [
         ((7, 0), ["sm_75", "sm_80", "sm_90", "compute_90"], False),
         ((7, 0), ["sm_50", "sm_70", "sm_80"], True),
@@ -278,13 +278,13 @@ def test_gradients_too_long_to_be_measured_are_no_overflow(tmp_path) -> None:
         ((9, 0), ["sm_80"], False),
         ((12, 0), ["sm_90", "compute_90"], True),  # compiled when it is loaded
         ((9, 0), ["sm_90a"], True),
-        ((9, 1), ["sm_90a"], False),  # for that very card only
+        ((9, 1), ["sm_90a"], False),  # for that very GPU only
         ((10, 0), ["sm_100"], True),
     ],
 )
-def test_cards_that_torch_cannot_serve(capability, built, served) -> None:
-    reason = unserved("Made-up 100", capability, built, "2.99")
-    assert (reason is None) == served
-    if not served:
+def test_gpus_that_torch_does_not_support(capability, built, supported) -> None:
+    reason = unsupported("Made-up 100", capability, built, "2.99")
+    assert (reason is None) == supported
+    if not supported:
         assert "Made-up 100 (sm_" in reason and ", ".join(built) in reason
         assert ("pip install torch==2.7.1" in reason) == (capability == (7, 0))

@@ -72,7 +72,7 @@ def test_images_that_vanish_during_training_end_the_run(images, tmp_path):
         code, said = ended(process, children)
     assert code == 1
     assert [line.startswith("zoo: error: ") for line in said].count(True) == 1
-    assert ".png' of '" in said[-1] and "was an image at the start, but now: No such file or directory." in said[-1]
+    assert ".png' of '" in said[-1] and "could be read at the start, but now: No such file or directory." in said[-1]
     assert last_checkpoint(tmp_path) >= 2
 
 
@@ -95,7 +95,7 @@ def test_an_image_that_goes_bad_during_training_is_named(how, workers, images, t
     spoil += [f"--trainer.callbacks.path={tmp_path}/images/3.png", "--data.num_workers", str(workers)]
     assert main(["fit", "-c", write_config(tmp_path, max_steps=100), *images, *spoil]) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith("zoo: error: '3.png' of '") and "was an image at the start, but now: " in said
+    assert said.startswith("zoo: error: '3.png' of '") and "could be read at the start, but now: " in said
     assert len(said) < 300 + len(str(tmp_path)) and "Traceback" not in said
     assert last_checkpoint(tmp_path) >= 2
 

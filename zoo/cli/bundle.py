@@ -1,4 +1,4 @@
-"""``zoo bundle``: the weights of a checkpoint, for others to use."""
+"""``zoo bundle``: the weights of a checkpoint as a bundle."""
 
 from pathlib import Path
 

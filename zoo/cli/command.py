@@ -20,14 +20,14 @@ TRAINING = {
     "fit": "train a model: zoo fit -c CONFIG.yaml",
     "validate": "measure a model on the validation images",
     "test": "measure a model on the test images",
-    "predict": "draw samples with the trainer, on many devices",
+    "predict": "render samples with the trainer, on many devices",
 }
 VERBS = {
     "list": "names of weights and experiments",
-    "sample": "draw a grid of samples from several sides, or one file per sample",
-    "orbit": "film objects from all sides, image beside depth (GIF, WebP or MP4)",
+    "sample": "render a grid of samples from several sides, or one file per sample",
+    "orbit": "render a video of objects from all sides, image beside depth (GIF, WebP or MP4)",
     "mesh": "write objects as coloured surfaces (PLY or GLB)",
-    "invert": "find what makes a generator draw your image, and show it from all sides",
+    "invert": "GAN inversion: reproduce your image with a generator, and show it from all sides",
     "evaluate": "score weights, or a folder of images, against real images",
     "leaderboard": "print the table of scores",
     "benchmark": "time rendering or training of an experiment",
@@ -41,9 +41,9 @@ usage: zoo {verb} -c CONFIG.yaml [-c OVERLAY.yaml ...] [--KEY VALUE ...]
 
 {summary}
 
-  -c CONFIG.yaml              an experiment or overlay, a file or a name that 'zoo list' shows; later ones win
+  -c CONFIG.yaml              an experiment or overlay, a file or a name that 'zoo list' shows; the last one wins
   --trainer.max_steps N       stop after so many iterations
-  --trainer.devices N         processes or graphics cards
+  --trainer.devices N         processes or GPUs
   --trainer.accelerator NAME  cpu or gpu
   --trainer.default_root_dir DIR
                               where everything is written (default: runs/<name of the first config>)
@@ -53,7 +53,7 @@ usage: zoo {verb} -c CONFIG.yaml [-c OVERLAY.yaml ...] [--KEY VALUE ...]
   --checkpoint.every N        iterations between two checkpoints (default: 1000)
   --checkpoint.keep_every N   iterations between two checkpoints that stay (default: none stays)
   --checkpoint.best NAME      score whose best checkpoint stays (default: fid, the first FID; null for none)
-  --ckpt_path FILE            go on from this checkpoint; the options given here win over what it was made with
+  --ckpt_path FILE            resume from this checkpoint; options given here override those it was saved with
   --estimate                  time a few iterations of each stage, print parameters, memory and hours, and stop
   --init_from NAME|FILE       start from the weights of a bundle or .ckpt (finetuning)
   --init_fresh "[PART,...]"   parts that do not start from them, e.g. [discriminator.final]
@@ -67,8 +67,8 @@ usage: zoo {verb} -c CONFIG.yaml [-c OVERLAY.yaml ...] [--KEY VALUE ...]
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code.
 
-    What a user can put right ends in one clear line on stderr and code 2, what goes wrong in training with code 1, a
-    run that was told to stop with 128 and the signal's number; a bug keeps its traceback.
+    Errors of the user end in one line on stderr and code 2, failures in training with code 1, an interrupted run with
+    128 and the signal's number; a bug keeps its traceback.
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
@@ -112,7 +112,15 @@ def overview() -> str:
     """The text of ``zoo --help``."""
     lines = [f"  {name:<12} {summary}" for name, summary in (TRAINING | VERBS).items()]
     return "\n".join(
-        ["usage: zoo VERB ...", "", "3D-aware GANs on one renderer.", "", *lines, "", "zoo VERB --help says more."]
+        [
+            "usage: zoo VERB ...",
+            "",
+            "3D-aware GANs on one renderer.",
+            "",
+            *lines,
+            "",
+            "zoo VERB --help lists its options.",
+        ]
     )
 
 
@@ -144,26 +152,26 @@ def call(verb: str, rest: list[str]) -> int:
         f"{word}=true" if word in switches and after not in ("true", "false") else word
         for word, after in pairwise([*rest, ""])
     ]
-    given = {word.split("=")[0] for word in rest}
+    named = {word.split("=")[0] for word in rest}
     required = required_names(parser) or names[:1]  # 'zoo list pigan*'
-    function(**parser.parse_args(with_names(rest, [name for name in required if f"--{name}" not in given])).as_dict())
+    function(**parser.parse_args(with_names(rest, [name for name in required if f"--{name}" not in named])).as_dict())
     return 0
 
 
 def with_underscores(words: list[str], names: list[str]) -> list[str]:
     """The words, with options as Python spells them: ``--beside-load`` is ``--beside_load``."""
     known = {f"--{name.replace('_', '-')}": f"--{name}" for name in names}
-    known["--from"] = "--from_file"  # Python has a word of its own for it
+    known["--from"] = "--from_file"  # a keyword of Python
     parts = (word.partition("=") for word in words)
     return ["".join((known.get(option, option), *rest)) for option, *rest in parts]
 
 
 def with_names(words: list[str], names: list[str]) -> list[str]:
     """The words, with these names before the values that come without one."""
-    left, previous, named = iter(names), "", []
+    left, previous, result = iter(names), "", []
     for word in words:
         has_name = word.startswith("-") or (previous.startswith("--") and "=" not in previous)
         name = None if has_name else next(left, None)
-        named += [word] if name is None else [f"--{name}", word]
+        result += [word] if name is None else [f"--{name}", word]
         previous = word
-    return named
+    return result

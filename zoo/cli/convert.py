@@ -22,7 +22,7 @@ def run(
             way back a bundle, its name or folder.
         out: the bundle's folder.
         system: such as pigan, or 'tensors' to write tensors and settings alone, of whatever networks the file holds; by
-            default the one that knows the file.
+            default the one that recognises the file.
         experiment: gives cameras, depths and numbers of samples where the file does not hold them: a file or a name
             that 'zoo list' shows; by default the published one, if there is only one.
         weights: which of the file's weights, such as raw or ema; by default those that the paper's images come from.
@@ -39,11 +39,11 @@ def run(
         return
     if system == "tensors":
         contents = save_tensors(file, out)
-        print("Wrote tensors and settings alone: nothing can be drawn with them here.")
+        print("Wrote tensors and settings only: no system here can render with them.")
     else:
         options = {"rest": rest, "license": license, "data": data}
         converted, contents = convert_file(file, out, system, experiment, weights, **options)
         print(f"Used {converted.used}.")
-    print(f"The file ({contents.container}) asked for these, none of which was imported or run:")
+    print(f"The file ({contents.container}) names these, none of which was imported or run:")
     print("".join(f"  {name}\n" for name in contents.names or ["(nothing)"]), end="")
     print(out)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 
 def run(name: str, from_file: Path | None = None, rest: bool = True) -> None:
-    """Fetch published weights, check and convert them; afterwards their name stands for them everywhere.
+    """Fetch published weights, check and convert them; afterwards they are available by name.
 
     Args:
         name: a published checkpoint that 'zoo list' shows, or hf:user/repository for a bundle on the Hub.
-        from_file: the file, fetched by hand; --from does, too.
+        from_file: the file, downloaded by hand (also --from).
         rest: also keep raw weights, other averages and the discriminator, where they are there.
     """
     from zoo.weights.download import download as fetch_weights

@@ -1,4 +1,4 @@
-"""What a training would take on this machine: parameters, memory, time. A few real iterations of each of its stages."""
+"""Estimates parameters, memory and time of a training on this machine, from a few real iterations of each stage."""
 
 import logging
 import resource
@@ -13,12 +13,12 @@ import torch
 
 from zoo.training.gan import GAN
 
-WARM_UP, MOST = 2, 20  # iterations that are not timed, and most that are
+WARM_UP, MAX_TIMED = 2, 20  # iterations that are not timed, and most that are
 SECONDS = 20.0  # of timing a stage; at least one iteration is timed however long it takes
 
 
-class Watch(pl.Callback):
-    """Times iterations after the first ones, and ends the run when it has seen enough.
+class Timer(pl.Callback):
+    """Times iterations after the first ones, and ends the run after enough of them.
 
     seconds: of an iteration, on average.
     images: that all processes saw in one.
@@ -43,30 +43,30 @@ def stage_starts(gan: GAN, data: pl.LightningDataModule) -> list[int]:
     return sorted({0, *(stage.start for stage in stages)})
 
 
-def short_trainer(watch: pl.Callback, steps: int, **options: Any) -> pl.Trainer:
+def short_trainer(timer: pl.Callback, steps: int, **options: Any) -> pl.Trainer:
     """A trainer of so many iterations that leaves nothing behind."""
     off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
-    return pl.Trainer(max_steps=steps, max_epochs=-1, callbacks=[watch], **dict.fromkeys(off, False), **options)
+    return pl.Trainer(max_steps=steps, max_epochs=-1, callbacks=[timer], **dict.fromkeys(off, False), **options)
 
 
-def measure(gan: GAN, data: pl.LightningDataModule, start: int, end: int, **trainer: Any) -> Watch:
+def measure(gan: GAN, data: pl.LightningDataModule, start: int, end: int, **trainer: Any) -> Timer:
     """Run a few iterations as they are from ``start`` on, before ``end`` if that is far enough."""
-    watch = Watch()
+    timer = Timer()
     gan.iterations = start
     if hasattr(data, "restored"):
         data.restored = start  # so many batches are left out
-    steps = WARM_UP + min(MOST, max(1, end - start - WARM_UP))
+    steps = WARM_UP + min(MAX_TIMED, max(1, end - start - WARM_UP))
     with tempfile.TemporaryDirectory() as folder:
-        short_trainer(watch, steps, default_root_dir=folder, **trainer).fit(gan, data.train_dataloader())
-    if not hasattr(watch, "seconds"):
+        short_trainer(timer, steps, default_root_dir=folder, **trainer).fit(gan, data.train_dataloader())
+    if not hasattr(timer, "seconds"):
         raise ValueError(f"There are too few images to measure: the data ended before iteration {WARM_UP + 1}.")
-    return watch
+    return timer
 
 
 def estimate(
     gan: GAN, data: pl.LightningDataModule, max_steps: int, strategy: Callable[[], Any] = lambda: "auto", **trainer: Any
 ) -> None:
-    """Print what training takes. The model is trained a little by this and is of no further use.
+    """Print what training takes. The model is trained a little by this and must not be used afterwards.
 
     Args:
         gan, data: as for training; images are read as in training.
@@ -75,7 +75,7 @@ def estimate(
         trainer: also of ``pl.Trainer``: accelerator, devices, num_nodes.
 
     Raises:
-        ValueError: without max_steps there is nothing to sum up.
+        ValueError: max_steps is not given.
     """
     if max_steps < 1:
         raise ValueError("--estimate adds up the iterations of a whole run: give --trainer.max_steps.")
@@ -88,10 +88,10 @@ def estimate(
     starts = [start for start in stage_starts(gan, data) if start < max_steps]
     hours = 0.0
     for start, end in zip(starts, [*starts[1:], max_steps], strict=True):
-        watch = measure(gan, data, start, end, strategy=strategy(), **trainer)
-        hours += (end - start) * watch.seconds / 3600
-        pace = f"{watch.seconds:.3g} s an iteration, {watch.images / watch.seconds:.3g} images/s"
-        lines.append(f"iterations {start:,} to {end:,}: {pace}, {(end - start) * watch.seconds / 3600:.4f} h")
+        timer = measure(gan, data, start, end, strategy=strategy(), **trainer)
+        hours += (end - start) * timer.seconds / 3600
+        pace = f"{timer.seconds:.3g} s an iteration, {timer.images / timer.seconds:.3g} images/s"
+        lines.append(f"iterations {start:,} to {end:,}: {pace}, {(end - start) * timer.seconds / 3600:.4f} h")
     lines += [memory(gan), f"in all: {hours:.4f} h for {max_steps:,} iterations, without scores and sample images"]
     if gan.global_rank == 0:
         print("\n".join(lines))

@@ -24,14 +24,14 @@ from callbacks.progress import Progress
 from zoo.cli.estimate import estimate
 from zoo.training.checkpoint_files import AtomicCheckpoints, read_checkpoint
 from zoo.training.gan import GAN
-from zoo.utils.devices import check_cards
+from zoo.utils.devices import check_gpus
 from zoo.utils.errors import UserError, missing_file
 from zoo.utils.files import replacing
 from zoo.utils.old_names import renamed
 from zoo.utils.parser import OneLineErrors
 from zoo.utils.paths import CONFIGS, config_path
 from zoo.utils.threads import limit_threads
-from zoo.utils.warnings import quieten
+from zoo.utils.warnings import silence_warnings
 from zoo.weights.init_from import start_from
 
 READ_YAML = get_loader("yaml")
@@ -57,7 +57,7 @@ class ZooCLI(LightningCLI):
     """Builds the model, the data and the trainer that a command line describes, and runs them.
 
     Args:
-        verb: the one that was asked for.
+        verb: fit, validate, test or predict.
         kwargs: of Lightning's.
     """
 
@@ -111,7 +111,7 @@ class ZooCLI(LightningCLI):
         """What Lightning calls for ``zoo fit``."""
         config = self.config_init.fit
         if isinstance(self.trainer.accelerator, CUDAAccelerator):
-            check_cards(self.trainer.device_ids)
+            check_gpus(self.trainer.device_ids)
         if config.estimate:
             trainer = {name: config.trainer[name] for name in ("accelerator", "devices", "num_nodes")}
             estimate(model, self.datamodule, config.trainer.max_steps, lambda: strategy(config.trainer), **trainer)
@@ -131,10 +131,10 @@ def run(argv: list[str]) -> None:
     """Run one of Lightning's four verbs.
 
     Raises:
-        UserError, FileNotFoundError: the user can mend it.
-        zoo.utils.errors.Stopped: training diverged, the disk is full, or it was told to stop, after saving.
+        UserError, FileNotFoundError: errors of the user.
+        zoo.utils.errors.Stopped: training diverged, the disk is full, or it was interrupted, after saving.
     """
-    quieten()
+    silence_warnings()
     argv = [resolved(previous, word) for previous, word in zip(["", *argv], argv, strict=False)]
     ZooCLI(
         argv[0],
@@ -175,13 +175,13 @@ def resolved(previous: str, word: str) -> str:
 def resume_command(argv: list[str]) -> str:
     """The same command, but from the checkpoint that ``{checkpoint}`` will stand for."""
     words = iter(argv)
-    kept = []
+    remaining = []
     for word in words:
         if word == "--ckpt_path":
             next(words, None)
         elif not word.startswith("--ckpt_path="):
-            kept.append(word)
-    return shlex.join(["zoo", *kept]).replace("{", "{{").replace("}", "}}") + " --ckpt_path {checkpoint}"
+            remaining.append(word)
+    return shlex.join(["zoo", *remaining]).replace("{", "{{").replace("}", "}}") + " --ckpt_path {checkpoint}"
 
 
 def run_name(config: Any) -> str:
@@ -206,7 +206,7 @@ def job_name() -> str:
 
 
 def job_checkpoint(root: Path) -> Path | None:
-    """Where a job of SLURM that was started again goes on: at the newest checkpoint of its run; None elsewhere.
+    """The newest checkpoint of a requeued SLURM job, from which it resumes; None elsewhere.
 
     Lightning by itself would take the one it saved when the job was put back into the queue, however old that is.
     """
@@ -246,7 +246,7 @@ def check_options(config: Any, verb: str) -> None:
 
 
 def strategy(trainer: Any) -> Any:
-    """What the user asked for; where that is nothing and there are several processes, what a GAN needs."""
+    """The strategy that the user chose; by default, with several processes, the one that a GAN needs."""
     several = processes(trainer["devices"], trainer["num_nodes"], trainer["accelerator"]) > 1
     if trainer["strategy"] not in ("auto", "ddp") or not several:
         return trainer["strategy"]
@@ -256,9 +256,9 @@ def strategy(trainer: Any) -> Any:
 
 def processes(devices: Any, nodes: int, accelerator: str) -> int:
     """How many processes the trainer would start."""
-    cards = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
+    gpus = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
     if devices in ("auto", -1, "-1"):
-        count = cards or 1
+        count = gpus or 1
     elif isinstance(devices, str):
         count = int(devices) if devices.isdigit() else len([d for d in devices.split(",") if d])
     else:

@@ -1,4 +1,4 @@
-"""Options that several verbs share, written once: a verb hands its other options on, and jsonargparse follows them."""
+"""Options that several verbs share: a verb passes its other options on, and jsonargparse finds them there."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

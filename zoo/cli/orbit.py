@@ -25,7 +25,7 @@ def run(
         frames: of the video.
         seconds: length of the video.
         path: of the camera: the turntable, an ellipse in front (wobble), up and down (rise), round and up and down
-            (spiral), nearer and back (zoom), or none (still); always within the poses that the generator knows.
+            (spiral), nearer and back (zoom), or none (still); always within the pose prior of the generator.
         interpolate: one row only, which interpolates through the samples and back to the first.
         depth: draw depths: near is yellow, far is violet, nothing is white.
         edit: frames show what this edit does to a scene, instead of its sides; systems that compose scenes have edits.

@@ -8,7 +8,7 @@ def run(source: str, repository: str, private: bool = False, redistribute: bool 
         source: name or folder of a bundle.
         repository: user/name; made where there is none.
         private: a new repository is seen by its owner only.
-        redistribute: also weights that were converted from somebody else's, who have permitted it.
+        redistribute: also weights converted from a published checkpoint, with permission of its authors.
     """
     from zoo.weights.hub import push as push_bundle
 

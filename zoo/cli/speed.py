@@ -22,7 +22,7 @@ from zoo.cli.estimate import short_trainer
 from zoo.generator import Generator, draws_for, evaluating
 from zoo.training.gan import GAN
 from zoo.utils.readers import loader
-from zoo.utils.warnings import quieten
+from zoo.utils.warnings import silence_warnings
 from zoo.weights.bundle import build
 
 
@@ -199,7 +199,7 @@ class Stopwatch(pl.Callback):
 
 def train_times(gan: GAN, resolution: int, batch: int, steps: int) -> list[float]:
     """Seconds of so many training steps, after one that is not counted."""
-    quieten()
+    silence_warnings()
     watch = Stopwatch()
     short_trainer(watch, steps + 1, accelerator="cpu").fit(gan, loader(Grey(resolution, (steps + 1) * batch), batch))
     gan.trainer = None

@@ -79,8 +79,8 @@ def disk_problem(error: BaseException) -> str | None:
 
 
 SHARED_MEMORY_FULL = (
-    "The shared memory (/dev/shm) through which processes that read images hand them over is full. Make it larger "
-    "(docker run --shm-size=1g) or read without such processes (--data.num_workers 0), and go on from the last "
+    "The shared memory (/dev/shm) through which processes that read images pass them on is full. Make it larger "
+    "(docker run --shm-size=1g) or read without such processes (--data.num_workers 0), and resume from the last "
     "checkpoint (--ckpt_path)."
 )
 
@@ -109,7 +109,7 @@ def reader_failed(error: BaseException) -> str | None:
 def reader_died(how: str = "") -> str:
     return (
         f"A process that reads images died{how}, most often because memory ran out. Take fewer of them "
-        "(--data.num_workers N) or smaller batches, and go on from the last checkpoint (--ckpt_path)."
+        "(--data.num_workers N) or smaller batches, and resume from the last checkpoint (--ckpt_path)."
     )
 
 

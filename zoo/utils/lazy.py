@@ -1,4 +1,4 @@
-"""Packages whose parts are imported when they are asked for: a name must not cost the seconds that torch takes."""
+"""Lazy imports of packages: a name must not cost the seconds that importing torch takes."""
 
 from collections.abc import Callable
 from importlib import import_module

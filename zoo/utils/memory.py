@@ -7,7 +7,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
 def keep_freed_memory() -> None:
-    """Have the process keep the memory of freed tensors for the next ones, instead of asking the system anew each time.
+    """Keep the memory of freed tensors for the next ones, instead of requesting it from the system again.
 
     Fresh pages must be cleared by the system, which costs more than the arithmetic of a small layer. Peak memory stays
     the same. Does nothing without glibc.

@@ -1,4 +1,4 @@
-"""Processes that read images for a loader: how loaders are made, what readers do on signals, how they end."""
+"""DataLoaders and their workers, which read images: how they are made, what workers do on signals, how they end."""
 
 import errno
 import os
@@ -19,9 +19,9 @@ from zoo.utils.errors import SHARED_MEMORY_FULL, Stopped, reader_died
 
 
 class Loader(DataLoader):
-    """Says that a reader died also where it did so in the middle of handing a batch over.
+    """A DataLoader that reports the death of a worker also if it happened while a batch was sent.
 
-    torch notices when a reader ends, but sometimes only after the connection to it was found broken.
+    torch notices when a worker ends, but sometimes only after the connection to it was found broken.
     """
 
     def __iter__(self) -> Iterator[Any]:
@@ -34,7 +34,7 @@ class Loader(DataLoader):
             except StopIteration:
                 return
             except (ConnectionError, EOFError, FileNotFoundError) as error:
-                # What a living reader has met arrives as text alone, without a number.
+                # The error of a living worker arrives as text alone, without a number.
                 if not self.num_workers or (isinstance(error, OSError) and error.errno is None):
                     raise
                 raise Stopped(reader_died()) from error
@@ -42,7 +42,7 @@ class Loader(DataLoader):
 
 
 def loader(dataset: Sized, batch_size: int = 1, num_workers: int = 0, **options: Any) -> Loader:
-    """The one place that makes loaders, so that the readers of all of them heed signals, and fail, alike.
+    """A loader whose workers handle signals and errors as all workers here do.
 
     Args:
         dataset: what is read.
@@ -50,7 +50,7 @@ def loader(dataset: Sized, batch_size: int = 1, num_workers: int = 0, **options:
         num_workers: processes that read; 0 reads in this one.
         options: as of ``torch.utils.data.DataLoader``.
     """
-    ours = {"collate_fn": shared, "worker_init_fn": outlive_signals}
+    ours = {"collate_fn": shared, "worker_init_fn": ignore_stop_signals}
     return Loader(dataset=dataset, batch_size=batch_size, num_workers=num_workers, **ours | options)
 
 
@@ -72,18 +72,18 @@ def shared(items: list[Any]) -> Any:
         raise Stopped(SHARED_MEMORY_FULL) from error
 
 
-def outlive_signals(worker: int) -> None:
-    """In a reader: go on when the whole group of processes is told to stop, until the trainer is done with the
-    iteration and has saved; end when the process that it reads for says so, or has gone.
+def ignore_stop_signals(worker: int) -> None:
+    """In a worker: keep running when the whole process group is told to stop, until the trainer has finished the
+    iteration and saved; exit when the parent process requests it, or has ended.
 
     A terminal sends Ctrl-C, and SLURM, systemd and ``kill -- -GROUP`` send SIGTERM, to every process of a run. Python
     ends its readers by SIGTERM, too, when a run is over while they still wait for work, as after any error, and then
-    waits for them: only who sent the signal tells the two apart.
+    waits for them: only the sender of the signal distinguishes the two.
 
     Args:
-        worker: number of this reader.
+        worker: number of this worker.
     """
-    sys.excepthook = hush_lost_connections
+    sys.excepthook = ignore_lost_connections
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if not hasattr(signal, "sigtimedwait"):  # macOS: readers end on every SIGTERM, as torch has it
         return
@@ -92,18 +92,18 @@ def outlive_signals(worker: int) -> None:
     # A thread waits for the signal: a handler in Python does not learn who sent it, and runs only between two lines of
     # Python, which a reader that hangs on a disk or a lock never reaches.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=end_with, args=(parent_process(),), daemon=True).start()
+    threading.Thread(target=exit_with_parent, args=(parent_process(),), daemon=True).start()
 
 
-def hush_lost_connections(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Prints an error of a thread of this reader, unless it is that nobody takes its batches any more."""
+def ignore_lost_connections(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Prints an error of a thread of this worker, unless its connection to the trainer is lost."""
     if not issubclass(kind, ConnectionError | EOFError):
         sys.__excepthook__(kind, error, trace)
 
 
-def end_with(parent: BaseProcess) -> None:
-    """Ends this process at once when its parent sends SIGTERM, and within a second after the parent has gone."""
-    told = None
-    while parent.is_alive() and (told is None or told.si_pid != parent.pid):
-        told = signal.sigtimedwait({signal.SIGTERM}, 1)
+def exit_with_parent(parent: BaseProcess) -> None:
+    """Exits at once when the parent sends SIGTERM, and within a second after the parent has ended."""
+    received = None
+    while parent.is_alive() and (received is None or received.si_pid != parent.pid):
+        received = signal.sigtimedwait({signal.SIGTERM}, 1)
     os._exit(0)  # a reader has nothing to save; torch takes another code for a failure

@@ -1,4 +1,4 @@
-"""Silences what Lightning tells everyone and what does not hold for a GAN here."""
+"""Silences messages of Lightning that are of no use here or wrong for a GAN."""
 
 import logging
 import warnings
@@ -23,14 +23,14 @@ LOGGERS = [
 LINES = ["Tip:", "`weights_only` was not set", "TPU available", "GPU available"]
 
 
-def quieten() -> None:
-    """From now on."""
+def silence_warnings() -> None:
+    """Silence them from now on."""
     for message in WARNINGS:
         warnings.filterwarnings("ignore", f".*{message}")
     for name in LOGGERS:
-        logging.getLogger(name).addFilter(without_noise)
+        logging.getLogger(name).addFilter(is_worth_logging)
 
 
-def without_noise(record: logging.LogRecord) -> bool:
-    """Whether a line of a log is worth reading."""
+def is_worth_logging(record: logging.LogRecord) -> bool:
+    """Whether a record is none of ``LINES``."""
     return not any(line in record.getMessage() for line in LINES)
