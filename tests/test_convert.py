@@ -19,7 +19,7 @@ from zoo.render import Orbit, Stratified, Volume
 from zoo.stylenerf import convert as stylenerf
 from zoo.utils.records import Record
 from zoo.weights.bundle import load_bundle, save_bundle
-from zoo.weights.convert import convert, converted, recognised, systems
+from zoo.weights.convert import convert, convert_network, recognise, systems
 from zoo.weights.names import to_published
 from zoo.weights.read import Contents, Place
 
@@ -118,7 +118,7 @@ def test_what_our_network_never_reads_is_kept(tmp_path):
     state = to_published(own.state_dict(), PLAIN_DISCRIMINATOR)
     state |= {"pose_layer.weight": torch.ones(4, 2), "pose_layer.bias": torch.ones(4)}
     record = module("discriminators.sgdiscriminators.StridedDiscriminator", state, step=3)
-    done = converted(pigan, Place(tmp_path / "discriminator.pth"), Contents(record, [], ""))
+    done = convert_network(pigan, Place(tmp_path / "discriminator.pth"), Contents(record, [], ""))
     save_bundle(tmp_path / "out", done.network, done.config, done.unused)
     back = published(tmp_path / "out", PLAIN_DISCRIMINATOR)
     assert set(back) == set(state) and all(torch.equal(back[n], state[n]) for n in state)
@@ -138,10 +138,10 @@ def test_other_kinds_of_siren(tmp_path, embedded):
     contents = Contents(record, [], "")
     assert pigan.experiments(contents) == ([] if embedded else ["pigan/carla128"])
     experiment = CONFIG["model"]["init_args"]["generator"]
-    done = converted(pigan, Place(tmp_path / "generator.pth"), contents, experiment)
+    done = convert_network(pigan, Place(tmp_path / "generator.pth"), contents, experiment)
     assert done.network.field.input_scale == field.input_scale and not done.unused
     assert all(torch.equal(t, own.state_dict()[n]) for n, t in done.network.state_dict().items() if "mean" not in n)
-    plain = converted(pigan, Place(tmp_path / "g.pth"), Contents(state, [], ""), experiment)  # a bare state dict
+    plain = convert_network(pigan, Place(tmp_path / "g.pth"), Contents(state, [], ""), experiment)  # a bare state dict
     assert plain.network.field.input_scale == 8.0  # which only the experiment can tell
     assert experiment == CONFIG["model"]["init_args"]["generator"]  # untouched
 
@@ -149,7 +149,7 @@ def test_other_kinds_of_siren(tmp_path, embedded):
 def test_what_is_refused(tmp_path, experiment):
     generator = RUN / "generator.pth"
     for options, message in (
-        ({}, "may come from pigan/celeba64 or pigan/cats64: say which with --experiment"),
+        ({}, "may come from pigan/celeba64 or pigan/cats64: name it with --experiment"),
         ({"system": "pigann"}, r"'pigann' has no converter: .*Did you mean 'pigan'"),
         ({"weights": "best", "experiment": experiment}, "no weights 'best': ema, raw, ema2"),
         ({"experiment": "graf/carla64"}, r"of pigan, and the experiment is of another system: zoo\.graf\.Generator"),
@@ -184,10 +184,10 @@ def test_tensors_that_do_not_fit_are_named_before_memory_is_taken(tmp_path):
     place = Place(tmp_path / "generator.pth")
     state["siren.network.0.layer.weight"] = torch.zeros(2**22, 3)
     with pytest.raises(ValueError, match=r"field\.layers\.1\.weight is \[16, 16\] instead of \[4194304, 4194304\]"):
-        converted(pigan, place, Contents(state, [], ""), experiment)
+        convert_network(pigan, place, Contents(state, [], ""), experiment)
     state = deepcopy(state) | {"siren.network.0.layer.weight": torch.tensor(1.0)}
     with pytest.raises(ValueError, match=r"no 'siren\.network\.0\.layer\.weight' with 2 axes"):
-        converted(pigan, place, Contents(state, [], ""), experiment)
+        convert_network(pigan, place, Contents(state, [], ""), experiment)
 
 
 def test_stylenerf_stores_noise_as_one_image(tmp_path):
@@ -201,5 +201,5 @@ def test_stylenerf_stores_noise_as_one_image(tmp_path):
 
 def test_systems_are_found_and_must_agree(tmp_path):
     assert systems()["pigan"] is pigan
-    with pytest.raises(ValueError, match="may be of several systems: say --system a or b"):
-        recognised(RUN / "generator.pth", {"a": pigan, "b": pigan})
+    with pytest.raises(ValueError, match="may be of several systems: give --system a or b"):
+        recognise(RUN / "generator.pth", {"a": pigan, "b": pigan})

@@ -31,7 +31,7 @@ from zoo.training.averages import Average
 from zoo.training.gan import GAN
 from zoo.utils.paths import CONFIGS
 from zoo.weights.bundle import build, save_bundle
-from zoo.weights.convert import converted
+from zoo.weights.convert import convert_network
 from zoo.weights.names import to_published
 from zoo.weights.read import Contents, Place
 
@@ -409,7 +409,7 @@ def test_a_discriminator_of_other_than_three_channels(channels) -> None:
 
     files = giraffe.official({"discriminator": to_published(discriminator.state_dict(), giraffe.DISCRIMINATOR)}, {})
     place, contents = Place(Path("model.pt")), Contents(files["model.pt"], [], "")
-    made = converted(giraffe, place, contents, weights="discriminator")
+    made = convert_network(giraffe, place, contents, weights="discriminator")
     assert made.config["init_args"] == {"resolution": 16, "channels": 8, "image_channels": channels}
     assert torch.equal(made.network(images).scores, discriminator(images).scores)
 

@@ -49,7 +49,7 @@ from zoo.render import (
 )
 from zoo.training.averages import Average
 from zoo.weights.bundle import UNUSED
-from zoo.weights.convert import converted
+from zoo.weights.convert import convert_network
 from zoo.weights.names import from_published, to_published
 from zoo.weights.read import Place, read
 
@@ -810,7 +810,7 @@ def checkpoint(case: Case) -> None:
         expected = torch.load(place.path, weights_only=True)
         for source in there(f"{name}.pth", f"{name}_model.pth", "generator.pth"):
             other = Place(folder / source)
-            made = converted(cips3d, other, read(other), experiment, weights)
+            made = convert_network(cips3d, other, read(other), experiment, weights)
             used, unused = made.network, made.unused
             learned = {n: t for n, t in used.state_dict().items() if not n.startswith("mean_")}
             back = to_published(learned | unused, GENERATOR)
@@ -830,7 +830,7 @@ def checkpoint(case: Case) -> None:
     expected = torch.load(folder / "discriminator.pth", weights_only=True)
     for source in there("discriminator.pth", "discriminator_model.pth"):
         other = Place(folder / source)
-        made = converted(cips3d, other, read(other))
+        made = convert_network(cips3d, other, read(other))
         back = to_published(made.network.state_dict() | made.unused, DISCRIMINATOR)
         assert same_tensors(back, expected)
     discriminator, image = made.network.to(case.dtype), case.inputs["img"]

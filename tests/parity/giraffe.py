@@ -40,7 +40,7 @@ from zoo.render import (
     zero_last_interval,
 )
 from zoo.training.averages import Average
-from zoo.weights.convert import converted
+from zoo.weights.convert import convert_network
 from zoo.weights.names import UNUSED, from_published, inside, published_name, to_published
 from zoo.weights.read import Place, read
 
@@ -910,7 +910,7 @@ def checkpoint(case: Case) -> None:
         contents = read(place)
         assert giraffe.part(contents) == "generator"
         for weights, prefix in list(giraffe.WEIGHTS.items())[:2]:
-            made = converted(giraffe, place, contents, as_config(case.config), weights)
+            made = convert_network(giraffe, place, contents, as_config(case.config), weights)
             back = to_published(made.network.state_dict() | made.unused, GENERATOR)
             assert same_tensors(back, case.published(prefix))
             assert made.card["iterations"] == case.info["layout"]["it"]

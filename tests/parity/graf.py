@@ -33,7 +33,7 @@ from zoo.render import (
 )
 from zoo.render.cameras import intrinsics_from_fov
 from zoo.training.averages import Average
-from zoo.weights.convert import converted
+from zoo.weights.convert import convert_network
 from zoo.weights.names import from_published, published_name, to_published
 from zoo.weights.read import Place, read
 
@@ -756,7 +756,7 @@ def checkpoint(case: Case) -> None:
         },
     }
     for weights, prefix in (("raw", "generator."), ("ema", "generator_test.")):
-        made = converted(graf, place, contents, experiment, weights)
+        made = convert_network(graf, place, contents, experiment, weights)
         assert made.network.field.appearance_dim == z["dim_appearance"] and not made.unused
         back, expected = to_published(made.network.state_dict(), GENERATOR), case.published(prefix)
         back = {name.removeprefix("generator."): tensor for name, tensor in back.items()}

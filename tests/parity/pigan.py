@@ -43,7 +43,7 @@ from zoo.render import (
 )
 from zoo.training.averages import Average, WarmUp
 from zoo.weights.bundle import UNUSED
-from zoo.weights.convert import converted
+from zoo.weights.convert import convert_network
 from zoo.weights.names import from_published, published_name, to_published
 from zoo.weights.read import Place, read
 
@@ -634,7 +634,7 @@ def checkpoint(case: Case) -> None:
 
     pictures = {}
     for weights, prefix in (("raw", "generator."), ("ema", "ema."), ("ema2", "ema2.")):
-        made = converted(pigan, place, contents, experiment, weights)
+        made = convert_network(pigan, place, contents, experiment, weights)
         generator, expected = made.network, case.published(prefix)
         learned = {n: t for n, t in generator.state_dict().items() if not n.startswith("mean_")}
         back = to_published(learned | made.unused, GENERATOR)
@@ -655,7 +655,7 @@ def checkpoint(case: Case) -> None:
     assert not torch.allclose(pictures["raw"], pictures["ema"], atol=1e-2)
 
     place = Place(case.folder / "discriminator.pth")
-    made = converted(pigan, place, read(place))
+    made = convert_network(pigan, place, read(place))
     back, expected = to_published(made.network.state_dict(), DISCRIMINATOR), case.published("discriminator.")
     assert same_tensors(back, expected)
     assert made.network.from_rgb[0].out_channels == config["discriminator"]["channel_map"]["32"]

@@ -54,7 +54,7 @@ from zoo.stylenerf.synthesis import Block, StyledLayer
 from zoo.stylenerf.training import StyleNeRF
 from zoo.training.averages import Average
 from zoo.weights.bundle import build
-from zoo.weights.convert import converted
+from zoo.weights.convert import convert_network
 from zoo.weights.names import published_name, to_published
 from zoo.weights.read import Place, read
 
@@ -878,7 +878,7 @@ def checkpoint(case: Case) -> None:
         "discriminator": render_case.published("discriminator."),
     }
     for weights, state in expected.items():
-        made = converted(stylenerf, place, contents, weights=weights)
+        made = convert_network(stylenerf, place, contents, weights=weights)
         back = to_published(made.network.state_dict() | made.unused, stylenerf.table(made.network))
         (back,) = stylenerf.official({weights: back}, {})["network-snapshot.pt"].values()
         assert set(back) == set(state), set(back) ^ set(state)

@@ -40,7 +40,7 @@ from zoo.volumegan.field import Styles
 from zoo.volumegan.model import Generator, Latent
 from zoo.volumegan.training import VolumeGAN
 from zoo.weights.bundle import UNUSED, build
-from zoo.weights.convert import converted
+from zoo.weights.convert import convert_network
 from zoo.weights.names import from_published, published_name, to_published
 from zoo.weights.read import Place, read
 
@@ -656,7 +656,7 @@ def checkpoint(case: Case) -> None:
     for weights, model in volumegan.WEIGHTS.items():
         if model not in contents.value["models"]:
             continue
-        made = converted(volumegan, place, contents, None, weights)
+        made = convert_network(volumegan, place, contents, None, weights)
         network, expected = made.network, contents.value["models"][model]
         table = discriminator_table(len(network.blocks)) if model == "discriminator" else GENERATOR
         back = to_published(network.state_dict() | made.unused, table)

@@ -18,15 +18,15 @@ def run(
     """Turn a published checkpoint into a weights bundle, or back; nothing in the file is imported or run.
 
     Args:
-        file: of the checkpoint; or a folder or zip with one generator in it, or download.zip/folder/file.pth. On the
-            way back a bundle, its name or folder.
+        file: of the checkpoint; or a folder or zip with one generator in it, or download.zip/folder/file.pth. With --to
+            official a bundle, its name or folder.
         out: the bundle's folder.
-        system: such as pigan, or 'tensors' to write tensors and settings alone, of whatever networks the file holds; by
+        system: such as pigan, or 'tensors' to write only the tensors and settings of all networks in the file; by
             default the one that recognises the file.
         experiment: gives cameras, depths and numbers of samples where the file does not hold them: a file or a name
             that 'zoo list' shows; by default the published one, if there is only one.
         weights: which of the file's weights, such as raw or ema; by default those that the paper's images come from.
-        rest: also write the others and the discriminator, where they are there.
+        rest: also write the other weights and the discriminator, if the file has them.
         to: zoo for a bundle; official for state dicts as the published program saves them.
         license: of the weights, for the card.
         data: what they were trained on, for the card.

@@ -58,22 +58,22 @@ def check_row(row: Mapping[str, Any]) -> Row:
         raise ValueError(f"Unknown columns {sorted(unknown)}; a result has {', '.join(COLUMNS)}.")
     checked = {}
     for column, kind in COLUMNS.items():
-        given = row.get(column, "")
-        if given is None or given == "":
+        value = row.get(column, "")
+        if value is None or value == "":
             if column not in OPTIONAL:
                 raise ValueError(f"A result needs a value for '{column}'.")
             checked[column] = ""
             continue
         try:
-            checked[column] = kind(given)
-            if kind is int and float(given) != checked[column]:
+            checked[column] = kind(value)
+            if kind is int and float(value) != checked[column]:
                 raise ValueError
         except (TypeError, ValueError):
-            raise ValueError(f"'{column}' of a result must be {kind.__name__}, not {given!r}.") from None
+            raise ValueError(f"'{column}' of a result must be {kind.__name__}, not {value!r}.") from None
         if kind is str and any(c in checked[column] for c in "\r\n"):
-            raise ValueError(f"'{column}' of a result must be one line, not {given!r}.")
+            raise ValueError(f"'{column}' of a result must be one line, not {value!r}.")
         if kind is float and not math.isfinite(checked[column]):
-            raise ValueError(f"'{column}' of a result must be finite, not {given!r}.")
+            raise ValueError(f"'{column}' of a result must be finite, not {value!r}.")
     return checked
 
 

@@ -1,6 +1,6 @@
 """Weights: bundles, published checkpoints, and how they are read without running anything in them.
 
-``load`` gives a generator by its name, folder or checkpoint, ``load_bundle`` also says what is known of it, and
+``load`` gives a generator by its name, folder or checkpoint, ``load_bundle`` also returns its ``BundleInfo``, and
 ``save_bundle`` writes one. ``released`` lists the published checkpoints.
 """
 

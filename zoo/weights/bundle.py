@@ -112,7 +112,7 @@ def tensors_of(network: nn.Module, unused: dict[str, Tensor] | None = None) -> d
         network.prepare()
     for name, tensor in network.state_dict().items():
         if not tensor.isfinite().all():
-            raise ValueError(f"The weights '{name}' are not all finite numbers, so nothing can be drawn with them.")
+            raise ValueError(f"The weights '{name}' are not all finite numbers, so nothing can be rendered with them.")
     state = network.state_dict() | (unused or {})
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
 
@@ -122,7 +122,7 @@ def as_facts(card: dict[str, Any]) -> dict[str, str]:
 
 
 def model_card(name: str, facts: dict[str, str], numbers: int, draws: bool = True) -> str:
-    """The README.md of a bundle; one that draws says how."""
+    """The README.md of a bundle; a generator's has commands to use it."""
     rows = [f"| {key.replace('_', ' ')} | {value} |" for key, value in facts.items()]
     table = "\n".join(["| | |", "|---|---|", f"| numbers | {numbers:,} |", *rows])
     licence = f"license: {LICENCES.get(facts['license'], 'other')}\n" if "license" in facts else ""
@@ -148,7 +148,7 @@ def load_bundle(source: Path | str) -> tuple[nn.Module, BundleInfo]:
     """
     path = find(source)
     config, tensors, card, file = read_run(path) if path.is_file() else read_folder(path)
-    with torch.device("meta"):  # a config that asks for impossible sizes is found out before there is any memory
+    with torch.device("meta"):  # a config of impossible sizes fails before memory is allocated
         planned = build(config, nn.Module, allowed_only=True)
         tensors = renamed_tensors(tensors, planned)
         check_fit(planned, tensors, path)

@@ -1,7 +1,7 @@
-"""Published checkpoints by name: where they lie, what they are, and what may be done with them.
+"""The catalogue of published checkpoints: addresses, licences and scores by name.
 
 Each system's ``released.py`` holds its table, ``RELEASED``; nothing here loads torch, so that names come at once. Only
-addresses are kept: most licences forbid to hand the weights on. Names are ``<system>-<dataset>-<resolution>.official``.
+addresses are kept: most licences forbid redistribution. Names are ``<system>-<dataset>-<resolution>.official``.
 
 What a repository or paper does not state is None; what nobody here could check says so.
 """
@@ -21,7 +21,7 @@ FFHQ = "FFHQ: CC BY-NC-SA 4.0, images have licences of their own"
 
 @dataclass(frozen=True)
 class Address:
-    """Where a file lies.
+    """The address of a file.
 
     kind: of host: "s3", "github", "hub", "drive" (Google), "dropbox", or "web" for any other.
     url: as its authors publish it.
@@ -85,7 +85,7 @@ class Released:
 
 
 def row(system: str, name: str, config: str, kind: str, url: str, file: str = "", **more: Any) -> Released:
-    """A row of a system's table; the file is called as at its address where that is not told."""
+    """A row of a system's table; the file is called as in its address by default."""
     file = file or url.split("/")[-1]
     return Released(
         f"{system}-{name}.official", f"{system}/{config}", file=file, addresses=(Address(kind, url),), **more

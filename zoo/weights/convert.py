@@ -1,18 +1,17 @@
-"""Published checkpoints into weights bundles, and back: what every system's converter offers, and what is done with it.
+"""Converts published checkpoints to weights bundles, and back; the interface of every system's converter.
 
-A converter is ``zoo/<system>/convert.py``, found by the name of the package. It reads top to bottom: where things lie,
-tables of names (see ``zoo.weights.names``), functions. Each has:
+A converter is ``zoo/<system>/convert.py``, found by the name of the package. Each has:
 
 * ``NAME``: the system's, for model cards;
-* ``WEIGHTS``: the networks that a checkpoint may hold, the preferred first, and where they lie: a file or an entry;
+* ``WEIGHTS``: the networks that a checkpoint may hold, the preferred first, and their place: a file or an entry;
 * ``table(network)``: the names of a network's tensors, ours and published;
-* ``part(contents)``: what a file is of its system: "generator", another word, or None for nothing of it;
+* ``part(contents)``: the part of the system that a file holds: "generator", another word, or None if there is none;
 * ``experiments(contents)``: names of the published experiments that a generator's file may come from, one of which
   gives what it does not hold; None where it holds everything;
 * ``published(place, contents, weights)``: one of the networks, as ``Published``; None where it is not there;
 * ``config(published, weights, experiment)``: ``class_path`` and ``init_args`` that build it; ``experiment`` is the
   config of an experiment's generator;
-* ``official(networks, card)``: the way back: files of the published program, by name, for published state dicts.
+* ``official(networks, card)``: the inverse: files of the published program, by name, for published state dicts.
 
 The functions raise ValueError for what cannot be translated.
 """
@@ -33,7 +32,7 @@ from zoo.utils.files import replacing, replacing_files
 from zoo.utils.paths import read_experiment, system_names
 from zoo.utils.records import Name, Record
 from zoo.weights.bundle import UNUSED, find, read_parts, save_bundle, save_part
-from zoo.weights.names import filled, to_published
+from zoo.weights.names import load_published, to_published
 from zoo.weights.read import Contents, Place, networks, places, read
 
 SUFFIXES = (".pth", ".pt", ".pkl", ".pickle", ".tar", ".ckpt")  # of checkpoints, in a folder of many files
@@ -57,7 +56,7 @@ class Published(NamedTuple):
 
 
 class Converted(NamedTuple):
-    """What a network was turned into.
+    """A converted network.
 
     network: with its weights.
     config: ``class_path`` and ``init_args`` that build it.
@@ -93,32 +92,32 @@ def convert(
     Args:
         path: a file, a folder or zip with one generator in it, or ``download.zip/folder/file.pth``.
         out: the bundle's folder.
-        system: name of a module that can convert; by default the one that knows the file.
+        system: name of a module that can convert; by default the one that recognises the file.
         experiment: what gives cameras, depths and samples where the file does not; by default the only published one.
         weights: which of the file's weights; by default those that the paper's images come from.
-        rest: whether to write the others, too, and the discriminator, where they are there.
+        rest: whether to write the other weights and the discriminator, too, if the file has them.
         inside: part of the path of the one that is meant, where there are several.
         card: more facts for the model card.
 
     Raises:
         FileNotFoundError: there is no such file or experiment.
-        ValueError: the file is damaged, of no system, or leaves a choice; says what to do.
+        ValueError: the file is damaged, of no system, or ambiguous; the message says what to do.
     """
     known = systems()
     if system is not None and system not in known:
         raise ValueError(f"'{system}' has no converter: {', '.join(known)}.{near(system, list(known))}")
-    name, place, contents = recognised(path, {system: known[system]} if system else known, inside)
+    name, place, contents = recognise(path, {system: known[system]} if system else known, inside)
     module = known[name]
     choices = module.experiments(contents)
     if experiment is None and choices is not None and len(choices) != 1:
         which = f"It may come from {' or '.join(choices)}" if choices else "It comes from no published experiment"
         raise ValueError(
-            f"{place} does not hold its cameras, depths and numbers of samples: an experiment does. {which}: say which "
+            f"{place} does not hold its cameras, depths and numbers of samples: an experiment does. {which}: name it "
             "with --experiment NAME; 'zoo list' shows the names."
         )
     experiment = experiment or (choices[0] if choices else None)
     generator = generator_of(experiment) if experiment else None
-    done = converted(module, place, contents, generator, weights)
+    done = convert_network(module, place, contents, generator, weights)
     names = module.WEIGHTS if rest and module.part(contents) == "generator" else ()
     others = {key: network_of(module, place, contents, generator, key) for key in names if key != done.card["weights"]}
     with place.open() as file:
@@ -133,7 +132,7 @@ def convert(
     return done, contents
 
 
-def converted(
+def convert_network(
     module: ModuleType,
     place: Place,
     contents: Contents,
@@ -167,7 +166,7 @@ def converted(
 def network_of(
     module: ModuleType, place: Place, contents: Contents, experiment: dict[str, Any] | None, weights: str
 ) -> Converted | None:
-    """See ``converted``; None where these weights are not there."""
+    """See ``convert_network``; None where these weights are not there."""
     published = module.published(place, contents, weights)
     if published is None:
         return None
@@ -177,11 +176,11 @@ def network_of(
         if kind != f"zoo.{system}.Generator":
             raise ValueError(f"{place} is of {system}, and the experiment is of another system: {kind}.")
     config = module.config(published, weights, experiment)
-    made, unused = filled(config, published.state, module.table, place)
+    network, unused = load_published(config, published.state, module.table, place)
     if unused and published.complete:
         raise ValueError(f"{place} holds what no such network has: {min(unused).removeprefix(UNUSED)} is unexpected.")
     card = {"system": module.NAME, "weights": weights} | published.card | {"converted_from": published.used}
-    return Converted(made, config, unused, card, published.used)
+    return Converted(network, config, unused, card, published.used)
 
 
 def to_official(source: Path | str, out: Path | str) -> list[Path]:
@@ -197,7 +196,7 @@ def to_official(source: Path | str, out: Path | str) -> list[Path]:
     (first, _, card), *_ = parts.values()
     system = type(first).__module__.split(".")[1]
     if system not in known:
-        raise ValueError(f"{source} is of no system that has a way back: {', '.join(known)}.")
+        raise ValueError(f"{source} is of no system that can be converted back: {', '.join(known)}.")
     module, networks = known[system], {}
     try:
         for name, (network, tensors, _) in parts.items():
@@ -224,8 +223,8 @@ def generator_of(experiment: str) -> dict[str, Any]:
         raise ValueError(f"{experiment} is no experiment: it has no model with a generator.") from None
 
 
-def recognised(path: Path | str, known: dict[str, ModuleType], inside: str = "") -> tuple[str, Place, Contents]:
-    """The one checkpoint at a path, and the system that knows it.
+def recognise(path: Path | str, known: dict[str, ModuleType], inside: str = "") -> tuple[str, Place, Contents]:
+    """The one checkpoint at a path, and the system that recognises it.
 
     Args:
         inside: part of the path of the one that is meant, where there are several.
@@ -251,20 +250,20 @@ def recognised(path: Path | str, known: dict[str, ModuleType], inside: str = "")
         return found[0]
     if not found and alone:
         raise ValueError(
-            f"{here[0]} is of no system with a converter ({', '.join(known)}). {described(read_here[0][1])} "
-            "--system tensors writes tensors and settings alone."
+            f"{here[0]} is of no known system ({', '.join(known)}). {describe(read_here[0][1])} "
+            "--system tensors writes tensors and settings only."
         )
     if not found:
         names = ", ".join(str(place) for place in here[:8]) or "no checkpoint"
-        raise ValueError(f"{path} holds no generator of a system with a converter ({', '.join(known)}), but: {names}.")
+        raise ValueError(f"{path} holds no generator of a known system ({', '.join(known)}), but: {names}.")
     if alone:
         names = " or ".join(name for name, _, _ in found)
-        raise ValueError(f"{path} may be of several systems: say --system {names}.")
+        raise ValueError(f"{path} may be of several systems: give --system {names}.")
     raise ValueError(f"{path} holds several generators; name one: {', '.join(str(place) for _, place, _ in found)}.")
 
 
-def described(contents: Contents) -> str:
-    """What a file holds, for somebody who expected something else."""
+def describe(contents: Contents) -> str:
+    """What a file holds, for an error message."""
     value = contents.value
     match value:
         case Record() | Name():
@@ -274,12 +273,12 @@ def described(contents: Contents) -> str:
             what = f"{len(value)} entries ({', '.join(keys)}{', ...' if len(value) > 8 else ''})"
         case _:
             what = f"a {type(value).__name__}"
-    names = f"; it asks for {', '.join(contents.names[:12])}" if contents.names else ""
+    names = f"; it names {', '.join(contents.names[:12])}" if contents.names else ""
     return f"It holds {what}{names}."
 
 
 def save_tensors(path: Path | str, out: Path | str) -> Contents:
-    """Write tensors and settings of whatever networks a file holds, for systems that are not here.
+    """Write tensors and settings of all networks in a file, for systems without a converter.
 
     Each network becomes ``<name>.safetensors``, and what it was built with, where the file says so, ``<name>.yaml``.
 
@@ -289,7 +288,7 @@ def save_tensors(path: Path | str, out: Path | str) -> Contents:
     contents = read(path)
     found = networks(contents.value)
     if not found:
-        raise ValueError(f"{path} holds no networks. {described(contents)}")
+        raise ValueError(f"{path} holds no networks. {describe(contents)}")
     with replacing_files(out) as folder:
         for name, (state, settings) in found.items():
             tensors = {key: tensor.detach().clone().contiguous() for key, tensor in state.items()}

@@ -22,19 +22,19 @@ from zoo.weights.hub import pull
 from zoo.weights.store import folder_of, keep, record_of
 
 
-def download(name: str, given: Path | None = None, rest: bool = True) -> Path:
+def download(name: str, from_file: Path | None = None, rest: bool = True) -> Path:
     """The folder of the bundle of this name, fetched and converted where it is not there yet.
 
     Args:
         name: of a published checkpoint, of a bundle that comes with the package, or ``hf:user/repository[@revision]``.
-        given: the file, fetched by hand.
+        from_file: the file, downloaded by hand.
         rest: as ``zoo.weights.convert.convert``.
 
     Raises:
         NotFetched: no address gave the file.
-        ValueError: there is no such name, or the file is another one or damaged; says what to do.
+        ValueError: there is no such name, or the file is another one or damaged; the message says what to do.
     """
-    if given and (name.startswith("hf:") or name in bundled_names()):
+    if from_file and (name.startswith("hf:") or name in bundled_names()):
         raise ValueError(f"--from is for files of published checkpoints, and {name} is a bundle: use its folder.")
     if name.startswith("hf:"):
         return pull(name)
@@ -46,23 +46,23 @@ def download(name: str, given: Path | None = None, rest: bool = True) -> Path:
     entry = released()[name]
 
     def make(folder: Path) -> dict[str, Any]:
-        file, sha256 = file_of(entry, given)
+        file, sha256 = file_of(entry, from_file)
         options = {"rest": rest, "inside": entry.inside} | card_of(entry)
         try:
             done, _ = convert(file, folder, entry.system, entry.config, **options)
         except ValueError:
-            if given is None and not entry.sha256 and not record_of(folder).is_file():
-                file.unlink()  # nothing says that it is the right one
+            if from_file is None and not entry.sha256 and not record_of(folder).is_file():
+                file.unlink()  # there is no hash to confirm it
             raise
-        return {"sha256": sha256, "from": str(given or entry.addresses[0].url), "used": done.used}
+        return {"sha256": sha256, "from": str(from_file or entry.addresses[0].url), "used": done.used}
 
     return keep(name, make)
 
 
-def file_of(entry: Released, given: Path | None) -> tuple[Path, str]:
+def file_of(entry: Released, from_file: Path | None) -> tuple[Path, str]:
     """The file of a published checkpoint, fetched here or by the user, and its sha256: that of what came first."""
-    path = given or cache_folder() / "downloads" / entry.name / entry.file
-    if given is None:
+    path = from_file or cache_folder() / "downloads" / entry.name / entry.file
+    if from_file is None:
         terms = entry.weights_licence or "no licence is stated, so all rights are reserved"
         print(f"Licence of the weights: {terms}. Of the images: {entry.data_licence or 'not stated'}.", file=sys.stderr)
         stated = entry.sha256 or ("" if path.exists() else hub_sha256(entry.addresses))

@@ -1,7 +1,7 @@
 """Bundles on the Hugging Face Hub, or another server at $HF_ENDPOINT: ``zoo push`` and ``zoo download hf:user/name``.
 
-The Hub's library transports; what came is checked here, since it does not: files by the sha256 or, small ones, by the
-git hash that the Hub states for exactly one commit.
+The Hub's library downloads files but does not check them, so that is done here: large files by the sha256, small ones
+by the git hash that the Hub states for one commit.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from zoo.weights.bundle import CARD, CONFIG, find, load_bundle
 from zoo.weights.fetch import HUB, NotFetched, is_offline, sha256_of
 from zoo.weights.store import TENSORS, keep
 
-WANTED = re.compile(r"[A-Za-z0-9_-]+\.(safetensors|yaml)|README\.md")  # all else in a repository stays there
+WANTED = re.compile(r"[A-Za-z0-9_-]+\.(safetensors|yaml)|README\.md")  # all other files are left out
 NAME = re.compile(r"hf:([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?")
 
 
@@ -34,17 +34,17 @@ def push(source: str, repository: str, private: bool = False, allowed: bool = Fa
         source: name or folder of a bundle.
         repository: ``user/name``.
         private: whether only its owner sees a new repository.
-        allowed: whether the user may hand on weights that were converted from somebody else's.
+        allowed: whether the user may redistribute weights converted from a published checkpoint.
 
     Raises:
-        ValueError: there is no such bundle, it is somebody else's, or the Hub refuses.
+        ValueError: there is no such bundle, it must not be redistributed, or the Hub refuses.
     """
     folder = find(source)
     if folder.is_file():
         raise ValueError(f"{folder} is a checkpoint; 'zoo bundle' makes a bundle of it.")
     card = load_bundle(folder)[1].card  # and it is whole
     if "source_sha256" in card and not allowed:
-        terms = card.get("license", "not known here")
+        terms = card.get("license", "unknown")
         raise ValueError(
             f"{source} was converted from a published checkpoint, whose licence is: {terms}. Ask its authors; with "
             "their permission give --redistribute true."
@@ -52,13 +52,13 @@ def push(source: str, repository: str, private: bool = False, allowed: bool = Fa
     with explained(f"{repository} was not written", ValueError, " 'hf auth login' stores who you are."):
         api().create_repo(repository, private=private, exist_ok=True)
         files = [file.name for file in folder.iterdir() if WANTED.fullmatch(file.name)]
-        made = api().upload_folder(
+        commit = api().upload_folder(
             repo_id=repository,
             folder_path=folder,
             allow_patterns=files,
             commit_message=f"Add {folder.resolve().name}",
         )
-    return str(made.repo_url)
+    return str(commit.repo_url)
 
 
 def pull(name: str) -> Path:
@@ -84,7 +84,7 @@ def pull(name: str) -> Path:
     return keep(name, make)
 
 
-def copy(repository: str, revision: str | None, made: Path) -> str:
+def copy(repository: str, revision: str | None, folder: Path) -> str:
     """Fetch the files of a bundle into a folder, each checked; returns the commit that they are of."""
     failed = f"{repository} could not be fetched"
     with explained(failed, NotFetched):
@@ -94,15 +94,17 @@ def copy(repository: str, revision: str | None, made: Path) -> str:
     if missing:
         raise ValueError(f"{repository} is no weights bundle: it has no {' and no '.join(sorted(missing))}.")
     for file in wanted:
-        options = {"revision": about.sha, "local_dir": made, "endpoint": api().endpoint}
+        options = {"revision": about.sha, "local_dir": folder, "endpoint": api().endpoint}
         with explained(failed, NotFetched):
             path = Path(hf_hub_download(repository, file.rfilename, **options))
         stated = file.lfs.sha256 if file.lfs else file.blob_id
         if stated != (sha256_of(path) if file.lfs else git_hash(path)):
-            raise NotFetched(f"{file.rfilename} of {repository} did not come as the Hub states it: try again.")
-    shutil.rmtree(made / ".cache", ignore_errors=True)
-    if not (made / CARD).is_file():
-        (made / CARD).write_text(f"# {repository}\n")
+            raise NotFetched(
+                f"{file.rfilename} of {repository} does not match the hash that the Hub states: try again."
+            )
+    shutil.rmtree(folder / ".cache", ignore_errors=True)
+    if not (folder / CARD).is_file():
+        (folder / CARD).write_text(f"# {repository}\n")
     return str(about.sha)
 
 
@@ -119,6 +121,6 @@ def explained(failed: str, kind: type[Exception], hint: str = "") -> Iterator[No
 
 
 def git_hash(path: Path) -> str:
-    """What git calls a file."""
+    """The git hash of a file."""
     data = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

@@ -1,4 +1,4 @@
-"""Training that starts from given weights, part by part; what does not fit is listed, never dropped."""
+"""Initialises training from weights, part by part; what does not fit is an error that lists it."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from zoo.weights.bundle import find, networks_in, read_folder
 
 
 def start_from(gan: nn.Module, source: str | Path, fresh: list[str] | None = None, is_first: bool = True) -> None:
-    """Give a model the weights of a bundle, or of a checkpoint of another run; clocks and optimizers start anew.
+    """Give a model the weights of a bundle, or of a checkpoint of another run; clocks and optimizers start afresh.
 
     A bundle holds one generator: the trained one and all averages start from it, the discriminator as it is. A
     checkpoint holds both networks and averages: an average that it has not starts from its first one.
@@ -21,7 +21,7 @@ def start_from(gan: nn.Module, source: str | Path, fresh: list[str] | None = Non
         gan: changed in place.
         source: name or folder of a bundle, or a ``.ckpt``.
         fresh: names of parts, ``generator.mapping`` or ``discriminator.final``, that stay as they are.
-        is_first: whether this process says what it did.
+        is_first: whether this process reports what was loaded.
 
     Raises:
         ValueError: there are no such weights, parts or the tensors don't fit; each is named.
@@ -35,28 +35,26 @@ def start_from(gan: nn.Module, source: str | Path, fresh: list[str] | None = Non
     averages = [name for name in parts if name.startswith("averages.")]
     wanted = {"generator": (gan.generator, "generator")}
     for name, average in gan.averages.items():
-        others = averages[0] if averages else "generator"
-        wanted[f"averages.{name}"] = (average.module, f"averages.{name}" if f"averages.{name}" in parts else others)
+        default = averages[0] if averages else "generator"
+        wanted[f"averages.{name}"] = (average.module, f"averages.{name}" if f"averages.{name}" in parts else default)
     if "discriminator" in parts:
         wanted["discriminator"] = (gan.discriminator, "discriminator")
 
     problems, states, lines = [], [], []
     for name, (module, part) in wanted.items():
         role = "discriminator" if name == "discriminator" else "generator"  # an average has a generator's parts
-        own, others = module.state_dict(), renamed_tensors(parts[part], module)
-        anew = {key for key in own.keys() | others.keys() if is_under(f"{role}.{key}", fresh)}
-        kept = {key: own[key] for key in own if key in anew or is_not_computed(own[key])}
-        given = {key: tensor for key, tensor in others.items() if key not in kept and key not in anew}
-        needed = {key: tensor for key, tensor in own.items() if key not in kept}
-        problems += [f"{name}.{problem}" for problem in mismatches(needed, given)]
-        states.append((module, kept | given))
-        lines.append(
-            f"{name}: {len(given)} tensors of {part}" + (f", fresh: {', '.join(sorted(anew))}" if anew else "")
-        )
+        own, theirs = module.state_dict(), renamed_tensors(parts[part], module)
+        new = {key for key in own.keys() | theirs.keys() if is_under(f"{role}.{key}", fresh)}
+        unchanged = {key: own[key] for key in own if key in new or is_not_computed(own[key])}
+        loaded = {key: tensor for key, tensor in theirs.items() if key not in unchanged and key not in new}
+        needed = {key: tensor for key, tensor in own.items() if key not in unchanged}
+        problems += [f"{name}.{problem}" for problem in mismatches(needed, loaded)]
+        states.append((module, unchanged | loaded))
+        lines.append(f"{name}: {len(loaded)} tensors of {part}" + (f", fresh: {', '.join(sorted(new))}" if new else ""))
     if problems:
         raise ValueError(
             f"The weights of {source} do not fit: {shortened(problems)}. Give the options that they were trained "
-            "with, or name parts that shall start anew with --init_fresh."
+            "with, or name parts that shall start afresh with --init_fresh."
         )
     for module, state in states:
         module.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""Renames the tensors of published state dicts, both ways, by tables of each converter, and reads sizes off them.
+"""Renames the tensors of published state dicts, in both directions, by the tables of each converter, and reads sizes.
 
 A table lists patterns of our names, and what stands for them in the published ones: text or a function of the match, as
 ``re.sub`` takes them; None for tensors that ``prepare`` computes, which no published file holds.
@@ -54,12 +54,12 @@ def from_published(state: dict[str, Tensor], names: list[str], table: Table) -> 
 
 
 def to_published(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
-    """The way back."""
-    named = {published_name(name, table): tensor for name, tensor in state.items()}
-    return {name: tensor for name, tensor in named.items() if name is not None}
+    """Our tensors under their published names."""
+    renamed = {published_name(name, table): tensor for name, tensor in state.items()}
+    return {name: tensor for name, tensor in renamed.items() if name is not None}
 
 
-def filled(
+def load_published(
     config: dict[str, Any], state: dict[str, Tensor], table: Callable[[nn.Module], Table], place: Place
 ) -> tuple[nn.Module, dict[str, Tensor]]:
     """The network with these published tensors, and those that it never reads, under ``unused.``.
@@ -94,8 +94,8 @@ def count(state: dict[str, Tensor], pattern: str) -> int:
     return len([name for name in state if re.fullmatch(pattern, name)])
 
 
-def check_arguments(given: Mapping[str, Any], fixed: Mapping[str, tuple]) -> None:
+def check_arguments(arguments: Mapping[str, Any], fixed: Mapping[str, tuple]) -> None:
     """Fail where a published argument has another value than those that can be translated."""
     for name, values in fixed.items():
-        if name in given and given[name] not in values:
-            raise ValueError(f"The published '{name}' {given[name]!r} has no counterpart here.")
+        if name in arguments and arguments[name] not in values:
+            raise ValueError(f"The published '{name}' {arguments[name]!r} has no counterpart here.")

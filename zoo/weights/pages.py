@@ -1,4 +1,4 @@
-"""Web pages that come instead of a file: where they lead, and what they say."""
+"""Web pages that a server sends instead of a file: the confirmation form of Google Drive, and error messages."""
 
 import re
 from html.parser import HTMLParser
@@ -6,25 +6,25 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 
 class Form(HTMLParser):
-    """The first form of a page: where it leads, and its hidden fields."""
+    """The first form of a page: its target and hidden fields."""
 
     def __init__(self) -> None:
         super().__init__()
         self.action, self.fields, self.inside = "", {}, False
 
     def handle_starttag(self, tag, attrs):
-        given = {name: value or "" for name, value in attrs}
+        attributes = {name: value or "" for name, value in attrs}
         if tag == "form" and not self.action:
-            self.action, self.inside = given.get("action", ""), True
-        if tag == "input" and self.inside and given.get("type") == "hidden" and given.get("name"):
-            self.fields[given["name"]] = given.get("value", "")
+            self.action, self.inside = attributes.get("action", ""), True
+        if tag == "input" and self.inside and attributes.get("type") == "hidden" and attributes.get("name"):
+            self.fields[attributes["name"]] = attributes.get("value", "")
 
     def handle_endtag(self, tag):
         self.inside = self.inside and tag != "form"
 
 
 def confirmation(page: str, url: str) -> str | None:
-    """Where the button 'download anyway' leads that Google Drive shows for large files; None for other pages."""
+    """The target of the button 'download anyway' that Google Drive shows for large files; None for other pages."""
     form = Form()
     form.feed(page)
     if "confirm" not in form.fields or "id" not in form.fields:
@@ -37,7 +37,7 @@ def confirmation(page: str, url: str) -> str | None:
 
 
 def about_page(page: str) -> str:
-    """What a web page says, in a few words."""
+    """A short description of a web page."""
     found = re.search(r"<title[^>]*>(.*?)</title", page, re.S | re.I)
     title = " ".join("".join(c if c.isprintable() else " " for c in found[1]).split())[:90] if found else "no title"
     if re.search(r"quota|too many users|too many (download|request)", page, re.I):

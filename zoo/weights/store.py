@@ -1,4 +1,4 @@
-"""Where downloaded bundles are kept: in the cache folder ``weights/<name>``, each made in one step.
+"""The folder of downloaded bundles: in the cache folder ``weights/<name>``, each made in one step.
 
 ``downloads/<name>.json`` notes where it came from, when, and the sha256 that it must have from then on.
 """
@@ -18,14 +18,14 @@ from zoo.weights.fetch import sha256_of
 TENSORS = "model.safetensors"  # of a bundle
 
 
-def kept() -> Path:
+def bundles_folder() -> Path:
     """The folder of bundles that were downloaded."""
     return cache_folder() / "weights"
 
 
 def folder_of(name: str) -> Path:
     """The folder of a downloaded bundle."""
-    return kept() / (name.replace("hf:", "hf--", 1).replace("/", "--") if name.startswith("hf:") else name)
+    return bundles_folder() / (name.replace("hf:", "hf--", 1).replace("/", "--") if name.startswith("hf:") else name)
 
 
 def record_of(folder: Path) -> Path:
@@ -36,7 +36,7 @@ def record_of(folder: Path) -> Path:
 def check_unchanged(folder: Path, sha256: str) -> None:
     """Fail where a downloaded bundle has other weights than when it came."""
     record = record_of(folder)
-    if folder.parent == kept() and record.is_file():
+    if folder.parent == bundles_folder() and record.is_file():
         known = json.loads(record.read_text())
         if known["bundle_sha256"] != sha256:
             raise ValueError(
@@ -54,12 +54,12 @@ def keep(name: str, make: Callable[[Path], dict[str, Any]]) -> Path:
         ValueError: it has changed since it came.
     """
     folder = folder_of(name)
-    kept().mkdir(parents=True, exist_ok=True)
-    with locked(kept() / f".{folder.name}.lock", f"Waiting for another process that fetches {name}."):
+    bundles_folder().mkdir(parents=True, exist_ok=True)
+    with locked(bundles_folder() / f".{folder.name}.lock", f"Waiting for another process that fetches {name}."):
         if (folder / TENSORS).is_file():
             check_unchanged(folder, sha256_of(folder / TENSORS))
             return folder
-        with TemporaryDirectory(prefix=".making-", dir=kept()) as place:
+        with TemporaryDirectory(prefix=".making-", dir=bundles_folder()) as place:
             made, note, record = Path(place) / folder.name, Path(place) / "record.json", record_of(folder)
             about = {"name": name, "date": date.today().isoformat()} | make(made)
             note.write_text(json.dumps(about | {"bundle_sha256": sha256_of(made / TENSORS)}, indent=1))
