@@ -158,7 +158,9 @@ def test_what_is_refused(tmp_path, experiment):
             convert(generator, tmp_path / "out", **options)
     with pytest.raises(ValueError, match=r"ema\.pth holds averages without names"):
         convert(RUN / "ema.pth", tmp_path / "out")
-    with pytest.raises(ValueError, match=r"of no system .*\(.*pigan.*2 entries \(state, param_groups\).*OrderedDict"):
+    with pytest.raises(
+        ValueError, match=r"of no known system .*\(.*pigan.*2 entries \(state, param_groups\).*OrderedDict"
+    ):
         convert(RUN / "optimizer_G.pth", tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="There is no experiment 'pigan/none'"):
         convert(generator, tmp_path / "out", experiment="pigan/none")

@@ -49,7 +49,7 @@ def cache(tmp_path, monkeypatch):
     """An empty cache, a small experiment, and servers that are asked quickly."""
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(CONFIG))
-    monkeypatch.setattr(fetch, "Patience", partial(fetch.Patience, timeout=1, attempts=2, wait=0.01))
+    monkeypatch.setattr(fetch, "RetryPolicy", partial(fetch.RetryPolicy, timeout=1, attempts=2, wait=0.01))
     return tmp_path / "cache"
 
 

@@ -15,18 +15,18 @@ import pytest
 from tests.servers import serving
 from zoo.weights import fetch as module
 from zoo.weights.catalogue import Address
-from zoo.weights.fetch import NotFetched, Patience, fetch
+from zoo.weights.fetch import NotFetched, RetryPolicy, fetch
 
 pytestmark = pytest.mark.xdist_group("processes")
 
 BODY = bytes(range(256)) * 4096 * 3  # 3 MiB
 SHA256 = hashlib.sha256(BODY).hexdigest()
-QUICK = Patience(timeout=0.5, attempts=3, wait=0.01, longest_wait=0.2, slowest=1000)
+QUICK = RetryPolicy(timeout=0.5, attempts=3, wait=0.01, max_wait=0.2, min_speed=1000)
 PAGE = b"<!DOCTYPE html><html><head><title>Sign in - \x07 Accounts</title></head>hello</html>"
 
 
-def get(folder: Path, *urls: str, sha256: str = SHA256[:8], kind: str = "web", patience: Patience = QUICK) -> Path:
-    fetch([Address(kind, url) for url in urls], folder / "file.pth", sha256, patience)
+def get(folder: Path, *urls: str, sha256: str = SHA256[:8], kind: str = "web", retry: RetryPolicy = QUICK) -> Path:
+    fetch([Address(kind, url) for url in urls], folder / "file.pth", sha256, retry)
     return folder / "file.pth"
 
 
@@ -98,34 +98,38 @@ def redirect(request) -> None:
 
 
 FAILURES = {
-    "cut": (lambda r: r.give(BODY, "", 1000), "was cut after 1,000 of 3,145,728 bytes .3 attempts", 3),
-    "cut in chunks": (lambda r: chunked(r), "was cut after", 3),
+    "cut": (lambda r: r.give(BODY, "", 1000), "was truncated after 1,000 of 3,145,728 bytes .3 attempts", 3),
+    "cut in chunks": (lambda r: chunked(r), "was truncated after", 3),
     "corrupt": (lambda r: r.give(b"x" + BODY[1:]), "which does not begin with", 2),
     "short": (lambda r: r.give(BODY[:-9]), "which does not begin with", 2),
     "long": (lambda r: r.give(BODY + b"more"), "which does not begin with", 2),
     "longer than it says": (lambda r: r.say(200, BODY + b"more", len(BODY) - 5), "which does not begin with", 2),
-    "endless": (lambda r: r.say(200, BODY, length=2**40), "says that it has 1,099,511,627,776 bytes", 1),
-    "empty": (lambda r: r.say(200), "gives an empty file", 1),
+    "endless": (lambda r: r.say(200, BODY, length=2**40), "claims 1,099,511,627,776 bytes", 1),
+    "empty": (lambda r: r.say(200), "sent an empty file", 1),
     "silent": (lambda r: time.sleep(0.8), "cannot be reached .timed out", 2),
-    "slow": (lambda r: r.drip(BODY[:400], 0.02), "bytes per second, too few", 2),
-    "403": (lambda r: r.say(403, b"no"), "does not give it to everybody .403", 1),
-    "404": (lambda r: r.say(404, PAGE), "has no such file any more .404", 1),
+    "slow": (lambda r: r.drip(BODY[:400], 0.02), "bytes per second, which is too slow", 2),
+    "403": (lambda r: r.say(403, b"no"), "denies access .403", 1),
+    "404": (lambda r: r.say(404, PAGE), "has no such file .404", 1),
     "418": (lambda r: r.say(418), "answers with error 418", 1),
-    "429": (lambda r: r.say(429), "is asked for too often .429. .3 attempts", 3),
-    "429 for an hour": (lambda r: r.say(429, Retry_After="3600"), "come back in 3600 seconds .429", 1),
-    "500": (lambda r: r.say(500), "is out of order .500. .3 attempts", 3),
-    "circle": (redirect, "leads on and on .302", 5),
-    "on and on": (lambda r: r.say(302, Location=f"{r.path}x"), "leads on and on .302", 11),
-    "to a file": (lambda r: r.say(302, Location="file:///etc/passwd"), "leads on and on .302", 1),
+    "429": (lambda r: r.say(429), "rejects too many requests .429. .3 attempts", 3),
+    "429 for an hour": (lambda r: r.say(429, Retry_After="3600"), "a retry after 3600 seconds .429", 1),
+    "500": (lambda r: r.say(500), "is not available .500. .3 attempts", 3),
+    "circle": (redirect, "has a redirect that cannot be followed .302", 5),
+    "on and on": (lambda r: r.say(302, Location=f"{r.path}x"), "has a redirect that cannot be followed .302", 11),
+    "to a file": (
+        lambda r: r.say(302, Location="file:///etc/passwd"),
+        "has a redirect that cannot be followed .302",
+        1,
+    ),
     "page": (lambda r: r.say(200, PAGE), r"a web page .'Sign in - Accounts'. instead of the file", 1),
-    "quota": (lambda r: r.say(200, b"<html>Quota exceeded"), "too many have fetched it; try again in a day", 1),
+    "quota": (lambda r: r.say(200, b"<html>Quota exceeded"), "its download quota is exceeded; try again in a day", 1),
     "LFS": (
         lambda r: r.say(200, b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n"),
         "pointer of Git LFS",
         1,
     ),
-    "gzip": (lambda r: r.say(200, b"\x1f\x8b\x08 and more"), "gives a gzip archive", 1),
-    "compressed": (lambda r: r.say(200, BODY, Content_Encoding="gzip"), "sends it compressed", 1),
+    "gzip": (lambda r: r.say(200, b"\x1f\x8b\x08 and more"), "sent a gzip archive", 1),
+    "compressed": (lambda r: r.say(200, BODY, Content_Encoding="gzip"), "sends a compressed file", 1),
 }
 
 
@@ -139,14 +143,14 @@ def chunked(request) -> None:
 
 @pytest.mark.parametrize(("script", "message", "requests"), FAILURES.values(), ids=FAILURES)
 def test_what_a_server_does_is_said_and_the_next_address_is_tried(tmp_path, script, message, requests):
-    patience = Patience(0.2, 2, 0.01, 0.2, 1000) if requests == 2 else QUICK
+    retry = RetryPolicy(0.2, 2, 0.01, 0.2, 1000) if requests == 2 else QUICK
     with serving(script) as bad, serving(lambda r: r.give(BODY)) as good:
         with pytest.raises(NotFetched, match=message) as error:
-            get(tmp_path, f"{bad.address}/file", patience=patience)
+            get(tmp_path, f"{bad.address}/file", retry=retry)
         assert len(bad.asked) == requests
         assert f"{bad.address}/file" in str(error.value) and "\n" not in str(error.value) and error.value.code == 1
         assert not (tmp_path / "file.pth").exists()
-        assert get(tmp_path, bad.address, good.address, patience=patience).read_bytes() == BODY
+        assert get(tmp_path, bad.address, good.address, retry=retry).read_bytes() == BODY
 
 
 def test_a_server_that_is_not_there(tmp_path):
@@ -274,7 +278,7 @@ def test_google_drive_refuses_or_asks_for_ever(tmp_path, monkeypatch, page):
     script = (lambda r: r.say(200, page)) if page else (lambda r: (setattr(r, "path", "/"), drive(r)))
     with serving(script) as server:
         monkeypatch.setattr(module, "DRIVE", f"{server.address}/download")
-        with pytest.raises(NotFetched, match="too many have fetched it" if page else "Virus scan warning"):
+        with pytest.raises(NotFetched, match="download quota is exceeded" if page else "Virus scan warning"):
             get(tmp_path, "https://drive.google.com/uc?id=abc", kind="drive")
         assert len(server.asked) == (1 if page else 2)
 

@@ -113,7 +113,7 @@ def hostile(folder: Path) -> dict[str, tuple[bytes, str]]:
         "bomb in a zip": (packed(bomb, zipfile.ZIP_DEFLATED), "would unpack to"),
         "truncated": (truncated[: len(truncated) // 2], "cannot be read"),
         "no end of steps": (b"\x80\x04" + b"\x8f" * (MAX_STEPS + 9) + b".", "steps to read"),
-        "deep": (b"]" * 10**5 + b"a" * (10**5 - 1) + b".", "of no system"),
+        "deep": (b"]" * 10**5 + b"a" * (10**5 - 1) + b".", "of no known system"),
         "deep keys": (b"}" * 10**5 + b"s.", "cannot be read"),
         "shape": (changed(of_tensor(lambda x: x[:-1])), "does not fit|do not fit"),
         "axes": (changed(of_tensor(lambda x: x[0])), "do not fit"),

@@ -1,9 +1,9 @@
-"""Fetches files: whole and checked, or not there.
+"""Downloads files: complete and checked, or not at all.
 
 Until a file is complete and checked it is called ``NAME.part``. Who writes it holds a lock beside it, which ends with
 the process, so that two processes can want the same file at once. A part that was left is continued where the server
-can say that the file is still the same, or where the published hash will tell. (huggingface_hub does not check what
-came, torch.hub leaves cut files under their final names, pooch cannot continue: so this is our own.)
+can say that the file is still the same, or where the published hash will tell. (huggingface_hub does not check
+files, torch.hub leaves truncated files under their final names, pooch cannot resume: hence this module.)
 """
 
 import errno
@@ -35,45 +35,45 @@ from zoo.weights.pages import about_page, confirmation
 DRIVE = "https://drive.usercontent.google.com/download"
 HUB = "https://huggingface.co"
 LARGEST = 2**34  # bytes of a file; no checkpoint is as large
-GROWTH = 2**20  # bytes that must have come before a connection's failures are forgiven
+GROWTH = 2**20  # bytes of progress after which failed attempts are no longer counted
 
 
 class NotFetched(Stopped):
-    """A file could not be fetched; the message says why and what to do."""
+    """A file could not be downloaded; the message says why and what to do."""
 
 
-class Temporary(Exception):
-    """Worth another try, after so many seconds (None: as long as usual)."""
+class TemporaryError(Exception):
+    """A failure after which to retry, after ``wait`` seconds (None: the default)."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
         self.wait = wait
 
 
-class Permanent(Exception):
-    """Not worth another try at the same address."""
+class PermanentError(Exception):
+    """A failure after which retrying the same address is of no use."""
 
 
-class Page(Exception):
+class HtmlPage(Exception):
     """A web page came instead of a file."""
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long to go on.
+class RetryPolicy:
+    """Timeouts and retries.
 
-    timeout: seconds without a byte.
-    attempts: in a row that bring nothing, at each address.
-    wait: seconds before the second attempt; doubles each time.
-    longest_wait: that a server may ask for [s].
-    slowest: bytes per second, over ``timeout``.
+    timeout: without a byte [s].
+    attempts: in a row without progress, at each address.
+    wait: before the second attempt [s]; doubles each time.
+    max_wait: that a server may request [s].
+    min_speed: over ``timeout`` [bytes/s].
     """
 
     timeout: float = 30.0
     attempts: int = 5
     wait: float = 1.0
-    longest_wait: float = 60.0
-    slowest: float = 1024.0
+    max_wait: float = 60.0
+    min_speed: float = 1024.0
 
 
 def sha256_of(path: Path) -> str:
@@ -84,24 +84,24 @@ def sha256_of(path: Path) -> str:
 
 def is_offline() -> bool:
     """Whether the environment forbids the network: $ZOO_OFFLINE or $HF_HUB_OFFLINE."""
-    given = [os.environ.get(name, "").lower() for name in ("ZOO_OFFLINE", "HF_HUB_OFFLINE")]
-    return any(value in ("1", "true", "yes", "on") for value in given)
+    values = [os.environ.get(name, "").lower() for name in ("ZOO_OFFLINE", "HF_HUB_OFFLINE")]
+    return any(value in ("1", "true", "yes", "on") for value in values)
 
 
-def fetch(addresses: Sequence[Address], path: Path, sha256: str = "", patience: Patience | None = None) -> str:
-    """Make sure that a file is there: fetched from the first address that has it, and checked.
+def fetch(addresses: Sequence[Address], path: Path, sha256: str = "", retry: RetryPolicy | None = None) -> str:
+    """Download a file, unless it is there, from the first address that has it, and check it.
 
     Args:
         addresses: mirrors, tried in order.
         path: where to; a file that is there already is checked and left as it is.
         sha256: its beginning; empty where none is known.
-        patience: with servers.
+        retry: timeouts and retries.
 
     Returns:
         the whole sha256.
 
     Raises:
-        NotFetched: no address gave it; says what each one did.
+        NotFetched: no address provides it; the message has the reason of each.
         ValueError: a file is there already and is another one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def fetch(addresses: Sequence[Address], path: Path, sha256: str = "", patience: 
         with locked(path.with_name(f".{path.name}.lock"), f"Waiting for another process that fetches {path.name}."):
             if not path.exists():  # another process may have fetched it meanwhile
                 with errors_about(path):
-                    fetch_into(path.with_name(path.name + ".part"), addresses, path, sha256, patience or Patience())
+                    fetch_into(path.with_name(path.name + ".part"), addresses, path, sha256, retry or RetryPolicy())
     found = sha256_of(path)
     if not found.startswith(sha256):
         raise ValueError(f"{path} has sha256 {found}, but the published one begins with {sha256}: delete it.")
@@ -123,7 +123,7 @@ def fetch(addresses: Sequence[Address], path: Path, sha256: str = "", patience: 
 
 @contextmanager
 def errors_about(path: Path) -> Iterator[None]:
-    """Inside, what the disk says comes with the name of the file that it is about."""
+    """Adds the name of the file to errors of the disk."""
     try:
         yield
     except OSError as error:
@@ -137,15 +137,15 @@ def note_of(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-def fetch_into(part: Path, addresses: Sequence[Address], path: Path, sha256: str, patience: Patience) -> None:
+def fetch_into(part: Path, addresses: Sequence[Address], path: Path, sha256: str, retry: RetryPolicy) -> None:
     """See ``fetch``; the part is what an earlier process has left, if any."""
     reasons = []
     try:
         for address in addresses:
             try:
                 with open(part, "a+b") as file:
-                    fetch_from(direct(address), file, sha256, patience)
-            except Permanent as error:
+                    fetch_from(direct(address), file, sha256, retry)
+            except PermanentError as error:
                 reasons.append(f"{address.url} {error}")
                 continue
             take_place(part, path)
@@ -160,7 +160,7 @@ def fetch_into(part: Path, addresses: Sequence[Address], path: Path, sha256: str
 
 
 def direct(address: Address) -> str:
-    """Where the file itself lies, rather than a page about it."""
+    """The address of the file itself, rather than of a page about it."""
     parts = urlsplit(address.url)
     match address.kind:
         case "drive":
@@ -176,38 +176,38 @@ def direct(address: Address) -> str:
             return address.url
 
 
-def fetch_from(url: str, part: BinaryIO, sha256: str, patience: Patience) -> None:
-    """Fill the part from one address, in as many attempts as it takes.
+def fetch_from(url: str, part: BinaryIO, sha256: str, retry: RetryPolicy) -> None:
+    """Fill the part from one address, with retries.
 
     Raises:
-        Permanent: it does not give the file.
+        PermanentError: it does not provide the file.
     """
-    left, wait, confirmed, wrong = patience.attempts, patience.wait, False, ""
+    left, wait, confirmed, wrong = retry.attempts, retry.wait, False, ""
     while True:
         before = size(part)
         try:
-            transfer(url, part, sha256, patience)
+            transfer(url, part, sha256, retry)
             part.flush()
             found = sha256_of(Path(part.name))
             if found.startswith(sha256):
                 return
             empty(part)
-            reason = f"gave a file with sha256 {found}, which does not begin with {sha256}"
+            reason = f"sent a file with sha256 {found}, which does not begin with {sha256}"
             if found == wrong:
-                raise Permanent(reason)
+                raise PermanentError(reason)
             wrong = found
-            raise Temporary(reason, 0)
-        except Page as page:
+            raise TemporaryError(reason, 0)
+        except HtmlPage as page:
             form = confirmation(str(page), url)
             if form is None or confirmed:
-                raise Permanent(about_page(str(page))) from None
+                raise PermanentError(about_page(str(page))) from None
             url, confirmed = form, True
-        except Temporary as error:
-            left = patience.attempts if size(part) >= before + GROWTH else left - 1
+        except TemporaryError as error:
+            left = retry.attempts if size(part) >= before + GROWTH else left - 1
             if left <= 0:
-                raise Permanent(f"{error} ({patience.attempts} attempts)") from None
+                raise PermanentError(f"{error} ({retry.attempts} attempts)") from None
             time.sleep(wait if error.wait is None else error.wait)
-            wait = min(2 * wait, patience.longest_wait)
+            wait = min(2 * wait, retry.max_wait)
 
 
 def size(part: BinaryIO) -> int:
@@ -225,15 +225,15 @@ class SafeRedirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         if req.type == "https" and urlsplit(newurl).scheme != "https":
-            raise HTTPError(req.full_url, code, "leads away from https", headers, fp)
+            raise HTTPError(req.full_url, code, "redirects away from https", headers, fp)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def transfer(url: str, part: BinaryIO, sha256: str, patience: Patience) -> None:
+def transfer(url: str, part: BinaryIO, sha256: str, retry: RetryPolicy) -> None:
     """One request: the rest of the file, or all of it.
 
     Raises:
-        Temporary, Permanent, Page: what went wrong.
+        TemporaryError, PermanentError, HtmlPage: what went wrong.
         OSError: the disk is full.
     """
     start = size(part)
@@ -246,52 +246,54 @@ def transfer(url: str, part: BinaryIO, sha256: str, patience: Patience) -> None:
         headers |= {"Range": f"bytes={start}-"} | ({"If-Range": tag} if tag else {})
     opener = urllib.request.build_opener(SafeRedirects)
     try:
-        answer = opener.open(urllib.request.Request(url, headers=headers), timeout=patience.timeout)
+        answer = opener.open(urllib.request.Request(url, headers=headers), timeout=retry.timeout)
     except HTTPError as error:
         with error:
             if error.code == 416:  # the part is longer than the file
                 empty(part)
-            raise explained(error, patience) from None
+            raise explained(error, retry) from None
     except (URLError, OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise Temporary(f"cannot be reached ({reason or type(error).__name__})") from None
+        raise TemporaryError(f"cannot be reached ({reason or type(error).__name__})") from None
     with answer:
-        receive(answer, url, part, start, patience)
+        receive(answer, url, part, start, retry)
 
 
-def explained(error: HTTPError, patience: Patience) -> Temporary | Permanent:
-    """What an error of a server means."""
+def explained(error: HTTPError, retry: RetryPolicy) -> TemporaryError | PermanentError:
+    """Whether to retry after an HTTP error."""
     after = error.headers.get("Retry-After", "") if error.headers else ""
     wait = float(after) if re.fullmatch(r"\d+(\.\d+)?", after) else None
     match error.code:
         case 416:
-            return Temporary("does not continue a part (416)", 0)
-        case 408 | 425 | 429 | 500 | 502 | 503 | 504 if (wait or 0) <= patience.longest_wait:
-            what = "is asked for too often" if error.code == 429 else "is out of order"
-            return Temporary(f"{what} ({error.code})", wait)
+            return TemporaryError("does not continue a part (416)", 0)
+        case 408 | 425 | 429 | 500 | 502 | 503 | 504 if (wait or 0) <= retry.max_wait:
+            what = "rejects too many requests" if error.code == 429 else "is not available"
+            return TemporaryError(f"{what} ({error.code})", wait)
         case 429 | 503:
-            return Permanent(f"asks to come back in {wait:.0f} seconds ({error.code})")
+            return PermanentError(f"requests a retry after {wait:.0f} seconds ({error.code})")
         case 301 | 302 | 303 | 307 | 308:
-            return Permanent(f"leads on and on ({error.code}: {' '.join(str(error.reason).split())[:90]})")
+            return PermanentError(
+                f"has a redirect that cannot be followed ({error.code}: {' '.join(str(error.reason).split())[:90]})"
+            )
         case 401 | 403:
-            return Permanent(f"does not give it to everybody ({error.code})")
+            return PermanentError(f"denies access ({error.code})")
         case 404 | 410:
-            return Permanent(f"has no such file any more ({error.code})")
+            return PermanentError(f"has no such file ({error.code})")
         case code:
-            return Permanent(f"answers with error {code}")
+            return PermanentError(f"answers with error {code}")
 
 
-def receive(answer: http.client.HTTPResponse, url: str, part: BinaryIO, start: int, patience: Patience) -> None:
-    """Append what comes, or write it anew where the server begins at the beginning."""
+def receive(answer: http.client.HTTPResponse, url: str, part: BinaryIO, start: int, retry: RetryPolicy) -> None:
+    """Append to the part, or rewrite it if the server starts at the beginning."""
     if answer.headers.get("Content-Encoding", "identity") != "identity":
-        raise Permanent("sends it compressed")
+        raise PermanentError("sends a compressed file")
     length = answer.headers.get("Content-Length", "")
     total = int(length) if length.isdigit() else None
     if answer.status == 206:
         span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
         if not span or int(span[1]) != start:
             empty(part)
-            raise Temporary("continues elsewhere than it was asked to", 0)
+            raise TemporaryError("continues at another position", 0)
         total = int(span[2]) if span[2] != "*" else None if total is None else start + total
     else:
         empty(part)
@@ -300,28 +302,28 @@ def receive(answer: http.client.HTTPResponse, url: str, part: BinaryIO, start: i
         tag = answer.headers.get("Last-Modified", "") if tag.startswith("W/") or not tag else tag
         note_of(Path(part.name)).write_text(json.dumps({"url": url, "tag": tag}))
     if (total or 0) > LARGEST:
-        raise Permanent(f"says that it has {total:,} bytes")
+        raise PermanentError(f"claims {total:,} bytes")
     if total and total - start > shutil.disk_usage(Path(part.name).parent).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), part.name)
     name = Path(part.name).name.removesuffix(".part")
     quiet = not sys.stderr.isatty()
     with tqdm(total=total, initial=start, desc=name, unit="B", unit_scale=True, disable=quiet) as bar:
-        come = copy(answer, part, start, total, patience, bar)
-    if total is not None and come < total:
-        raise Temporary(f"was cut after {come:,} of {total:,} bytes")
-    if come == 0:
-        raise Permanent("gives an empty file")
+        received = copy(answer, part, start, total, retry, bar)
+    if total is not None and received < total:
+        raise TemporaryError(f"was truncated after {received:,} of {total:,} bytes")
+    if received == 0:
+        raise PermanentError("sent an empty file")
 
 
 def copy(
-    answer: http.client.HTTPResponse, part: BinaryIO, start: int, total: int | None, patience: Patience, bar: tqdm
+    answer: http.client.HTTPResponse, part: BinaryIO, start: int, total: int | None, retry: RetryPolicy, bar: tqdm
 ) -> int:
-    """Write what comes into the part; returns how long it is now."""
-    come, since, counted = start, time.monotonic(), start
+    """Write the body into the part; returns its size."""
+    received, since, counted = start, time.monotonic(), start
     head: bytes | None = None if start else b""  # until there is enough to tell what the file is
     while True:
-        chunk = piece(answer, come)
-        come += len(chunk)
+        chunk = next_chunk(answer, received)
+        received += len(chunk)
         bar.update(len(chunk))
         if head is not None:
             head += chunk
@@ -334,34 +336,36 @@ def copy(
             data = chunk
         part.write(data)
         if not chunk:
-            return come
-        if come > LARGEST:
-            raise Permanent(f"goes on after {LARGEST:,} bytes")
-        if (now := time.monotonic()) > since + patience.timeout:
-            if come - counted < patience.slowest * (now - since):
-                raise Temporary(f"sends {(come - counted) / (now - since):.0f} bytes per second, too few")
-            since, counted = now, come
+            return received
+        if received > LARGEST:
+            raise PermanentError(f"sends more than {LARGEST:,} bytes")
+        if (now := time.monotonic()) > since + retry.timeout:
+            if received - counted < retry.min_speed * (now - since):
+                raise TemporaryError(
+                    f"sends {(received - counted) / (now - since):.0f} bytes per second, which is too slow"
+                )
+            since, counted = now, received
 
 
-def piece(answer: http.client.HTTPResponse, come: int) -> bytes:
-    """What has come meanwhile; nothing at the end."""
+def next_chunk(answer: http.client.HTTPResponse, received: int) -> bytes:
+    """The next chunk; empty at the end."""
     try:
         return answer.read1(2**18)
     except http.client.IncompleteRead:
-        raise Temporary(f"was cut after {come:,} bytes") from None
+        raise TemporaryError(f"was truncated after {received:,} bytes") from None
     except (OSError, http.client.HTTPException) as error:
-        raise Temporary(f"broke off after {come:,} bytes ({error or type(error).__name__})") from None
+        raise TemporaryError(f"was interrupted after {received:,} bytes ({error or type(error).__name__})") from None
 
 
 def check_head(head: bytes, answer: http.client.HTTPResponse) -> None:
-    """Fail where a file is none."""
+    """Fail if it is a web page or another kind of file."""
     if is_page(head):
         pieces = [head]
         while pieces[-1] and len(pieces) < 50:
-            pieces.append(piece(answer, len(head)))
-        raise Page(b"".join(pieces).decode("utf-8", "replace"))
+            pieces.append(next_chunk(answer, len(head)))
+        raise HtmlPage(b"".join(pieces).decode("utf-8", "replace"))
     if head and (what := foreign(head[:512])):
-        raise Permanent(f"gives {what}")
+        raise PermanentError(f"sent {what}")
 
 
 def known_tag(part: BinaryIO, url: str) -> str | None:

@@ -41,5 +41,5 @@ def about_page(page: str) -> str:
     found = re.search(r"<title[^>]*>(.*?)</title", page, re.S | re.I)
     title = " ".join("".join(c if c.isprintable() else " " for c in found[1]).split())[:90] if found else "no title"
     if re.search(r"quota|too many users|too many (download|request)", page, re.I):
-        return f"answers with a web page ('{title}'): too many have fetched it; try again in a day"
+        return f"answers with a web page ('{title}'): its download quota is exceeded; try again in a day"
     return f"answers with a web page ('{title}') instead of the file"
