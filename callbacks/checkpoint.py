@@ -22,14 +22,14 @@ class RegularCheckpoint(Checkpoint):
     A run that ends with an error writes nothing: the last checkpoint is from before it.
 
     Args:
-        every: iterations between two writings of ``last.ckpt``; all that can be lost when a run is killed.
-        keep_every: iterations between two checkpoints that stay, ``iteration-001000.ckpt``; by default none does.
-        best: name of the score whose least value is kept, or how it begins: the first such score counts; None for none.
+        every: iterations between two writings of ``last.ckpt``; at most these are lost when a run is killed.
+        keep_every: iterations between two checkpoints that are kept, ``iteration-001000.ckpt``; by default none is.
+        best: name, or its beginning, of the score whose best checkpoint is kept; None for none.
     """
 
     def __init__(self, every: int = 1000, keep_every: int | None = None, best: str | None = "fid") -> None:
         if every < 1 or (keep_every is not None and keep_every < 1):
-            raise ValueError(f"Intervals of checkpoints are at least 1 iteration, not {every}, {keep_every}.")
+            raise ValueError(f"Intervals of checkpoints are at lowest 1 iteration, not {every}, {keep_every}.")
         self.every, self.keep_every, self.best = every, keep_every, best
         self.saved = -1
         self.best_name: str | None = None  # of the score
@@ -70,10 +70,10 @@ class RegularCheckpoint(Checkpoint):
                 f"No score begins with '{self.best}', of which the best is to be kept; "
                 f"--checkpoint.best can be null or one of {', '.join(values)}."
             )
-        before, least = self.best_so_far(trainer, name)
+        before, lowest = self.best_so_far(trainer, name)
         # The first process decides: others might see the folder later.
-        before, least, better = trainer.strategy.broadcast((before, least, values[name] < least))
-        self.best_name, self.best_value, self.best_file = name, least, before
+        before, lowest, better = trainer.strategy.broadcast((before, lowest, values[name] < lowest))
+        self.best_name, self.best_value, self.best_file = name, lowest, before
         if better:
             self.best_value = values[name]
             self.best_file = (
@@ -95,15 +95,15 @@ class RegularCheckpoint(Checkpoint):
             for path in self.folder(trainer).glob("best-*.ckpt")
             if (match := pattern.fullmatch(path.name))
         ]
-        least = min(found, key=lambda file: file[1], default=known)
+        lowest = min(found, key=lambda file: file[1], default=known)
         # Names hold five digits of a value.
-        return least if least[1] < known[1] and least[0] != known[0] else known
+        return lowest if lowest[1] < known[1] and lowest[0] != known[0] else known
 
     def folder(self, trainer: Trainer) -> Path:
         return Path(trainer.default_root_dir) / "checkpoints"
 
     def save(self, trainer: Trainer, iteration: int, name: str) -> None:
-        """Write one; all processes take part, and all raise what the writing one does."""
+        """Write one; called by all processes, which all raise the error of the one that writes."""
         save_together(trainer, self.folder(trainer) / name)
         if name == "last.ckpt":
             self.saved = iteration

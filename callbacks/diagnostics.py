@@ -14,8 +14,8 @@ from zoo.generator import HasRays
 class Diagnostics(pl.Callback):
     """Logs ``diagnostics/flatness``, ``parallax``, ``opacity`` and ``nonfinite`` of a few fixed objects.
 
-    Their definitions are in ``zoo.evaluate.metrics.consistency``; the first two need rays. Shown from a few sides of
-    the turntable by the averaged generator, on the first process only; like every callback it only watches.
+    Their definitions are in ``zoo.evaluate.metrics.consistency``; the first two need rays. Rendered from a few sides of
+    the turntable by the averaged generator, on the first process only; it has no effect on training.
 
     Args:
         every: iterations between measurements; the first is before training.

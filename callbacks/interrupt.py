@@ -24,8 +24,8 @@ class GracefulInterrupt(Callback):
     """Ends an interrupted run after the current iteration, saved as ``checkpoints/last.ckpt``.
 
     Ctrl-C (exit code 130): a second one aborts at once. SIGTERM (exit code 143, 128 + 15, as of any process that it
-    ended), which ``kill``, clusters and clouds send before they take the machine away. One process may hear a signal
-    before others, or alone: all save and stop after the same iteration.
+    ended), which ``kill``, clusters and clouds send before they take the machine away. One process may receive a
+    signal before others, or alone: all save and stop after the same iteration.
 
     In a job of SLURM (``sbatch --signal=SIGUSR1@90 ...``) Lightning answers SIGUSR1: it saves ``hpc_ckpt_<n>.ckpt`` and
     puts the job back into the queue; this callback only makes it wait for the end of the iteration, since between two
@@ -53,7 +53,7 @@ class GracefulInterrupt(Callback):
             self.requeue = before.get(requeue_signal)
 
     def on_signal(self, number: int, frame: Any) -> None:
-        """Take note of a signal; a second Ctrl-C does what it always does."""
+        """Record a signal; a second Ctrl-C aborts."""
         self.received.add(number)
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)

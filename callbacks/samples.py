@@ -23,8 +23,8 @@ def log_image(trainer: Trainer, name: str, image: Image.Image) -> None:
 class SampleGrid(Callback):
     """Writes ``<run>/samples/iteration-000000.png``: rows are latents, with their depth below, columns are views.
 
-    The same samples at the start, at regular intervals and at the end. It only watches: random numbers of its own, no
-    gradients, and every module is in training mode again afterwards.
+    The same samples at the start, at regular intervals and at the end, with random numbers of their own: training is
+    not affected.
 
     Args:
         every: iterations between two grids.

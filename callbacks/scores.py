@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 class Scores(pl.Callback):
     """Logs the scores of the model's averaged generator under their full names, such as ``fid-cars-none-1k``.
 
-    It only watches: no random number of the training is used up, and the extractor stays out of checkpoints. Every
+    It has no effect on training: no random number of it is used, and the extractor stays out of checkpoints. Every
     process renders its share, and all log the same value. Callbacks with a method ``on_scores(trainer, model, values)``
     are called at once, while the weights are those that were scored: ``RegularCheckpoint`` keeps the best ones.
     (Lightning's ``ModelCheckpoint`` with ``monitor`` stores later weights under an old score when it saves in between.)
@@ -106,7 +106,7 @@ class Scores(pl.Callback):
 
 
 def log_now(trainer: pl.Trainer, values: dict[str, float]) -> None:
-    """Numbers to the loggers at once, whatever ``log_every_n_steps`` is, and to what ``ModelCheckpoint`` monitors."""
+    """Log values at once, regardless of ``log_every_n_steps``, also for ``ModelCheckpoint`` to monitor."""
     from torch import tensor
 
     for name, value in values.items():

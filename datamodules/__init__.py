@@ -1,4 +1,4 @@
-"""Where images come from: LightningDataModules, one file a source, on the loaders of ``datamodules.base``."""
+"""LightningDataModules: folders and zips of images, published data sets, and procedural cars."""
 
 import zoo  # before torch: sets how its threads wait
 from datamodules.cars import Cars

@@ -1,4 +1,4 @@
-"""Two sets of images that a score of procedural cars lies between: cars never scored, and blobs of their colours.
+"""Two reference sets between which scores of procedural cars lie: other cars, and ellipsoids of their colours.
 
 ``python -m datamodules.car_anchors anchors --resolution 64 --count 5000`` writes ``anchors/train-cars``, the first cars
 of the train split, and ``anchors/ellipsoids``: for each of those cars, from its own camera, one ellipsoid as long, wide
@@ -53,8 +53,8 @@ def main() -> None:
         views, camera = car_views(args.seed, "train", indices, args.resolution)
         light = (views.image - (1 - views.mask)).sum((2, 3)) / views.mask.sum((2, 3))
         cars = [car_attributes(args.seed, "train", index) for index in indices]
-        blobs = ellipsoids(cars, light, camera, args.resolution)
-        for name, images in (("train-cars", views.image), ("ellipsoids", blobs)):
+        ellipsoid_images = ellipsoids(cars, light, camera, args.resolution)
+        for name, images in (("train-cars", views.image), ("ellipsoids", ellipsoid_images)):
             for index, image in zip(indices, images, strict=True):
                 picture = Image.fromarray(to_bytes(image).permute(1, 2, 0).numpy())
                 with replacing(args.folder / name / f"{index:05d}.png", durable=False) as part:

@@ -31,8 +31,8 @@ def car_views(seed: int, split: str, indices: range, resolution: int) -> tuple[V
 class CarImages:
     """The first ``count`` cars of a split; a ``datamodules.base.Source``.
 
-    Shards that are missing or broken are rendered at first use. A shard is written beside its place and then moved
-    there, so that an interrupted run leaves whole shards only, and the next one continues from them.
+    Missing and broken shards are rendered at first use. Each is written to a temporary file and then renamed, so that
+    an interrupted run leaves whole shards only, and the next one continues from them.
 
     Args:
         root: folder of the shards; those of other renderer versions, seeds and resolutions lie beside them.
@@ -148,7 +148,7 @@ class Cars(ImageData):
         self.test_cars = CarImages(root, car_seed, "test", test_count)
 
     def prepare_data(self) -> None:
-        """Render what is missing."""
+        """Render missing shards."""
         for resolution in sorted({stage.resolution for stage in self.stages}):
             self.train_cars.load(resolution)
         self.test_cars.load(self.resolution)

@@ -1,7 +1,7 @@
 """Images from a folder or a zip file.
 
-Every image is turned upright as its EXIF tag says, laid on white where it is transparent, brought to 8-bit RGB, cut
-to a square, by default the largest in the middle, and only then resized, by default with Pillow's Lanczos filter.
+Every image is rotated according to its EXIF tag, composited on white where it is transparent, converted to 8-bit RGB,
+cropped to a square, by default the largest in the middle, and then resized, by default with Pillow's Lanczos filter.
 Colour profiles are ignored; of an animation the first frame is taken. Nothing of a zip is ever written to disk.
 """
 
@@ -72,7 +72,7 @@ def decode(data: bytes) -> Image.Image:
         raise BadImage(f"it has too many pixels ({error})") from error
     except UnidentifiedImageError as error:
         raise BadImage("it is neither png, jpeg nor webp") from error
-    except Exception as error:  # decoders raise a great many kinds of them on broken files
+    except Exception as error:  # decoders raise many kinds of errors on broken files
         raise BadImage(f"it cannot be decoded ({type(error).__name__}: {str(error)[:80]})") from error
 
 
@@ -207,7 +207,7 @@ class Zip:
 class ImageFiles:
     """The images of a folder or zip, sorted by name; a ``datamodules.base.Source``.
 
-    All files are decoded once, at first use, so that broken ones are known before training; what was found is kept in
+    All files are decoded once, at first use, so that broken ones are known before training; the result is kept in
     a manifest, and files that have not changed are not read again.
 
     Args:
@@ -234,7 +234,7 @@ class ImageFiles:
         self.path, self.filter, self.on_bad, self.manifests = Path(path).expanduser(), filter, on_bad, Path(manifests)
         self.container: Folder | Zip | None = None
         self.names: list[str] | None = None
-        self.bad: dict[str, str] = {}  # what is wrong, by name
+        self.bad: dict[str, str] = {}  # the problem, by name
 
     def open(self) -> list[str]:
         """Names of the usable images, in order.
@@ -273,7 +273,7 @@ class ImageFiles:
         return self.manifests / f"{self.path.name}-{key}.json"
 
     def check(self, files: list[File]) -> tuple[dict[str, str], dict[str, str]]:
-        """sha256 of each usable image, and what is wrong with each of the others, by name."""
+        """sha256 of each usable image, and the problem of each of the others, by name."""
         path = self.manifest_path()
         try:
             manifest = json.loads(path.read_text())
@@ -377,7 +377,7 @@ class ImageFolder(ImageData):
         self.name = self.files.path.resolve().stem
 
     def prepare_data(self) -> None:
-        """Check what has not been checked yet."""
+        """Check the files that are new."""
         self.files.open()
 
     def train_source(self) -> ImageFiles:

@@ -1,4 +1,4 @@
-"""Images that are brought to a square in other ways than by a crop in the middle."""
+"""Image folders without the centre crop: squeezed to a square, or cropped at random."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from zoo.draws import stream_seed
 
 @dataclass(frozen=True)
 class Whole(Crop):
-    """Nothing is cut off: an image that is no square is squeezed into one."""
+    """No crop: an image that is not square is squeezed into a square."""
 
     def __call__(self, image: Image.Image) -> Image.Image:
         return image
@@ -31,11 +31,11 @@ class Squeezed(ImageFolder):
 
 
 class CroppedImages(ImageDataset):
-    """Training images with a crop of their own for each draw, somewhere along the longer side.
+    """Training images with a random crop along the longer side for each draw.
 
     Args:
         source, resolution, flip_seed: as in ``ImageDataset``.
-        crop_seed: of the places where they are cut.
+        crop_seed: of the positions of the crops.
     """
 
     def __init__(self, source: ImageFiles, resolution: int, flip_seed: int | None, crop_seed: int) -> None:
@@ -56,7 +56,7 @@ class CroppedImages(ImageDataset):
 
 
 class RandomlyCropped(ImageFolder):
-    """Images resized by their shorter side; in training cut anywhere along the longer one, for scores in the middle.
+    """Images resized by their shorter side and cropped along the longer one: at random, for scores in the middle.
 
     Args:
         path: folder or zip file.

@@ -169,7 +169,7 @@ def test_hashes_of_the_first_use_are_checked_ever_after(cache, monkeypatch, caps
         tensors = load_file(model)
         tensors["field.density.bias"] += 1
         save_file(tensors, model, metadata=load_bundle(NAME)[1].card)
-        with pytest.raises(ValueError, match=r"are not those that came on .*: delete the folder"):
+        with pytest.raises(ValueError, match=r"have changed since their download on .*: delete the folder"):
             zoo.load(NAME)
         assert main(["download", NAME]) == 2
         for file in (cache / "weights" / NAME).iterdir():
@@ -182,7 +182,7 @@ def test_hashes_of_the_first_use_are_checked_ever_after(cache, monkeypatch, caps
         capsys.readouterr()
         assert main(["download", NAME]) == 2
         said = capsys.readouterr().err
-        assert "but what came under this name on" in said and f"{NAME}.json, too" in said
+        assert "but the download of" in said and f"{NAME}.json, too" in said
 
 
 def test_a_damaged_file_is_neither_kept_as_weights_nor_remembered(cache, monkeypatch, capsys):

@@ -184,13 +184,13 @@ def test_what_did_not_come_as_stated_is_not_kept(hub, folder, tmp_path, capsys):
     for spoilt in ("model.safetensors", "config.yaml"):
         hub.spoil = lambda name, data, spoilt=spoilt: data[:-1] + b"x" if name == spoilt else data
         assert main(["download", "hf:me/cars"]) == 1
-        assert f"{spoilt} of me/cars did not come as the Hub states it" in capsys.readouterr().err
+        assert f"{spoilt} of me/cars does not match the hash that the Hub states" in capsys.readouterr().err
         assert not list((tmp_path / "cache" / "weights").glob("[!.]*"))
     hub.spoil = lambda name, data: data
     assert main(["download", "hf:me/cars"]) == 0
     file = tmp_path / "cache" / "weights" / "hf--me--cars" / "model.safetensors"
     save_file({name: tensor + 1 for name, tensor in load_file(file).items()}, file)
-    assert main(["download", "hf:me/cars"]) == 2 and "are not those that came" in capsys.readouterr().err
+    assert main(["download", "hf:me/cars"]) == 2 and "have changed since their download" in capsys.readouterr().err
 
 
 def test_bundles_of_strangers_run_nothing(hub, folder, tmp_path, capsys):

@@ -183,9 +183,9 @@ def test_mistakes_end_in_one_sentence(weights, tmp_path, capsys):
     (tmp_path / "image.jpg").write_bytes(b"no image")
     for change, message in [
         ([], "image.jpg' is no usable image: it is neither png, jpeg nor webp."),
-        (["--latent_steps", "-1"], "Numbers of steps are 0 or more."),
+        (["--latent_steps", "-1"], "Numbers of steps must be 0 or more."),
         (["--mask", str(tmp_path / "mask.png")], "There is no file"),
-        (["--samples", "2"], "at least so many, not 2"),
+        (["--samples", "2"], "take at least so many, not 2"),
     ]:
         if change:
             Image.new("RGB", (30, 24)).save(tmp_path / "image.jpg")

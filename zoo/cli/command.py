@@ -51,8 +51,8 @@ usage: zoo {verb} -c CONFIG.yaml [-c OVERLAY.yaml ...] [--KEY VALUE ...]
   --data CLASS                where images come from, e.g. datamodules.ImageFolder; then --data.path DIR
   --model.KEY VALUE           any parameter of the model
   --checkpoint.every N        iterations between two checkpoints (default: 1000)
-  --checkpoint.keep_every N   iterations between two checkpoints that stay (default: none stays)
-  --checkpoint.best NAME      score whose best checkpoint stays (default: fid, the first FID; null for none)
+  --checkpoint.keep_every N   iterations between two checkpoints that are kept (default: none)
+  --checkpoint.best NAME      score whose best checkpoint is kept (default: fid, the first FID; null for none)
   --ckpt_path FILE            resume from this checkpoint; options given here override those it was saved with
   --estimate                  time a few iterations of each stage, print parameters, memory and hours, and stop
   --init_from NAME|FILE       start from the weights of a bundle or .ckpt (finetuning)
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     keep_freed_memory()
     try:
         return train(verb, rest) if verb in TRAINING else call(verb, rest)
-    except BrokenPipeError:  # what reads our output has seen enough
+    except BrokenPipeError:  # the reader of our output, such as head, has ended
         return 1
     except Exception as error:
         if sentence := reader_failed(error):
@@ -159,7 +159,7 @@ def call(verb: str, rest: list[str]) -> int:
 
 
 def with_underscores(words: list[str], names: list[str]) -> list[str]:
-    """The words, with options as Python spells them: ``--beside-load`` is ``--beside_load``."""
+    """The arguments, with underscores in the names of options: ``--beside-load`` is ``--beside_load``."""
     known = {f"--{name.replace('_', '-')}": f"--{name}" for name in names}
     known["--from"] = "--from_file"  # a keyword of Python
     parts = (word.partition("=") for word in words)
@@ -167,7 +167,7 @@ def with_underscores(words: list[str], names: list[str]) -> list[str]:
 
 
 def with_names(words: list[str], names: list[str]) -> list[str]:
-    """The words, with these names before the values that come without one."""
+    """The arguments, with these names before positional values."""
     left, previous, result = iter(names), "", []
     for word in words:
         has_name = word.startswith("-") or (previous.startswith("--") and "=" not in previous)

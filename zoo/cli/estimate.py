@@ -44,7 +44,7 @@ def stage_starts(gan: GAN, data: pl.LightningDataModule) -> list[int]:
 
 
 def short_trainer(timer: pl.Callback, steps: int, **options: Any) -> pl.Trainer:
-    """A trainer of so many iterations that leaves nothing behind."""
+    """A trainer of ``steps`` iterations that writes no files."""
     off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
     return pl.Trainer(max_steps=steps, max_epochs=-1, callbacks=[timer], **dict.fromkeys(off, False), **options)
 
@@ -54,7 +54,7 @@ def measure(gan: GAN, data: pl.LightningDataModule, start: int, end: int, **trai
     timer = Timer()
     gan.iterations = start
     if hasattr(data, "restored"):
-        data.restored = start  # so many batches are left out
+        data.restored = start  # batches that are skipped
     steps = WARM_UP + min(MAX_TIMED, max(1, end - start - WARM_UP))
     with tempfile.TemporaryDirectory() as folder:
         short_trainer(timer, steps, default_root_dir=folder, **trainer).fit(gan, data.train_dataloader())
@@ -66,7 +66,7 @@ def measure(gan: GAN, data: pl.LightningDataModule, start: int, end: int, **trai
 def estimate(
     gan: GAN, data: pl.LightningDataModule, max_steps: int, strategy: Callable[[], Any] = lambda: "auto", **trainer: Any
 ) -> None:
-    """Print what training takes. The model is trained a little by this and must not be used afterwards.
+    """Print an estimate of training. The model is trained a little by this and must not be used afterwards.
 
     Args:
         gan, data: as for training; images are read as in training.
@@ -78,7 +78,7 @@ def estimate(
         ValueError: max_steps is not given.
     """
     if max_steps < 1:
-        raise ValueError("--estimate adds up the iterations of a whole run: give --trainer.max_steps.")
+        raise ValueError("--estimate needs the number of iterations of the run: give --trainer.max_steps.")
     sizes = {name: sum(p.numel() for p in net.parameters()) for name, net in gan.named_children() if name != "averages"}
     lines = [f"{name}: {size:,} parameters" for name, size in sizes.items() if size]
     lines += [f"averages: {len(gan.averages)} copies of the generator"] if gan.averages else []

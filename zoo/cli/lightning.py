@@ -77,7 +77,7 @@ class ZooCLI(LightningCLI):
         parser.add_argument("--estimate", action="store_true", help="measure what training would take, and stop")
 
     def _parse_ckpt_path(self) -> None:
-        """Nothing: Lightning would let a checkpoint's parameters override what the user typed."""
+        """Does nothing: Lightning would let a checkpoint's parameters override the command line."""
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
@@ -165,7 +165,7 @@ def run(argv: list[str]) -> None:
 
 
 def resolved(previous: str, word: str) -> str:
-    """The file of an experiment that was given by name after -c; other words as they are."""
+    """The path of an experiment that is given by name after -c; other arguments unchanged."""
     if previous in ("-c", "--config") and not Path(word).exists():
         found = config_path(word)
         return str(found) if found else word

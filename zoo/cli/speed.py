@@ -163,7 +163,7 @@ class Work:
 
 
 def render_times(generator: Generator, resolution: int, batch: int, steps: int) -> list[float]:
-    """Seconds of rendering a batch, so many times after one that is not counted."""
+    """Seconds of rendering a batch, repeated, after a warm-up."""
     times = []
     with evaluating(generator):
         for step in range(steps + 1):
@@ -175,7 +175,7 @@ def render_times(generator: Generator, resolution: int, batch: int, steps: int) 
 
 
 class Grey(Dataset):
-    """Images that cost nothing."""
+    """Constant images."""
 
     def __init__(self, resolution: int, count: int) -> None:
         self.resolution, self.count = resolution, count
@@ -198,7 +198,7 @@ class Stopwatch(pl.Callback):
 
 
 def train_times(gan: GAN, resolution: int, batch: int, steps: int) -> list[float]:
-    """Seconds of so many training steps, after one that is not counted."""
+    """Seconds of each training step, after a warm-up."""
     silence_warnings()
     watch = Stopwatch()
     short_trainer(watch, steps + 1, accelerator="cpu").fit(gan, loader(Grey(resolution, (steps + 1) * batch), batch))

@@ -1,6 +1,6 @@
-"""How images are scored: one path for the callback during training and for ``zoo evaluate``.
+"""The protocol of scores, shared by the callback during training and ``zoo evaluate``.
 
-A metric's name says how it was measured, <metric>-<extractor>-<resize>-<number of generated images>:
+A metric's name contains its protocol, <metric>-<extractor>-<resize>-<number of generated images>:
 ``fid-cars-none-1k``.
 
 KID is the mean over 100 subsets of 1,000 images, or of all where a side has fewer.
@@ -29,10 +29,10 @@ from zoo.generator import DrawsPolicy, quantise, render_samples
 
 @dataclass
 class Scores:
-    """What was measured, and how.
+    """Measured values and their protocol.
 
     values: value by metric name.
-    fields: the columns of results.csv that say how it was measured.
+    fields: the columns of results.csv that describe the protocol.
     """
 
     values: dict[str, float]
@@ -134,7 +134,7 @@ def fakes(generator: nn.Module, indices: torch.Tensor, seed: int, truncation: fl
 
 
 def hardware(device: torch.device, world: int) -> str:
-    """What it ran on, in words."""
+    """The name of the GPU or CPU."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:

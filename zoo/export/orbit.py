@@ -16,7 +16,7 @@ SUFFIXES = (".gif", ".webp", ".mp4")
 
 
 def orbit_frames(views: Views, depth: bool = True) -> Iterator[Image.Image]:
-    """One frame a view, made when it is asked for; a row for each latent, its image and beside it its depth."""
+    """One frame a view, made lazily; a row for each latent, its image and beside it its depth."""
     scale = depth_range(views.depth)
     for view in range(views.image.shape[1]):
         part = slice(view, view + 1)

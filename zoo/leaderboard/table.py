@@ -1,7 +1,7 @@
-"""The leaderboard: rows of results.csv, checked, grouped and ranked. Numbers come from nowhere else.
+"""The leaderboard: rows of results.csv, checked, grouped and ranked. They are the only source of numbers.
 
 Only rows measured alike are ranked together: same metric name, resolution, real images and extractor. Published
-numbers (published.csv) were measured by protocols of their own and never share a table with ours.
+numbers (published.csv) were measured by other protocols and have a table of their own.
 """
 
 import csv

@@ -1,1 +1,1 @@
-"""What the whole project uses and that is about no paper: files, errors, paths, threads."""
+"""Utilities of the whole project: files, errors, paths, threads."""

@@ -1,4 +1,4 @@
-"""Where the files that come with the package lie, from a checkout as well as from an installed wheel."""
+"""Paths of the files that come with the package, in a checkout and in an installed wheel."""
 
 import os
 from difflib import get_close_matches

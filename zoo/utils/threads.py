@@ -13,7 +13,11 @@ from pathlib import Path
 # another program they keep the CPU from the very thread that they wait for. GNU's library (Linux) counts turns of its
 # loop, Intel's and LLVM's (conda, macOS) milliseconds. README.md says what that gains and costs.
 SHORT_SPIN = {"GOMP_SPINCOUNT": "5000", "KMP_BLOCKTIME": "0"}
-WAITING = {*SHORT_SPIN, "OMP_WAIT_POLICY", "KMP_LIBRARY"}  # who sets one of these has decided how threads wait
+WAITING = {
+    *SHORT_SPIN,
+    "OMP_WAIT_POLICY",
+    "KMP_LIBRARY",
+}  # if one of these is set, the user has chosen how threads wait
 
 THREADS_GIVEN = "OMP_NUM_THREADS" in os.environ  # by the user, or by the process that started this one
 

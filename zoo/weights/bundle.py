@@ -1,6 +1,6 @@
 """Weights bundles: a folder with ``model.safetensors``, ``config.yaml`` (how to build the generator) and ``README.md``.
 
-What else was published with a generator lies beside it: ``raw.safetensors`` for the weights behind an average, other
+Other networks of a checkpoint are in the same folder: ``raw.safetensors`` for the weights behind an average, other
 averages, ``discriminator.safetensors`` with its own ``discriminator.yaml``.
 
 A generator is found by the name of a bundle that comes with the package or was downloaded, by the folder of a bundle,
@@ -46,13 +46,13 @@ Part = tuple[nn.Module, dict[str, Tensor], dict[str, str]]  # one network on the
 
 @dataclass(frozen=True)
 class BundleInfo:
-    """Where a generator came from.
+    """The source of a generator.
 
     name: of the bundle's folder or of the checkpoint's file.
     path: the folder or file.
     sha256: of the file that holds the tensors.
     config: ``class_path`` and ``init_args`` of the generator.
-    card: what was noted when it was written (system, images_seen, ...), as text.
+    card: metadata (system, images_seen, ...), as text.
     """
 
     name: str

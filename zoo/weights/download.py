@@ -1,7 +1,7 @@
 """``zoo download``: a published checkpoint by its name, fetched, checked, converted and kept.
 
-In the cache folder lies ``downloads/<name>/<file>``, as it came, and what ``zoo.weights.store`` keeps; whatever comes
-later under this name must have the sha256 of what came first.
+The cache folder holds the original file, ``downloads/<name>/<file>``, and the bundle (see ``zoo.weights.store``). A
+later download of this name must have the sha256 of the first.
 """
 
 import json
@@ -60,7 +60,7 @@ def download(name: str, from_file: Path | None = None, rest: bool = True) -> Pat
 
 
 def file_of(entry: Released, from_file: Path | None) -> tuple[Path, str]:
-    """The file of a published checkpoint, fetched here or by the user, and its sha256: that of what came first."""
+    """The file of a published checkpoint, downloaded here or by the user, and its sha256."""
     path = from_file or cache_folder() / "downloads" / entry.name / entry.file
     if from_file is None:
         terms = entry.weights_licence or "no licence is stated, so all rights are reserved"
@@ -80,7 +80,7 @@ def file_of(entry: Released, from_file: Path | None) -> tuple[Path, str]:
     known = json.loads(record.read_text()) if record.is_file() else None
     if known and known["sha256"] != sha256:
         raise ValueError(
-            f"{path} has sha256 {sha256}, but what came under this name on {known['date']} had {known['sha256']}: "
+            f"{path} has sha256 {sha256}, but the download of {known['date']} had {known['sha256']}: "
             f"delete the file and fetch it again, or, if its authors have replaced it, delete {record}, too."
         )
     return path, sha256
@@ -97,7 +97,7 @@ def hub_sha256(addresses: tuple[Address, ...]) -> str:
 
 
 def card_of(entry: Released) -> dict[str, Any]:
-    """What a model card says of a published checkpoint."""
+    """The model card of a published checkpoint."""
     return {
         "license": entry.weights_licence or "not stated: all rights are reserved",
         "licence_of_the_images": entry.data_licence or "not stated",

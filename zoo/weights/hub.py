@@ -110,7 +110,7 @@ def copy(repository: str, revision: str | None, folder: Path) -> str:
 
 @contextmanager
 def explained(failed: str, kind: type[Exception], hint: str = "") -> Iterator[None]:
-    """Inside, whatever the Hub's library raises becomes one sentence; its transport's errors depend on its release."""
+    """Turns errors of the Hub's library, whose types depend on its release, into one sentence."""
     try:
         yield
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:

@@ -20,7 +20,7 @@ def start_from(gan: nn.Module, source: str | Path, fresh: list[str] | None = Non
     Args:
         gan: changed in place.
         source: name or folder of a bundle, or a ``.ckpt``.
-        fresh: names of parts, ``generator.mapping`` or ``discriminator.final``, that stay as they are.
+        fresh: names of parts, ``generator.mapping`` or ``discriminator.final``, that keep their initial values.
         is_first: whether this process reports what was loaded.
 
     Raises:

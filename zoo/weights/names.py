@@ -37,7 +37,7 @@ def published_name(name: str, table: Table) -> str | None:
 
 
 def from_published(state: dict[str, Tensor], names: list[str], table: Table) -> dict[str, Tensor]:
-    """A published state dict under our names; what our network never reads is kept under ``unused.``.
+    """A published state dict under our names; tensors that our network does not read are kept under ``unused.``.
 
     Raises:
         ValueError: a tensor that our network needs is not there.

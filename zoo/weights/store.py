@@ -1,6 +1,6 @@
 """The folder of downloaded bundles: in the cache folder ``weights/<name>``, each made in one step.
 
-``downloads/<name>.json`` notes where it came from, when, and the sha256 that it must have from then on.
+``downloads/<name>.json`` records the source, the date, and the sha256 that it must keep.
 """
 
 import json
@@ -34,24 +34,24 @@ def record_of(folder: Path) -> Path:
 
 
 def check_unchanged(folder: Path, sha256: str) -> None:
-    """Fail where a downloaded bundle has other weights than when it came."""
+    """Fail if the weights of a downloaded bundle have changed."""
     record = record_of(folder)
     if folder.parent == bundles_folder() and record.is_file():
         known = json.loads(record.read_text())
         if known["bundle_sha256"] != sha256:
             raise ValueError(
-                f"The weights in {folder} are not those that came on {known['date']}: delete the folder and run "
-                f"'zoo download {known['name']}'."
+                f"The weights in {folder} have changed since their download on {known['date']}: delete the folder and "
+                f"run 'zoo download {known['name']}'."
             )
 
 
 def keep(name: str, make: Callable[[Path], dict[str, Any]]) -> Path:
-    """The folder of a bundle; where it is not there yet, ``make`` writes it and says what to note.
+    """The folder of a bundle; if it is missing, ``make`` writes it and returns the record.
 
     Of several processes that want it at once one makes it.
 
     Raises:
-        ValueError: it has changed since it came.
+        ValueError: it has changed since its download.
     """
     folder = folder_of(name)
     bundles_folder().mkdir(parents=True, exist_ok=True)

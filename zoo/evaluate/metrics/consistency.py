@@ -1,4 +1,4 @@
-"""Numbers that say whether a generator makes solid objects in its box, or clouds, billboards and images that differ.
+"""3D consistency: whether a generator makes solid objects in its bounds, or clouds, billboards and unrelated views.
 
 Only the generator's contract is used: samples, turntable views, depths, opacities, densities. The camera is
 taken to move round an object that stands still. Depth and opacity are those of the foreground.
