@@ -13,6 +13,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.distributed import ReduceOp
 
 from callbacks.checkpoint import save_together
+from zoo.training.lightning_private import cluster_environment, requeued_checkpoint
 from zoo.utils.errors import Stopped
 
 
@@ -84,7 +85,7 @@ class GracefulInterrupt(Callback):
         how = f"To resume:\n{command}"
         if number == signal.SIGTERM and slurm_environment(trainer) is not None:
             # the name that Lightning looks for when the job is started again
-            checkpoint = Path(trainer._checkpoint_connector.hpc_save_path(trainer.default_root_dir))
+            checkpoint = requeued_checkpoint(trainer)
             how = "The same job resumes from there when it is requeued; elsewhere:\n"
             how += self.command.format(checkpoint=checkpoint)
         save_together(trainer, checkpoint)
@@ -98,5 +99,5 @@ class GracefulInterrupt(Callback):
 
 def slurm_environment(trainer: Trainer) -> SLURMEnvironment | None:
     """The SLURM job in which this runs; None outside of one."""
-    environment = trainer._accelerator_connector.cluster_environment
+    environment = cluster_environment(trainer)
     return environment if isinstance(environment, SLURMEnvironment) else None

@@ -3,7 +3,10 @@
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +19,32 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks.checkpoint import RegularCheckpoint
 from callbacks.interrupt import GracefulInterrupt
 from callbacks.predictions import PredictionWriter
 from callbacks.progress import Progress
+from zoo.cli.checks import check_config_file, check_options, check_root
 from zoo.cli.estimate import estimate
 from zoo.training.checkpoint_files import AtomicCheckpoints, read_checkpoint
 from zoo.training.gan import GAN
+from zoo.training.lightning_private import TypedWins
+from zoo.utils.configs import bounded
 from zoo.utils.devices import check_gpus
-from zoo.utils.errors import UserError, missing_file
+from zoo.utils.errors import UserError
 from zoo.utils.files import replacing
 from zoo.utils.old_names import renamed
-from zoo.utils.parser import OneLineErrors
+from zoo.utils.parser import OneLineErrors, option_names, refuse_imports_that_do_harm, shortened
 from zoo.utils.paths import CONFIGS, config_path
 from zoo.utils.threads import limit_threads
 from zoo.utils.warnings import silence_warnings
 from zoo.weights.init_from import start_from
 
+REFUSALS = (ValueError, TypeError, RuntimeError, MisconfigurationException)  # of Lightning, about values
 READ_YAML = get_loader("yaml")
-set_loader("yaml", lambda text: renamed(READ_YAML(text)), (yaml.YAMLError,))  # for configs and single values
+# For configs and single values. What is wrong with a file is said before, by ``check_config_file``.
+set_loader("yaml", lambda text: renamed(bounded(READ_YAML(text), f"'{text[:40]}'")), (yaml.YAMLError,))
 
 
 class Parser(OneLineErrors, LightningArgumentParser):
@@ -53,7 +62,7 @@ class SaveConfig(SaveConfigCallback):
                 self.parser.save(self.config, part, multifile=False, **options)
 
 
-class ZooCLI(LightningCLI):
+class ZooCLI(TypedWins, LightningCLI):
     """Builds the model, the data and the trainer that a command line describes, and runs them.
 
     Args:
@@ -62,7 +71,7 @@ class ZooCLI(LightningCLI):
     """
 
     def __init__(self, verb: str, *classes: type, **kwargs: Any) -> None:
-        self.verb = verb
+        self.verb, self.verb_parser = verb, None
         super().__init__(*classes, **kwargs)
 
     def subcommands(self) -> dict[str, set[str]]:
@@ -70,23 +79,25 @@ class ZooCLI(LightningCLI):
         return {self.verb: super().subcommands()[self.verb]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        self.verb_parser = parser
         parser.add_lightning_class_args(Progress, "progress")
         parser.add_lightning_class_args(RegularCheckpoint, "checkpoint")
         parser.add_argument("--init_from", type=str | None, help="weights to start from: a name, folder or .ckpt")
         parser.add_argument("--init_fresh", type=list[str], default=[], help="parts that do not start from init_from")
         parser.add_argument("--estimate", action="store_true", help="measure what training would take, and stop")
 
-    def _parse_ckpt_path(self) -> None:
-        """Does nothing: Lightning would let a checkpoint's parameters override the command line."""
+    def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
+        for path in config_files(args):
+            check_config_file(path, option_names(self.verb_parser))
+        super().parse_arguments(parser, args)
+        check_options(self.config[self.verb], self.verb)
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        check_options(config, self.subcommand)
-        if config.ckpt_path and not Path(config.ckpt_path).is_file():
-            raise FileNotFoundError(missing_file(config.ckpt_path))
         if config.ckpt_path:
             read_checkpoint(config.ckpt_path)  # refuses what is not ours, or would run code, before it is used
         root = config.trainer.default_root_dir or str(Path("runs") / run_name(config) / job_name())
+        check_root(root)
         config.trainer.default_root_dir = root
         if self.subcommand == "fit" and not config.ckpt_path and (found := job_checkpoint(Path(root))):
             config.ckpt_path = str(found)
@@ -105,7 +116,8 @@ class ZooCLI(LightningCLI):
         plugins = listed(trainer.plugins)
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpoints())
-        return super().instantiate_trainer(strategy=strategy(trainer), plugins=plugins, **kwargs)
+        with refusals("The trainer refuses its options", *REFUSALS):
+            return super().instantiate_trainer(strategy=strategy(trainer), plugins=plugins, **kwargs)
 
     def fit(self, model: GAN, **kwargs: Any) -> None:
         """What Lightning calls for ``zoo fit``."""
@@ -135,7 +147,14 @@ def run(argv: list[str]) -> None:
         zoo.utils.errors.Stopped: training diverged, the disk is full, or it was interrupted, after saving.
     """
     silence_warnings()
+    refuse_imports_that_do_harm()
     argv = [resolved(previous, word) for previous, word in zip(["", *argv], argv, strict=False)]
+    with refusals("Lightning refuses this", MisconfigurationException):
+        start(argv)
+
+
+def start(argv: list[str]) -> None:
+    """Build what a command line describes, and run it."""
     ZooCLI(
         argv[0],
         GAN,
@@ -166,10 +185,25 @@ def run(argv: list[str]) -> None:
 
 def resolved(previous: str, word: str) -> str:
     """The path of an experiment that is given by name after -c; other arguments unchanged."""
-    if previous in ("-c", "--config") and not Path(word).exists():
-        found = config_path(word)
-        return str(found) if found else word
+    option, given, name = word.rpartition("=") if word.startswith(("-c=", "--config=")) else ("", "", word)
+    if (previous in ("-c", "--config") or given) and not Path(name).exists() and (found := config_path(name)):
+        return f"{option}{given}{found}"
     return word
+
+
+def config_files(argv: list[str]) -> list[str]:
+    """The files that were given after -c."""
+    after = [word for previous, word in pairwise(argv) if previous in ("-c", "--config")]
+    return after + [word.partition("=")[2] for word in argv if word.startswith(("-c=", "--config="))]
+
+
+@contextmanager
+def refusals(what: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Inside, errors of these kinds are about what the user gave, and end in a sentence that begins with ``what``."""
+    try:
+        yield
+    except kinds as error:
+        raise UserError(shortened(f"{what}: {error}")) from error
 
 
 def resume_command(argv: list[str]) -> str:
@@ -227,22 +261,6 @@ def listed(value: Any) -> list:
 def plain_config(parser: LightningArgumentParser, config: Any, verb: str) -> dict[str, Any]:
     """All options in plain values, as yaml would hold them."""
     return yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))[verb]
-
-
-def check_options(config: Any, verb: str) -> None:
-    """Refuse options that contradict each other or the verb.
-
-    Raises:
-        UserError: says which.
-    """
-    if verb != "fit" and (config.init_from or config.init_fresh or config.estimate):
-        raise UserError(f"--init_from, --init_fresh and --estimate are for 'zoo fit', not for 'zoo {verb}'.")
-    if config.init_fresh and not config.init_from:
-        raise UserError("--init_fresh names parts that do not start from --init_from: give both.")
-    if config.estimate and config.ckpt_path:
-        raise UserError("--estimate measures a whole run from its start: leave out --ckpt_path.")
-    if config.estimate and not isinstance(config.trainer.strategy, str):
-        raise UserError("--estimate starts several short trainings: give --trainer.strategy by name, or leave it out.")
 
 
 def strategy(trainer: Any) -> Any:

@@ -22,7 +22,7 @@ from zoo.render import Rendered
 from zoo.training import resume
 from zoo.training.averages import Average
 from zoo.training.nonfinite import NonFiniteGuard, parameters
-from zoo.training.optimizers import OptimizerFactory
+from zoo.training.optimizers import OptimizerFactory, check_optimizer
 from zoo.training.precision import HalfPrecision, Precision
 
 
@@ -57,6 +57,8 @@ class GAN(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.generator, self.discriminator = generator, discriminator
+        check_optimizer("optimizer_g", optimizer_g)
+        check_optimizer("optimizer_d", optimizer_d)
         self.make_optimizer_g, self.make_optimizer_d = optimizer_g, optimizer_d
         self.averages = nn.ModuleDict(averages or {})
         for average in self.averages.values():

@@ -2,12 +2,33 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from zoo.utils.errors import UserError
+
 OptimizerFactory = Callable[[Iterable], Optimizer]
+
+
+def check_optimizer(name: str, make: OptimizerFactory) -> None:
+    """Make an optimizer for one number, so that what it refuses is said before anything long.
+
+    Raises:
+        UserError: it refuses its options, or asks for more than gradients.
+    """
+    try:
+        optimizer = make([{"params": [nn.Parameter(torch.zeros(1, device="cpu"))]}])
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{name} cannot be made: {' '.join(str(error).split()).rstrip('.')}.") from error
+    closure = signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise UserError(
+            f"{name} is {type(optimizer).__name__}, which evaluates the loss itself: take one such as Adam."
+        )
 
 
 def set_learning_rates(optimizers: Iterable[Optimizer], rates: Iterable[float | None]) -> None:

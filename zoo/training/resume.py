@@ -13,6 +13,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from zoo.training.lightning_private import trainer_of
 from zoo.utils.old_names import renamed_tensors
 
 ANEW = "or start anew from its weights with --init_from"
@@ -47,7 +48,7 @@ def load(gan: LightningModule, checkpoint: dict[str, Any]) -> None:
             f"The checkpoint does not fit the model: {shortened(problems)}. Give the options that it was trained "
             f"with (they are in its run's config.yaml), {ANEW}."
         )
-    is_fit = gan._trainer is not None and gan.trainer.state.fn == "fit"  # scores do not depend on processes
+    is_fit = (trainer := trainer_of(gan)) is not None and trainer.state.fn == "fit"  # scores do not depend on processes
     wrote, has = checkpoint.get("processes"), gan.trainer.world_size if is_fit else None
     if None not in (wrote, has) and wrote != has:
         raise ValueError(

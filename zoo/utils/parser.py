@@ -62,7 +62,7 @@ def required_names(parser: ArgumentParser) -> list[str]:
 def allowed_imports(packages: list[str]) -> Iterator[None]:
     """Inside, a parsed value that names something outside these packages is an error.
 
-    What is allowed can be set, but not read, in public; here it is as it was afterwards.
+    What is allowed can be set, but not read, in public; afterwards it is as it was.
     """
     from jsonargparse import _common, set_parsing_settings
 
@@ -72,6 +72,13 @@ def allowed_imports(packages: list[str]) -> Iterator[None]:
         yield
     finally:
         _common.parsing_settings.update(before)
+
+
+def refuse_imports_that_do_harm() -> None:
+    """From now on, no option may name what runs programs or touches files: the parser's own list, a warning so far."""
+    from jsonargparse import set_parsing_settings
+
+    set_parsing_settings(import_path_denylist=["os"])  # one entry has all of them enforced
 
 
 def explain(
@@ -149,11 +156,10 @@ WRONG = [
 
 def plain_type(type_: str) -> str:
     """A type as Python shows it, in words: ``<class 'float'>`` is 'a number'."""
-    if found := re.fullmatch(r"typing\.Literal\[(.*)\]", type_):
-        return f"one of {found[1]}"
     parts = re.split(r", (?![^\[]*\])", re.sub(r"<class '(?:\w+\.)*(\w+?)(?:Type)?'>", r"\1", type_))
     parts = [re.sub(r"\b(?:[a-z_]\w*\.)+(\w)", r"\1", part) for part in parts]
     parts = [re.sub(r"^(dict|list|tuple)\[.*\]$", r"\1", part) for part in parts]
+    parts = [re.sub(r"^Literal\[(.*)\]$", r"one of \1", part) for part in parts]
     classes = {part: f"the import path of a {part}" for part in parts if re.fullmatch(r"[A-Z]\w*", part)} | TYPES
     return " or ".join(dict.fromkeys(classes.get(part, part) for part in parts if part != "Tensor"))
 
@@ -186,6 +192,12 @@ def _module(found: re.Match, keys: list[str], text: str) -> str:
     return f"There is no module '{found[1]}'.{near(found[1].split('.')[-1], ['zoo', 'datamodules', 'callbacks'])}"
 
 
+def _denied(found: re.Match, keys: list[str], text: str) -> str:
+    if found[2] == "*":
+        return f"Importing '{found[1]}' is not allowed: a config that comes with weights may not name it."
+    return f"'{found[1]}' runs programs or code, or touches files: options and configs may not name it."
+
+
 def _required(found: re.Match, keys: list[str], text: str) -> str:
     names = re.sub(r"(fit|validate|test|predict)\.", "", found[1])
     return f"Missing: {names}. An experiment gives model and data (-c CONFIG.yaml, see 'zoo list')."
@@ -204,13 +216,11 @@ PATTERNS = [
     (r"module '([\w.]+)' has no attribute '(\w+)'", _class),
     (r"cannot import name '(\w+)' from '([\w.]+)'", lambda f, k, t: f"There is no '{f[2]}.{f[1]}'."),
     (r"No module named '([\w.]+)'", _module),
-    (
-        r"Importing '[\w.]+' is not allowed",
-        lambda f, k, t: f"{f[0]}: a config that comes with weights may not name it.",
-    ),
+    (r"Importing '([\w.]+)' is not allowed, denied by the '(\S+)' entry", _denied),
     (r"following arguments are required: ((?:fit|validate|test|predict)\..*)", _required),
     (r"File does not exist: '?([^'\s]+)", lambda f, k, t: missing_file(f[1])),
     (r"[Uu]nrecognized arguments: (\S+)", _unrecognised),
+    (r"argument (\S+): expected (?:one|at least one) argument", lambda f, k, t: f"{f[1]} needs a value."),
 ]
 
 

@@ -5,8 +5,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from zoo.utils.old_names import renamed
-
 PACKAGE = Path(__file__).parent.parent
 CONFIGS = next((d for d in (PACKAGE.parent / "configs", PACKAGE / "configs") if d.is_dir()), PACKAGE / "configs")
 BUNDLED = PACKAGE / "weights" / "bundled"
@@ -49,12 +47,13 @@ def read_experiment(name: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
+        UserError: it is no yaml of names and values.
     """
-    import yaml
+    from zoo.utils.configs import read_mapping
 
     path = Path(name) if Path(name).is_file() else config_path(name)
     if path is None:
         found = get_close_matches(name, config_names(), n=1)
         hint = f" Did you mean '{found[0]}'?" if found else " 'zoo list' shows the names of experiments."
         raise FileNotFoundError(f"There is no experiment '{name}' and no such file.{hint}")
-    return renamed(yaml.safe_load(path.read_text()))
+    return read_mapping(path)

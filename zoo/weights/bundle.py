@@ -26,17 +26,17 @@ import zoo.training.gan  # noqa: F401  Classes are built on the meta device, in 
 from zoo.generator import Generator
 from zoo.training.checkpoint_files import read_checkpoint
 from zoo.training.resume import mismatches, shortened
+from zoo.utils.configs import read_yaml
 from zoo.utils.errors import UserError
 from zoo.utils.files import replacing_files
-from zoo.utils.old_names import renamed, renamed_tensors
-from zoo.utils.parser import allowed_imports, explain
+from zoo.utils.old_names import renamed_tensors
+from zoo.utils.parser import allowed_imports, explain, refuse_imports_that_do_harm
 from zoo.utils.paths import BUNDLED, bundled_names, downloaded_names
 from zoo.weights.catalogue import released
 from zoo.weights.fetch import sha256_of
 from zoo.weights.store import TENSORS, check_unchanged, folder_of
 
 ALLOWED = ["zoo"]
-MOST_VALUES = 10_000  # in a config; in yaml a few lines can stand for any number
 CONFIG, CARD = "config.yaml", "README.md"  # beside ``TENSORS``
 UNUSED = "unused."  # before the names of tensors that came with published weights and that the network never reads
 LICENCES = {"MIT": "mit", "Apache-2.0": "apache-2.0", "CC BY 4.0": "cc-by-4.0", "CC BY-NC 4.0": "cc-by-nc-4.0"}
@@ -226,22 +226,11 @@ def read_config(file: Path) -> dict[str, Any]:
     """``class_path`` and ``init_args`` in a file.
 
     Raises:
-        ValueError: it is something else, or impossibly large.
+        UserError: it is something else, or impossibly large.
     """
-    try:
-        config = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{file} is no yaml: {' '.join(str(error).split())[:200]}.") from None
-    waiting, seen = [config], 0
-    while waiting:
-        value = waiting.pop()
-        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
-        seen += 1
-        if seen > MOST_VALUES:
-            raise ValueError(f"{file} stands for more than {MOST_VALUES:,} values, which no config does.")
-    config = renamed(config)
+    config = read_yaml(file)
     if not isinstance(config, dict) or not isinstance(config.get("class_path"), str):
-        raise ValueError(f"{file} does not say how a network is built: it has no class_path.")
+        raise UserError(f"{file} does not say how a network is built: it has no class_path.")
     return config
 
 
@@ -287,6 +276,7 @@ def build(config: dict[str, Any], base: type, *, allowed_only: bool = False) -> 
     Raises:
         ValueError: the config is wrong; says where.
     """
+    refuse_imports_that_do_harm()
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(base, "config", required=True)
     try:

@@ -1,0 +1,125 @@
+"""What a user can mend ends in one sentence: found by its type, whoever raised what from it."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from tests.tiny import write_config
+from zoo.cli import list as list_verb
+from zoo.cli.command import main
+from zoo.utils.errors import UserError, mendable
+from zoo.utils.parser import LONGEST
+
+REFUSED = {
+    "--model.optimizer_d.lr=abc": "--model.optimizer_d.lr must be a number, not 'abc'.",
+    "--model.averages.slow.decay=x": "--model.averages.slow.decay must be a number or ",
+    "--model.averages=3": "--model.averages must be a mapping (name: value) or null, not '3'.",
+    "--model.precision=float8": "--model.precision must be one of 'float32', 'bf16', 'fp16', not 'float8'.",
+    "--trainer.precision=x": "--trainer.precision must be one of 64, 32, 16 or one of ",
+    "--data=3": "--data must be the import path of a LightningDataModule or null, not '3'.",
+    "--data=datamodules.ImageFolder": "datamodules.ImageFolder needs path: give --data.path.",
+    "--model.generator=zoo.pigan.Discriminator": "--model.generator must be the import path of a Generator, not ",
+    "--model.generator.volume.quadrature.density=os.system": "'os.system' runs programs or code, or touches files",
+    "--model.generator.volume.depths=shutil.rmtree": "'shutil.rmtree' runs programs or code, or touches files",
+    "--model.generator.volume.depths=math.sqrt": "must be the import path of a Depths, not 'math.sqrt'.",
+    "--model.optimizer_d.lr=-1": "optimizer_d cannot be made: Invalid learning rate: -1.0.",
+    "--model.optimizer_g.eps=-1": "optimizer_g cannot be made: Invalid epsilon value: -1.0.",
+    "--model.optimizer_g.betas=[2,2]": "optimizer_g cannot be made: Invalid beta parameter",
+    "--model.optimizer_d=torch.optim.LBFGS": "optimizer_d is LBFGS, which evaluates the loss itself",
+    "--model.optimizer_d=tests.test_user_errors.Ungrouped": "optimizer_d cannot be made: no groups here.",
+    "--model.r1_weight=&a [*a]": "look for an anchor (&, *) that repeats or contains itself",
+    "--trainer.strategy=abc": "The trainer refuses its options: You selected an invalid strategy name",
+    "--trainer.accelerator=[]": "invalid accelerator name: `accelerator='[]'`",
+    "--trainer.devices=-5": "--trainer.devices is -5: give a number from 1 on",
+    "--trainer.num_nodes=0": "--trainer.num_nodes is 0: give a number of machines from 1 on.",
+    "--trainer.default_root_dir=/dev/null/x": "but '/dev/null' is no folder",
+    "--trainer.default_root_dir=a\0b": "a folder's name cannot hold a zero byte",
+    "--seed_everything=4294967296": "give a whole number from 0 to 4294967295.",
+    "--ckpt_path=": "--ckpt_path is empty",
+    "--data=tests.test_user_errors.Narrow": "The width of what is narrow is 3: take 2 at most.",
+    "--trainer.callbacks+=tests.test_user_errors.Watching": "Watching needs something to watch.",
+    "--init_from": "--init_from needs a value.",
+}
+
+
+class Narrow(pl.LightningDataModule):
+    def __init__(self, width: int = 3) -> None:
+        raise UserError(f"The width of what is narrow is {width}:\ntake 2 at most.")
+
+
+class Watching(pl.Callback):
+    def __init__(self) -> None:
+        raise UserError("Watching needs something to watch.")
+
+
+class Ungrouped(torch.optim.SGD):
+    def __init__(self, params, lr: float = 1.0) -> None:
+        raise ValueError("no groups here")
+
+
+def refusal(words: list[str], capsys) -> str:
+    """The last line of a command that must end with code 2."""
+    try:
+        code = main(words)
+    except SystemExit as stop:
+        code = stop.code
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert code == 2 and last.startswith("zoo: error: "), last
+    return last.removeprefix("zoo: error: ")
+
+
+@pytest.mark.parametrize(("word", "message"), REFUSED.items(), ids=list(REFUSED))
+def test_a_value_that_cannot_be_is_named_with_what_is_allowed(word, message, tmp_path, capsys):
+    said = refusal(["fit", "-c", write_config(tmp_path), word], capsys)
+    assert message in said and len(said) < LONGEST + 20 and not (tmp_path / "run").exists()
+
+
+CONFIGS = {
+    "binary": (bytes(range(256)), "is not a text file in UTF-8"),
+    "of latin-1": ("model: {name: é}".encode("latin-1"), "is not a text file in UTF-8"),
+    "empty": (b"# nothing\n", "is empty, where a config has names and values"),
+    "a list": (b"- model\n", "holds a list, where a config has"),
+    "broken": (b"data:\n  path: {a: [}\n", "is no yaml: "),
+    "deep": (b"data: " + b"[" * 5000, "nested too deeply"),
+    "a circle": (b"data: &a\n  x: *a\n", "contains itself"),
+    "a bomb": (
+        b"a: &a [x, x, x, x]\n"
+        + b"".join(b"%c: &%c [%s]\n" % (98 + i, 98 + i, b",".join([b"*%c" % (97 + i)] * 9)) for i in range(8)),
+        "repeats or contains itself",
+    ),
+    "without a trainer": (b"trainer: null\n", "gives 'trainer:' without a value"),
+    "of unknown parts": (b"modle: {class_path: zoo.pigan.PiGAN}\n", "Did you mean 'model'?"),
+}
+
+
+@pytest.mark.parametrize(("verb", "name"), [*(("fit", name) for name in CONFIGS), ("benchmark", "binary")])
+def test_a_file_that_is_no_config_is_said_to_be_none(verb, name, tmp_path, capsys):
+    data, message = CONFIGS[name]
+    file = tmp_path / "config.yaml"
+    file.write_bytes(data)
+    before = ["-c", write_config(tmp_path)] if verb == "fit" else []
+    said = refusal([verb, *before, *["-c"] * (verb == "fit"), str(file)], capsys)
+    assert message in said and "config.yaml" in said and len(said) < LONGEST + 20
+
+
+def test_a_sentence_is_found_behind_what_was_raised_from_it_and_bugs_are_not():
+    def raised(error: Exception, cause: Exception | None = None, context: Exception | None = None) -> Exception:
+        error.__cause__, error.__context__ = cause, context
+        return error
+
+    sentence = UserError("Say --out:\n  there is none.")
+    assert mendable(raised(RuntimeError("x"), raised(TypeError("y"), sentence))) == "Say --out: there is none."
+    assert mendable(FileNotFoundError("There is no x.")) == "There is no x."
+    # a bug while an error of a user was handled is a bug
+    assert mendable(raised(KeyError("x"), context=sentence)) is None
+    assert isinstance(sentence, ValueError)
+
+
+@pytest.mark.parametrize("error", [ValueError("of torch"), KeyError("x"), TypeError("y")])
+def test_a_bug_keeps_its_traceback(error, monkeypatch):
+    def broken():
+        raise error
+
+    monkeypatch.setattr(list_verb, "config_names", broken)
+    with pytest.raises(type(error)):
+        main(["list"])

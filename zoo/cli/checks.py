@@ -1,0 +1,97 @@
+"""What a command line of the trainer's verbs may say, checked before anything is built."""
+
+import os
+from collections.abc import Iterable
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from zoo.utils.configs import read_mapping
+from zoo.utils.errors import UserError, missing_file, near
+
+LARGEST_SEED = 2**32 - 1  # of numpy's
+VERBS = ("fit", "validate", "test", "predict")
+
+
+def check_config_file(path: str, names: Iterable[str]) -> None:
+    """Refuse a config of unknown parts, and a part without a value.
+
+    Args:
+        path: the file; one that is not there is left to the parser, which finds a near one.
+        names: of options, ``trainer.max_steps``.
+
+    Raises:
+        UserError: says which.
+    """
+    if not Path(path).exists():
+        return
+    methods = (signature(getattr(pl.Trainer, verb)).parameters for verb in VERBS)  # a config serves all verbs
+    known = {name.split(".")[0] for name in names} | {name for method in methods for name in method}
+    for name, value in read_mapping(path).items():
+        if name not in known:
+            raise UserError(f"'{path}' gives '{name}', which no config has.{near(str(name), sorted(known))}")
+        if value is None and name in ("trainer", "model", "data", "checkpoint", "progress"):
+            raise UserError(f"'{path}' gives '{name}:' without a value: leave it out, or give its options below it.")
+
+
+def check_options(config: Any, verb: str) -> None:
+    """Refuse options that contradict each other or the verb, and values that no run could have.
+
+    Raises:
+        UserError: says which.
+    """
+    if verb != "fit" and (config.init_from or config.init_fresh or config.estimate):
+        raise UserError(f"--init_from, --init_fresh and --estimate are for 'zoo fit', not for 'zoo {verb}'.")
+    if config.init_fresh and not config.init_from:
+        raise UserError("--init_fresh names parts that do not start from --init_from: give both.")
+    if config.estimate and config.ckpt_path:
+        raise UserError("--estimate measures a whole run from its start: leave out --ckpt_path.")
+    if config.estimate and not isinstance(config.trainer.strategy, str):
+        raise UserError("--estimate starts several short trainings: give --trainer.strategy by name, or leave it out.")
+    seed = config.seed_everything
+    if not isinstance(seed, bool) and seed is not None and not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"--seed_everything is {seed}: give a whole number from 0 to {LARGEST_SEED}.")
+    if config.ckpt_path == "":
+        raise UserError("--ckpt_path is empty: name the checkpoint to resume from, or leave it out to start anew.")
+    if config.ckpt_path and not Path(config.ckpt_path).is_file():
+        raise FileNotFoundError(missing_file(config.ckpt_path))
+    check_trainer(config.trainer)
+
+
+def check_trainer(trainer: Any) -> None:
+    """Refuse numbers of processes that cannot be.
+
+    Raises:
+        UserError: says which.
+    """
+    devices, nodes = trainer.devices, trainer.num_nodes
+    if isinstance(devices, str) and devices.lstrip("-").isdigit():
+        devices = int(devices)
+    if devices in ([], {}) or (isinstance(devices, int) and devices < 1 and devices != -1):
+        raise UserError(f"--trainer.devices is {devices}: give a number from 1 on, a list of GPUs, or 'auto'.")
+    if nodes < 1:
+        raise UserError(f"--trainer.num_nodes is {nodes}: give a number of machines from 1 on.")
+
+
+def check_root(root: str) -> None:
+    """Refuse a folder for a run that cannot be made or written to.
+
+    Raises:
+        UserError: says why.
+    """
+    if "\0" in root:
+        raise UserError(f"--trainer.default_root_dir is {root!r}: a folder's name cannot hold a zero byte.")
+    try:
+        there = next(p for p in (Path(root).absolute(), *Path(root).absolute().parents) if os.path.lexists(p))
+    except OSError as error:
+        raise UserError(
+            f"--trainer.default_root_dir is '{root[:80]}': {error.strerror}. Take another folder."
+        ) from None
+    if not there.is_dir():
+        raise UserError(f"--trainer.default_root_dir is '{root}', but '{there}' is no folder: take another one.")
+    if not os.access(there, os.W_OK):
+        raise UserError(
+            f"--trainer.default_root_dir is '{root}', but '{there}' cannot be written to: take another one."
+        )
