@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from zoo import leaderboard
-from zoo.leaderboard.table import END, GROUP, START, ranked
+from zoo.leaderboard.table import END, GROUP, START, rank_rows
 
 ROW = {
     "system": "pigan",
@@ -92,7 +92,7 @@ def test_rows_measured_differently_are_never_ranked_together(tmp_path, column):
 
 def test_ties_share_a_rank_and_less_is_better():
     rows = [{**ROW, "value": v} for v in (3.0, 2.00001, 2.0, 1.0)]
-    assert [(rank, row["value"]) for rank, row in ranked(rows)] == [(1, 1.0), (2, 2.0), (2, 2.00001), (4, 3.0)]
+    assert [(rank, row["value"]) for rank, row in rank_rows(rows)] == [(1, 1.0), (2, 2.0), (2, 2.00001), (4, 3.0)]
 
 
 def test_a_row_in_two_files_counts_once(tmp_path):

@@ -119,11 +119,11 @@ def append_row(row: Mapping[str, Any], path: Path | str) -> Row:
     return row
 
 
-def ranked(rows: Iterable[Row]) -> list[tuple[int, Row]]:
+def rank_rows(rows: Iterable[Row]) -> list[tuple[int, Row]]:
     """(rank, row) of rows that were measured alike, best first; those that print the same share a rank."""
     result: list[tuple[int, Row]] = []
     for place, row in enumerate(sorted(rows, key=lambda row: row["value"]), start=1):  # FID and KID: less is better
-        tie = result and shown_value(result[-1][1]) == shown_value(row)
+        tie = result and format_value(result[-1][1]) == format_value(row)
         result.append((result[-1][0] if tie else place, row))
     return result
 
@@ -139,15 +139,15 @@ def groups(rows: Iterable[Row]) -> list[tuple[str, list[tuple[int, Row]]]]:
             f"{dataset} {resolution}x{resolution}: {metric}, less is better "
             f"({n_real:,} real images, data {digest[:8]}, extractor {extractor[:8]})"
         )
-        result.append((title, ranked(members)))
+        result.append((title, rank_rows(members)))
     return result
 
 
-def shown_value(row: Row) -> str:
+def format_value(row: Row) -> str:
     return f"{row['value']:#.4g}".rstrip(".")
 
 
-def shown_time(seconds: float | str) -> str:
+def format_duration(seconds: float | str) -> str:
     """90 -> 1.5 min"""
     if seconds == "":
         return ""
@@ -162,9 +162,9 @@ def cells(rank: int, row: Row) -> dict[str, str]:
     return {
         "#": str(rank),
         "system": row["system"],
-        row["metric"].split("-")[0].upper(): shown_value(row),
+        row["metric"].split("-")[0].upper(): format_value(row),
         "images seen": f"{row['images_seen']:,}" if row["images_seen"] != "" else "",
-        "training": shown_time(row["seconds"]),
+        "training": format_duration(row["seconds"]),
         "truncation": f"{row['truncation']:g}" if row["truncation"] not in ("", 1.0) else "",
         "config": Path(row["config"]).stem,
         "weights": f"{Path(row['weights']).name} {row['weights_sha256'][:8]}",

@@ -21,7 +21,7 @@ from safetensors.torch import load as load_tensors
 from zoo.utils.errors import UserError
 from zoo.utils.file_signatures import foreign, is_safetensors
 from zoo.utils.pickles import at_its_end, interpret, read_legacy
-from zoo.utils.records import Reading, Storage, as_numbers, storage_identity, viewed
+from zoo.utils.records import Reading, Storage, as_numbers, storage_identity, view_storage
 
 MAX_EXPANSION = 10  # unpacked size of a zip over its own size: weights hardly shrink, so more than this is a trap
 TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
@@ -173,7 +173,7 @@ def read_zip(file: BinaryIO, reading: Reading) -> Any:
                 storages[key] = Storage(as_numbers(take(name), dtype))
             if storages[key].values.dtype != dtype:
                 raise ValueError(f"storage '{key}' is of two kinds")
-            return viewed(storages[key], view)
+            return view_storage(storages[key], view)
 
         value = interpret(io.BytesIO(take(f"{roots[0]}data.pkl")), reading, persistent)
         for name in list(left):  # what nobody asked for may be damaged, too

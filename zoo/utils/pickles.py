@@ -29,23 +29,23 @@ from zoo.utils.records import (
     array_of_bytes,
     as_numbers,
     build_array,
-    counted,
+    check_key,
     device,
     dictionary,
     empty_array,
-    encoded,
-    frozen,
-    hashable,
-    mutable_bytes,
+    encode_bytes,
+    make_bytearray,
     number,
     number_kind,
-    ordered,
-    paired,
+    ordered_dict,
+    pairs_to_dict,
     parameter,
+    spend_items,
     storage_identity,
     tensor,
+    to_frozenset,
     typed_tensor,
-    viewed,
+    view_storage,
 )
 
 Persistent = Callable[[Any], Any]  # what an object is that is stored outside the pickle, by its id there
@@ -66,7 +66,7 @@ def interpret(file: BinaryIO, reading: Reading, persistent: Persistent | None = 
         ValueError: it is damaged, or needs what no checkpoint needs.
     """
     try:
-        return carry_out(file, reading, persistent or no_storage)
+        return execute(file, reading, persistent or no_storage)
     except (IndexError, KeyError) as error:
         raise ValueError(f"its pickle takes what it never put ({error})") from None
     except (TypeError, RuntimeError) as error:  # of a function in REBUILT, given something else than it takes
@@ -77,7 +77,7 @@ def no_storage(identity: Any) -> Any:
     raise ValueError("it refers to something outside itself")
 
 
-def carry_out(file: BinaryIO, reading: Reading, persistent: Persistent) -> Any:
+def execute(file: BinaryIO, reading: Reading, persistent: Persistent) -> Any:
     """See ``interpret``."""
     stack: list = []
     below: list[list] = []  # the stacks under each mark
@@ -107,9 +107,9 @@ def carry_out(file: BinaryIO, reading: Reading, persistent: Persistent) -> Any:
                 below.append(stack)
                 stack = []
             case "TUPLE" | "LIST" | "DICT" | "FROZENSET" as kind:
-                made = {"TUPLE": tuple, "LIST": list, "DICT": paired, "FROZENSET": frozen}[kind](stack)
+                result = {"TUPLE": tuple, "LIST": list, "DICT": pairs_to_dict, "FROZENSET": to_frozenset}[kind](stack)
                 stack = below.pop()
-                stack.append(made)
+                stack.append(result)
             case "TUPLE1" | "TUPLE2" | "TUPLE3" as kind:
                 count = int(kind[-1])
                 if len(stack) < count:
@@ -126,10 +126,10 @@ def carry_out(file: BinaryIO, reading: Reading, persistent: Persistent) -> Any:
                 items, stack = stack, below.pop()
                 {"APPENDS": append, "SETITEMS": put, "ADDITEMS": add}[kind](stack[-1], items)
             case "GLOBAL":
-                stack.append(name_of(reading, *argument.split(" ", 1)))
+                stack.append(make_name(reading, *argument.split(" ", 1)))
             case "STACK_GLOBAL":
                 name = stack.pop()
-                stack.append(name_of(reading, stack.pop(), name))
+                stack.append(make_name(reading, stack.pop(), name))
             case "REDUCE" | "NEWOBJ":
                 args = stack.pop()
                 stack.append(call(reading, stack.pop(), args))
@@ -138,7 +138,7 @@ def carry_out(file: BinaryIO, reading: Reading, persistent: Persistent) -> Any:
                 stack.append(call(reading, stack.pop(), args, kwargs))
             case "INST":
                 args, stack = tuple(stack), below.pop()
-                stack.append(call(reading, name_of(reading, *argument.split(" ", 1)), args))
+                stack.append(call(reading, make_name(reading, *argument.split(" ", 1)), args))
             case "OBJ":
                 (kind, *args), stack = stack, below.pop()
                 stack.append(call(reading, kind, tuple(args)))
@@ -160,7 +160,7 @@ def carry_out(file: BinaryIO, reading: Reading, persistent: Persistent) -> Any:
     raise ValueError("its pickle has no end")
 
 
-def name_of(reading: Reading, module: Any, name: Any) -> Name:
+def make_name(reading: Reading, module: Any, name: Any) -> Name:
     """A class or function of the file."""
     if not all(isinstance(part, str) and len(part) < 500 and part.isprintable() for part in (module, name)):
         raise ValueError("it asks for a name that is none")
@@ -188,13 +188,13 @@ def append(target: Any, values: list) -> None:
 def put(target: Any, pairs: list) -> None:
     if not isinstance(target, (dict, Record)):
         raise ValueError(f"it sets entries of a {type(target).__name__}")
-    (target if isinstance(target, dict) else target.entries).update(paired(pairs))
+    (target if isinstance(target, dict) else target.entries).update(pairs_to_dict(pairs))
 
 
 def add(target: Any, values: list) -> None:
     if not isinstance(target, set):
         raise ValueError(f"it adds to a {type(target).__name__}")
-    target.update(hashable(value) for value in values)
+    target.update(check_key(value) for value in values)
 
 
 def build(reading: Reading, target: Any, state: Any) -> None:
@@ -255,19 +255,19 @@ REBUILT: dict[str, Callable] = {
     "torch._tensor._rebuild_from_type_v2": subclass_tensor,
     "torch.storage._load_from_bytes": storage_in_bytes,
     "torch.device": device,
-    "torch.Size": lambda reading, values=(): tuple(counted(reading, values)),
-    "collections.OrderedDict": ordered,
+    "torch.Size": lambda reading, values=(): tuple(spend_items(reading, values)),
+    "collections.OrderedDict": ordered_dict,
     "collections.defaultdict": dictionary,
     "easydict.EasyDict": dictionary,
     "dnnlib.EasyDict": dictionary,
     "dnnlib.util.EasyDict": dictionary,
     "builtins.dict": dictionary,
-    "builtins.list": lambda reading, values=(): list(counted(reading, values)),
-    "builtins.tuple": lambda reading, values=(): tuple(counted(reading, values)),
-    "builtins.set": lambda reading, values=(): set(frozen(counted(reading, values))),
-    "builtins.frozenset": lambda reading, values=(): frozen(counted(reading, values)),
-    "builtins.bytearray": mutable_bytes,
-    "_codecs.encode": encoded,
+    "builtins.list": lambda reading, values=(): list(spend_items(reading, values)),
+    "builtins.tuple": lambda reading, values=(): tuple(spend_items(reading, values)),
+    "builtins.set": lambda reading, values=(): set(to_frozenset(spend_items(reading, values))),
+    "builtins.frozenset": lambda reading, values=(): to_frozenset(spend_items(reading, values)),
+    "builtins.bytearray": make_bytearray,
+    "_codecs.encode": encode_bytes,
     "copyreg._reconstructor": instance,
     "numpy.dtype": number_kind,
     "numpy.core.multiarray.scalar": number,
@@ -330,7 +330,7 @@ def read_legacy(file: BinaryIO, reading: Reading) -> Any:
             storages[key] = Storage(torch.zeros(count, dtype=dtype))
         if storages[key].values.dtype != dtype or len(storages[key].values) != count:
             raise ValueError(f"storage '{key}' is of two kinds")
-        return viewed(storages[key], view)
+        return view_storage(storages[key], view)
 
     value = interpret(file, reading, persistent)
     keys = interpret(file, reading)
@@ -338,10 +338,10 @@ def read_legacy(file: BinaryIO, reading: Reading) -> Any:
         raise ValueError("the storages that follow the object are not those that it names")
     for key in keys:
         values = storages[key].values
-        count = int.from_bytes(exactly(file, 8), "little")
+        count = int.from_bytes(read_exactly(file, 8), "little")
         if count != len(values):
             raise ValueError(f"storage '{key}' has {count:,} numbers, not {len(values):,}")
-        values.copy_(as_numbers(bytearray(exactly(file, values.nbytes)), values.dtype))
+        values.copy_(as_numbers(bytearray(read_exactly(file, values.nbytes)), values.dtype))
     return value
 
 
@@ -351,7 +351,7 @@ def at_its_end(file: BinaryIO) -> None:
         raise ValueError(f"{left:,} bytes follow its end; it is damaged: download it again")
 
 
-def exactly(file: BinaryIO, count: int) -> bytes:
+def read_exactly(file: BinaryIO, count: int) -> bytes:
     """The next bytes, all of them."""
     data = file.read(count)
     if len(data) < count:

@@ -50,11 +50,11 @@ def loader(dataset: Sized, batch_size: int = 1, num_workers: int = 0, **options:
         num_workers: processes that read; 0 reads in this one.
         options: as of ``torch.utils.data.DataLoader``.
     """
-    ours = {"collate_fn": shared, "worker_init_fn": ignore_stop_signals}
+    ours = {"collate_fn": collate, "worker_init_fn": ignore_stop_signals}
     return Loader(dataset=dataset, batch_size=batch_size, num_workers=num_workers, **ours | options)
 
 
-def shared(items: list[Any]) -> Any:
+def collate(items: list[Any]) -> Any:
     """A batch of items; from a reader, in the memory that it shares with the process that it reads for.
 
     torch by itself puts some tensors there only in a thread of the reader which sends them. Where there is no space

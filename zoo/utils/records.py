@@ -96,19 +96,19 @@ ATOMS = (
 # Plain values
 
 
-def whole(value: Any) -> int:
+def check_size(value: Any) -> int:
     """The value, if it is a size."""
     if type(value) is not int or not 0 <= value < 2**48:
-        raise ValueError(f"{value if type(value) is int else shown(value)} is not a size")
+        raise ValueError(f"{value if type(value) is int else describe(value)} is not a size")
     return value
 
 
-def shown(value: Any) -> str:
+def describe(value: Any) -> str:
     """A short word for a value, whatever it is."""
     return repr(value.name) if isinstance(value, Name) else f"a {type(value).__name__}"
 
 
-def hashable(value: Any) -> Any:
+def check_key(value: Any) -> Any:
     """The value, if it may be a key."""
     flat = value if isinstance(value, tuple) else (value,)
     if len(flat) > 16 or not all(isinstance(part, (*ATOMS, np.generic)) for part in flat):
@@ -116,16 +116,16 @@ def hashable(value: Any) -> Any:
     return value
 
 
-def paired(values: list) -> dict:
+def pairs_to_dict(values: list) -> dict:
     """[key, value, key, value, ...] as a dict."""
-    return {hashable(key): value for key, value in zip(values[::2], values[1::2], strict=True)}
+    return {check_key(key): value for key, value in zip(values[::2], values[1::2], strict=True)}
 
 
-def frozen(values: list) -> frozenset:
-    return frozenset(hashable(value) for value in values)
+def to_frozenset(values: list) -> frozenset:
+    return frozenset(check_key(value) for value in values)
 
 
-def counted(reading: Reading, values: Any) -> Any:
+def spend_items(reading: Reading, values: Any) -> Any:
     """Values that are about to be copied."""
     if not isinstance(values, (list, tuple, set, frozenset)):
         raise ValueError(f"it makes a container of a {type(values).__name__}")
@@ -133,24 +133,24 @@ def counted(reading: Reading, values: Any) -> Any:
     return values
 
 
-def ordered(reading: Reading, pairs: Iterable = ()) -> OrderedDict:
-    made: OrderedDict = OrderedDict()
-    for key, value in counted(reading, pairs):
-        made[hashable(key)] = value
-    return made
+def ordered_dict(reading: Reading, pairs: Iterable = ()) -> OrderedDict:
+    result: OrderedDict = OrderedDict()
+    for key, value in spend_items(reading, pairs):
+        result[check_key(key)] = value
+    return result
 
 
 def dictionary(reading: Reading, *ignored: Any) -> dict:
     """Of a class derived from dict, whose entries follow."""
-    made: dict = {}
-    for given in ignored:
-        if isinstance(given, dict):
-            reading.spend(len(given))
-            made.update(given)
-    return made
+    result: dict = {}
+    for entries in ignored:
+        if isinstance(entries, dict):
+            reading.spend(len(entries))
+            result.update(entries)
+    return result
 
 
-def encoded(reading: Reading, text: str = "", encoding: str = "latin1") -> bytes:
+def encode_bytes(reading: Reading, text: str = "", encoding: str = "latin1") -> bytes:
     """Bytes as older protocols write them: as text."""
     if encoding not in ("latin1", "latin-1", "utf-8", "ascii"):
         raise ValueError("it has text of an unknown encoding")
@@ -158,7 +158,7 @@ def encoded(reading: Reading, text: str = "", encoding: str = "latin1") -> bytes
     return text.encode(encoding)
 
 
-def mutable_bytes(reading: Reading, data: bytes | str = b"", encoding: str = "latin1") -> bytearray:
+def make_bytearray(reading: Reading, data: bytes | str = b"", encoding: str = "latin1") -> bytearray:
     reading.take(len(data))
     return bytearray(data_bytes(data))
 
@@ -226,16 +226,16 @@ def storage_identity(identity: Any) -> tuple[torch.dtype, str, int, tuple | None
         raise ValueError("it refers to something outside itself that is not a storage")
     _, kind, key, _, count, *view = identity
     if not isinstance(kind, Name) or kind.name not in STORAGES or not isinstance(key, str):
-        raise ValueError(f"it stores numbers as {shown(kind)}, a kind which is not known")
-    return STORAGES[kind.name], key, whole(count), view[0] if view else None
+        raise ValueError(f"it stores numbers as {describe(kind)}, a kind which is not known")
+    return STORAGES[kind.name], key, check_size(count), view[0] if view else None
 
 
-def viewed(storage: Storage, view: tuple | None) -> Storage:
+def view_storage(storage: Storage, view: tuple | None) -> Storage:
     """Part of a storage: key of the part, first number and count."""
     if view is None:
         return storage
     _, start, count = view
-    if whole(start) + whole(count) > len(storage.values):
+    if check_size(start) + check_size(count) > len(storage.values):
         raise ValueError("part of a storage lies outside of it")
     return Storage(storage.values[start : start + count])
 
@@ -246,8 +246,8 @@ def tensor(
     """A tensor that shows part of a storage."""
     if not isinstance(storage, Storage) or len(size) != len(stride) or len(size) > 32:
         raise ValueError("it describes a tensor that is none")
-    count = math.prod(whole(length) for length in size)
-    last = whole(offset) + sum((length - 1) * whole(step) for length, step in zip(size, stride, strict=True))
+    count = math.prod(check_size(length) for length in size)
+    last = check_size(offset) + sum((length - 1) * check_size(step) for length, step in zip(size, stride, strict=True))
     if not count:
         return torch.zeros(size, dtype=storage.values.dtype)
     if last >= len(storage.values):
@@ -262,7 +262,7 @@ def typed_tensor(
 ) -> Tensor:
     """A tensor of a kind that has no storage of its own: the storage is of bytes."""
     if not isinstance(storage, Storage) or not isinstance(dtype, torch.dtype):
-        raise ValueError(f"it has a tensor of {shown(dtype)}, a kind which is not known")
+        raise ValueError(f"it has a tensor of {describe(dtype)}, a kind which is not known")
     return tensor(reading, Storage(storage.values.view(dtype)), offset, size, stride)
 
 
@@ -274,8 +274,8 @@ def parameter(reading: Reading, data: Any, *requires_grad_hooks_state: Any) -> T
 
 def device(reading: Reading, kind: Any, index: Any = None) -> torch.device:
     if not isinstance(kind, str):
-        raise ValueError(f"a device is called {shown(kind)}")
-    return torch.device(kind) if index is None else torch.device(kind, whole(index))
+        raise ValueError(f"a device is called {describe(kind)}")
+    return torch.device(kind) if index is None else torch.device(kind, check_size(index))
 
 
 # Arrays and numbers of numpy
@@ -303,7 +303,7 @@ def empty_array(reading: Reading, *kind_shape_code: Any) -> np.ndarray:
 def build_array(
     reading: Reading, target: np.ndarray, version: Any, shape: tuple, kind: Any, fortran: Any, data: Any
 ) -> None:
-    count = math.prod(whole(length) for length in shape)
+    count = math.prod(check_size(length) for length in shape)
     data = data_bytes(data)
     reading.take(len(data))
     if not isinstance(kind, np.dtype) or len(data) != count * kind.itemsize:
@@ -312,6 +312,6 @@ def build_array(
 
 
 def array_of_bytes(reading: Reading, data: Any, kind: Any, shape: tuple, order: str = "C") -> np.ndarray:
-    made = empty_array(reading)
-    build_array(reading, made, 1, shape, kind, order == "F", data)
-    return made
+    result = empty_array(reading)
+    build_array(reading, result, 1, shape, kind, order == "F", data)
+    return result

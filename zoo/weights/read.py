@@ -219,13 +219,13 @@ def networks(value: Any) -> dict[str, tuple[dict[str, Tensor], dict[str, Any]]]:
     """
     entries = {"model": value} if is_module(value) or not isinstance(value, dict) else value
     found = {}
-    for name, held in entries.items():
+    for name, entry in entries.items():
         if not isinstance(name, str) or not re.fullmatch(r"[\w-]{1,100}", name):
             continue
-        if is_module(held):
-            found[name] = (module_state(held), settings(held))
-        elif isinstance(held, dict) and held and all(isinstance(tensor, Tensor) for tensor in held.values()):
-            found[name] = (tensors_in("", held), {})
+        if is_module(entry):
+            found[name] = (module_state(entry), settings(entry))
+        elif isinstance(entry, dict) and entry and all(isinstance(tensor, Tensor) for tensor in entry.values()):
+            found[name] = (tensors_in("", entry), {})
     return found
 
 
@@ -235,9 +235,9 @@ def settings(module: Record) -> dict[str, Any]:
     StyleGAN's programs store them as ``_init_kwargs``; EG3D's ``rendering_kwargs`` are an attribute.
     """
     own = attributes(module)
-    given = plain(own.get("_init_kwargs")) or {}
+    arguments = plain(own.get("_init_kwargs")) or {}
     rest = {name: plain(value) for name, value in own.items() if not name.startswith("_") and name != "training"}
-    return {"arguments": given, "attributes": {name: value for name, value in rest.items() if value is not None}}
+    return {"arguments": arguments, "attributes": {name: value for name, value in rest.items() if value is not None}}
 
 
 def plain(value: Any, depth: int = 0, budget: list[int] | None = None) -> Any:
@@ -253,7 +253,7 @@ def plain(value: Any, depth: int = 0, budget: list[int] | None = None) -> Any:
     if depth > MAX_DEPTH or budget[0] < 0:
         raise ValueError("The file's settings lie too deep in others, or are too many.")
     if isinstance(value, Record) and value.name.startswith("omegaconf."):
-        return plain(resolved(value), depth + 1, budget)
+        return plain(resolve_node(value), depth + 1, budget)
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     if isinstance(value, dict):
@@ -263,7 +263,7 @@ def plain(value: Any, depth: int = 0, budget: list[int] | None = None) -> Any:
     return value if isinstance(value, (bool, int, float, str, type(None))) else None
 
 
-def resolved(node: Record) -> Any:
+def resolve_node(node: Record) -> Any:
     """What a node of OmegaConf stands for: its value, or that of the place which it names."""
     for _ in range(MAX_DEPTH):
         state = node.state if isinstance(node.state, dict) else {}
@@ -277,8 +277,8 @@ def resolved(node: Record) -> Any:
                 break
             node = above
         for key in place[1].split("."):
-            held = node.state.get("_content") if isinstance(node, Record) and isinstance(node.state, dict) else None
-            node = held.get(key) if isinstance(held, dict) else None
+            entry = node.state.get("_content") if isinstance(node, Record) and isinstance(node.state, dict) else None
+            node = entry.get(key) if isinstance(entry, dict) else None
         if not isinstance(node, Record):
             return value if node is None else node
     return None
