@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -42,6 +42,12 @@ class Request(BaseHTTPRequestHandler):
             self.say(206, body[int(start) : stop], len(body) - int(start), Content_Range=span, **tags)
         else:
             self.say(200, body[:stop], len(body), **tags)
+
+    def raw(self, head: bytes, body: bytes = b"") -> None:
+        """These bytes, and the end of the connection."""
+        with suppress(OSError):  # the other side may have had enough
+            self.wfile.write(head + body)
+        self.close_connection = True
 
     def drip(self, body: bytes, seconds: float) -> None:
         """A file, byte by byte."""

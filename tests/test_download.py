@@ -196,6 +196,27 @@ def test_a_damaged_file_is_neither_kept_as_weights_nor_remembered(cache, monkeyp
     assert len(server.asked) == 2
 
 
+def test_without_a_hash_the_container_tells(cache, monkeypatch, capsys):
+    """Checksums of all members, also of those that are not read, and where the zip ends."""
+    place = ZIP.index((PIGAN / "ema2.pth").read_bytes()[:200]) + 5000
+    for data in (ZIP[:place] + bytes([ZIP[place] ^ 1]) + ZIP[place + 1 :], ZIP + b"junk"):
+        with serving(lambda request, data=data: request.give(data)) as server:
+            publish(monkeypatch, cache, f"{server.address}/CelebA.zip")
+            assert main(["download", NAME, "--rest", "false"]) == 2
+            assert "download it again" in capsys.readouterr().err.splitlines()[-1]
+        assert not list(cache.glob("*/*/*.zip")) and not list((cache / "downloads").glob("*.json"))
+
+
+def test_a_damaged_record_is_named(cache, monkeypatch, capsys):
+    publish(monkeypatch, cache, "http://127.0.0.1:1/CelebA.zip")
+    (cache.parent / "mine.zip").write_bytes(ZIP)
+    assert main(["download", NAME, "--from", str(cache.parent / "mine.zip")]) == 0
+    for text in ("", "[]", "{}"):
+        (cache / "downloads" / f"{NAME}.json").write_text(text)
+        assert main(["download", NAME]) == 2
+        assert f"{NAME}.json is damaged: delete it" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_the_hub_states_hashes(cache, monkeypatch, capsys):
     """Its library would not check them."""
 

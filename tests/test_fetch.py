@@ -7,6 +7,8 @@ import multiprocessing
 import sys
 import threading
 import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -97,6 +99,16 @@ def redirect(request) -> None:
     request.say(302, Location=request.path + "x" if request.path.startswith("/on") else "/there")
 
 
+def in_seconds(seconds: float) -> str:
+    """A date as servers write it."""
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+
+
+def more(request) -> None:
+    """A part that is longer than the file, as the server itself says."""
+    request.say(206, BODY + b"more", Content_Range=f"bytes 0-{len(BODY) - 1}/{len(BODY)}")
+
+
 FAILURES = {
     "cut": (lambda r: r.give(BODY, "", 1000), "was truncated after 1,000 of 3,145,728 bytes .3 attempts", 3),
     "cut in chunks": (lambda r: chunked(r), "was truncated after", 3),
@@ -113,7 +125,16 @@ FAILURES = {
     "418": (lambda r: r.say(418), "answers with error 418", 1),
     "429": (lambda r: r.say(429), "rejects too many requests .429. .3 attempts", 3),
     "429 for an hour": (lambda r: r.say(429, Retry_After="3600"), "a retry after 3600 seconds .429", 1),
+    "429 until tomorrow": (lambda r: r.say(429, Retry_After=in_seconds(86400)), "retry after 86[34].. seconds", 1),
     "500": (lambda r: r.say(500), "is not available .500. .3 attempts", 3),
+    "nowhere": (lambda r: r.say(302, Location="http://[::1"), "redirects to an invalid address .Invalid IPv6", 1),
+    "no name": (lambda r: r.say(302, Location="http://a..b/"), "redirects to an invalid address", 1),
+    "200 with odd length": (lambda r: r.say(200, BODY[:-9], "\xb2"), "does not begin with", 2),
+    "in escape codes": (lambda r: r.raw(b"HTTP/1.1 \x1b[31mred\x07\r\n\r\n"), r"be reached \(HTTP/1.1 \[31mred", 3),
+    "titled": (lambda r: r.say(200, b"<html><title>\x1b[2J\nlost"), r"a web page .'\[2J lost'", 1),
+    "page without end": (lambda r: r.say(200, b"<html>" + b"<title" * 2**20), "a web page .'no title'", 1),
+    "gated": (lambda r: r.say(403, X_Error_Code="GatedRepo"), "is gated .403.: accept its terms there", 1),
+    "more than announced": (lambda r: more(r), "sends more than the 3,145,728 bytes that it announces", 3),
     "circle": (redirect, "has a redirect that cannot be followed .302", 5),
     "on and on": (lambda r: r.say(302, Location=f"{r.path}x"), "has a redirect that cannot be followed .302", 11),
     "to a file": (
@@ -148,7 +169,7 @@ def test_what_a_server_does_is_said_and_the_next_address_is_tried(tmp_path, scri
         with pytest.raises(NotFetched, match=message) as error:
             get(tmp_path, f"{bad.address}/file", retry=retry)
         assert len(bad.asked) == requests
-        assert f"{bad.address}/file" in str(error.value) and "\n" not in str(error.value) and error.value.code == 1
+        assert f"{bad.address}/file" in str(error.value) and str(error.value).isprintable() and error.value.code == 1
         assert not (tmp_path / "file.pth").exists()
         assert get(tmp_path, bad.address, good.address, retry=retry).read_bytes() == BODY
 
@@ -164,6 +185,48 @@ def test_a_server_that_says_when_to_come_back(tmp_path):
         before = time.monotonic()
         get(tmp_path, server.address)
         assert time.monotonic() - before > 0.15
+
+
+def test_a_server_that_says_so_with_a_date(tmp_path):
+    assert module.seconds(in_seconds(100)) == pytest.approx(100, abs=2)
+    assert module.seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert module.seconds("soon") is None and module.seconds("Mon, 99 Foo 2015 07:28:00") is None
+    with serving(in_turn(lambda r: r.say(503, Retry_After=in_seconds(-5)), lambda r: r.give(BODY))) as server:
+        assert get(tmp_path, server.address, retry=RetryPolicy(0.5, 2, 99, 99)).read_bytes() == BODY
+
+
+def test_slow_but_steady_progress_counts(tmp_path):
+    pieces = [lambda r, n=n: r.give(BODY, stop=n * 2**18 + 1) for n in range(1, 12)]  # each less than a MiB
+    with serving(in_turn(*pieces, lambda r: r.give(BODY))) as server:
+        assert get(tmp_path, server.address).read_bytes() == BODY and len(server.asked) == 12
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_nothing_stays_of_an_endless_body(tmp_path, monkeypatch, announced):
+    monkeypatch.setattr(module, "LARGEST", 2**20)
+
+    def endless(request) -> None:
+        head = b"Content-Range: bytes 0-9/1000\r\n" if announced else b""
+        request.raw(b"HTTP/1.1 206 OK\r\n" + head + b"\r\n" if announced else b"HTTP/1.1 200 OK\r\n\r\n", BODY)
+
+    said = "announces" if announced else "sends more than 1,048,576 bytes"
+    with serving(endless) as server, pytest.raises(NotFetched, match=said):
+        get(tmp_path, server.address, sha256="")
+    assert not leftovers(tmp_path) and not (tmp_path / "file.pth").exists()
+
+
+def test_nothing_stays_of_a_body_without_end_that_fills_the_disk(tmp_path, monkeypatch):
+    copy = module.copy
+
+    def full(*args) -> None:
+        copy(*args)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "copy", full)
+    script = lambda r: r.raw(b"HTTP/1.1 200 OK\r\n\r\n", BODY)  # noqa: E731
+    with serving(script) as server, pytest.raises(OSError, match="No space left"):
+        get(tmp_path, server.address)
+    assert not leftovers(tmp_path)
 
 
 def test_offline(tmp_path, monkeypatch):

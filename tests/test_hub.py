@@ -234,6 +234,20 @@ def test_what_push_refuses(hub, folder, tmp_path, monkeypatch, capsys):
     assert "me/cars was not written: " in said and "'hf auth login'" in said and said.count("\n") == 1
 
 
+def test_what_a_hub_says_is_one_line_without_escape_codes(hub, folder, capsys):
+    """Gated repositories show what they are and give nothing."""
+    upload(hub, folder)
+    gated = {"X_Error_Code": "GatedRepo", "X_Error_Message": "Access to it is restricted."}
+    for give, code, message in (
+        (lambda r, *_: r.say(403, b"{}", **gated), 2, "me/cars could not be fetched: it is gated. Accept its terms"),
+        (lambda r, *_: r.say(500, b"{}", X_Error_Message="\x1b[31mred\x07 alert"), 1, "me/cars could not be fetched: "),
+    ):
+        hub.give = give
+        assert main(["download", "hf:me/cars"]) == code
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert message in said and said.isprintable() and len(said) < 300
+
+
 def test_what_is_no_bundle_or_not_there(hub, folder, monkeypatch, capsys):
     hub.files["me/other"] = {"pytorch_model.bin": b"x"}
     for name, code, message in (

@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
-from zoo.utils.errors import UserError
+from zoo.utils.errors import UserError, printable
 from zoo.utils.file_signatures import foreign, is_safetensors
 from zoo.utils.pickles import at_its_end, interpret, read_legacy
 from zoo.utils.records import Reading, Storage, as_numbers, storage_identity, view_storage
@@ -82,8 +82,7 @@ def damage_explained(source: Any, sentence: str = "{} cannot be read: {}.") -> I
         reason = "it is a damaged or truncated zip; download it again"
         raise UserError(sentence.format(source, reason)) from None
     except (ValueError, OverflowError, NotImplementedError) as error:
-        reason = "".join(c for c in " ".join(str(error).split())[:200].rstrip(".") if c.isprintable())
-        raise UserError(sentence.format(source, reason)) from None
+        raise UserError(sentence.format(source, printable(error).rstrip("."))) from None
 
 
 # Zip files

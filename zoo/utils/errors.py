@@ -2,6 +2,7 @@
 
 import dis
 import errno
+import os
 import re
 import sys
 from difflib import get_close_matches
@@ -73,9 +74,25 @@ def disk_problem(error: BaseException) -> str | None:
     number = getattr(error, "errno", None) if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"there is no space left for it ({error.strerror}); make room"
+    if number in (errno.EACCES, errno.EPERM) and error.filename and is_unreadable(error.filename):
+        return f"it cannot be read ({error.strerror}); make it and its folders readable for this user"
     if number in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"it cannot be written there ({error.strerror}); make the folder writable or take another"
     return None
+
+
+def is_unreadable(path: Path | str) -> bool:
+    """Whether a file or folder is there, or may be, and this user may not read it."""
+    if os.path.lexists(path):
+        return not os.access(path, os.R_OK | (os.X_OK if os.path.isdir(path) else 0))
+    nearest = next((folder for folder in Path(path).absolute().parents if os.path.lexists(folder)), Path("/"))
+    return not os.access(nearest, os.X_OK)
+
+
+def printable(text: object, most: int = 200) -> str:
+    """One line of text from elsewhere, without what a terminal would obey, and cut where it is long."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)[: 4 * most]).split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 SHARED_MEMORY_FULL = (

@@ -27,12 +27,32 @@ def bundled_names() -> list[str]:
 
 
 def cache_folder() -> Path:
-    """Where things that can be made or fetched again are kept: $ZOO_CACHE, or ~/.cache/gan3d-zoo."""
-    return Path(os.environ.get("ZOO_CACHE") or Path.home() / ".cache" / "gan3d-zoo")
+    """Where things that can be made or fetched again are kept: $ZOO_CACHE, or ~/.cache/gan3d-zoo.
+
+    Raises:
+        UserError: nothing says where, or it is no folder.
+    """
+    from zoo.utils.errors import UserError
+
+    folder = os.path.expanduser(os.environ.get("ZOO_CACHE") or "~/.cache/gan3d-zoo")
+    if folder.startswith("~"):
+        raise UserError(
+            "There is no home folder for this user to keep files in: set $ZOO_CACHE to a folder that can be written to."
+        )
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise UserError(f"'{folder}', where downloads are kept, is not a folder: set $ZOO_CACHE to one.")
+    return Path(folder)
+
+
+def is_cached() -> bool:
+    """Whether there can be anything in the cache: it is known where that is, and there is such a folder."""
+    return os.path.isdir(os.path.expanduser(os.environ.get("ZOO_CACHE") or "~/.cache/gan3d-zoo"))
 
 
 def downloaded_names() -> list[str]:
     """Names of the weights that ``zoo download`` has fetched and converted."""
+    if not is_cached():
+        return []
     return sorted(f.parent.name for f in (cache_folder() / "weights").glob("*/model.safetensors"))
 
 

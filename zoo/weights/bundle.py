@@ -34,7 +34,7 @@ from zoo.utils.parser import allowed_imports, explain, refuse_imports_that_do_ha
 from zoo.utils.paths import BUNDLED, bundled_names, downloaded_names
 from zoo.weights.catalogue import released
 from zoo.weights.fetch import sha256_of
-from zoo.weights.store import TENSORS, check_unchanged, folder_of
+from zoo.weights.store import TENSORS, check_unchanged, downloaded
 
 ALLOWED = ["zoo"]
 CONFIG, CARD = "config.yaml", "README.md"  # beside ``TENSORS``
@@ -174,8 +174,8 @@ def find(source: Path | str) -> Path:
         return path
     if path.is_dir():
         raise ValueError(f"{path} is not a weights bundle: it has no {TENSORS}.")
-    if (folder_of(str(source)) / TENSORS).is_file():
-        return folder_of(str(source))
+    if folder := downloaded(str(source)):
+        return folder
     if str(source) in released() or str(source).startswith("hf:"):
         raise ValueError(f"{source} is not here yet: 'zoo download {source}' fetches it.")
     if path.is_file():
@@ -215,6 +215,7 @@ def read_parts(folder: Path) -> dict[str, Part]:
 
 def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and card in a file."""
+    open(file, "rb").close()  # the library says of every file that it cannot open that there is none
     try:
         with safe_open(file, "pt") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118

@@ -4,7 +4,6 @@ The cache folder holds the original file, ``downloads/<name>/<file>``, and the b
 later download of this name must have the sha256 of the first.
 """
 
-import json
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from huggingface_hub import get_hf_file_metadata
 
+from zoo.utils.containers import check_whole
 from zoo.utils.errors import near
 from zoo.utils.paths import bundled_names, cache_folder
 from zoo.weights.bundle import find
@@ -19,7 +19,7 @@ from zoo.weights.catalogue import Address, Released, released
 from zoo.weights.convert import convert
 from zoo.weights.fetch import NotFetched, direct, fetch, is_offline, sha256_of
 from zoo.weights.hub import pull
-from zoo.weights.store import folder_of, keep, record_of
+from zoo.weights.store import folder_of, keep, record_of, recorded
 
 
 def download(name: str, from_file: Path | None = None, rest: bool = True) -> Path:
@@ -49,6 +49,8 @@ def download(name: str, from_file: Path | None = None, rest: bool = True) -> Pat
         file, sha256 = file_of(entry, from_file)
         options = {"rest": rest, "inside": entry.inside} | card_of(entry)
         try:
+            if not entry.sha256:  # nothing else tells that it came whole
+                check_whole(file)
             done, _ = convert(file, folder, entry.system, entry.config, **options)
         except ValueError:
             if from_file is None and not entry.sha256 and not record_of(folder).is_file():
@@ -77,7 +79,7 @@ def file_of(entry: Released, from_file: Path | None) -> tuple[Path, str]:
             f"{path} has sha256 {sha256}, but that of {entry.file} begins with {entry.sha256}: fetch it again."
         )
     record = record_of(folder_of(entry.name))
-    known = json.loads(record.read_text()) if record.is_file() else None
+    known = recorded(folder_of(entry.name))
     if known and known["sha256"] != sha256:
         raise ValueError(
             f"{path} has sha256 {sha256}, but the download of {known['date']} had {known['sha256']}: "

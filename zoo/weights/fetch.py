@@ -19,6 +19,8 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import BinaryIO
 from urllib.error import HTTPError, URLError
@@ -26,7 +28,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from tqdm import tqdm
 
-from zoo.utils.errors import Stopped
+from zoo.utils.errors import Stopped, UserError, printable
 from zoo.utils.file_signatures import foreign, is_page
 from zoo.utils.files import locked, take_place
 from zoo.weights.catalogue import Address
@@ -35,7 +37,7 @@ from zoo.weights.pages import about_page, confirmation
 DRIVE = "https://drive.usercontent.google.com/download"
 HUB = "https://huggingface.co"
 LARGEST = 2**34  # bytes of a file; no checkpoint is as large
-GROWTH = 2**20  # bytes of progress after which failed attempts are no longer counted
+PAGE = 2**17  # bytes of a web page that are looked at
 
 
 class NotFetched(Stopped):
@@ -63,7 +65,7 @@ class RetryPolicy:
     """Timeouts and retries.
 
     timeout: without a byte [s].
-    attempts: in a row without progress, at each address.
+    attempts: in a row without progress, which is what comes in a second at the slowest, at each address.
     wait: before the second attempt [s]; doubles each time.
     max_wait: that a server may request [s].
     min_speed: over ``timeout`` [bytes/s].
@@ -117,7 +119,7 @@ def fetch(addresses: Sequence[Address], path: Path, sha256: str = "", retry: Ret
                     fetch_into(path.with_name(path.name + ".part"), addresses, path, sha256, retry or RetryPolicy())
     found = sha256_of(path)
     if not found.startswith(sha256):
-        raise ValueError(f"{path} has sha256 {found}, but the published one begins with {sha256}: delete it.")
+        raise UserError(f"{path} has sha256 {found}, but the published one begins with {sha256}: delete it.")
     return found
 
 
@@ -146,7 +148,7 @@ def fetch_into(part: Path, addresses: Sequence[Address], path: Path, sha256: str
                 with open(part, "a+b") as file:
                     fetch_from(direct(address), file, sha256, retry)
             except PermanentError as error:
-                reasons.append(f"{address.url} {error}")
+                reasons.append(f"{address.url} {printable(error)}")
                 continue
             take_place(part, path)
             return
@@ -203,7 +205,10 @@ def fetch_from(url: str, part: BinaryIO, sha256: str, retry: RetryPolicy) -> Non
                 raise PermanentError(about_page(str(page))) from None
             url, confirmed = form, True
         except TemporaryError as error:
-            left = retry.attempts if size(part) >= before + GROWTH else left - 1
+            if size(part) > before + retry.min_speed:  # slow but steady
+                left, wait = retry.attempts, retry.wait
+            else:
+                left -= 1
             if left <= 0:
                 raise PermanentError(f"{error} ({retry.attempts} attempts)") from None
             time.sleep(wait if error.wait is None else error.wait)
@@ -255,14 +260,16 @@ def transfer(url: str, part: BinaryIO, sha256: str, retry: RetryPolicy) -> None:
     except (URLError, OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise TemporaryError(f"cannot be reached ({reason or type(error).__name__})") from None
+    except ValueError as error:
+        raise PermanentError(f"redirects to an invalid address ({error})") from None
     with answer:
         receive(answer, url, part, start, retry)
 
 
 def explained(error: HTTPError, retry: RetryPolicy) -> TemporaryError | PermanentError:
     """Whether to retry after an HTTP error."""
-    after = error.headers.get("Retry-After", "") if error.headers else ""
-    wait = float(after) if re.fullmatch(r"\d+(\.\d+)?", after) else None
+    headers = error.headers or {}
+    wait = seconds(headers.get("Retry-After", ""))
     match error.code:
         case 416:
             return TemporaryError("does not continue a part (416)", 0)
@@ -275,6 +282,8 @@ def explained(error: HTTPError, retry: RetryPolicy) -> TemporaryError | Permanen
             return PermanentError(
                 f"has a redirect that cannot be followed ({error.code}: {' '.join(str(error.reason).split())[:90]})"
             )
+        case 401 | 403 if headers.get("X-Error-Code") == "GatedRepo":
+            return PermanentError(f"is gated ({error.code}): accept its terms there, logged in, and fetch it by hand")
         case 401 | 403:
             return PermanentError(f"denies access ({error.code})")
         case 404 | 410:
@@ -283,14 +292,26 @@ def explained(error: HTTPError, retry: RetryPolicy) -> TemporaryError | Permanen
             return PermanentError(f"answers with error {code}")
 
 
+def seconds(retry_after: str) -> float | None:
+    """The wait that a server requests as a number or a date [s]; None if it does not."""
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", retry_after):
+        return float(retry_after)
+    try:
+        then = parsedate_to_datetime(retry_after)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    then = then if then.tzinfo else then.replace(tzinfo=UTC)
+    return max(0.0, (then - datetime.now(UTC)).total_seconds())
+
+
 def receive(answer: http.client.HTTPResponse, url: str, part: BinaryIO, start: int, retry: RetryPolicy) -> None:
     """Append to the part, or rewrite it if the server starts at the beginning."""
     if answer.headers.get("Content-Encoding", "identity") != "identity":
         raise PermanentError("sends a compressed file")
     length = answer.headers.get("Content-Length", "")
-    total = int(length) if length.isdigit() else None
+    total = int(length) if re.fullmatch("[0-9]{1,15}", length) else None
     if answer.status == 206:
-        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
+        span = re.fullmatch(r"bytes ([0-9]{1,15})-[0-9]+/([0-9]{1,15}|\*)", answer.headers.get("Content-Range", ""))
         if not span or int(span[1]) != start:
             empty(part)
             raise TemporaryError("continues at another position", 0)
@@ -308,7 +329,12 @@ def receive(answer: http.client.HTTPResponse, url: str, part: BinaryIO, start: i
     name = Path(part.name).name.removesuffix(".part")
     quiet = not sys.stderr.isatty()
     with tqdm(total=total, initial=start, desc=name, unit="B", unit_scale=True, disable=quiet) as bar:
-        received = copy(answer, part, start, total, retry, bar)
+        try:
+            received = copy(answer, part, start, total, retry, bar)
+        except OSError:
+            if total is None:  # an endless body has filled the disk
+                empty(part)
+            raise
     if total is not None and received < total:
         raise TemporaryError(f"was truncated after {received:,} of {total:,} bytes")
     if received == 0:
@@ -338,7 +364,11 @@ def copy(
         if not chunk:
             return received
         if received > LARGEST:
+            empty(part)
             raise PermanentError(f"sends more than {LARGEST:,} bytes")
+        if total is not None and received > total:
+            empty(part)
+            raise TemporaryError(f"sends more than the {total:,} bytes that it announces", 0)
         if (now := time.monotonic()) > since + retry.timeout:
             if received - counted < retry.min_speed * (now - since):
                 raise TemporaryError(
@@ -360,10 +390,10 @@ def next_chunk(answer: http.client.HTTPResponse, received: int) -> bytes:
 def check_head(head: bytes, answer: http.client.HTTPResponse) -> None:
     """Fail if it is a web page or another kind of file."""
     if is_page(head):
-        pieces = [head]
-        while pieces[-1] and len(pieces) < 50:
-            pieces.append(next_chunk(answer, len(head)))
-        raise HtmlPage(b"".join(pieces).decode("utf-8", "replace"))
+        page = head
+        while len(page) < PAGE and (more := next_chunk(answer, len(page))):
+            page += more
+        raise HtmlPage(page[:PAGE].decode("utf-8", "replace"))
     if head and (what := foreign(head[:512])):
         raise PermanentError(f"sent {what}")
 

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
+from zoo.utils.errors import UserError, printable
 from zoo.weights.bundle import CARD, CONFIG, find, load_bundle
 from zoo.weights.fetch import HUB, NotFetched, is_offline, sha256_of
 from zoo.weights.store import TENSORS, keep
@@ -41,15 +42,15 @@ def push(source: str, repository: str, private: bool = False, allowed: bool = Fa
     """
     folder = find(source)
     if folder.is_file():
-        raise ValueError(f"{folder} is a checkpoint; 'zoo bundle' makes a bundle of it.")
+        raise UserError(f"{folder} is a checkpoint; 'zoo bundle' makes a bundle of it.")
     card = load_bundle(folder)[1].card  # and it is whole
     if "source_sha256" in card and not allowed:
         terms = card.get("license", "unknown")
-        raise ValueError(
+        raise UserError(
             f"{source} was converted from a published checkpoint, whose licence is: {terms}. Ask its authors; with "
             "their permission give --redistribute true."
         )
-    with explained(f"{repository} was not written", ValueError, " 'hf auth login' stores who you are."):
+    with explained(f"{repository} was not written", UserError, " 'hf auth login' stores who you are."):
         api().create_repo(repository, private=private, exist_ok=True)
         files = [file.name for file in folder.iterdir() if WANTED.fullmatch(file.name)]
         commit = api().upload_folder(
@@ -73,7 +74,7 @@ def pull(name: str) -> Path:
     """
     parts = NAME.fullmatch(name)
     if not parts:
-        raise ValueError(f"'{name}' is no name such as hf:user/repository or hf:user/repository@revision.")
+        raise UserError(f"'{name}' is no name such as hf:user/repository or hf:user/repository@revision.")
 
     def make(folder: Path) -> dict[str, str]:
         if is_offline():
@@ -92,7 +93,7 @@ def copy(repository: str, revision: str | None, folder: Path) -> str:
     wanted = [file for file in about.siblings if WANTED.fullmatch(file.rfilename)]
     missing = {TENSORS, CONFIG} - {file.rfilename for file in wanted}
     if missing:
-        raise ValueError(f"{repository} is no weights bundle: it has no {' and no '.join(sorted(missing))}.")
+        raise UserError(f"{repository} is no weights bundle: it has no {' and no '.join(sorted(missing))}.")
     for file in wanted:
         options = {"revision": about.sha, "local_dir": folder, "endpoint": api().endpoint}
         with explained(failed, NotFetched):
@@ -113,11 +114,16 @@ def explained(failed: str, kind: type[Exception], hint: str = "") -> Iterator[No
     """Turns errors of the Hub's library, whose types depend on its release, into one sentence."""
     try:
         yield
+    except GatedRepoError as error:  # a kind of RepositoryNotFoundError
+        raise UserError(
+            f"{failed}: it is gated. Accept its terms on its page, log in with 'hf auth login' (or set $HF_TOKEN), and "
+            "try again."
+        ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise ValueError(f"{failed}: the Hub has no such name and revision, or it is private.{hint}") from error
+        raise UserError(f"{failed}: the Hub has no such name and revision, or it is private.{hint}") from error
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise kind(f"{failed}: {(lines or [type(error).__name__])[0].rstrip('.')}.{hint}") from error
+        raise kind(f"{failed}: {printable((lines or [type(error).__name__])[0]).rstrip('.')}.{hint}") from error
 
 
 def git_hash(path: Path) -> str:

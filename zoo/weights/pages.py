@@ -4,6 +4,8 @@ import re
 from html.parser import HTMLParser
 from urllib.parse import urlencode, urljoin, urlsplit
 
+from zoo.utils.errors import printable
+
 
 class Form(HTMLParser):
     """The first form of a page: its target and hidden fields."""
@@ -29,8 +31,11 @@ def confirmation(page: str, url: str) -> str | None:
     form.feed(page)
     if "confirm" not in form.fields or "id" not in form.fields:
         return None
-    target = urljoin(url, form.action)
-    own, there = urlsplit(url).netloc, urlsplit(target).netloc
+    try:
+        target = urljoin(url, form.action)
+        own, there = urlsplit(url).netloc, urlsplit(target).netloc
+    except ValueError:  # the form leads to no address
+        return None
     if there != own and not there.endswith((".google.com", ".googleusercontent.com")):
         return None
     return f"{target}?{urlencode(form.fields)}"
@@ -38,8 +43,8 @@ def confirmation(page: str, url: str) -> str | None:
 
 def about_page(page: str) -> str:
     """A short description of a web page."""
-    found = re.search(r"<title[^>]*>(.*?)</title", page, re.S | re.I)
-    title = " ".join("".join(c if c.isprintable() else " " for c in found[1]).split())[:90] if found else "no title"
+    start = re.search(r"<title[^>]{0,200}>", page, re.I)
+    title = printable(page[start.end() :].split("<")[0], 90) if start else "no title"
     if re.search(r"quota|too many users|too many (download|request)", page, re.I):
         return f"answers with a web page ('{title}'): its download quota is exceeded; try again in a day"
     return f"answers with a web page ('{title}') instead of the file"

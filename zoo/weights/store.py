@@ -11,8 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from zoo.utils.errors import UserError
 from zoo.utils.files import locked, take_place
-from zoo.utils.paths import cache_folder
+from zoo.utils.paths import cache_folder, is_cached
 from zoo.weights.fetch import sha256_of
 
 TENSORS = "model.safetensors"  # of a bundle
@@ -28,21 +29,41 @@ def folder_of(name: str) -> Path:
     return bundles_folder() / (name.replace("hf:", "hf--", 1).replace("/", "--") if name.startswith("hf:") else name)
 
 
+def downloaded(name: str) -> Path | None:
+    """The folder of a bundle that was downloaded; None where there is none."""
+    folder = folder_of(name) if is_cached() else None
+    return folder if folder and os.path.isfile(folder / TENSORS) else None
+
+
 def record_of(folder: Path) -> Path:
     """What was noted about a bundle when it was downloaded."""
     return cache_folder() / "downloads" / f"{folder.name}.json"
 
 
+def recorded(folder: Path) -> dict[str, Any] | None:
+    """See ``record_of``; None where nothing was.
+
+    Raises:
+        UserError: the record is damaged.
+    """
+    record = record_of(folder)
+    if not record.is_file():
+        return None
+    try:
+        known = json.loads(record.read_text())
+        return {name: str(known[name]) for name in ("name", "date", "sha256", "bundle_sha256")}
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{record} is damaged: delete it and {folder}, and download the weights again.") from None
+
+
 def check_unchanged(folder: Path, sha256: str) -> None:
     """Fail if the weights of a downloaded bundle have changed."""
-    record = record_of(folder)
-    if folder.parent == bundles_folder() and record.is_file():
-        known = json.loads(record.read_text())
-        if known["bundle_sha256"] != sha256:
-            raise ValueError(
-                f"The weights in {folder} have changed since their download on {known['date']}: delete the folder and "
-                f"run 'zoo download {known['name']}'."
-            )
+    known = recorded(folder) if is_cached() and folder.parent == bundles_folder() else None
+    if known and known["bundle_sha256"] != sha256:
+        raise UserError(
+            f"The weights in {folder} have changed since their download on {known['date']}: delete the folder and run "
+            f"'zoo download {known['name']}'."
+        )
 
 
 def keep(name: str, make: Callable[[Path], dict[str, Any]]) -> Path:
