@@ -185,14 +185,14 @@ def test_a_broken_shard_is_made_again_and_the_others_are_kept(harm, rendered, mo
     assert sorted(second.parent.iterdir()) == [first, second]
 
 
-def test_an_interrupted_rendering_goes_on(tmp_path, monkeypatch):
+def test_an_interrupted_rendering_continues(tmp_path, monkeypatch):
     import datamodules.cars as module
 
     write = module.save_file
 
     def interrupted(tensors, path):
         write(tensors, path)
-        if "0001.safetensors" in path.name:
+        if (path.parent / "train-0000.safetensors").exists():  # while the second one is written
             raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "save_file", interrupted)
@@ -220,7 +220,7 @@ def test_the_datamodule_gives_images_and_cameras(tmp_path):
         Cars(train_count=20_001)
 
 
-def test_the_digest_changes_with_the_reals():
+def test_the_digest_changes_with_the_real_images():
     base = Cars(8, 4, test_count=6).digest()
     assert base == Cars(8, 2, train_count=5, test_count=6, root="elsewhere", seed=3).digest()
     assert len({base, Cars(16, 4, test_count=6).digest(), Cars(8, 4, test_count=7).digest()}) == 3
