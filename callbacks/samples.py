@@ -2,22 +2,10 @@
 
 from pathlib import Path
 
-from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
+from callbacks.loggers import log_image
 from zoo.utils.files import replacing
-
-
-def log_image(trainer: Trainer, name: str, image: Image.Image) -> None:
-    """Log an image with the loggers that can show it, as bytes: wandb does not scale floats."""
-    import numpy as np
-
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(name, np.asarray(image), trainer.global_step, dataformats="HWC")
-        elif isinstance(logger, WandbLogger):
-            logger.log_image(name, [image], step=trainer.global_step)
 
 
 class SampleGrid(Callback):

@@ -28,10 +28,10 @@ from datamodules.base import ImageData
 from zoo.utils.containers import unpacked
 from zoo.utils.errors import Stopped
 from zoo.utils.files import replacing
+from zoo.utils.paths import IMAGE_SUFFIXES, is_image
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
     "bicubic": Image.Resampling.BICUBIC,
@@ -61,7 +61,7 @@ def decode(data: bytes) -> Image.Image:
     if not data:
         raise BadImage("the file is empty")
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "BMP")) as image:
             if image.width * image.height > MAX_PIXELS:  # known before anything is decoded
                 raise BadImage(f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS:,} allowed")
             image.load()
@@ -71,7 +71,7 @@ def decode(data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise BadImage(f"it has too many pixels ({error})") from error
     except UnidentifiedImageError as error:
-        raise BadImage("it is neither png, jpeg nor webp") from error
+        raise BadImage("it is no PNG, JPEG, WebP or BMP") from error
     except Exception as error:  # decoders raise many kinds of errors on broken files
         raise BadImage(f"it cannot be decoded ({type(error).__name__}: {str(error)[:80]})") from error
 
@@ -250,10 +250,11 @@ class ImageFiles:
             raise ValueError(f"'{self.path}' is neither a folder nor a .zip file.")
         self.container = Folder(self.path) if self.path.is_dir() else Zip(self.path)
         everything = {file.name: file for file in self.container.files()}
-        files = [file for name, file in sorted(everything.items()) if name.lower().endswith(SUFFIXES)]
+        files = [file for name, file in sorted(everything.items()) if is_image(name)]
         if not files:
             raise ValueError(
-                f"'{self.path}' holds no images: none of its {len(everything)} files ends in {', '.join(SUFFIXES)}."
+                f"'{self.path}' holds no images: none of its {len(everything)} files ends in "
+                f"{', '.join(IMAGE_SUFFIXES)}."
             )
         self.hashes, self.bad = self.check(files)
         if self.bad:

@@ -17,6 +17,7 @@ from PIL import Image
 from datamodules import ImageFolder
 from datamodules.base import EndlessBatches, ImageDataset, Key, read_stages
 from datamodules.images import ImageFiles
+from zoo.evaluate.images import ImagePathDataset
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -97,6 +98,7 @@ TRAPS = {  # bytes, suffix, and the colours expected in its upper right and its 
     "rgb": (encoded(plain((200, 100, 50))), "png", (200, 100, 50), (200, 100, 50)),
     "jpeg": (encoded(plain((200, 100, 50)), "JPEG", quality=100), "JPG", (200, 100, 50), (200, 100, 50)),
     "webp": (encoded(plain((200, 100, 50)), "WEBP", lossless=True), "webp", (200, 100, 50), (200, 100, 50)),
+    "bmp": (encoded(plain((200, 100, 50)), "BMP"), "bmp", (200, 100, 50), (200, 100, 50)),
     "grey": (encoded(Image.new("L", (8, 8), 90)), "png", (90,) * 3, (90,) * 3),
     "one bit": (encoded(Image.new("1", (8, 8), 1)), "png", (255,) * 3, (255,) * 3),
     "transparent": (encoded(Image.new("RGBA", (8, 8), (0, 0, 0, 0))), "png", (255,) * 3, (255,) * 3),
@@ -124,6 +126,13 @@ def test_every_kind_of_image_has_its_colours(trap, tmp_path, files):
     assert image.shape == (3, 8, 8)
     assert (image[:, 1, 6] - torch.tensor(first)).abs().max() <= 3
     assert (image[:, 6, 1] - torch.tensor(last)).abs().max() <= 3
+
+
+def test_training_and_scores_take_the_same_files_for_images(tmp_path, files):
+    good = ["a.png", "b.BMP", "c.jpeg", "d.webp"]
+    data = encoded(plain((200, 100, 50)))
+    folder = folder_of(tmp_path / "in", dict.fromkeys([*good, "._a.png", ".saving-1.png", "e.txt", "f.gif"], data))
+    assert files(folder).open() == good == [path.name for path in ImagePathDataset(folder).files]
 
 
 def test_the_middle_square_is_cut_before_resizing(tmp_path, files):

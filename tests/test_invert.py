@@ -13,7 +13,7 @@ from tests.tiny import CONFIG
 from zoo.cli.command import main
 from zoo.draws import SampleDraws
 from zoo.export.images import to_pil_image
-from zoo.export.inversion import load_inversion
+from zoo.export.inversion import load_inversion, ssim_of
 from zoo.generator import evaluating, quantise, render_samples
 from zoo.inversion.search import STAGES, Stage, camera_angles, camera_at, distance, invert
 from zoo.render import Camera, orbit_cameras, orbited
@@ -147,6 +147,7 @@ def test_what_was_written_draws_the_same_image(weights, tmp_path, tuned, capsys)
     stages = {"start": 1, "latent": 3, "styles": 3, "weights": 3}
     assert {name: len(x) for name, x in about["losses"].items()} == {n: stages[n] for n in list(stages)[: 3 + tuned]}
     target = torch.tensor([200, 90, 40]).view(1, 3, 1, 1) / 127.5 - 1
+    assert about["ssim"] == pytest.approx(ssim_of(image, target.expand_as(image)), abs=1e-3)
     assert float(distance(image, target.expand_as(image))) == pytest.approx(
         [*about["losses"].values()][-1][-1], rel=0.1
     )
@@ -182,7 +183,7 @@ def test_mistakes_end_in_one_sentence(weights, tmp_path, capsys):
     words = command(weights, tmp_path)
     (tmp_path / "image.jpg").write_bytes(b"no image")
     for change, message in [
-        ([], "image.jpg' is no usable image: it is neither png, jpeg nor webp."),
+        ([], "image.jpg' is no usable image: it is no PNG, JPEG, WebP or BMP."),
         (["--latent_steps", "-1"], "Numbers of steps must be 0 or more."),
         (["--mask", str(tmp_path / "mask.png")], "There is no file"),
         (["--samples", "2"], "take at least so many, not 2"),

@@ -15,7 +15,6 @@ from typing import Any
 
 from zoo.cli.help import TRAINING, VERBS, overview, training_help, version
 from zoo.utils.errors import Stopped, disk_problem, fail, is_users, mendable, near, reader_failed
-from zoo.utils.memory import keep_freed_memory
 from zoo.utils.parser import OneLineErrors, required_names
 
 
@@ -35,7 +34,6 @@ def main(argv: list[str] | None = None) -> int:
     verb, *rest = argv
     if verb not in VERBS:
         return fail(f"There is no verb '{verb}'.{near(verb, list(VERBS))} 'zoo --help' lists them.")
-    keep_freed_memory()
     try:
         return train(verb, rest) if verb in TRAINING else call(verb, rest)
     except BrokenPipeError:  # the reader of our output, such as head, has ended

@@ -1,8 +1,6 @@
 """Estimates parameters, memory and time of a training on this machine, from a few real iterations of each stage."""
 
 import logging
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from zoo.training.gan import GAN
+from zoo.utils.memory import peak_memory
 
 WARM_UP, MAX_TIMED = 2, 20  # iterations that are not timed, and most that are
 SECONDS = 20.0  # of timing a stage; at least one iteration is timed however long it takes
@@ -99,8 +98,8 @@ def estimate(
 
 def memory(gan: GAN) -> str:
     """The most that was in use, by this process."""
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**3 if sys.platform == "darwin" else 1024**2)
-    text = f"memory: {rss:.2f} GiB of this process at most"
+    peak = peak_memory()
+    text = f"memory: {'?' if peak is None else f'{peak / 2**30:.2f}'} GiB of this process at most"
     if torch.cuda.is_initialized():
         text += f", {torch.cuda.max_memory_allocated() / 1024**3:.2f} GiB of the GPU"
     return text

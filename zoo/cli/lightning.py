@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from jsonargparse import get_loader, set_loader
-from pytorch_lightning.accelerators import CUDAAccelerator
+from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.plugins.io import CheckpointIO
@@ -23,6 +23,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks.checkpoint import RegularCheckpoint
 from callbacks.interrupt import GracefulInterrupt
+from callbacks.loggers import log_run
 from callbacks.predictions import PredictionWriter
 from callbacks.progress import Progress
 from zoo.cli.checks import check_config_file, check_options, check_root
@@ -34,6 +35,7 @@ from zoo.utils.configs import bounded
 from zoo.utils.devices import check_gpus
 from zoo.utils.errors import UserError
 from zoo.utils.files import replacing
+from zoo.utils.memory import keep_freed_memory
 from zoo.utils.old_names import renamed
 from zoo.utils.parser import OneLineErrors, option_names, refuse_imports_that_do_harm, shortened
 from zoo.utils.paths import CONFIGS, config_path
@@ -72,6 +74,7 @@ class ZooCLI(TypedWins, LightningCLI):
 
     def __init__(self, verb: str, *classes: type, **kwargs: Any) -> None:
         self.verb, self.verb_parser = verb, None
+        self.command = shlex.join(["zoo", *kwargs["args"]])
         super().__init__(*classes, **kwargs)
 
     def subcommands(self) -> dict[str, set[str]]:
@@ -106,8 +109,8 @@ class ZooCLI(TypedWins, LightningCLI):
                 logger.init_args.save_dir = root
 
     def after_instantiate_classes(self) -> None:
-        config = plain_config(self.parser, self.config, self.subcommand)
-        self.model.config, self.model.data_config = config["model"], config["data"]
+        self.plain_config = plain_config(self.parser, self.config, self.subcommand)
+        self.model.config, self.model.data_config = self.plain_config["model"], self.plain_config["data"]
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         trainer = self.config_init[self.subcommand].trainer
@@ -124,6 +127,8 @@ class ZooCLI(TypedWins, LightningCLI):
         config = self.config_init.fit
         if isinstance(self.trainer.accelerator, CUDAAccelerator):
             check_gpus(self.trainer.device_ids)
+        if isinstance(self.trainer.accelerator, CPUAccelerator):
+            keep_freed_memory()
         if config.estimate:
             trainer = {name: config.trainer[name] for name in ("accelerator", "devices", "num_nodes")}
             estimate(model, self.datamodule, config.trainer.max_steps, lambda: strategy(config.trainer), **trainer)
@@ -134,6 +139,7 @@ class ZooCLI(TypedWins, LightningCLI):
         self.trainer.callbacks.sort(key=lambda callback: not isinstance(callback, GracefulInterrupt))
         if self.trainer.is_global_zero:
             keep_old_metrics(Path(self.trainer.default_root_dir))
+        log_run(self.trainer, self.plain_config, self.command)
         self.trainer.fit(model, **kwargs)
         if self.trainer.is_global_zero:
             print(f"Everything is in {self.trainer.default_root_dir}", file=sys.stderr)

@@ -2,7 +2,6 @@
 
 import gc
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from zoo.cli.estimate import short_trainer
 from zoo.generator import Generator, draws_for, evaluating
 from zoo.training.gan import GAN
+from zoo.utils.memory import keep_freed_memory, peak_memory
 from zoo.utils.readers import loader
 from zoo.utils.warnings import silence_warnings
 from zoo.weights.bundle import build
@@ -51,6 +51,7 @@ def measure(
         generator = build(config["model"]["init_args"]["generator"], nn.Module)
         times = partial(render_times, generator)
     else:
+        keep_freed_memory()
         gan = build(config["model"], GAN)
         generator, times = gan.generator, partial(train_times, gan)
     resolution = resolution or generator.resolution
@@ -60,7 +61,7 @@ def measure(
     name, units = ("seconds_per_image", batch) if work == "render" else ("seconds_per_step", 1)
     seconds = statistics.median(times(resolution, batch, steps)) / units
     timed = {name: round(seconds, 6)}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+    peak = peak_memory()
     if beside_load:
         with busy_process():
             busy = statistics.median(times(resolution, batch, steps)) / units
@@ -70,7 +71,7 @@ def measure(
         "system": config["model"]["class_path"].rpartition(".")[2],
         "work": work,
         **timed,
-        "peak_rss_mib": round(peak),
+        "peak_rss_mib": None if peak is None else round(peak / 2**20),
         "field_gflop": float(f"{gflop:.5g}"),
         "field_gflops": float(f"{gflop / seconds:.4g}"),
         "sgemm_gflops": round(sgemm(), 1),

@@ -10,14 +10,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from zoo.utils.paths import IMAGE_SUFFIXES, is_image
 from zoo.utils.readers import loader
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def holds_images(path: Path) -> bool:
     """Whether this is a folder of images."""
-    return path.is_dir() and any(f.suffix.lower() in SUFFIXES for f in path.iterdir())
+    return path.is_dir() and any(is_image(file.name) for file in path.iterdir())
 
 
 class ImagePathDataset(Dataset):
@@ -36,9 +35,9 @@ class ImagePathDataset(Dataset):
 
     @cached_property
     def files(self) -> list[Path]:
-        files = sorted(f for f in self.path.glob("*") if f.suffix.lower() in SUFFIXES)
+        files = sorted(file for file in self.path.glob("*") if is_image(file.name))
         if not files:
-            raise ValueError(f"{self.path} holds no images ({', '.join(SUFFIXES)}).")
+            raise ValueError(f"{self.path} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
         return files
 
     @cached_property

@@ -48,6 +48,7 @@ def save_inversion(
         "resolution": target.shape[-1],
         "camera": {"yaw_deg": yaw, "elevation_deg": elevation},
         "psnr": {name: round(value, 3) for name, value in inverted.psnr.items()},
+        "ssim": round(ssim_of(inverted.rendered.image, target[None].to(inverted.rendered.image)), 4),
         "losses": {name: [round(x, 6) for x in values] for name, values in inverted.losses.items()},
     }
     with replacing_files(folder) as made:
@@ -55,6 +56,15 @@ def save_inversion(
         to_pil_image(quantise(inverted.rendered.image[0])).save(made / "reconstruction.png")
         save_file({name: x.cpu().contiguous().clone() for name, x in tensors.items()}, made / FOUND)
         (made / ABOUT).write_text(json.dumps(facts, indent=1))
+
+
+def ssim_of(images: Tensor, targets: Tensor) -> float:
+    """Structural similarity of images [B, 3, H, H] in [-1, 1] (Wang et al. 2004: windows of 11 pixels)."""
+    from kornia.metrics import ssim
+
+    side = images.shape[-1]
+    window = min(11, side - 1 + side % 2)  # odd, and within the image
+    return float(ssim(images.clamp(-1, 1), targets, window, max_val=2.0, padding="valid").mean())
 
 
 def load_inversion(folder: Path | str) -> tuple[Generator, Any, Camera, int]:

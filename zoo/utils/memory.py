@@ -1,4 +1,4 @@
-"""A setting of the C library that makes training on a CPU a fifth faster."""
+"""Memory of this process: how much it has had, and a setting that makes training on a CPU a fifth faster."""
 
 import ctypes
 import sys
@@ -20,3 +20,12 @@ def keep_freed_memory() -> None:
         return
     mallopt(M_MMAP_THRESHOLD, 32 * 1024**2)  # the largest that glibc takes
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def peak_memory() -> int | None:
+    """The most memory that this process has had [bytes]; None where the system has no such count (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

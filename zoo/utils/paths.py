@@ -2,12 +2,18 @@
 
 import os
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 PACKAGE = Path(__file__).parent.parent
 CONFIGS = next((d for d in (PACKAGE.parent / "configs", PACKAGE / "configs") if d.is_dir()), PACKAGE / "configs")
 BUNDLED = PACKAGE / "weights" / "bundled"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is taken for an image; hidden ones are other programs' notes or half-written."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not PurePosixPath(name).name.startswith(".")
 
 
 def config_names() -> list[str]:

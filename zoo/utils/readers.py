@@ -11,8 +11,8 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any
 
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, default_collate, get_worker_info
 
 from zoo.utils.errors import SHARED_MEMORY_FULL, Stopped, reader_died
@@ -65,7 +65,7 @@ def collate(items: list[Any]) -> Any:
     """
     try:
         batch = default_collate(items)
-        return batch if get_worker_info() is None else apply_to_collection(batch, Tensor, Tensor.share_memory_)
+        return batch if get_worker_info() is None else tree_map_only(Tensor, Tensor.share_memory_, batch)
     except RuntimeError as error:
         if os.strerror(errno.ENOSPC) not in str(error):  # such as images of unequal sizes
             raise

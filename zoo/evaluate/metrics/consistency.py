@@ -22,6 +22,7 @@ B views, R = H W pixels, S samples on a ray, V views of an object, N points
 from typing import Any
 
 import torch
+from torchmetrics import MeanMetric
 
 from zoo.generator import Generator, HasDensity, HasRays, draws_for, evaluating, render_foreground, require, take
 from zoo.render import Camera, Rendered
@@ -103,7 +104,13 @@ def diagnostics(
 
 
 def means(collected: list[dict[str, float]]) -> dict[str, float]:
-    return {key: float(torch.tensor([numbers[key] for numbers in collected]).mean()) for key in collected[0]}
+    """Of each number; NaN where one is."""
+    result = {}
+    for name in collected[0]:
+        mean = MeanMetric(nan_strategy="disable", sync_on_compute=False)  # may be one of several processes alone
+        mean.update(torch.tensor([numbers[name] for numbers in collected], dtype=torch.float64))
+        result[name] = float(mean.compute())
+    return result
 
 
 def longest_side(generator: Generator) -> float:
