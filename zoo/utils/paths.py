@@ -2,7 +2,7 @@
 
 import os
 from difflib import get_close_matches
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 PACKAGE = Path(__file__).parent.parent
@@ -13,7 +13,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 def is_image(name: str) -> bool:
     """Whether a file of this name is taken for an image; hidden ones are other programs' notes or half-written."""
-    return name.lower().endswith(IMAGE_SUFFIXES) and not PurePosixPath(name).name.startswith(".")
+    return name.lower().endswith(IMAGE_SUFFIXES) and not PureWindowsPath(name).name.startswith(".")
 
 
 def config_names() -> list[str]:
