@@ -15,7 +15,7 @@ help: ## list the targets
 
 install: .venv/installed ## make .venv with everything in it
 
-# Threads that sleep while they wait: slower on two quiet cores, twice as fast beside another program (README, "Threads").
+# Threads that sleep while they wait: slower on two quiet cores, twice as fast beside another program (docs/clusters.md).
 demo: export OMP_WAIT_POLICY ?= PASSIVE
 demo: .venv/installed ## train a small pi-GAN on procedural cars, score it, show it, rank it (ten minutes on two cores)
 	$(ZOO) fit -c pigan/cars32 --trainer.default_root_dir $(RUN)
@@ -44,7 +44,7 @@ format: .venv/installed ## put format and imports in order
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-leaderboard: .venv/installed ## write the tables of README.md and of the systems' pages anew from results.csv
+leaderboard: .venv/installed ## write the generated tables of the documentation anew
 	.venv/bin/python -c 'from zoo.leaderboard import update_pages; print(*update_pages() or ["up to date"])'
 
 clean: ## remove .venv and what runs have made

@@ -79,7 +79,7 @@ def test_the_catalogue_holds_every_published_checkpoint():
             assert address.url.startswith("https://") and fetch.direct(address).startswith("https://")
             assert entry.file in address.url or address.kind == "drive"
         assert not entry.sha256 or f"-{entry.sha256}." in entry.file
-        assert entry.fid is None or (entry.fid.fid > 0 and entry.fid.protocol and entry.fid.certainty)
+        assert entry.fid is None or (entry.fid.fid > 0 and entry.fid.protocol and entry.fid.source)
 
 
 def test_the_catalogue_loads_nothing_heavy():
@@ -90,7 +90,7 @@ def test_the_catalogue_loads_nothing_heavy():
 def test_list(cache, capsys):
     assert main(["list", "giraffe-c*"]) == 0
     printed = capsys.readouterr().out
-    assert "giraffe-cats-64.official " in printed and "FID 8 (the paper's tables" in printed and "graf" not in printed
+    assert "giraffe-cats-64.official " in printed and "FID 8 (paper, as quoted in" in printed and "graf" not in printed
     assert main(["list", "*ffhq*", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     by_name = {entry["name"]: entry for entry in found["published"]}

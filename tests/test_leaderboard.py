@@ -1,11 +1,14 @@
 """Rows that are wrong never get in; only rows measured alike are ranked together."""
 
+import csv
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from zoo import leaderboard
-from zoo.leaderboard.table import END, GROUP, START, rank_rows
+from zoo.leaderboard.pages import markers
+from zoo.leaderboard.table import GROUP, rank_rows, table
+from zoo.weights.catalogue import released
 
 ROW = {
     "system": "pigan",
@@ -113,25 +116,35 @@ def test_filters_and_top(tmp_path):
     assert leaderboard.show([path], dataset="faces").startswith("No results")
 
 
-def test_the_page_holds_the_table_between_its_markers(tmp_path):
-    page, results = tmp_path / "README.md", tmp_path / "results.csv"
-    leaderboard.append_row({**ROW, "system": "a|b"}, results)
-    page.write_text(f"# Title\n{START}\nold\n{END}\ntail\n")
-    assert leaderboard.update_page(page, results)
+def test_the_page_holds_the_texts_between_their_markers(tmp_path):
+    page, (start, end), (first, last) = tmp_path / "README.md", markers("leaderboard"), markers("weights")
+    page.write_text(f"# Title\n{start}\nold\n{end}\nmiddle\n{first}\n{last}\ntail\n")
+    shown = table([{**ROW, "system": "a|b"}], markdown=True)
+    assert leaderboard.update_page(page, leaderboard=shown, weights="mine")
     text = page.read_text()
-    assert text.startswith(f"# Title\n{START}\n") and text.endswith(f"{END}\ntail\n") and "old" not in text
-    assert r"a\|b" in text and "12.25" in text
-    assert not leaderboard.update_page(page, results)
+    assert text.startswith(f"# Title\n{start}\n") and text.endswith(f"{first}\n\nmine\n\n{last}\ntail\n")
+    assert "old" not in text and "middle" in text and r"a\|b" in text and "12.25" in text
+    assert not leaderboard.update_page(page, leaderboard=shown, weights="mine")
     page.write_text("no markers")
     with pytest.raises(ValueError, match="leaderboard:start"):
-        leaderboard.update_page(page, results)
+        leaderboard.update_page(page, leaderboard=shown)
 
 
 def test_published_numbers_stay_in_a_table_of_their_own(tmp_path):
     leaderboard.append_row(ROW, tmp_path / "results.csv")
     text = leaderboard.show([tmp_path / "results.csv"], with_published=True)
     measured, published = text.split("Published numbers")
-    assert "EG3D" not in measured and "EG3D" in published
+    assert "GIRAFFE" not in measured and "GIRAFFE" in published
+
+
+def test_the_catalogue_states_the_published_fids_of_the_table():
+    with open(leaderboard.PUBLISHED, newline="") as file:
+        table = {
+            (line["system"].lower().replace("-", ""), float(line["FID"]), line["source"])
+            for line in csv.DictReader(file)
+        }
+    scores = [(entry.system, entry.fid.fid, entry.fid.source) for entry in released().values() if entry.fid]
+    assert scores and set(scores) <= table
 
 
 def test_the_tracked_table_is_valid():

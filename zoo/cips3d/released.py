@@ -4,7 +4,7 @@ from zoo.weights.catalogue import FFHQ, MIT, Score, row
 
 FOLDER = "https://github.com/PeterouZh/CIPS-3D/releases/download"
 COMMON = {"paper": "https://arxiv.org/abs/2110.09788", "weights_licence": MIT}
-ABSTRACT = Score(6.97, "50,000 generated, 50,000 real ones, written as JPEG", "the paper's abstract")
+ABSTRACT = Score(6.97, "50,000 generated and 50,000 real images, written as JPEG", "paper, abstract")
 FINETUNED = "Finetuned from the one of FFHQ, whose radiance field it keeps."
 AFHQ = "AFHQ: CC BY-NC 4.0"
 

@@ -39,6 +39,6 @@ def run(pattern: str = "*", json: bool = False) -> None:
 
 def published_line(entry: "Released", is_here: bool) -> str:
     """A published checkpoint in one line."""
-    fid = f"FID {entry.fid.fid:g} ({entry.fid.certainty})" if entry.fid else "FID not stated"
+    fid = f"FID {entry.fid.fid:g} ({entry.fid.source})" if entry.fid else ""
     licence = (entry.weights_licence or "no licence stated").split(";")[0].split(" (")[0]
-    return f"{entry.name + ' *' * is_here:<34} {licence:<18} {fid}"
+    return f"{entry.name + ' *' * is_here:<34} {licence:<18} {fid}".rstrip()

@@ -4,7 +4,7 @@ from zoo.weights.catalogue import CELEBA, MIT, row
 
 FOLDER = "https://s3.eu-central-1.amazonaws.com/avg-projects/graf/models"
 COMMON = {"paper": "https://arxiv.org/abs/2007.02442", "weights_licence": MIT}
-CARLA = "not stated; pictures that the authors rendered with CARLA"
+CARLA = "not stated; images that the authors rendered with CARLA"
 
 RELEASED = [
     row("graf", name, config, "s3", f"{FOLDER}/{file}", data_licence=data, **COMMON)

@@ -3,5 +3,7 @@
 from zoo.utils.lazy import exports
 
 __getattr__, __dir__, __all__ = exports(
-    __name__, table="PUBLISHED RESULTS append_row check_row read show table update_page update_pages"
+    __name__,
+    table="PUBLISHED RESULTS append_row check_row read show",
+    pages="update_page update_pages",
 )

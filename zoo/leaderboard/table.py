@@ -7,7 +7,6 @@ numbers (published.csv) were measured by other protocols and have a table of the
 import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatch
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from zoo.utils.files import locked, replacing
 
 RESULTS = Path(__file__).with_name("results.csv")
 PUBLISHED = Path(__file__).with_name("published.csv")
-START, END = "<!-- leaderboard:start -->", "<!-- leaderboard:end -->"
 
 # Columns and what their values are; only those of OPTIONAL may be empty.
 COLUMNS = {
@@ -232,33 +230,3 @@ def show(
     rows = [row for row in rows if dataset in (None, row["dataset"]) and row["metric"].startswith(metric or "")]
     text = table(rows, markdown=markdown, top=top)
     return f"{text}\n\n{published(markdown=markdown)}" if with_published else text
-
-
-def update_page(page: Path | str, results: Path | str = RESULTS, experiments: str = "*") -> bool:
-    """Put the table of the tracked results between the markers of a Markdown file; whether that changed it.
-
-    Args:
-        page: the file.
-        results: the rows.
-        experiments: pattern of the configs whose rows are shown, such as ``pigan/*``.
-
-    Raises:
-        ValueError: the file has no markers.
-    """
-    page = Path(page)
-    old = page.read_text(encoding="utf-8")
-    if old.count(START) != 1 or old.count(END) != 1 or old.index(START) > old.index(END):
-        raise ValueError(f"{page} needs the lines {START} and {END}, once each, where the leaderboard goes.")
-    before, rest = old.split(START)
-    rows = [row for row in read(results) if fnmatch(row["config"] or "", experiments)]
-    new = f"{before}{START}\n\n{table(rows, markdown=True)}\n\n{END}{rest.split(END)[1]}"
-    with replacing(page) as part:
-        part.write_text(new, encoding="utf-8")
-    return new != old
-
-
-def update_pages(root: Path | str = ".") -> list[Path]:
-    """``update_page`` for the project's README.md and each system's, with its own rows; which of them changed."""
-    pages = {Path(root, "README.md"): "*"}
-    pages |= {page: f"{page.parent.name}/*" for page in sorted(Path(root).glob("configs/*/README.md"))}
-    return [page for page, experiments in pages.items() if update_page(page, experiments=experiments)]

@@ -6,9 +6,9 @@ Its repository has no licence file and states no FID; those here are the paper's
 from zoo.weights.catalogue import CELEBA, Score, row
 
 FOLDER = "https://drive.google.com/file/d"
-PROTOCOL = "at 128x128; numbers of pictures are not stated, and the program writes them as JPEG"
-SEEN = "the paper's table 1, as a benchmark page repeats it"
-CARLA = "not stated; pictures that GRAF's authors rendered with CARLA"
+PROTOCOL = "at 128x128; numbers of images are not stated, and the program writes them as JPEG"
+SOURCE = "paper, table 1"
+CARLA = "not stated; images that GRAF's authors rendered with CARLA"
 
 RELEASED = [
     row(
@@ -21,7 +21,7 @@ RELEASED = [
         paper="https://arxiv.org/abs/2012.00926",
         weights_licence=None,
         data_licence=data,
-        fid=Score(fid, PROTOCOL, SEEN),
+        fid=Score(fid, PROTOCOL, SOURCE),
         note="The repository has no licence: by default all rights are reserved.",
     )
     for name, config, file, identity, fid, data in [

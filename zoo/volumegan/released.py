@@ -13,7 +13,7 @@ RELEASED = [
         paper="https://arxiv.org/abs/2112.10759",
         weights_licence=MIT,
         data_licence=FFHQ,
-        fid=Score(9.1, "50,000 generated, all real ones", "the paper's table 1; a benchmark page also lists 9.598"),
+        fid=Score(9.1, "50,000 generated images, all real ones", "paper, table 1"),
         note="A user reports that Dropbox is not reachable from everywhere (volumegan issue 9).",
     ),
 ]

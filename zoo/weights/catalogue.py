@@ -3,7 +3,7 @@
 Each system's ``released.py`` holds its table, ``RELEASED``; nothing here loads torch, so that names come at once. Only
 addresses are kept: most licences forbid redistribution. Names are ``<system>-<dataset>-<resolution>.official``.
 
-What a repository or paper does not state is None; what nobody here could check says so.
+What a repository or paper does not state, and what nobody could check, is None.
 """
 
 from dataclasses import asdict, dataclass
@@ -33,16 +33,16 @@ class Address:
 
 @dataclass(frozen=True)
 class Score:
-    """A published FID of these weights, or of the paper's.
+    """A published FID of these weights, or of the paper's. Only numbers that were checked are here.
 
     fid: the number.
     protocol: how it was measured; numbers of different protocols say nothing about each other.
-    certainty: how this catalogue knows it.
+    source: where it is stated, in short.
     """
 
     fid: float
     protocol: str
-    certainty: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Released:
     sha256: its beginning, where it is published.
     size: of the download, roughly [MB, millions of bytes], where it is stated.
     inside: part of the path of the one that is meant, in a zip that may hold several.
-    fid: None where none was published for it.
+    fid: None where none was published, or none that could be checked.
     note: what else there is to know.
     """
 

@@ -105,9 +105,7 @@ def card_of(entry: Released) -> dict[str, Any]:
         "licence_of_the_images": entry.data_licence or "not stated",
         "published_at": entry.addresses[0].url,
         "paper": entry.paper,
-        "published_FID": f"{entry.fid.fid:g}: {entry.fid.protocol} ({entry.fid.certainty})"
-        if entry.fid
-        else "not stated",
+        "published_FID": f"{entry.fid.fid:g}: {entry.fid.protocol} ({entry.fid.source})" if entry.fid else None,
         "note": entry.note or None,
         "made_with": f"zoo download {entry.name}",
     }

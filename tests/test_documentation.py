@@ -1,0 +1,189 @@
+"""What the documentation tells people to type works, its links lead somewhere, and its tables are up to date."""
+
+import csv
+import functools
+import itertools
+import re
+import shlex
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+
+from zoo.cli.command import TRAINING, main
+from zoo.leaderboard import PUBLISHED, RESULTS, read, update_pages
+from zoo.utils.paths import config_path
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md")), *ROOT.glob("configs/*/README.md")]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    """What the fences of these languages hold."""
+    return [text for language, text in FENCE.findall(page.read_text()) if language in languages]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Words of all commands of ``zoo`` in the shell blocks of a page, without ``zoo``."""
+    lines = (line for block in blocks(page, "bash", "") for line in block.splitlines())
+    found = [re.sub(r"^(srun zoo|torchrun .*-m zoo|python -m zoo|zoo) ", "zoo ", line) for line in lines]
+    return [shlex.split(line, comments=True)[1:] for line in found if line.startswith("zoo ")]
+
+
+COMMANDS = {" ".join(words): words for page in PAGES for words in commands(page)}
+FITS = [words for words in COMMANDS.values() if words[0] in TRAINING]
+OTHERS = [words for words in COMMANDS.values() if words[0] not in TRAINING]
+
+
+def merged(all_words: list[list[str]]) -> list[list[str]]:
+    """Commands that have all options of these; those of one experiment that do not change the data are one command.
+
+    All experiments and overlays are parsed by tests/test_configs.py.
+    """
+    chosen, seen, together = [], {"-c"}, ["fit", "-c", "pigan/cars32"]
+    for words in sorted(all_words, key=lambda words: -len(words)):
+        options = {word.split("=")[0] for word in words if word.startswith("-")}
+        if not options - seen:
+            continue
+        seen |= options
+        if words[:3] == together[:3] and "--data" not in words:
+            together += words[3:]
+        else:
+            chosen.append(words)
+    return [together, *chosen]
+
+
+# Run, with less to do; all others are parsed by the real parser.
+RUN = {"list": [], "leaderboard": [], "sample": ["--seeds", "0"], "orbit": ["--frames", "3"], "mesh": ["--cells", "24"]}
+
+
+def test_there_are_commands_of_every_verb() -> None:
+    from zoo.cli.command import VERBS
+
+    assert {words[0] for words in COMMANDS.values()} >= {"fit", *VERBS}
+
+
+@pytest.mark.parametrize("words", FITS, ids=" ".join)
+def test_the_configs_of_a_command_exist(words: list[str]) -> None:
+    names = [name for flag, name in itertools.pairwise(words) if flag == "-c"]
+    assert names and all(config_path(name) or name in ("toy.yaml", "config.yaml") for name in names)
+
+
+@pytest.fixture
+def beside(tmp_path, monkeypatch) -> Path:
+    """A folder with the files of docs/extending.md, in which Python finds them."""
+    for text in blocks(ROOT / "docs/extending.md", "python", "yaml"):
+        (tmp_path / text.splitlines()[0].removeprefix("# ")).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name in ("toy", "parts", "stripes"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("words", merged(FITS), ids=" ".join)
+def test_training_command(words: list[str], beside) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*words, "--print_config"])
+    assert stopped.value.code in (0, None)
+
+
+def test_other_commands_parse(monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in OTHERS:
+        verb, called = import_module(f"zoo.cli.{words[0]}"), []
+        with monkeypatch.context() as patched:
+            run = functools.wraps(verb.run)(lambda called=called, **options: called.append(options))
+            patched.setattr(verb, "run", run)
+            assert main(words) == 0 and called, words
+
+
+@pytest.mark.parametrize("verb", RUN)
+def test_the_first_command_of_a_verb_runs(verb: str, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = next(words for words in commands(ROOT / "README.md") + OTHERS if words[0] == verb)
+    assert main([*words, *RUN[verb]]) == 0
+    assert all(Path(name).exists() for flag, name in itertools.pairwise(words) if flag == "--out")
+
+
+def test_the_pages_of_the_systems_have_one_shape() -> None:
+    pages = [page for page in PAGES if page.parent.parent.name == "configs"]
+    shapes = {tuple(re.findall(r"^## (.+)$", FENCE.sub("", page.read_text()), flags=re.M)) for page in pages}
+    assert len(pages) == 6 and len(shapes) == 1
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/rendering.md", "docs/cameras.md"])
+def test_python_runs(name: str) -> None:
+    for code in blocks(ROOT / name, "python"):
+        names: dict = {}
+        exec(code, names)
+        if "rendered" in names:
+            assert names["rendered"].image.shape[0] == len(names["latents"][0])
+
+
+def test_the_system_of_the_documentation_trains(beside) -> None:
+    config = yaml.safe_load((beside / "toy.yaml").read_text())
+    config["data"] = {"class_path": "stripes.Stripes"}
+    config["trainer"] |= {"max_steps": 2, "accelerator": "cpu"}
+    config["model"]["init_args"]["generator"]["init_args"]["renderer"]["init_args"]["quadrature"]["density"] = (
+        "parts.squared"
+    )
+    (beside / "toy.yaml").write_text(yaml.safe_dump(config))
+    assert main(["fit", "-c", "toy.yaml"]) == 0
+    assert (beside / "runs/toy/checkpoints/last.ckpt").is_file()
+    assert len(list((beside / "runs/toy/samples").glob("*.png"))) == 2
+
+
+# Links and tables
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    text = FENCE.sub("", page.read_text())
+    titles = re.findall(r"^#+ (.+)$", text, flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page.read_text())):
+        path, _, anchor = link.partition("#")
+        if path.startswith("https://"):
+            continue
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert [page for page in NAMES[1:] if f"({page})" not in text] == []
+
+
+def test_tables_are_up_to_date(tmp_path) -> None:
+    for name, page in zip(NAMES, PAGES, strict=True):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(page.read_text())
+    assert update_pages(tmp_path) == []
+
+
+def test_the_table_of_systems_has_the_numbers_of_the_tables() -> None:
+    measured = {
+        f"{row['value']:#.4g}" for row in read(RESULTS) if row["metric"] == "fid-cars-none-5k" and row["config"]
+    }
+    with open(PUBLISHED, newline="") as file:
+        published = {(f"{float(line['FID']):g}", line["source"]) for line in csv.DictReader(file)}
+    rows = [
+        line.split(" | ")
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if line.startswith("| [") and "arxiv" in line
+    ]
+    assert len(rows) == 6
+    for *_, theirs, ours in rows:
+        assert re.search(r"\[([\d.]+)\]", ours)[1] in measured
+        if found := re.match(r"([\d.]+) on .*\((.*)\)$", theirs):
+            assert found.groups() in published

@@ -1,0 +1,67 @@
+"""The generated tables of the documentation, between markers such as ``<!-- leaderboard:start -->``."""
+
+from fnmatch import fnmatch
+from pathlib import Path
+
+from zoo.leaderboard.table import RESULTS, grid, published, read, table
+from zoo.utils.files import replacing
+from zoo.weights.catalogue import released
+
+
+def markers(name: str) -> tuple[str, str]:
+    """The lines before and after a generated part."""
+    return f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+
+
+def update_page(page: Path | str, **parts: str) -> bool:
+    """Put texts between the markers of their names in a Markdown file; whether that changed it.
+
+    Raises:
+        ValueError: the file has no such markers.
+    """
+    page = Path(page)
+    old = new = page.read_text(encoding="utf-8")
+    for name, text in parts.items():
+        start, end = markers(name)
+        if new.count(start) != 1 or new.count(end) != 1 or new.index(start) > new.index(end):
+            raise ValueError(f"{page} needs the lines {start} and {end}, once each, where the {name} goes.")
+        before, rest = new.split(start)
+        new = f"{before}{start}\n\n{text}\n\n{end}{rest.split(end)[1]}"
+    with replacing(page) as part:
+        part.write_text(new, encoding="utf-8")
+    return new != old
+
+
+def update_pages(root: Path | str = ".", results: Path | str = RESULTS) -> list[Path]:
+    """``update_page`` for README.md (FID only), docs/leaderboard.md (everything) and each system's page (its own rows
+    and its published weights); which of them changed."""
+    rows = read(results)
+    fid = [row for row in rows if row["metric"].startswith("fid")]
+    pages = {
+        Path(root, "README.md"): {"leaderboard": table(fid, markdown=True)},
+        Path(root, "docs/leaderboard.md"): {
+            "leaderboard": table(rows, markdown=True),
+            "published": published(markdown=True),
+        },
+    }
+    for page in sorted(Path(root).glob("configs/*/README.md")):
+        own = [row for row in rows if fnmatch(row["config"] or "", f"{page.parent.name}/*")]
+        pages[page] = {"leaderboard": table(own, markdown=True), "weights": weights(page.parent.name)}
+    return [page for page, parts in pages.items() if update_page(page, **parts)]
+
+
+def weights(system: str) -> str:
+    """The published checkpoints of a system, from the catalogue, as a Markdown table."""
+    lines = [
+        {
+            "name": f"`{entry.name}`",
+            "experiment": entry.config.split("/")[1],
+            "licence of the weights": entry.weights_licence or "none stated: all rights reserved",
+            "licence of the data": entry.data_licence or "not stated",
+            "published FID": f"{entry.fid.fid:g} ({entry.fid.source})" if entry.fid else "",
+            "note": entry.note,
+        }
+        for entry in released().values()
+        if entry.system == system
+    ]
+    return grid(lines, markdown=True)
