@@ -8,6 +8,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from zoo.training.checkpoint_files import NotSaved
+from zoo.utils.errors import UserError
 from zoo.utils.files import sweep
 
 
@@ -29,7 +30,7 @@ class RegularCheckpoint(Checkpoint):
 
     def __init__(self, every: int = 1000, keep_every: int | None = None, best: str | None = "fid") -> None:
         if every < 1 or (keep_every is not None and keep_every < 1):
-            raise ValueError(f"Intervals of checkpoints are at lowest 1 iteration, not {every}, {keep_every}.")
+            raise UserError(f"Intervals of checkpoints are at lowest 1 iteration, not {every}, {keep_every}.")
         self.every, self.keep_every, self.best = every, keep_every, best
         self.saved = -1
         self.best_name: str | None = None  # of the score
@@ -66,7 +67,7 @@ class RegularCheckpoint(Checkpoint):
             return
         name = next((name for name in values if name.startswith(self.best)), None)
         if name is None:
-            raise ValueError(
+            raise UserError(
                 f"No score begins with '{self.best}', of which the best is to be kept; "
                 f"--checkpoint.best can be null or one of {', '.join(values)}."
             )

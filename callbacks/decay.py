@@ -5,6 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from zoo.training.optimizers import share_learning_rates
+from zoo.utils.errors import UserError
 
 
 class LearningRateDecay(pl.Callback):
@@ -17,12 +18,12 @@ class LearningRateDecay(pl.Callback):
         factor: by this, in (0, 1].
 
     Raises:
-        ValueError: the factor is not in (0, 1].
+        UserError: the factor is not in (0, 1].
     """
 
     def __init__(self, milestones: list[int], factor: float = 0.3) -> None:
         if not 0 < factor <= 1:
-            raise ValueError(f"Learning rates decay by a factor above 0 and up to 1, not {factor}.")
+            raise UserError(f"Learning rates decay by a factor above 0 and up to 1, not {factor}.")
         self.milestones, self.factor = milestones, factor
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.loggers import log_film
+from zoo.utils.errors import UserError
 
 
 class Orbits(Callback):
@@ -22,7 +23,7 @@ class Orbits(Callback):
         seed: of the samples; object i is sample i of this seed.
 
     Raises:
-        ValueError: fewer than one iteration, object or frame.
+        UserError: fewer than one iteration, object or frame.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Orbits(Callback):
         seed: int = 0,
     ) -> None:
         if min(every, latents, frames) < 1:
-            raise ValueError(f"every, latents and frames of Orbits are at least 1, not {every}, {latents}, {frames}.")
+            raise UserError(f"every, latents and frames of Orbits are at least 1, not {every}, {latents}, {frames}.")
         self.every, self.latents, self.frames, self.depth = every, latents, frames, depth
         self.resolution, self.truncation, self.seed = resolution, truncation, seed
         self.filmed = -1

@@ -9,6 +9,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from zoo.evaluate.extractors import Extractor, load_extractor
 from zoo.evaluate.protocol import score
 from zoo.generator import DrawsPolicy
+from zoo.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Scores(pl.Callback):
         batch_size: int = 32,
     ) -> None:
         if n_fake < 2 or (n_real is not None and n_real < 2):
-            raise ValueError(
+            raise UserError(
                 f"Scores compare sets of images: n_fake and n_real must be at least 2, not {n_fake}, {n_real}."
             )
         self.every, self.at_start, self.at_end = every, at_start, at_end

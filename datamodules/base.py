@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from zoo.draws import stream_seed
+from zoo.utils.errors import UserError
 from zoo.utils.readers import loader
 from zoo.utils.threads import cpus_of_each
 
@@ -60,21 +61,21 @@ def read_stages(stages: dict[int, dict[str, int]] | None, resolution: int, batch
     """The stages in order; a single one without any.
 
     Raises:
-        ValueError: no stage starts at batch 0, a key is unknown, or a number is not positive.
+        UserError: no stage starts at batch 0, a key is unknown, or a number is not positive.
     """
     stages = stages or {0: {}}
     read = []
     for start, settings in sorted((int(start), settings) for start, settings in stages.items()):
         unknown = set(settings) - {"resolution", "batch_size"}
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"The stage from batch {start} sets {sorted(unknown)}; only resolution and batch_size can be."
             )
         read.append(Stage(start, settings.get("resolution", resolution), settings.get("batch_size", batch_size)))
         if read[-1].resolution < 1 or read[-1].batch_size < 1:
-            raise ValueError(f"The stage from batch {start} needs a positive resolution and batch_size: {settings}.")
+            raise UserError(f"The stage from batch {start} needs a positive resolution and batch_size: {settings}.")
     if read[0].start != 0:
-        raise ValueError(f"The first stage starts at batch {read[0].start}, but one must start at 0.")
+        raise UserError(f"The first stage starts at batch {read[0].start}, but one must start at 0.")
     return read
 
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from datamodules.base import ImageData, to_bytes
 from datamodules.car_renderer import VERSION, Views, car_attributes, car_camera, render_cars
 from zoo.render.cameras import Camera
+from zoo.utils.errors import UserError
 from zoo.utils.files import replacing
 
 TRAIN_CARS, TEST_CARS = 20_000, 5_000
@@ -140,7 +141,7 @@ class Cars(ImageData):
     ) -> None:
         super().__init__(resolution, batch_size, flip=False, **options)
         if not (1 <= train_count <= TRAIN_CARS and 1 <= test_count <= TEST_CARS):
-            raise ValueError(
+            raise UserError(
                 f"There are {TRAIN_CARS} train cars and {TEST_CARS} test cars: train_count {train_count} and "
                 f"test_count {test_count} must be between 1 and those."
             )

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from datamodules.base import ImageData
 from zoo.utils.containers import unpacked
-from zoo.utils.errors import Stopped
+from zoo.utils.errors import Stopped, UserError
 from zoo.utils.files import replacing
 from zoo.utils.paths import IMAGE_SUFFIXES, is_image
 
@@ -156,7 +156,7 @@ class Folder:
 
     def files(self) -> Iterator[File]:
         def stop(error: OSError) -> None:
-            raise ValueError(f"The folder '{error.filename}' cannot be read ({error.strerror}).") from error
+            raise UserError(f"The folder '{error.filename}' cannot be read ({error.strerror}).") from error
 
         for folder, folders, names in os.walk(self.path, onerror=stop):
             folders[:] = [name for name in folders if not name.startswith(".")]
@@ -187,7 +187,7 @@ class Zip:
             try:
                 self.opened = os.getpid(), zipfile.ZipFile(self.path)
             except zipfile.BadZipFile as error:
-                raise ValueError(f"'{self.path}' is not a zip file, or a broken one ({error}).") from error
+                raise UserError(f"'{self.path}' is not a zip file, or a broken one ({error}).") from error
         return self.opened[1]
 
     def files(self) -> Iterator[File]:
@@ -227,10 +227,10 @@ class ImageFiles:
         crop: Crop = Crop(),
     ) -> None:
         if filter not in get_args(Filter):
-            raise ValueError(f"There is no filter '{filter}'; take one of {', '.join(get_args(Filter))}.")
+            raise UserError(f"There is no filter '{filter}'; take one of {', '.join(get_args(Filter))}.")
         self.crop = crop
         if on_bad not in ("skip", "refuse"):
-            raise ValueError(f"on_bad is '{on_bad}', but must be skip or refuse.")
+            raise UserError(f"on_bad is '{on_bad}', but must be skip or refuse.")
         self.path, self.filter, self.on_bad, self.manifests = Path(path).expanduser(), filter, on_bad, Path(manifests)
         self.container: Folder | Zip | None = None
         self.names: list[str] | None = None
@@ -240,19 +240,19 @@ class ImageFiles:
         """Names of the usable images, in order.
 
         Raises:
-            ValueError: there is no such folder or zip, no image in it, or a bad one that must not be skipped.
+            UserError: there is no such folder or zip, no image in it, or a bad one that must not be skipped.
         """
         if self.names is not None:
             return self.names
         if not self.path.exists():
-            raise ValueError(f"There is no folder or zip file '{self.path}'.")
+            raise UserError(f"There is no folder or zip file '{self.path}'.")
         if not self.path.is_dir() and self.path.suffix.lower() != ".zip":
-            raise ValueError(f"'{self.path}' is neither a folder nor a .zip file.")
+            raise UserError(f"'{self.path}' is neither a folder nor a .zip file.")
         self.container = Folder(self.path) if self.path.is_dir() else Zip(self.path)
         everything = {file.name: file for file in self.container.files()}
         files = [file for name, file in sorted(everything.items()) if is_image(name)]
         if not files:
-            raise ValueError(
+            raise UserError(
                 f"'{self.path}' holds no images: none of its {len(everything)} files ends in "
                 f"{', '.join(IMAGE_SUFFIXES)}."
             )
@@ -262,10 +262,10 @@ class ImageFiles:
             more = f"; and {len(self.bad) - 20} more" if len(self.bad) > 20 else ""  # the manifest has them all
             message = f"{len(self.bad)} of {len(files)} files of '{self.path}' are no usable images: {shown}{more}."
             if self.on_bad == "refuse":
-                raise ValueError(f"{message} Repair or remove them, or set on_bad to skip.")
+                raise UserError(f"{message} Repair or remove them, or set on_bad to skip.")
             log.warning("%s They are skipped; all are listed in %s.", message, self.manifest_path())
         if not self.hashes:
-            raise ValueError(f"None of the {len(files)} images of '{self.path}' can be used.")
+            raise UserError(f"None of the {len(files)} images of '{self.path}' can be used.")
         self.names = list(self.hashes)
         return self.names
 

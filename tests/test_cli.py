@@ -19,7 +19,6 @@ import yaml
 from PIL import Image
 
 from tests.tiny import write_config
-from zoo.cli import list as list_verb
 from zoo.cli import speed
 from zoo.cli.command import main
 
@@ -239,26 +238,6 @@ def test_a_mistake_ends_in_one_clear_line(words, message, run, capsys):
         code = stop.code
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert code == 2 and last.startswith("zoo: error: ") and message.replace("{run}", str(run)) in last
-
-
-@pytest.mark.parametrize(
-    ("code", "place", "users"),
-    [
-        ("raise ValueError('say --out')", "zoo/cli/list.py", True),
-        ("int('a bug')", "zoo/cli/list.py", False),
-        ("list(zip([1], [], strict=True))", "zoo/cli/list.py", False),
-        ("raise ValueError('of torch')", "elsewhere/tensor.py", False),
-        ("raise KeyError('a bug')", "zoo/cli/list.py", False),
-        ("open('/no/such/file')", "elsewhere/image.py", True),
-    ],
-)
-def test_bugs_keep_their_traceback(code, place, users, monkeypatch, capsys):
-    monkeypatch.setattr(list_verb, "config_names", lambda: exec(compile(code, ROOT / place, "exec")))
-    if users:
-        assert main(["list"]) == 2 and capsys.readouterr().err.startswith("zoo: error: ")
-    else:
-        with pytest.raises((ValueError, KeyError)):
-            main(["list"])
 
 
 def test_printed_config_runs_again(run, tmp_path, capsys):

@@ -3,11 +3,12 @@
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch._utils import ExceptionWrapper
 
 from tests.tiny import write_config
 from zoo.cli import list as list_verb
 from zoo.cli.command import main
-from zoo.utils.errors import UserError, mendable
+from zoo.utils.errors import UserError, mendable, reader_failed
 from zoo.utils.parser import LONGEST
 
 REFUSED = {
@@ -113,6 +114,16 @@ def test_a_sentence_is_found_behind_what_was_raised_from_it_and_bugs_are_not():
     # a bug while an error of a user was handled is a bug
     assert mendable(raised(KeyError("x"), context=sentence)) is None
     assert isinstance(sentence, ValueError)
+
+
+def test_what_a_reader_process_met_is_its_sentence_and_no_traceback():
+    try:
+        raise UserError("The image 'a.png'\nis broken.")
+    except UserError:
+        sent = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(UserError, match="Original Traceback") as met:
+        sent.reraise()
+    assert reader_failed(met.value) == "The image 'a.png' is broken."
 
 
 @pytest.mark.parametrize("error", [ValueError("of torch"), KeyError("x"), TypeError("y")])

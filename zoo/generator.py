@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from zoo.draws import Draws, SampleDraws
 from zoo.render import Camera, Poses, Rays, Rendered
+from zoo.utils.errors import UserError
 
 Latents = Any  # a system's named tuple of tensors [B, ...]
 Styles = Any  # likewise; a part that a generator does without is None
@@ -96,7 +97,7 @@ class Generator(nn.Module, ABC):
             where it is below 1e-3. A system that knows no depth, such as a 2D network, has 0 and NaN everywhere.
 
         Raises:
-            ValueError: there are no images of that side.
+            UserError: there are no images of that side.
         """
 
     def forward(self, latents: Latents, camera: Camera, **kwargs: Any) -> Rendered:
@@ -175,7 +176,7 @@ def require(generator: Generator, purpose: str, *capabilities: type) -> None:
     missing = [c.__name__.removeprefix("Has").lower() for c in capabilities if not isinstance(generator, c)]
     if missing:
         name = f"{type(generator).__module__}.{type(generator).__name__}"
-        raise ValueError(f"{purpose} needs {' and '.join(missing)}, which {name} does not have.")
+        raise UserError(f"{purpose} needs {' and '.join(missing)}, which {name} does not have.")
 
 
 # What systems and callers share

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.cips3d.discriminator import Discriminator
+from zoo.utils.errors import UserError
 from zoo.utils.records import Record
 from zoo.weights.convert import Published
 from zoo.weights.names import Table, count, inside, size
@@ -147,10 +148,10 @@ def resized(experiment: dict[str, Any], state: dict[str, Tensor]) -> dict[str, A
     """A generator's config with the sizes of published tensors.
 
     Raises:
-        ValueError: tensors are missing, or there are some that no published experiment has.
+        UserError: tensors are missing, or there are some that no published experiment has.
     """
     if any(re.match(r"mapping_network_(nerf|inr)\.(nerf|inr)_", name) for name in state):
-        raise ValueError(
+        raise UserError(
             "The generator has styles of single layers (head_layers), which no published experiment has and "
             "zoo convert does not read: load its tensors into a zoo.cips3d.Generator with zoo.cips3d.Heads."
         )

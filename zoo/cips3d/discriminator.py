@@ -8,6 +8,7 @@ from zoo.cips3d.model import Augment
 from zoo.draws import Draws
 from zoo.layers import discriminator
 from zoo.layers.discriminator import DiscriminatorOutput
+from zoo.utils.errors import UserError
 
 
 class Tower(discriminator.Discriminator):
@@ -21,7 +22,7 @@ class Tower(discriminator.Discriminator):
 
     def __init__(self, channels: list[int], shrink_first: bool = False, group: int = 0) -> None:
         if group == 1:
-            raise ValueError("The spread of a group of one image is nothing: give a group of 2 or more, or 0.")
+            raise UserError("The spread of a group of one image is nothing: give a group of 2 or more, or 0.")
         widths = {4 * 2**i: width for i, width in enumerate(channels)}
         super().__init__(widths, clamp=None, groups=group, down_first=shrink_first)
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
+from zoo.utils.errors import UserError
+
 
 def of_layer(style: Tensor, i: int) -> Tensor:
     """The style [B, C] of a layer, from one of ``Styles``."""
@@ -78,7 +80,7 @@ class Inr(nn.Module):
     ) -> None:
         super().__init__()
         if rgb_dim < 3 or first_rgb >= num_blocks:
-            raise ValueError(f"No colour comes of rgb_dim {rgb_dim} and first_rgb {first_rgb} of {num_blocks} blocks.")
+            raise UserError(f"No colour comes of rgb_dim {rgb_dim} and first_rgb {first_rgb} of {num_blocks} blocks.")
         self.feature_dim, self.style_dim = feature_dim, style_dim
         self.blocks = nn.ModuleList(
             InrBlock(

@@ -38,6 +38,7 @@ from zoo.render import (
     to_map,
     with_samples,
 )
+from zoo.utils.errors import UserError
 
 
 class Latent(NamedTuple):
@@ -224,7 +225,7 @@ class Generator(generator.Generator):
         empty: colour in (-1, 1) that rays which hit nothing have before training; None for about grey, as published.
 
     Raises:
-        ValueError: one network's results are not as wide as what the next one takes.
+        UserError: one network's results are not as wide as what the next one takes.
     """
 
     def __init__(
@@ -246,7 +247,7 @@ class Generator(generator.Generator):
             (mapping.appearance.style_dim, inr.style_dim, "mapping.appearance.style_dim", "inr.style_dim"),
         ):
             if ours != theirs:
-                raise ValueError(f"{a} ({ours}) and {b} ({theirs}) must be the same.")
+                raise UserError(f"{a} ({ours}) and {b} ({theirs}) must be the same.")
         self.field, self.inr, self.mapping, self.volume, self.chunk = field, inr, mapping, volume, chunk
         self.auxiliary = nn.Linear(field.feature_dim, 3)
         init_readout(self.auxiliary, 25)
@@ -327,7 +328,7 @@ class Generator(generator.Generator):
         elif gradient_rays is None or gradient_rays >= total:
             with_gradient, without = [slice(None)], []
         elif draws is None:
-            raise ValueError("Which rays keep a gradient is random: gradient_rays needs draws.")
+            raise UserError("Which rays keep a gradient is random: gradient_rays needs draws.")
         else:
             order = draws.shared("gradient_rays", (total,)).argsort()
             with_gradient, without = [order[:gradient_rays]], order[gradient_rays:].split(chunk)

@@ -13,6 +13,7 @@ from zoo.losses import logistic_fake, logistic_real, r1_penalty
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen, set_learning_rates
 from zoo.training.schedules import current, falling, in_order, rising
+from zoo.utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class CIPS3D(GAN):
         self.stages = in_order(stages or [Stage()])
         parts = dict(generator.named_modules())
         if unknown := sorted({part for stage in self.stages for part in stage.frozen if part not in parts}):
-            raise ValueError(f"The generator has no parts to freeze named {', '.join(unknown)}; it has 'field', ...")
+            raise UserError(f"The generator has no parts to freeze named {', '.join(unknown)}; it has 'field', ...")
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         real, draws, stage = batch["image"], self.draws(), self.stage

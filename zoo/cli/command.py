@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from zoo.cli.help import TRAINING, VERBS, overview, training_help, version
-from zoo.utils.errors import Stopped, disk_problem, fail, is_users, mendable, near, reader_failed
+from zoo.utils.errors import Stopped, disk_problem, fail, mendable, near, reader_failed
 from zoo.utils.parser import OneLineErrors, required_names
 
 
@@ -51,9 +51,7 @@ def main(argv: list[str] | None = None) -> int:
             return fail(f"'{error.filename}': {problem}.", 1)
         if sentence := mendable(error):
             return fail(sentence)
-        if not is_users(error):
-            raise
-        return fail(" ".join(str(error).split()))
+        raise
     except KeyboardInterrupt:
         return fail("Interrupted.", 130)
 

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from zoo.training.gan import GAN
+from zoo.utils.errors import UserError
 from zoo.utils.memory import peak_memory
 
 WARM_UP, MAX_TIMED = 2, 20  # iterations that are not timed, and most that are
@@ -58,7 +59,7 @@ def measure(gan: GAN, data: pl.LightningDataModule, start: int, end: int, **trai
     with tempfile.TemporaryDirectory() as folder:
         short_trainer(timer, steps, default_root_dir=folder, **trainer).fit(gan, data.train_dataloader())
     if not hasattr(timer, "seconds"):
-        raise ValueError(f"There are too few images to measure: the data ended before iteration {WARM_UP + 1}.")
+        raise UserError(f"There are too few images to measure: the data ended before iteration {WARM_UP + 1}.")
     return timer
 
 
@@ -74,10 +75,10 @@ def estimate(
         trainer: also of ``pl.Trainer``: accelerator, devices, num_nodes.
 
     Raises:
-        ValueError: max_steps is not given.
+        UserError: max_steps is not given.
     """
     if max_steps < 1:
-        raise ValueError("--estimate needs the number of iterations of the run: give --trainer.max_steps.")
+        raise UserError("--estimate needs the number of iterations of the run: give --trainer.max_steps.")
     sizes = {name: sum(p.numel() for p in net.parameters()) for name, net in gan.named_children() if name != "averages"}
     lines = [f"{name}: {size:,} parameters" for name, size in sizes.items() if size]
     lines += [f"averages: {len(gan.averages)} copies of the generator"] if gan.averages else []

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.cli.options import SampleOptions
-from zoo.utils.errors import missing_file
+from zoo.utils.errors import UserError, missing_file
 from zoo.utils.paths import read_experiment
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def run(
 
     if holds_images(Path(source)):
         if consistency:
-            raise ValueError("A folder of images has no 3D consistency to measure: leave out --consistency.")
+            raise UserError("A folder of images has no 3D consistency to measure: leave out --consistency.")
         scored = ImagePathDataset(source)
         about = {"system": "images", "weights": scored.name, "weights_sha256": scored.digest()}
     else:

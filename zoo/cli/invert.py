@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.options import SampleOptions
-from zoo.utils.errors import missing_file
+from zoo.utils.errors import UserError, missing_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ def run(
     options = SampleOptions(truncation=1.0, **drawn)
     steps = {"latent": latent_steps, "styles": style_steps, "weights": weight_steps}
     if min(steps.values()) < 0:
-        raise ValueError("Numbers of steps must be 0 or more.")
+        raise UserError("Numbers of steps must be 0 or more.")
     from math import radians
 
     from tqdm import tqdm
@@ -94,4 +94,4 @@ def read_image(path: Path, resolution: int) -> "Tensor":
     try:
         return fit(decode(path.read_bytes()), resolution).float() / 127.5 - 1
     except BadImage as error:
-        raise ValueError(f"'{path}' is no usable image: {error}.") from None
+        raise UserError(f"'{path}' is no usable image: {error}.") from None

@@ -4,7 +4,7 @@ import json as jsonlib
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
-from zoo.utils.errors import near
+from zoo.utils.errors import UserError, near
 from zoo.utils.paths import bundled_names, config_names, downloaded_names
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def run(pattern: str = "*", json: bool = False) -> None:
     if not any(found.values()):
         systems = [f"{entry.system}*" for entry in released().values()]
         hint = near(pattern, [*systems, *(name for of in names.values() for name in of)])
-        raise ValueError(f"Nothing is named '{pattern}'.{hint or ' zoo list shows all names.'}")
+        raise UserError(f"Nothing is named '{pattern}'.{hint or ' zoo list shows all names.'}")
     if json:
         published = [released()[name].as_dict() | {"downloaded": name in here} for name in found["published"]]
         print(jsonlib.dumps(found | {"published": published}, indent=1))

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.cli.options import SampleOptions, numbers
+from zoo.utils.errors import UserError
 
 
 def run(
@@ -25,9 +26,9 @@ def run(
     """
     options, indices = SampleOptions(**drawn), numbers(seeds)
     if cells < 2 or views < 1:
-        raise ValueError(f"A mesh takes at least 2 cells and 1 view, not {cells} and {views}.")
+        raise UserError(f"A mesh takes at least 2 cells and 1 view, not {cells} and {views}.")
     if level is not None and level <= 0:
-        raise ValueError(f"The level of a surface is a density above 0, not {level:g}.")
+        raise UserError(f"The level of a surface is a density above 0, not {level:g}.")
     from zoo.export import mesh_of, save_mesh
     from zoo.export.mesh import check_target
 

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from zoo.utils.errors import UserError
+
 if TYPE_CHECKING:
     from zoo.generator import Generator
     from zoo.weights.bundle import BundleInfo
@@ -29,7 +31,7 @@ class SampleOptions:
 
     def __post_init__(self) -> None:
         if self.resolution is not None and self.resolution < 1:
-            raise ValueError(f"A resolution is at least 1 pixel, not {self.resolution}.")
+            raise UserError(f"A resolution is at least 1 pixel, not {self.resolution}.")
 
     def load(self) -> "tuple[Generator, BundleInfo]":
         """The generator, on its device, and what is known of it.
@@ -54,12 +56,12 @@ def numbers(text: str) -> list[int]:
     """The numbers in a text such as '0-3,8'.
 
     Raises:
-        ValueError: it is something else.
+        UserError: it is something else.
     """
     try:
         return [number for part in text.split(",") for number in span(part)]
     except ValueError:
-        raise ValueError(f"'{text}' is not a list of samples such as 0-7 or 0,3,8.") from None
+        raise UserError(f"'{text}' is not a list of samples such as 0-7 or 0,3,8.") from None
 
 
 def span(part: str) -> Iterator[int]:

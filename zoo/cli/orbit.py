@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zoo.cli.options import SampleOptions, numbers
+from zoo.utils.errors import UserError
 
 
 def run(
@@ -32,9 +33,9 @@ def run(
     """
     options, indices = SampleOptions(**drawn), numbers(seeds)
     if edit is not None and (interpolate or path != "turntable"):
-        raise ValueError("An edit has a camera and samples of its own: leave out --edit, or --path and --interpolate.")
+        raise UserError("An edit has a camera and samples of its own: leave out --edit, or --path and --interpolate.")
     if frames < 1 or seconds <= 0:
-        raise ValueError(f"A video has at least one frame and a positive length, not {frames} in {seconds:g} seconds.")
+        raise UserError(f"A video has at least one frame and a positive length, not {frames} in {seconds:g} seconds.")
     from zoo.export.orbit import check_suffix, orbit_frames, save_orbit
     from zoo.export.views import interpolated_views, turntable_views
 

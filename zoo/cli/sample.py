@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.options import SampleOptions, numbers
+from zoo.utils.errors import UserError
 from zoo.utils.files import replacing
 
 if TYPE_CHECKING:
@@ -32,10 +33,10 @@ def run(
         edit: columns show what this edit does to a scene, instead of its sides; systems that compose scenes have edits.
     """
     if (out is None) == (images is None):
-        raise ValueError("Give an output: --out FILE.png for a grid, or --images DIR for single images.")
+        raise UserError("Give an output: --out FILE.png for a grid, or --images DIR for single images.")
     options, indices = SampleOptions(**drawn), numbers(seeds)
     if count < 1 or views < 1:
-        raise ValueError(f"Give at least one image and one view, not {count} and {views}.")
+        raise UserError(f"Give at least one image and one view, not {count} and {views}.")
     from zoo.export import grid, turntable_views, with_depth_rows
 
     generator, _ = options.load()

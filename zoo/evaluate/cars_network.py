@@ -5,6 +5,8 @@ B batch, H height, W width
 
 from torch import Tensor, nn
 
+from zoo.utils.errors import UserError
+
 NUM_FEATURES = 64
 NUM_TARGETS = 16
 KINDS = ("hatchback", "sedan", "estate", "offroad", "van", "coupe")
@@ -32,11 +34,11 @@ class CarsNetwork(nn.Module):
         """Features [B, 64] of uint8 images [B, 3, H, W]; nothing is resized.
 
         Raises:
-            ValueError: the images are not 32x32 or 64x64.
+            UserError: the images are not 32x32 or 64x64.
         """
         height, width = images.shape[-2:]
         if height != width or str(width) not in self.first:
-            raise ValueError(
+            raise UserError(
                 f"The extractor 'cars' takes images of 32x32 or 64x64 pixels, not {width}x{height}; "
                 "score at one of these resolutions or take the extractor 'inception2015'."
             )

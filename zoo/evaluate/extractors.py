@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from zoo.utils.errors import UserError
 from zoo.weights.catalogue import Address
 from zoo.weights.fetch import NotFetched, fetch, sha256_of
 from zoo.weights.read import read
@@ -63,7 +64,7 @@ def load_extractor(name: str, weights: Path | str | None = None) -> Extractor:
         weights: local file with the weights of ``inception2015``; by default torch.hub's folder, then a download.
 
     Raises:
-        ValueError: unknown name, or a file that holds other weights.
+        UserError: unknown name, or a file that holds other weights.
         FileNotFoundError: the weights are not there and cannot be downloaded.
     """
     with torch.random.fork_rng(devices=[]):  # networks draw their first weights before they load the right ones
@@ -72,7 +73,7 @@ def load_extractor(name: str, weights: Path | str | None = None) -> Extractor:
         if name == "inception2015":
             path = inception_weights(weights)
             return Extractor(name, "tf1", sha256_of(path), inception_network(read(path).value))
-    raise ValueError(f"There is no extractor '{name}'; there are cars and inception2015.")
+    raise UserError(f"There is no extractor '{name}'; there are cars and inception2015.")
 
 
 def _cars() -> Extractor:
@@ -82,7 +83,7 @@ def _cars() -> Extractor:
 
     found = sha256_of(CARS_WEIGHTS)
     if found != CARS_SHA256:
-        raise ValueError(f"{CARS_WEIGHTS} has sha256 {found}, not {CARS_SHA256}: restore the file from the repository.")
+        raise UserError(f"{CARS_WEIGHTS} has sha256 {found}, not {CARS_SHA256}: restore the file from the repository.")
     network = CarsNetwork()
     network.load_state_dict(load_file(CARS_WEIGHTS))
     return Extractor("cars", "none", found, network.eval())
@@ -115,7 +116,7 @@ def inception_weights(file: Path | str | None = None) -> Path:
     """Path of the checked weights of Inception 2015-12-05; by default torch.hub's, downloaded if missing.
 
     Raises:
-        ValueError: the file has another hash.
+        UserError: the file has another hash.
         FileNotFoundError: no file, and no download.
     """
     path = Path(file) if file else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
@@ -132,7 +133,7 @@ def inception_weights(file: Path | str | None = None) -> Path:
             ) from error
     found = sha256_of(path)
     if not found.startswith(INCEPTION_SHA256):
-        raise ValueError(
+        raise UserError(
             f"{path} does not hold the Inception weights of 2015-12-05: its sha256 is {found}, "
             f"but that of {INCEPTION_URL} begins with {INCEPTION_SHA256}."
         )

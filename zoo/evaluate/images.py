@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from zoo.utils.errors import UserError
 from zoo.utils.paths import IMAGE_SUFFIXES, is_image
 from zoo.utils.readers import loader
 
@@ -23,7 +24,7 @@ class ImagePathDataset(Dataset):
     """Images of one size, in the order of their names; with the interface that scores need of a datamodule.
 
     Raises:
-        ValueError: no images, or images of different sizes.
+        UserError: no images, or images of different sizes.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -37,7 +38,7 @@ class ImagePathDataset(Dataset):
     def files(self) -> list[Path]:
         files = sorted(file for file in self.path.glob("*") if is_image(file.name))
         if not files:
-            raise ValueError(f"{self.path} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
+            raise UserError(f"{self.path} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
         return files
 
     @cached_property
@@ -45,7 +46,7 @@ class ImagePathDataset(Dataset):
         with Image.open(self.files[0]) as image:
             width, height = image.size
         if width != height:
-            raise ValueError(f"{self.files[0]} is {width}x{height}; scores take square images.")
+            raise UserError(f"{self.files[0]} is {width}x{height}; scores take square images.")
         return width
 
     def __len__(self) -> int:
@@ -55,7 +56,7 @@ class ImagePathDataset(Dataset):
         with Image.open(self.files[index]) as image:
             pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
         if pixels.shape[1:] != (self.resolution, self.resolution):
-            raise ValueError(
+            raise UserError(
                 f"{self.files[index]} is {pixels.shape[2]}x{pixels.shape[1]}, but {self.files[0].name} is "
                 f"{self.resolution}x{self.resolution}; scores take images of one size."
             )

@@ -25,6 +25,7 @@ from zoo.evaluate.metrics.kid import kid
 from zoo.evaluate.processes import broadcast, gather_rows, rank_and_world
 from zoo.evaluate.real_statistics import RealImages, image_batches, real_features, subsample
 from zoo.generator import DrawsPolicy, quantise, render_samples
+from zoo.utils.errors import UserError
 
 
 @dataclass
@@ -79,18 +80,18 @@ def score(
         device: default where the generator is.
 
     Raises:
-        ValueError: too few images, sizes that differ or that the extractor does not take, non-finite images.
+        UserError: too few images, sizes that differ or that the extractor does not take, non-finite images.
     """
     is_folder = isinstance(source, ImagePathDataset)
     n_fake = n_fake or (len(source) if is_folder else 1000)
     if min(n_fake, n_real or n_fake) < 2:
-        raise ValueError(f"FID and KID compare sets of images: take at least 2 of each side, not {n_fake}/{n_real}.")
+        raise UserError(f"FID and KID compare sets of images: take at least 2 of each side, not {n_fake}/{n_real}.")
     device = torch.device(device or ("cpu" if is_folder else source.bounds.device))
     extractor = load_extractor(extractor) if isinstance(extractor, str) else extractor
     extractor.to(device)
     rank, world = rank_and_world()
     if n_fake < world:
-        raise ValueError(f"{world} processes cannot share {n_fake} generated images: score at least {world} images.")
+        raise UserError(f"{world} processes cannot share {n_fake} generated images: score at least {world} images.")
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         known = real_features(real, extractor, source.resolution, n_real, batch_size, device)
@@ -129,7 +130,7 @@ def fakes(generator: nn.Module, indices: torch.Tensor, seed: int, truncation: fl
     images = render_samples(generator, indices.tolist(), seed, truncation, draws=draws).image
     if not images.isfinite().all():
         bad = [i for i, image in zip(indices.tolist(), images, strict=True) if not image.isfinite().all()]
-        raise ValueError(f"The generated images {bad} hold values that are not finite; they cannot be scored.")
+        raise UserError(f"The generated images {bad} hold values that are not finite; they cannot be scored.")
     return quantise(images)
 
 

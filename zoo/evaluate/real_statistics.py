@@ -16,6 +16,7 @@ from zoo.evaluate.extractors import Extractor
 from zoo.evaluate.metrics.fid import Moments, moments
 from zoo.evaluate.processes import broadcast, gather_rows, rank_and_world
 from zoo.generator import QUANTISATION, quantise
+from zoo.utils.errors import UserError
 from zoo.utils.files import replacing
 from zoo.utils.paths import cache_folder
 from zoo.utils.readers import loader
@@ -47,11 +48,11 @@ def subsample(total: int, count: int | None) -> list[int]:
     """``count`` indices, evenly spaced over a dataset of ``total``; all of them if count is None.
 
     Raises:
-        ValueError: more than the dataset holds.
+        UserError: more than the dataset holds.
     """
     count = total if count is None else count
     if count > total:
-        raise ValueError(f"{count} real images are requested, but the dataset holds {total}: lower n_real.")
+        raise UserError(f"{count} real images are requested, but the dataset holds {total}: lower n_real.")
     return [i * total // count for i in range(count)]
 
 
@@ -61,7 +62,7 @@ def image_batches(
     """Positions within ``indices`` and uint8 images of this process's share of these images.
 
     Raises:
-        ValueError: the images are not ``resolution`` pixels wide.
+        UserError: the images are not ``resolution`` pixels wide.
     """
     rank, world = rank_and_world()
     whole = real.val_dataloader()
@@ -75,7 +76,7 @@ def image_batches(
     for positions, batch in zip(torch.tensor(own).split(batch_size), share, strict=True):
         images = batch["image"]
         if resolution is not None and images.shape[-1] != resolution:
-            raise ValueError(
+            raise UserError(
                 f"The images of '{real.name}' are {images.shape[-1]} pixels wide and the generated ones "
                 f"{resolution}: give the data that resolution."
             )

@@ -15,6 +15,7 @@ from zoo.export.images import depth_to_bytes, grid, to_pil_image
 from zoo.generator import Generator, draws_for, quantise, render_foreground
 from zoo.inversion.search import Inversion, camera_angles
 from zoo.render import Camera
+from zoo.utils.errors import UserError
 from zoo.utils.files import replacing_files
 from zoo.weights.bundle import BundleInfo, load_bundle, save_bundle
 
@@ -71,15 +72,15 @@ def load_inversion(folder: Path | str) -> tuple[Generator, Any, Camera, int]:
     """Generator, styles, camera and resolution of an inversion: ``generator.render`` of them is the reconstruction.
 
     Raises:
-        ValueError: the folder is none that ``zoo invert`` wrote, or the weights are others than at the time.
+        UserError: the folder is none that ``zoo invert`` wrote, or the weights are others than at the time.
     """
     folder = Path(folder)
     if not (folder / ABOUT).is_file() or not (folder / FOUND).is_file():
-        raise ValueError(f"{folder} is no result of 'zoo invert': it has no {ABOUT} and {FOUND}.")
+        raise UserError(f"{folder} is no result of 'zoo invert': it has no {ABOUT} and {FOUND}.")
     about, tensors = json.loads((folder / ABOUT).read_text()), load_file(folder / FOUND)
     generator, info = load_bundle(folder / BUNDLE if about["tuned"] else about["weights"])
     if not about["tuned"] and info.sha256 != about["weights_sha256"]:
-        raise ValueError(f"The weights of {about['weights']} are others than those that {folder} was made with.")
+        raise UserError(f"The weights of {about['weights']} are others than those that {folder} was made with.")
     with torch.no_grad():
         like = generator.map(generator.latents(1, draws_for(generator, 0, [0])))
     styles = like._replace(**{name: tensors[f"styles.{name}"] for name in like._fields if f"styles.{name}" in tensors})

@@ -24,6 +24,7 @@ from zoo.export.views import in_batches
 from zoo.generator import Generator, HasDensity, HasRays, draws_for, evaluating, quantise, require, take
 from zoo.render import Camera, Rendered
 from zoo.render.projection import pixel_coordinates, shown_by
+from zoo.utils.errors import UserError
 from zoo.utils.files import replacing
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def mesh_of(
         resolution: side of these images [pixels]; by default the generator's own.
 
     Raises:
-        ValueError: the generator has no density or no rays; the level is nowhere in the bounds, or none fits.
+        UserError: the generator has no density or no rays; the level is nowhere in the bounds, or none fits.
     """
     from trimesh import Trimesh
 
@@ -123,7 +124,7 @@ def fitting_level(generator: Generator, grid: Grid, camera: Camera, side: int = 
         side: of the silhouettes [pixels].
 
     Raises:
-        ValueError: no ray is opaque.
+        UserError: no ray is opaque.
     """
     rays = generator.rays(camera.take(slice(None, None, -(-len(camera.pose) // 8))), side)
     origins, directions = (x.flatten(0, 1).cpu().float() for x in rays[:2])
@@ -138,7 +139,7 @@ def fitting_level(generator: Generator, grid: Grid, camera: Camera, side: int = 
         densest.append(density.amax(-1))
     solid, densest = torch.cat(sums) * step > math.log(2), torch.cat(densest)
     if not solid.any():
-        raise ValueError(
+        raise UserError(
             "No ray through this field is opaque, so no level can be chosen automatically: give one, such as "
             f"--level {float(grid.density.max()) / 2:.2g}, half its greatest density."
         )
@@ -153,14 +154,14 @@ def surface(grid: Grid, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Vertices [N, 3] and faces [F, 3] around all that is denser than the level; closed by the faces of the box.
 
     Raises:
-        ValueError: the whole box is denser, or nothing in it.
+        UserError: the whole box is denser, or nothing in it.
     """
     from skimage.measure import marching_cubes
 
     least, most = float(grid.density.min()), float(grid.density.max())
     if not least <= level < most:
         what, way = ("All", "higher") if level < least else ("Nothing", "lower")
-        raise ValueError(
+        raise UserError(
             f"{what} of this field is denser than the level {level:.3g}, so there is no surface: its densities are "
             f"from {least:.3g} to {most:.3g}; take a {way} --level."
         )
@@ -188,7 +189,7 @@ def vertex_colours(
         camera: of all images, [V].
 
     Raises:
-        ValueError: no vertex is seen in any image.
+        UserError: no vertex is seen in any image.
     """
     from scipy.spatial import cKDTree
 
@@ -213,7 +214,7 @@ def vertex_colours(
             weights[seen] += weight
     seen = weights[:, 0] > 0.01 * weights.max()
     if not seen.any():
-        raise ValueError("No image shows any of this surface; take another --level.")
+        raise UserError("No image shows any of this surface; take another --level.")
     colours = quantise(total[seen] / weights[seen]).numpy()
     _, nearest = cKDTree(places[seen]).query(places)
     return colours[nearest]
@@ -258,10 +259,10 @@ def unlit(tree: dict[str, Any]) -> None:
 def check_target(path: Path) -> None:
     """
     Raises:
-        ValueError: the file's suffix is of no kind that is written, or packages are missing.
+        UserError: the file's suffix is of no kind that is written, or packages are missing.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"A mesh is written as {' or '.join(SUFFIXES)}, not as '{path.name}'.")
+        raise UserError(f"A mesh is written as {' or '.join(SUFFIXES)}, not as '{path.name}'.")
     if missing := [name for name in ("skimage", "trimesh") if find_spec(name) is None]:
         names = " and ".join({"skimage": "scikit-image"}.get(name, name) for name in missing)
-        raise ValueError(f"Meshes need {names}: pip install 'gan3d-zoo[mesh]'.")
+        raise UserError(f"Meshes need {names}: pip install 'gan3d-zoo[mesh]'.")

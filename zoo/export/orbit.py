@@ -10,6 +10,7 @@ from PIL import Image
 
 from zoo.export.images import depth_range, grid, with_depth_rows
 from zoo.export.views import Views
+from zoo.utils.errors import UserError
 from zoo.utils.files import replacing
 
 SUFFIXES = (".gif", ".webp", ".mp4")
@@ -33,7 +34,7 @@ def save_orbit(path: Path | str, frames: Iterable[Image.Image], rate: float = 12
         rate: frames in a second.
 
     Raises:
-        ValueError: another suffix, or .mp4 without imageio-ffmpeg.
+        UserError: another suffix, or .mp4 without imageio-ffmpeg.
     """
     path = check_suffix(path)
     frames = iter(frames)
@@ -64,7 +65,7 @@ def check_suffix(path: Path | str) -> Path:
     """The path, if a video can be written there."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"A video is written as {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, not as '{path.name}'.")
+        raise UserError(f"A video is written as {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, not as '{path.name}'.")
     if path.suffix.lower() == ".mp4" and find_spec("imageio_ffmpeg") is None:
-        raise ValueError("MP4 videos need imageio-ffmpeg: pip install 'gan3d-zoo[video]', or write .gif or .webp.")
+        raise UserError("MP4 videos need imageio-ffmpeg: pip install 'gan3d-zoo[video]', or write .gif or .webp.")
     return path

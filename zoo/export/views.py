@@ -11,7 +11,7 @@ from zoo.draws import MixedDraws
 from zoo.export.camera_paths import frames_along_path
 from zoo.generator import Edit, Generator, HasEdits, draws_for, evaluating, quantise, require, take
 from zoo.render import Camera, Rendered
-from zoo.utils.errors import near
+from zoo.utils.errors import UserError, near
 
 BATCH = 8
 
@@ -48,7 +48,7 @@ def turntable_views(
         progress: show a bar, if stderr is a terminal.
 
     Raises:
-        ValueError: the generator has no edit of this name.
+        UserError: the generator has no edit of this name.
     """
     change = None if edit is None else find_edit(generator, edit)
 
@@ -83,10 +83,10 @@ def interpolated_views(
         indices: samples to interpolate, at least two; the others as in ``turntable_views``.
 
     Raises:
-        ValueError: less than two samples.
+        UserError: less than two samples.
     """
     if len(indices) < 2:
-        raise ValueError("Interpolation needs at least two samples: give more of them, such as --seeds 0-3.")
+        raise UserError("Interpolation needs at least two samples: give more of them, such as --seeds 0-3.")
     draws = MixedDraws(draws_for(generator, seed, indices), loop_weights(len(indices), views))
     latents, _ = generator.sample(views, draws)
     return render_views(
@@ -130,10 +130,10 @@ def find_edit(generator: Generator, name: str) -> Edit:
     """One of the generator's edits.
 
     Raises:
-        ValueError: there is none of this name.
+        UserError: there is none of this name.
     """
     require(generator, f"--edit {name}", HasEdits)
     if name not in generator.edits:
         known = generator.edits
-        raise ValueError(f"There is no edit '{name}'.{near(name, list(known))} There are: {', '.join(known)}.")
+        raise UserError(f"There is no edit '{name}'.{near(name, list(known))} There are: {', '.join(known)}.")
     return generator.edits[name]

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.giraffe.model import Discriminator
+from zoo.utils.errors import UserError
 from zoo.weights.convert import Published
 from zoo.weights.names import Table, count, inside, size
 from zoo.weights.read import Contents, Place, tensors_in
@@ -122,7 +123,7 @@ def discriminator_config(state: dict[str, Tensor]) -> dict[str, Any]:
     """Our config of a published discriminator: each layer halves the image, down to 4 pixels."""
     layers = count(state, r"blocks\.\d+\.weight")
     if layers > 12:
-        raise ValueError(f"The file's discriminator has {layers} layers, more than any published GIRAFFE.")
+        raise UserError(f"The file's discriminator has {layers} layers, more than any published GIRAFFE.")
     sizes = {
         "resolution": 4 * 2**layers,
         "channels": size(state, "conv_out.weight", 4)[1],

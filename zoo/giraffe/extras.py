@@ -17,6 +17,7 @@ from zoo.giraffe.model import Generator
 from zoo.giraffe.scenes import Latent
 from zoo.layers.discriminator import DiscriminatorOutput
 from zoo.render import Camera, FixedPoses, Rendered, to_map, transmission_weights, zero_last_interval
+from zoo.utils.errors import UserError
 
 
 class GaussianFeatures(nn.Module):
@@ -147,10 +148,10 @@ class PlainGenerator(generator.Generator):
         """Images of B latents; nothing is opaque, nothing has a depth.
 
         Raises:
-            ValueError: another resolution than the network's own.
+            UserError: another resolution than the network's own.
         """
         if resolution not in (None, self.resolution):
-            raise ValueError(f"This generator makes images of side {self.resolution} only, not {resolution}.")
+            raise UserError(f"This generator makes images of side {self.resolution} only, not {resolution}.")
         x = self.enter(styles.z).unflatten(1, (-1, 4, 4))
         for block in self.blocks[:-1]:
             x = resize(block(x), scale_factor=2, mode="nearest")

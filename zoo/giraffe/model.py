@@ -30,6 +30,7 @@ from zoo.giraffe.rendering import Compose, Scene, weighted
 from zoo.giraffe.scenes import BoxPrior, Counts, Latent, ScenePoses, between, turned
 from zoo.layers.discriminator import DiscriminatorOutput
 from zoo.render import Camera, Rays, Rendered, Renderer, expected_depth, to_map
+from zoo.utils.errors import UserError
 
 # From features to the picture
 
@@ -88,7 +89,7 @@ class NeuralRenderer(nn.Module):
     ) -> None:
         super().__init__()
         if channels // 2 < least:
-            raise ValueError(
+            raise UserError(
                 f"Half of {channels} channels are fewer than {least}: set least to {channels // 2} or less."
             )
         self.stages, self.norm, self.sigmoid = stages, norm, sigmoid
@@ -213,7 +214,7 @@ class Generator(generator.Generator):
         factor = 2**self.renderer.stages
         side, rest = divmod(resolution or self.resolution, factor)
         if rest or side < 2:
-            raise ValueError(
+            raise UserError(
                 f"This generator renders images whose side is a multiple of {factor} from {2 * factor} on, such as "
                 f"{self.resolution}, not {resolution}."
             )
@@ -236,7 +237,7 @@ class Generator(generator.Generator):
             farthest: as in ``rays``.
 
         Raises:
-            ValueError: the 2D network cannot make an image of that side.
+            UserError: the 2D network cannot make an image of that side.
         """
         rays = self.rays(camera, self.side(resolution), farthest)
         integrated = self.volume(self.scene, rays, styles, draws, self.density_noise)
@@ -303,7 +304,7 @@ class Discriminator(nn.Module):
         image_channels: of the images that are looked at; further ones are left out.
 
     Raises:
-        ValueError: the resolution is not a power of two from 8 on.
+        UserError: the resolution is not a power of two from 8 on.
     """
 
     def __init__(
@@ -318,7 +319,7 @@ class Discriminator(nn.Module):
         self.resolution, self.image_min, self.image_channels = resolution, image_min, image_channels
         count = resolution.bit_length() - 3  # halvings down to a side of 4
         if count < 1 or resolution != 4 << count:
-            raise ValueError(f"This discriminator cannot take images of side {resolution}: give a power of two >= 8.")
+            raise UserError(f"This discriminator cannot take images of side {resolution}: give a power of two >= 8.")
         widths = [image_channels, *(channels // 2 ** (count - 1 - i) for i in range(count))]
         pairs = itertools.pairwise(widths)
         self.layers = nn.ModuleList(nn.Conv2d(i, o, 4, 2, padding=1, bias=bias) for i, o in pairs)
@@ -328,12 +329,12 @@ class Discriminator(nn.Module):
         """Scores of images [B, C, H, H] in [-1, 1]; channels beyond ``image_channels`` are left out.
 
         Raises:
-            ValueError: images of another side, or of fewer channels.
+            UserError: images of another side, or of fewer channels.
         """
         if images.shape[-1] != self.resolution:
-            raise ValueError(f"This discriminator takes images of side {self.resolution}, not {images.shape[-1]}.")
+            raise UserError(f"This discriminator takes images of side {self.resolution}, not {images.shape[-1]}.")
         if images.shape[1] < self.image_channels:
-            raise ValueError(f"This discriminator takes {self.image_channels} channels, not {images.shape[1]}.")
+            raise UserError(f"This discriminator takes {self.image_channels} channels, not {images.shape[1]}.")
         x = (images[:, : self.image_channels] + 1) * ((1 - self.image_min) / 2) + self.image_min
         for layer in self.layers:
             x = leaky_relu(layer(x), 0.2)

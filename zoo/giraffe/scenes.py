@@ -17,6 +17,7 @@ from torch import Tensor
 
 from zoo.draws import Draws
 from zoo.render import Camera, look_at
+from zoo.utils.errors import UserError
 
 
 class Latent(NamedTuple):
@@ -122,7 +123,7 @@ class BoxPrior:
         while self.margin is not None and not (free := are_free(scale, place, self.margin)).all():
             tries += 1
             if tries == 1000:
-                raise ValueError(
+                raise UserError(
                     f"After 1000 tries {self.count} boxes still overlap: make scale_max or margin smaller, or the "
                     "range from place_min to place_max larger."
                 )
@@ -140,19 +141,19 @@ class BoxPrior:
         """The scenes in the file of coordinates, [M, N, 3].
 
         Raises:
-            ValueError: there is no such file, or its arrays are of another shape.
+            UserError: there is no such file, or its arrays are of another shape.
         """
         from zoo.utils.containers import read_array
 
         path = Path(self.coordinates)
         if not path.is_file():
-            raise ValueError(
+            raise UserError(
                 f"There is no file '{path}' with the objects' coordinates: put it there, or set the boxes' coordinates "
                 "to null to draw them between place_min and place_max."
             )
         known = read_array(path, "coordinates")
         if known is None or known.ndim != 3 or known.shape[1:] != (self.count, 3) or not len(known):
-            raise ValueError(f"'{path}' needs an array 'coordinates' of shape (scenes, {self.count}, 3).")
+            raise UserError(f"'{path}' needs an array 'coordinates' of shape (scenes, {self.count}, 3).")
         return torch.from_numpy(known)
 
     def at(self, scale: Tensor, place: Tensor, turn: Tensor) -> Boxes:
@@ -203,7 +204,7 @@ class Counts:
         """Which boxes hold an object, bool [n, boxes]."""
         greatest = self.least + len(self.shares) - 1
         if boxes < greatest:
-            raise ValueError(f"Up to {greatest} objects need at least {greatest} boxes, not {boxes}.")
+            raise UserError(f"Up to {greatest} objects need at least {greatest} boxes, not {boxes}.")
         u = draws.uniform("object_count", (n, 1))
         thresholds = u.new_tensor(self.shares).cumsum(0)[:-1]
         count = self.least + (u >= thresholds).sum(1, keepdim=True)

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.graf.model import Discriminator
+from zoo.utils.errors import UserError
 from zoo.weights.convert import Published
 from zoo.weights.names import Table, count, inside, size
 from zoo.weights.read import Contents, Place, tensors_in
@@ -66,7 +67,7 @@ def published(place: Place, contents: Contents, weights: str) -> Published | Non
     if WEIGHTS[weights] not in held:
         return None
     if weights != "discriminator" and "generator_fine" in held:
-        raise ValueError(f"{place} has a second network for hierarchical sampling, which no experiment here has.")
+        raise UserError(f"{place} has a second network for hierarchical sampling, which no experiment here has.")
     state = tensors_in("" if weights == "discriminator" else "generator", held[WEIGHTS[weights]])
     return Published(state, f"{place.name}, {weights} weights", {"iterations": held.get("it")}, complete=True)
 
@@ -102,7 +103,7 @@ def resized(experiment: dict[str, Any], state: dict[str, Tensor]) -> dict[str, A
     seen = size(state, "generator.views_linears.0.weight")[1]
     own["appearance_dim"] = seen - width - (0 if view is None else 3 * (2 * view + 1))
     if min(own["shape_dim"], own["appearance_dim"]) < 0:
-        raise ValueError("The file's networks take fewer numbers than the experiment's: take another experiment.")
+        raise UserError("The file's networks take fewer numbers than the experiment's: take another experiment.")
     return config
 
 
@@ -111,6 +112,6 @@ def discriminator_config(state: dict[str, Tensor]) -> dict[str, Any]:
     names = [name for name in state if name.endswith(".weight_orig")]
     sizes = {4: 32, 5: 64, 6: 128}
     if len(names) not in sizes or state[names[-1]].dim() != 4:
-        raise ValueError(f"The file's discriminator has {len(names)} convolutions, and every published GRAF 4, 5 or 6.")
+        raise UserError(f"The file's discriminator has {len(names)} convolutions, and every published GRAF 4, 5 or 6.")
     sizes_of = {"size": sizes[len(names)], "channels": max(1, state[names[-1]].shape[1] // 8)}
     return {"class_path": "zoo.graf.Discriminator", "init_args": sizes_of}

@@ -42,6 +42,7 @@ from zoo.render import (
     expected_depth,
     to_map,
 )
+from zoo.utils.errors import UserError
 
 
 class Latent(NamedTuple):
@@ -266,13 +267,13 @@ class Discriminator(nn.Module):
         channels: unit of width; the last convolution but one has eight times as many.
 
     Raises:
-        ValueError: patches of this size were not published.
+        UserError: patches of this size were not published.
     """
 
     def __init__(self, size: int = 32, channels: int = 64) -> None:
         super().__init__()
         if size not in (32, 64, 128):
-            raise ValueError(f"This discriminator cannot take patches of side {size}: give a size of 32, 64 or 128.")
+            raise UserError(f"This discriminator cannot take patches of side {size}: give a size of 32, 64 or 128.")
         self.size = size
         smaller = {32: [], 64: [channels], 128: [channels // 2, channels]}[size]
         widths = [3, *smaller, 2 * channels, 4 * channels, 8 * channels]
@@ -285,10 +286,10 @@ class Discriminator(nn.Module):
         """Scores of patches [B, 3, K, K].
 
         Raises:
-            ValueError: the patches have another size.
+            UserError: the patches have another size.
         """
         if patches.shape[-1] != self.size:
-            raise ValueError(f"This discriminator takes patches of side {self.size}, not {patches.shape[-1]}.")
+            raise UserError(f"This discriminator takes patches of side {self.size}, not {patches.shape[-1]}.")
         x = patches
         *strided, final = self.convolutions
         for i, convolution in enumerate(strided):

@@ -28,6 +28,7 @@ from torch.nn.functional import avg_pool2d
 from zoo.draws import SampleDraws
 from zoo.generator import Generator, draws_for, take
 from zoo.render import Camera, Rendered, orbited
+from zoo.utils.errors import UserError
 
 BATCH = 8
 
@@ -280,7 +281,7 @@ def optimise(
                 group["lr"] = group["share"] * stage.learning_rate * learning_rate_factor(step / stage.steps)
             optimizer.zero_grad()
             if not loss.requires_grad:
-                raise ValueError(
+                raise UserError(
                     f"What the {stage.name} stage optimises does not change images of this kind: give it 0 steps."
                 )
             loss.sum().backward()
@@ -327,11 +328,11 @@ def invert(
         callback: called with the stage's name and the distance, before each step and at the end.
 
     Raises:
-        ValueError: fewer samples than candidates; a stage has diverged, or optimises nothing that images depend on.
+        UserError: fewer samples than candidates; a stage has diverged, or optimises nothing that images depend on.
     """
     initial = max(stage.candidates for stage in stages)
     if samples < initial:
-        raise ValueError(
+        raise UserError(
             f"The nearest {initial} samples are the initial candidates, so take at least so many, not {samples}."
         )
     generator = deepcopy(generator).eval().requires_grad_(False)
@@ -350,7 +351,7 @@ def invert(
         image = search.image(candidates)
         distances = search.distance(image)
         if not distances.isfinite().any():
-            raise ValueError(f"The {stage.name} stage has diverged: take fewer steps or another seed.")
+            raise UserError(f"The {stage.name} stage has diverged: take fewer steps or another seed.")
         losses[stage.name] = [float(x[distances.argmin()]) for x in [*history[:-1], distances]]
         quality[stage.name] = psnr(image[distances.argmin()], target)
     candidates = candidates.take(distances.argmin()[None])

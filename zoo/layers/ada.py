@@ -16,6 +16,7 @@ from torch.nn.functional import affine_grid, conv2d, conv_transpose2d, pad
 
 from zoo.draws import Draws
 from zoo.layers.lookup import interpolated
+from zoo.utils.errors import UserError
 
 # Scaling filters of wavelets, "symlets" (Daubechies 1992): sym6 for warps, sym2 for bands of frequencies.
 SYM6 = [
@@ -109,7 +110,7 @@ class Augmentation(nn.Module):
         bands: weights of the four bands of frequencies of "imgfilter".
 
     Raises:
-        ValueError: there is no such change.
+        UserError: there is no such change.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class Augmentation(nn.Module):
         known = [*BLIT, *GEOMETRY, *COLOUR, *OTHERS]
         unknown = sorted({*weights, *(strengths or {})} - {*known})
         if unknown:
-            raise ValueError(f"There is no augmentation '{unknown[0]}', only {', '.join(known)}.")
+            raise UserError(f"There is no augmentation '{unknown[0]}', only {', '.join(known)}.")
         self.weights = {name: weight for name, weight in weights.items() if weight}
         self.strengths, self.bands = STRENGTHS | (strengths or {}), bands
         self.controller = controller
@@ -379,13 +380,13 @@ def in_bands(images: Tensor, gains: Tensor) -> Tensor:
     """Images [B, C, H, W] with their bands of frequencies times gains [B, 4]; mirrored beyond their borders.
 
     Raises:
-        ValueError: the images are too small to be mirrored that far.
+        UserError: the images are too small to be mirrored that far.
     """
     batch, channels, height, width = images.shape
     lines = (gains @ band_filters().to(gains)).repeat_interleave(channels, 0)
     around = lines.shape[1] // 2
     if min(height, width) <= around:
-        raise ValueError(
+        raise UserError(
             f"The augmentation 'imgfilter' needs images of more than {around} pixels a side, not {width}x{height}: "
             "leave it out of the weights."
         )

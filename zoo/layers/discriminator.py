@@ -13,6 +13,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from zoo.layers.stylegan2 import GAIN, Convolution, Dense, activate, with_deviation
+from zoo.utils.errors import UserError
 
 
 class DiscriminatorOutput(NamedTuple):
@@ -82,7 +83,7 @@ class Discriminator(nn.Module):
         """Scores of images [B, C, H, H]; ``growth`` is what ``features`` of a discriminator that grows takes.
 
         Raises:
-            ValueError: no level takes images of this side, or the batch does not suit the groups.
+            UserError: no level takes images of this side, or the batch does not suit the groups.
         """
         self.check(images)
         return DiscriminatorOutput(self.score(self.epilogue(self.features(images, *growth))))
@@ -91,7 +92,7 @@ class Discriminator(nn.Module):
         """Refuse images that no level takes."""
         if images.shape[-1] not in self.sides:
             names = ", ".join(map(str, self.sides))
-            raise ValueError(f"This discriminator takes images of side {names}, not {images.shape[-1]}.")
+            raise UserError(f"This discriminator takes images of side {names}, not {images.shape[-1]}.")
 
     def features(self, images: Tensor) -> Tensor:
         """What is left at the lowest resolution, [B, C, last, last]."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, interpolate, leaky_relu, linear, pad
 
 from zoo.layers.winograd import conv3x3
+from zoo.utils.errors import UserError
 
 SLOPE, GAIN = 0.2, math.sqrt(2)  # of the leaky relu
 
@@ -273,12 +274,12 @@ def with_deviation(x: Tensor, groups: int = 4) -> Tensor:
     Images i, i + B / G, i + 2 B / G... are compared, G = min(groups, B) of them.
 
     Raises:
-        ValueError: the batch cannot be divided so.
+        UserError: the batch cannot be divided so.
     """
     batch, _, height, width = x.shape
     size = min(groups, batch)
     if batch % size:
-        raise ValueError(f"The discriminator compares {size} images: a batch of {batch} must be a multiple of that.")
+        raise UserError(f"The discriminator compares {size} images: a batch of {batch} must be a multiple of that.")
     y = widened(x).unflatten(0, (size, batch // size))
     y = ((y - y.mean(0)).square().mean(0) + 1e-8).sqrt().mean((1, 2, 3)).to(x.dtype)
     return torch.cat([x, y.repeat(size)[:, None, None, None].expand(-1, 1, height, width)], dim=1)
@@ -291,13 +292,13 @@ def doublings(low: int, high: int) -> list[int]:
     """Sides from one to another, each twice that before it.
 
     Raises:
-        ValueError: they miss the end.
+        UserError: they miss the end.
     """
     sides = [low]
     while sides[-1] < high:
         sides.append(2 * sides[-1])
     if sides[-1] != high:
-        raise ValueError(f"A side must be {low}, doubled any number of times, not {high}.")
+        raise UserError(f"A side must be {low}, doubled any number of times, not {high}.")
     return sides
 
 

@@ -4,6 +4,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from zoo.leaderboard.table import RESULTS, grid, published, read, table
+from zoo.utils.errors import UserError
 from zoo.utils.files import replacing
 from zoo.weights.catalogue import released
 
@@ -17,14 +18,14 @@ def update_page(page: Path | str, **parts: str) -> bool:
     """Put texts between the markers of their names in a Markdown file; whether that changed it.
 
     Raises:
-        ValueError: the file has no such markers.
+        UserError: the file has no such markers.
     """
     page = Path(page)
     old = new = page.read_text(encoding="utf-8")
     for name, text in parts.items():
         start, end = markers(name)
         if new.count(start) != 1 or new.count(end) != 1 or new.index(start) > new.index(end):
-            raise ValueError(f"{page} needs the lines {start} and {end}, once each, where the {name} goes.")
+            raise UserError(f"{page} needs the lines {start} and {end}, once each, where the {name} goes.")
         before, rest = new.split(start)
         new = f"{before}{start}\n\n{text}\n\n{end}{rest.split(end)[1]}"
     with replacing(page) as part:

@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from zoo.utils.errors import UserError
 from zoo.utils.files import locked, replacing
 
 RESULTS = Path(__file__).with_name("results.csv")
@@ -50,7 +51,7 @@ def check_row(row: Mapping[str, Any]) -> Row:
     """The row with every column, in order, each of its type.
 
     Raises:
-        ValueError: a column that is missing, unknown, or not of its type; a value that is not finite.
+        UserError: a column that is missing, unknown, or not of its type; a value that is not finite.
     """
     if unknown := set(row) - set(COLUMNS):
         raise ValueError(f"Unknown columns {sorted(unknown)}; a result has {', '.join(COLUMNS)}.")
@@ -79,7 +80,7 @@ def read(path: Path | str) -> list[Row]:
     """All rows of a results file; none where there is no file.
 
     Raises:
-        ValueError: the file is not a results file; names the line.
+        UserError: the file is not a results file; names the line.
     """
     path = Path(path)
     if not path.exists():
@@ -90,13 +91,13 @@ def read(path: Path | str) -> list[Row]:
         if header is None:
             return []
         if header != list(COLUMNS):
-            raise ValueError(f"{path} is not a results file: its first line should be {','.join(COLUMNS)}.")
+            raise UserError(f"{path} is not a results file: its first line should be {','.join(COLUMNS)}.")
         rows = []
         for cells in reader:
             try:
                 rows.append(check_row(dict(zip(COLUMNS, cells, strict=True))))
             except ValueError as error:
-                raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
+                raise UserError(f"{path}, line {reader.line_num}: {error}") from None
         return rows
 
 
@@ -104,7 +105,7 @@ def append_row(row: Mapping[str, Any], path: Path | str) -> Row:
     """Check a row and add it to a results file: all of it, or nothing.
 
     Raises:
-        ValueError: as ``check_row`` and ``read``; the file is left as it was.
+        UserError: as ``check_row`` and ``read``; the file is left as it was.
     """
     path, row = Path(path), check_row(row)
     # Two runs that end together both get their row.

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.pigan.model import Discriminator
+from zoo.utils.errors import UserError
 from zoo.utils.records import Record
 from zoo.weights.convert import Published
 from zoo.weights.names import Table, count, size
@@ -99,11 +100,11 @@ def published(place: Place, contents: Contents, weights: str) -> Published | Non
     """The file itself, with the averages or the discriminator that were saved together with it.
 
     Raises:
-        ValueError: they are of something else.
+        UserError: they are of something else.
     """
     kind = part(contents)
     if kind == "averages":
-        raise ValueError(f"{place} holds averages without names: give the generator.pth that they belong to.")
+        raise UserError(f"{place} holds averages without names: give the generator.pth that they belong to.")
     if kind == "discriminator":
         return discriminator_in(place, contents) if weights == "discriminator" else None
     # ``05--12:30--ema.pth`` belongs to ``05--12:30--generator.pth``
@@ -137,7 +138,7 @@ def official(networks: dict[str, dict[str, Tensor]], card: dict[str, str]) -> di
 def discriminator_in(place: Place, contents: Contents) -> Published:
     """The discriminator that is a file."""
     if part(contents) != "discriminator":
-        raise ValueError(f"{place} holds no discriminator of the published pi-GAN.")
+        raise UserError(f"{place} holds no discriminator of the published pi-GAN.")
     value = contents.value
     return Published(module_state(value), place.name, {"iterations": attributes(value).get("step")}, class_name(value))
 
@@ -146,7 +147,7 @@ def siren(generator: Record) -> Record:
     """The module that holds the field and the mapping network."""
     found = dict(modules(generator)).get("siren")
     if found is None:
-        raise ValueError("The generator in the file has no SIREN.")
+        raise UserError("The generator in the file has no SIREN.")
     return found
 
 
@@ -154,15 +155,15 @@ def shadow(place: Place, of: Place, parameters: list[Tensor]) -> list[Tensor]:
     """The averaged parameters in a file, in their order. (Its ``collected_params`` are a copy of the raw ones.)
 
     Raises:
-        ValueError: they are not of these parameters.
+        UserError: they are not of these parameters.
     """
     held = read(place).value
     held = held if isinstance(held, dict) else attributes(held) if isinstance(held, Record) else {}
     averaged = held.get("shadow_params")
     if not isinstance(averaged, list) or not all(isinstance(tensor, Tensor) for tensor in averaged):
-        raise ValueError(f"{place} holds no averages; --weights raw does without.")
+        raise UserError(f"{place} holds no averages; --weights raw does without.")
     if [tensor.shape for tensor in averaged] != [tensor.shape for tensor in parameters]:
-        raise ValueError(f"The averages in {place} are not of the parameters in {of}; --weights raw does without.")
+        raise UserError(f"The averages in {place} are not of the parameters in {of}; --weights raw does without.")
     return averaged
 
 

@@ -24,6 +24,7 @@ from zoo import generator
 from zoo.draws import Draws, SampleDraws
 from zoo.layers.discriminator import DiscriminatorOutput
 from zoo.render import Camera, Poses, Rays, Rendered, Renderer, Samples, expected_depth, pixel_corners, through, to_map
+from zoo.utils.errors import UserError
 
 
 class Latent(NamedTuple):
@@ -311,13 +312,13 @@ class Discriminator(nn.Module):
         Below 1, alpha is the share of the first block in a blend with a half-size image.
 
         Raises:
-            ValueError: the image's side is not a power of two that a level takes.
+            UserError: the image's side is not a power of two that a level takes.
         """
         levels = len(self.from_rgb)
         level = levels - round(math.log2(images.shape[-1]))
         if not 0 <= level < levels or 2 ** (levels - level) != images.shape[-1]:
             sides = ", ".join(str(2 ** (i + 1)) for i in range(levels))
-            raise ValueError(f"This discriminator takes images of side {sides}, not {images.shape[-1]}.")
+            raise UserError(f"This discriminator takes images of side {sides}, not {images.shape[-1]}.")
         x = leaky_relu(self.from_rgb[level](images), 0.2)
         for i, block in enumerate(self.blocks[level:]):
             if i == 1 and (alpha < 1 or self.pool):

@@ -21,6 +21,7 @@ from zoo.render.composite import Quadrature, RayWeights, composited, noisy
 from zoo.render.depths import Depths, FineDepths, Samples
 from zoo.render.query import Field, chosen_first, query, raw_at
 from zoo.render.rays import Rays
+from zoo.utils.errors import UserError
 
 
 class Integrated(NamedTuple):
@@ -123,11 +124,11 @@ def with_samples(volume: Renderer, samples: int) -> Renderer:
     """The same renderer with another number of samples along a ray, and as many again where it refines them.
 
     Raises:
-        ValueError: it has no such numbers.
+        UserError: it has no such numbers.
     """
     parts = {name: part for name in ("depths", "fine") if (part := getattr(volume, name, None)) is not None}
     if "depths" not in parts or not all(hasattr(part, "samples") for part in parts.values()):
-        raise ValueError("This renderer's samples cannot be told: leave samples out, or use zoo.render.Volume.")
+        raise UserError("This renderer's samples cannot be told: leave samples out, or use zoo.render.Volume.")
     changed = copy(volume)
     for name, part in parts.items():
         setattr(changed, name, replace(part, samples=samples))

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.stylenerf.model import Generator
+from zoo.utils.errors import UserError
 from zoo.weights.convert import Published
 from zoo.weights.names import Table, check_arguments, inside
 from zoo.weights.read import Contents, Place, attributes, class_name, is_module, module_state, plain
@@ -171,14 +172,14 @@ def published(place: Place, contents: Contents, weights: str) -> Published | Non
     """One of the modules in the file, and what it was built with.
 
     Raises:
-        ValueError: the file does not say that, or not in a way that ends.
+        UserError: the file does not say that, or not in a way that ends.
     """
     module = contents.value.get(WEIGHTS[weights])
     if not is_module(module):
         return None
     given = plain(attributes(module).get("_init_kwargs"))
     if not isinstance(given, dict) or "${" in str(given):  # a reference that leads nowhere
-        raise ValueError(f"The file's {class_name(module)} does not say what it was built with.")
+        raise UserError(f"The file's {class_name(module)} does not say what it was built with.")
     state = {  # stored noise is one image [H, W] there
         name: tensor[None, None] if name.endswith("noise_const") and tensor.dim() == 2 else tensor
         for name, tensor in module_state(module).items()
@@ -232,10 +233,10 @@ def upsampler_config(mode: str) -> dict[str, Any]:
     """``upsampler`` and ``image_up`` of our painter for a published ``upsample_mode``.
 
     Raises:
-        ValueError: there is no such mode.
+        UserError: there is no such mode.
     """
     if mode not in UPSAMPLERS:
-        raise ValueError(f"The published upsample_mode '{mode}' has no counterpart here.")
+        raise UserError(f"The published upsample_mode '{mode}' has no counterpart here.")
     kind, args = UPSAMPLERS[mode]
     image_up = f"{LAYERS}stretched" if mode in ("bilinear_all", "bilinear_ada") else "zoo.layers.stylegan2.doubled"
     return {"upsampler": kind and {"class_path": f"{LAYERS}{kind}", "init_args": args}, "image_up": image_up}
@@ -245,7 +246,7 @@ def generator_config(given: Mapping[str, Any]) -> dict[str, Any]:
     """Our config for the arguments of the published generator.
 
     Raises:
-        ValueError: one of them has no counterpart here.
+        UserError: one of them has no counterpart here.
     """
     of = dict(given["synthesis_kwargs"])
     cameras, marching = of.get("camera_kwargs") or {}, of.get("renderer_kwargs") or {}
@@ -254,7 +255,7 @@ def generator_config(given: Mapping[str, Any]) -> dict[str, Any]:
         check_arguments(block, FIXED[name])
     top, low = given["img_resolution"], of["resolution_vol"]
     if top % low:
-        raise ValueError(f"Pictures of {top} cannot be made from feature maps of {low}.")
+        raise UserError(f"Pictures of {top} cannot be made from feature maps of {low}.")
     start = of.get("resolution_start") or low
     args: dict[str, Any] = {
         "foreground": foreground_config(given, of, cameras),
@@ -334,7 +335,7 @@ def background_config(of: Mapping[str, Any], marching: Mapping[str, Any], camera
     bg = dict(of.get("background_kwargs") or {})
     check_arguments(bg, FIXED["background_kwargs"])
     if not of.get("z_dim_bg"):
-        raise ValueError("The published background without a latent of its own (z_dim_bg 0) has no counterpart here.")
+        raise UserError("The published background without a latent of its own (z_dim_bg 0) has no counterpart here.")
     field = {
         "hidden_dim": bg.get("hidden_size", 128),
         "num_layers": bg.get("n_blocks", 8),
@@ -413,7 +414,7 @@ def discriminator_config(given: Mapping[str, Any]) -> dict[str, Any]:
     """Our config for the arguments of the published discriminator.
 
     Raises:
-        ValueError: one of them has no counterpart here.
+        UserError: one of them has no counterpart here.
     """
     check_arguments(given, FIXED["discriminator"])
     sizes = {

@@ -43,6 +43,7 @@ from zoo.render import (
 from zoo.stylenerf.field import Behind, OutsideVolume, Styles, rays_through
 from zoo.stylenerf.growing import Grown, grown
 from zoo.stylenerf.synthesis import Painter
+from zoo.utils.errors import UserError
 
 
 class Latent(NamedTuple):
@@ -121,7 +122,7 @@ class Generator(generator.Generator):
     ) -> None:
         super().__init__(poses, painter.resolution, bounds)
         if foreground.feature_dim != painter.feature_dim:
-            raise ValueError(
+            raise UserError(
                 f"The field renders {foreground.feature_dim} features, but the painter takes {painter.feature_dim}: "
                 "give both the same feature_dim."
             )
@@ -197,13 +198,13 @@ class Generator(generator.Generator):
             background_camera: where the background is seen from, if that is somewhere else.
 
         Raises:
-            ValueError: there is no level of this resolution.
+            UserError: there is no level of this resolution.
         """
         resolution = resolution or self.resolution
         lowest = min(self.start or self.painter.low, self.painter.low)
         known = doublings(lowest, self.resolution)
         if resolution not in known:
-            raise ValueError(f"StyleNeRF renders images of side {', '.join(map(str, known))}, not {resolution}.")
+            raise UserError(f"StyleNeRF renders images of side {', '.join(map(str, known))}, not {resolution}.")
         now = grown(self.alpha, self.start, self.resolution)
         now = now if resolution >= now.side else Grown(resolution, 1.0)
         rendered = self.synthesise(styles, camera, now, draws, background_camera=background_camera).rendered
@@ -318,10 +319,10 @@ def path_pixels(u: Tensor, side: int, resolution: int) -> Tensor:
         resolution: side of the image.
 
     Raises:
-        ValueError: the image is smaller than the grid.
+        UserError: the image is smaller than the grid.
     """
     stride = resolution // side
     if stride == 0:
-        raise ValueError(f"The NeRF path's grid of {side} x {side} pixels does not fit into images of {resolution}.")
+        raise UserError(f"The NeRF path's grid of {side} x {side} pixels does not fit into images of {resolution}.")
     columns, rows = ((u * stride).long()[:, :, None] + torch.arange(side, device=u.device) * stride).unbind(1)
     return (rows[:, :, None] * resolution + columns[:, None]).flatten(1)

@@ -13,6 +13,7 @@ from zoo.draws import Draws
 from zoo.layers import stylegan2
 from zoo.layers.stylegan2 import GAIN, ModulatedConvolution, activate, clamp, doubled, doublings, width
 from zoo.layers.upsampling import Upsampler
+from zoo.utils.errors import UserError
 
 
 class StyledLayer(stylegan2.StyledLayer):
@@ -127,10 +128,10 @@ class Block(nn.Module):
             bound, follow, alone: as in ``StyledLayer``.
 
         Raises:
-            ValueError: StyleGAN2's upsampling cannot be left out of its convolution.
+            UserError: StyleGAN2's upsampling cannot be left out of its convolution.
         """
         if alone and self.first.up is None:
-            raise ValueError(
+            raise UserError(
                 "The NeRF path needs an upsampler that can be left out, such as zoo.layers.upsampling.NearestConcat: "
                 "choose one as the painter's upsampler, or set path_side to 0."
             )

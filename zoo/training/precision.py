@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from zoo.layers.stylegan2 import widened
 from zoo.training.nonfinite import NonFiniteLoss, stopped
+from zoo.utils.errors import UserError
 
 Precision = Literal["float32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -63,10 +64,10 @@ class HalfPrecision:
         """Begin to scale losses where that is needed, as a checkpoint's states say if there is one.
 
         Raises:
-            ValueError: the trainer would change the precision, too.
+            UserError: the trainer would change the precision, too.
         """
         if model.trainer.precision != "32-true":
-            raise ValueError(
+            raise UserError(
                 f"--trainer.precision {model.trainer.precision} would change the renderer, too: leave it out and give "
                 "--model.precision bf16 or fp16, which keeps the renderer in float32."
             )

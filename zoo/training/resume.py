@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from zoo.training.lightning_private import trainer_of
+from zoo.utils.errors import UserError
 from zoo.utils.old_names import renamed_tensors
 
 ANEW = "or start anew from its weights with --init_from"
@@ -40,18 +41,18 @@ def load(gan: LightningModule, checkpoint: dict[str, Any]) -> None:
     """Take over all of a checkpoint, whose tensors get the names of today, but these and the optimizers' states.
 
     Raises:
-        ValueError: this model, or this number of processes, cannot go on from it; says what differs and what to do.
+        UserError: this model, or this number of processes, cannot go on from it; says what differs and what to do.
     """
     checkpoint["state_dict"] = renamed_tensors(checkpoint["state_dict"], gan)
     if problems := mismatches(gan.state_dict(), checkpoint["state_dict"]):
-        raise ValueError(
+        raise UserError(
             f"The checkpoint does not fit the model: {shortened(problems)}. Give the options that it was trained "
             f"with (they are in its run's config.yaml), {ANEW}."
         )
     is_fit = (trainer := trainer_of(gan)) is not None and trainer.state.fn == "fit"  # scores do not depend on processes
     wrote, has = checkpoint.get("processes"), gan.trainer.world_size if is_fit else None
     if None not in (wrote, has) and wrote != has:
-        raise ValueError(
+        raise UserError(
             f"The checkpoint was written by {count(wrote)}, and this run has {count(has)}: each draws its own "
             f"images and random numbers, so it could not go on as it was. Give it {count(wrote)} again "
             f"(--trainer.devices, --trainer.num_nodes), {ANEW}."
@@ -69,13 +70,13 @@ def start(gan: LightningModule) -> None:
     """Once the optimizers are made and before their states are restored.
 
     Raises:
-        ValueError: the states belong to other optimizers; says which.
+        UserError: the states belong to other optimizers; says which.
     """
     optimizers = gan.optimizers(use_pl_optimizer=False)
     gan.settings, before = settings(optimizers), gan.resumed.get("settings", [])
     for old, new, name in zip(before, gan.settings, ("optimizer_g", "optimizer_d"), strict=bool(before)):
         if old["class"] != new["class"] or len(old["groups"]) != len(new["groups"]):
-            raise ValueError(
+            raise UserError(
                 f"The checkpoint holds the state of {old['class']} for {name}, which {new['class']} cannot go on "
                 f"from. Keep {old['class']}, {ANEW}."
             )

@@ -4,16 +4,18 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from zoo.utils.errors import UserError
+
 
 def in_order(stages: Sequence[Any]) -> list[Any]:
     """The stages, each of which has a ``start``, once that is checked.
 
     Raises:
-        ValueError: they do not start one after the other, the first one at 0.
+        UserError: they do not start one after the other, the first one at 0.
     """
     if stages[0].start != 0 or any(a.start >= b.start for a, b in itertools.pairwise(stages)):
         starts = ", ".join(str(stage.start) for stage in stages)
-        raise ValueError(f"Stages must start at 0 and then ever later, not at {starts}.")
+        raise UserError(f"Stages must start at 0 and then ever later, not at {starts}.")
     return list(stages)
 
 

@@ -4,6 +4,8 @@ import re
 
 import torch
 
+from zoo.utils.errors import UserError
+
 LAST_RELEASE = {(7, 0): "2.7.1"}  # the last torch whose default wheel was seen to support this capability
 
 
@@ -34,26 +36,26 @@ def check_gpus(indices: list[int]) -> None:
     """Refuse GPUs that could only fail.
 
     Raises:
-        ValueError: names the GPU and the torch that supports it.
+        UserError: names the GPU and the torch that supports it.
     """
     for index in indices:
         properties = torch.cuda.get_device_properties(index)
         capability = (properties.major, properties.minor)
         if reason := unsupported(properties.name, capability, torch.cuda.get_arch_list(), torch.__version__):
-            raise ValueError(reason)
+            raise UserError(reason)
 
 
 def usable(name: str) -> torch.device:
     """The device of this name: cpu, cuda, cuda:1.
 
     Raises:
-        ValueError: there is none, or torch cannot support it.
+        UserError: there is none, or torch cannot support it.
     """
     try:
         device = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         why = str(error).splitlines()[0].rstrip(".")
-        raise ValueError(f"There is no device '{name}' for torch here ({why}): take cpu, cuda or cuda:1.") from error
+        raise UserError(f"There is no device '{name}' for torch here ({why}): take cpu, cuda or cuda:1.") from error
     if device.type == "cuda":
         check_gpus([device.index])
     return device

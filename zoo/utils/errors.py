@@ -1,6 +1,5 @@
 """What can go wrong and what is said of it: one clear sentence, with the near match where there is one."""
 
-import dis
 import errno
 import os
 import re
@@ -8,9 +7,7 @@ import sys
 from difflib import get_close_matches
 from pathlib import Path
 
-from zoo.utils.paths import PACKAGE, config_names
-
-ROOTS = [PACKAGE, PACKAGE.parent / "datamodules", PACKAGE.parent / "callbacks"]
+from zoo.utils.paths import config_names
 
 
 class UserError(ValueError):
@@ -50,23 +47,6 @@ def mendable(error: BaseException | None) -> str | None:
     while error is not None and not isinstance(error, UserError | FileNotFoundError):
         error = error.__cause__
     return None if error is None else " ".join(str(error).split())
-
-
-def is_users(error: BaseException) -> bool:
-    """Whether an error is a sentence for the user: a missing file, Lightning's refusal, or a ValueError we raised.
-
-    A ValueError counts only where one of our own lines says ``raise``: others are bugs and keep their traceback.
-    """
-    if isinstance(error, FileNotFoundError) or type(error).__name__ == "MisconfigurationException":
-        return True
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if not isinstance(error, ValueError) or trace is None:
-        return False
-    code = trace.tb_frame.f_code
-    raised = code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
-    return raised and any(Path(code.co_filename).is_relative_to(root) for root in ROOTS)
 
 
 def disk_problem(error: BaseException) -> str | None:
@@ -111,7 +91,7 @@ def reader_failed(error: BaseException) -> str | None:
     """
     text = str(error)
     sent = re.match(r"Caught (\w+) in DataLoader worker process.*^[\w.]*\1: (.+)", text, re.DOTALL | re.MULTILINE)
-    if sent and sent[1] in ("Stopped", "FileNotFoundError"):
+    if sent and sent[1] in ("UserError", "Stopped", "FileNotFoundError"):
         return " ".join(sent[2].split())
     died = re.search(r"DataLoader worker \(pid.*?\) (?:is killed by signal: ([\w ]+)|exited unexpectedly)", text)
     not_started = "iter(combined_loader)" in text and getattr(error.__context__, "errno", None) == errno.ENOSPC

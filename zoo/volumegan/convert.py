@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from zoo.utils.errors import UserError
 from zoo.volumegan.discriminator import Discriminator
 from zoo.weights.convert import Published
 from zoo.weights.names import Table, check_arguments, count
@@ -180,7 +181,7 @@ def generator_config(given: Mapping[str, Any]) -> dict[str, Any]:
     """Our config for the arguments of the published generator.
 
     Raises:
-        ValueError: one of them has no counterpart here.
+        UserError: one of them has no counterpart here.
     """
     check(given, "generator")
     blocks = {name: dict(given.get(name) or {}) for name in KNOWN if name.endswith("_cfg")}
@@ -218,7 +219,7 @@ def generator_config(given: Mapping[str, Any]) -> dict[str, Any]:
     }
     needed = min(painter["base_channels"] // painter["low"], painter["most_channels"])
     if field["colour_dim"] != needed:
-        raise ValueError(f"The published 'out_dim' {field['colour_dim']} must be {needed}, what the 2D network takes.")
+        raise UserError(f"The published 'out_dim' {field['colour_dim']} must be {needed}, what the 2D network takes.")
     return {
         "class_path": "zoo.volumegan.Generator",
         "init_args": {
@@ -254,7 +255,7 @@ def volume_config(cameras: Mapping[str, Any], coarse: Mapping[str, Any], final: 
     """Our config for published arguments of sampling, of importance sampling and of compositing.
 
     Raises:
-        ValueError: one of them has no counterpart here.
+        UserError: one of them has no counterpart here.
     """
     samples = cameras.get("num_steps", 12)
     line = {
@@ -269,7 +270,7 @@ def volume_config(cameras: Mapping[str, Any], coarse: Mapping[str, Any], final: 
         depths = {"class_path": "zoo.volumegan.Unjittered", "init_args": {"depths": depths}}
     background = "zoo.render.black"
     if final.get("last_back") and final.get("white_back"):
-        raise ValueError("The published backgrounds 'last_back' and 'white_back' exclude each other.")
+        raise UserError("The published backgrounds 'last_back' and 'white_back' exclude each other.")
     if final.get("last_back"):
         background = "zoo.render.last_sample"
     elif final.get("white_back"):
@@ -288,9 +289,9 @@ def quadrature_config(given: Mapping[str, Any], background: str) -> dict[str, An
     """Our config for published words of compositing: ``clamp_mode``, ``render_mode`` and ``max_depth``."""
     density, mode = given.get("clamp_mode", "relu"), given.get("render_mode")
     if density not in DENSITIES:
-        raise ValueError(f"The published clamp_mode '{density}' has no counterpart here: {', '.join(DENSITIES)}.")
+        raise UserError(f"The published clamp_mode '{density}' has no counterpart here: {', '.join(DENSITIES)}.")
     if mode not in (None, "no_dist"):
-        raise ValueError(f"The published render_mode '{mode}' has no counterpart here, only no_dist.")
+        raise UserError(f"The published render_mode '{mode}' has no counterpart here, only no_dist.")
     intervals: Any = "zoo.render.infinite_last_interval"
     if mode == "no_dist":
         intervals = "zoo.volumegan.unit_intervals"
@@ -304,12 +305,12 @@ def discriminator_config(given: Mapping[str, Any], state: Mapping[str, Tensor]) 
     """Our config for the arguments of the published discriminator; those that a file does not say are its tensors'.
 
     Raises:
-        ValueError: one of them has no counterpart here.
+        UserError: one of them has no counterpart here.
     """
     check(given, "discriminator")
     architecture = given.get("architecture", "resnet" if "residual0.weight" in state else "origin")
     if architecture not in ("resnet", "origin"):
-        raise ValueError(f"The published architecture '{architecture}' never worked; only resnet and origin did.")
+        raise UserError(f"The published architecture '{architecture}' never worked; only resnet and origin did.")
     last = given.get("init_res", 4)
     sizes = {
         "resolution": given.get("resolution", last * 2 ** blocks_in(state)),
@@ -327,7 +328,7 @@ def check(given: Mapping[str, Any], block: str) -> None:
     """Fail where an argument is unknown, or has another than the one value that can be translated."""
     check_arguments(given, FIXED)
     if unknown := [name for name in given if name not in FIXED and name not in KNOWN[block].split()]:
-        raise ValueError(f"The published '{unknown[0]}' {given[unknown[0]]!r} of the {block} is unknown here.")
+        raise UserError(f"The published '{unknown[0]}' {given[unknown[0]]!r} of the {block} is unknown here.")
 
 
 def blocks_in(state: Mapping[str, Tensor]) -> int:

@@ -8,6 +8,7 @@ from torch.nn.functional import avg_pool2d
 
 from zoo.layers import discriminator
 from zoo.layers.stylegan2 import doublings, width
+from zoo.utils.errors import UserError
 
 
 def missing_levels(network: nn.Module, resolution: int) -> float:
@@ -44,12 +45,12 @@ class Discriminator(discriminator.Discriminator):
         """Images enter at the level of their size, or where ``lod`` says, if that is lower.
 
         Raises:
-            ValueError: no level is left.
+            UserError: no level is left.
         """
         x, lod = None, missing_levels(self, images.shape[-1])
         sides = self.sides[self.sides.index(images.shape[-1]) :]
         if lod >= len(sides):
-            raise ValueError(f"lod is {lod}, but one of the {len(sides)} levels must be there.")
+            raise UserError(f"lod is {lod}, but one of the {len(sides)} levels must be there.")
         for i, side in enumerate(sides):
             if lod < i + 1:
                 if i - 1 < lod:  # images enter here, or fade into what the finer level made of them

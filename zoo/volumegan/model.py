@@ -23,6 +23,7 @@ from zoo import generator
 from zoo.draws import Draws
 from zoo.layers.stylegan2 import Mapping, truncated
 from zoo.render import Camera, Poses, Rays, Rendered, Renderer, expected_depth, pixel_corners, through, to_map
+from zoo.utils.errors import UserError
 from zoo.volumegan.discriminator import missing_levels
 from zoo.volumegan.field import StructuralVolume, StyledField, Styles
 from zoo.volumegan.synthesis import Painter
@@ -70,12 +71,12 @@ class Generator(generator.Generator):
     ) -> None:
         super().__init__(poses, painter.resolution, bounds)
         if field.channels != structure.channels:
-            raise ValueError(
+            raise UserError(
                 f"The field reads {field.channels} features of a volume that has {structure.channels}: set the field's "
                 "channels to that."
             )
         if field.colour.weight.shape[0] != painter.channels:
-            raise ValueError(
+            raise UserError(
                 f"The field renders {field.colour.weight.shape[0]} features, but the 2D network takes "
                 f"{painter.channels}: set the field's colour_dim to that."
             )
@@ -133,7 +134,7 @@ class Generator(generator.Generator):
             draws: for jitter, importance samples and image noise; None for none of them, and stored image noise.
 
         Raises:
-            ValueError: there is no level of this resolution.
+            UserError: there is no level of this resolution.
         """
         resolution = self.level(resolution or self.resolution)
         features, depth, opacity = self.render_features(styles, camera, draws)
@@ -145,7 +146,7 @@ class Generator(generator.Generator):
         """The resolution, if there is a level for it."""
         known = [self.painter.low, *(block.resolution for block in self.painter.blocks)]
         if resolution not in known:
-            raise ValueError(f"VolumeGAN renders images of side {', '.join(map(str, known))}, not {resolution}.")
+            raise UserError(f"VolumeGAN renders images of side {', '.join(map(str, known))}, not {resolution}.")
         return resolution
 
     def render_features(self, styles: Styles, camera: Camera, draws: Draws | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -80,7 +80,7 @@ def save_bundle(
         card: facts for the model card, e.g. system="PiGAN", images_seen=12000, data="cars", license="MIT".
 
     Raises:
-        ValueError: numbers are not finite; names the tensor. Nothing is written then.
+        UserError: numbers are not finite; names the tensor. Nothing is written then.
     """
     folder = Path(folder)
     tensors, facts = tensors_of(generator, unused), as_facts(card)
@@ -105,14 +105,14 @@ def tensors_of(network: nn.Module, unused: dict[str, Tensor] | None = None) -> d
     """What a bundle keeps of a network, which is not changed.
 
     Raises:
-        ValueError: numbers are not finite.
+        UserError: numbers are not finite.
     """
     network = deepcopy(network).eval()
     if isinstance(network, Generator):
         network.prepare()
     for name, tensor in network.state_dict().items():
         if not tensor.isfinite().all():
-            raise ValueError(f"The weights '{name}' are not all finite numbers, so nothing can be rendered with them.")
+            raise UserError(f"The weights '{name}' are not all finite numbers, so nothing can be rendered with them.")
     state = network.state_dict() | (unused or {})
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
 
@@ -143,7 +143,7 @@ def load_bundle(source: Path | str) -> tuple[nn.Module, BundleInfo]:
             run.
 
     Raises:
-        ValueError: there is none (near matches are named), its tensors don't fit its config (each one is named), or it
+        UserError: there is none (near matches are named), its tensors don't fit its config (each one is named), or it
             was downloaded and has changed since.
     """
     path = find(source)
@@ -173,24 +173,24 @@ def find(source: Path | str) -> Path:
     if (path / TENSORS).is_file() or (path.is_file() and path.suffix == ".ckpt"):
         return path
     if path.is_dir():
-        raise ValueError(f"{path} is not a weights bundle: it has no {TENSORS}.")
+        raise UserError(f"{path} is not a weights bundle: it has no {TENSORS}.")
     if folder := downloaded(str(source)):
         return folder
     if str(source) in released() or str(source).startswith("hf:"):
-        raise ValueError(f"{source} is not here yet: 'zoo download {source}' fetches it.")
+        raise UserError(f"{source} is not here yet: 'zoo download {source}' fetches it.")
     if path.is_file():
-        raise ValueError(f"{path} is neither the folder of a weights bundle nor a .ckpt checkpoint.")
+        raise UserError(f"{path} is neither the folder of a weights bundle nor a .ckpt checkpoint.")
     siblings = path.parent.iterdir() if path.parent.is_dir() else []
     names = [*bundled_names(), *downloaded_names(), *released(), *map(str, siblings)]
     near = get_close_matches(str(source), names, n=3)
     hint = f"Did you mean {' or '.join(near)}?" if near else "'zoo list' shows all names."
-    raise ValueError(f"There are no weights named '{source}', and no such folder or checkpoint. {hint}")
+    raise UserError(f"There are no weights named '{source}', and no such folder or checkpoint. {hint}")
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str], Path]:
     """Config, tensors, card and tensor file of a bundle."""
     if not (folder / CONFIG).is_file():
-        raise ValueError(f"{folder} has no {CONFIG}, so it is not known which generator its weights belong to.")
+        raise UserError(f"{folder} has no {CONFIG}, so it is not known which generator its weights belong to.")
     tensors, card = read_tensors(folder / TENSORS)
     used = {name: tensor for name, tensor in tensors.items() if not name.startswith(UNUSED)}
     return read_config(folder / CONFIG), used, card, folder / TENSORS
@@ -220,7 +220,7 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(file, "pt") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{file} is damaged or not a safetensors file: {error}.") from None
+        raise UserError(f"{file} is damaged or not a safetensors file: {error}.") from None
 
 
 def read_config(file: Path) -> dict[str, Any]:
@@ -240,10 +240,10 @@ def read_run(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, s
     checkpoint = read_checkpoint(path)
     config = checkpoint.get("config")
     if not config:
-        raise ValueError(f"{path} does not say how its model is built; only checkpoints that 'zoo fit' wrote do.")
+        raise UserError(f"{path} does not say how its model is built; only checkpoints that 'zoo fit' wrote do.")
     generator, averages = config["init_args"].get("generator"), list(config["init_args"].get("averages") or {})
     if not isinstance(generator, dict):
-        raise ValueError(f"{path} does not say how its generator is built: it has no class_path.")
+        raise UserError(f"{path} does not say how its generator is built: it has no class_path.")
     tensors = networks_in(checkpoint["state_dict"]).get(f"averages.{averages[0]}" if averages else "generator", {})
     card = {"system": config["class_path"].rsplit(".", 1)[-1]}
     card |= {name: str(value) for name, value in checkpoint["clocks"].items()}
@@ -263,7 +263,7 @@ def networks_in(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 def check_fit(module: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
     """Fail, naming the first ones, where tensors of a module's state are missing, left over or of another shape."""
     if problems := mismatches(module.state_dict(), tensors):
-        raise ValueError(f"The weights of {source} do not fit its config: {shortened(problems)}.")
+        raise UserError(f"The weights of {source} do not fit its config: {shortened(problems)}.")
 
 
 def build(config: dict[str, Any], base: type, *, allowed_only: bool = False) -> Any:
@@ -275,7 +275,7 @@ def build(config: dict[str, Any], base: type, *, allowed_only: bool = False) -> 
         allowed_only: refuse classes outside ``ALLOWED``: for configs that came with weights.
 
     Raises:
-        ValueError: the config is wrong; says where.
+        UserError: the config is wrong; says where.
     """
     refuse_imports_that_do_harm()
     parser = ArgumentParser(exit_on_error=False)

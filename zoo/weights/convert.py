@@ -13,7 +13,7 @@ A converter is ``zoo/<system>/convert.py``, found by the name of the package. Ea
   config of an experiment's generator;
 * ``official(networks, card)``: the inverse: files of the published program, by name, for published state dicts.
 
-The functions raise ValueError for what cannot be translated.
+The functions raise UserError for what cannot be translated.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from zoo.utils.errors import near
+from zoo.utils.errors import UserError, near
 from zoo.utils.files import replacing, replacing_files
 from zoo.utils.paths import read_experiment, system_names
 from zoo.utils.records import Name, Record
@@ -101,17 +101,17 @@ def convert(
 
     Raises:
         FileNotFoundError: there is no such file or experiment.
-        ValueError: the file is damaged, of no system, or ambiguous; the message says what to do.
+        UserError: the file is damaged, of no system, or ambiguous; the message says what to do.
     """
     known = systems()
     if system is not None and system not in known:
-        raise ValueError(f"'{system}' has no converter: {', '.join(known)}.{near(system, list(known))}")
+        raise UserError(f"'{system}' has no converter: {', '.join(known)}.{near(system, list(known))}")
     name, place, contents = recognise(path, {system: known[system]} if system else known, inside)
     module = known[name]
     choices = module.experiments(contents)
     if experiment is None and choices is not None and len(choices) != 1:
         which = f"It may come from {' or '.join(choices)}" if choices else "It comes from no published experiment"
-        raise ValueError(
+        raise UserError(
             f"{place} does not hold its cameras, depths and numbers of samples: an experiment does. {which}: name it "
             "with --experiment NAME; 'zoo list' shows the names."
         )
@@ -149,15 +149,15 @@ def convert_network(
         weights: a name in ``WEIGHTS``.
 
     Raises:
-        ValueError: there are no such weights, or they do not fit what the file or the experiment says.
+        UserError: there are no such weights, or they do not fit what the file or the experiment says.
     """
     if weights not in (None, *module.WEIGHTS):
-        raise ValueError(f"There are no weights '{weights}': {', '.join(module.WEIGHTS)}.")
+        raise UserError(f"There are no weights '{weights}': {', '.join(module.WEIGHTS)}.")
     for name in [weights] if weights else module.WEIGHTS:
         if found := network_of(module, place, contents, experiment, name):
             return found
     there = [name for name in module.WEIGHTS if module.published(place, contents, name)]
-    raise ValueError(
+    raise UserError(
         f"{place} has no weights '{weights}': there is no {module.WEIGHTS[weights]} in or beside it; --weights can be "
         f"{', '.join(there)}."
     )
@@ -174,11 +174,11 @@ def network_of(
     if weights != "discriminator" and module.experiments(contents) is not None:
         kind = (experiment or {}).get("class_path")
         if kind != f"zoo.{system}.Generator":
-            raise ValueError(f"{place} is of {system}, and the experiment is of another system: {kind}.")
+            raise UserError(f"{place} is of {system}, and the experiment is of another system: {kind}.")
     config = module.config(published, weights, experiment)
     network, unused = load_published(config, published.state, module.table, place)
     if unused and published.complete:
-        raise ValueError(f"{place} holds what no such network has: {min(unused).removeprefix(UNUSED)} is unexpected.")
+        raise UserError(f"{place} holds what no such network has: {min(unused).removeprefix(UNUSED)} is unexpected.")
     card = {"system": module.NAME, "weights": weights} | published.card | {"converted_from": published.used}
     return Converted(network, config, unused, card, published.used)
 
@@ -187,23 +187,23 @@ def to_official(source: Path | str, out: Path | str) -> list[Path]:
     """Write the networks of a bundle as files of the published program: state dicts of the same tensors.
 
     Raises:
-        ValueError: there is no such bundle, or its system or network has no published counterpart.
+        UserError: there is no such bundle, or its system or network has no published counterpart.
     """
     folder = find(source)
     if folder.is_file():
-        raise ValueError(f"{folder} is a checkpoint; 'zoo bundle' makes a bundle of it.")
+        raise UserError(f"{folder} is a checkpoint; 'zoo bundle' makes a bundle of it.")
     parts, known = read_parts(folder), systems()
     (first, _, card), *_ = parts.values()
     system = type(first).__module__.split(".")[1]
     if system not in known:
-        raise ValueError(f"{source} is of no system that can be converted back: {', '.join(known)}.")
+        raise UserError(f"{source} is of no system that can be converted back: {', '.join(known)}.")
     module, networks = known[system], {}
     try:
         for name, (network, tensors, _) in parts.items():
             networks[name] = to_published(tensors, module.table(network))
         files = module.official(networks, card)
     except KeyError as error:
-        raise ValueError(f"{source} has no published counterpart: {error.args[0]}") from None
+        raise UserError(f"{source} has no published counterpart: {error.args[0]}") from None
     for file, value in files.items():
         with replacing(Path(out) / file) as part, open(part, "wb") as opened:
             torch.save(value, opened)
@@ -215,12 +215,12 @@ def generator_of(experiment: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such experiment.
-        ValueError: the file is none.
+        UserError: the file is none.
     """
     try:
         return read_experiment(experiment)["model"]["init_args"]["generator"]
     except (KeyError, TypeError):
-        raise ValueError(f"{experiment} is no experiment: it has no model with a generator.") from None
+        raise UserError(f"{experiment} is no experiment: it has no model with a generator.") from None
 
 
 def recognise(path: Path | str, known: dict[str, ModuleType], inside: str = "") -> tuple[str, Place, Contents]:
@@ -230,7 +230,7 @@ def recognise(path: Path | str, known: dict[str, ModuleType], inside: str = "") 
         inside: part of the path of the one that is meant, where there are several.
 
     Raises:
-        ValueError: there is none, or several.
+        UserError: there is none, or several.
     """
     here = places(path)
     alone = len(here) == 1
@@ -249,17 +249,17 @@ def recognise(path: Path | str, known: dict[str, ModuleType], inside: str = "") 
     if len(found) == 1:
         return found[0]
     if not found and alone:
-        raise ValueError(
+        raise UserError(
             f"{here[0]} is of no known system ({', '.join(known)}). {describe(read_here[0][1])} "
             "--system tensors writes tensors and settings only."
         )
     if not found:
         names = ", ".join(str(place) for place in here[:8]) or "no checkpoint"
-        raise ValueError(f"{path} holds no generator of a known system ({', '.join(known)}), but: {names}.")
+        raise UserError(f"{path} holds no generator of a known system ({', '.join(known)}), but: {names}.")
     if alone:
         names = " or ".join(name for name, _, _ in found)
-        raise ValueError(f"{path} may be of several systems: give --system {names}.")
-    raise ValueError(f"{path} holds several generators; name one: {', '.join(str(place) for _, place, _ in found)}.")
+        raise UserError(f"{path} may be of several systems: give --system {names}.")
+    raise UserError(f"{path} holds several generators; name one: {', '.join(str(place) for _, place, _ in found)}.")
 
 
 def describe(contents: Contents) -> str:
@@ -283,12 +283,12 @@ def save_tensors(path: Path | str, out: Path | str) -> Contents:
     Each network becomes ``<name>.safetensors``, and what it was built with, where the file says so, ``<name>.yaml``.
 
     Raises:
-        ValueError: there are no networks in it.
+        UserError: there are no networks in it.
     """
     contents = read(path)
     found = networks(contents.value)
     if not found:
-        raise ValueError(f"{path} holds no networks. {describe(contents)}")
+        raise UserError(f"{path} holds no networks. {describe(contents)}")
     with replacing_files(out) as folder:
         for name, (state, settings) in found.items():
             tensors = {key: tensor.detach().clone().contiguous() for key, tensor in state.items()}

@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import get_hf_file_metadata
 
 from zoo.utils.containers import check_whole
-from zoo.utils.errors import near
+from zoo.utils.errors import UserError, near
 from zoo.utils.paths import bundled_names, cache_folder
 from zoo.weights.bundle import find
 from zoo.weights.catalogue import Address, Released, released
@@ -32,17 +32,17 @@ def download(name: str, from_file: Path | None = None, rest: bool = True) -> Pat
 
     Raises:
         NotFetched: no address gave the file.
-        ValueError: there is no such name, or the file is another one or damaged; the message says what to do.
+        UserError: there is no such name, or the file is another one or damaged; the message says what to do.
     """
     if from_file and (name.startswith("hf:") or name in bundled_names()):
-        raise ValueError(f"--from is for files of published checkpoints, and {name} is a bundle: use its folder.")
+        raise UserError(f"--from is for files of published checkpoints, and {name} is a bundle: use its folder.")
     if name.startswith("hf:"):
         return pull(name)
     if name in bundled_names():
         return find(name)
     if name not in released():
         hint = near(name, [*released(), *bundled_names()]) or " 'zoo list' shows all names."
-        raise ValueError(f"There is no checkpoint named '{name}'.{hint}")
+        raise UserError(f"There is no checkpoint named '{name}'.{hint}")
     entry = released()[name]
 
     def make(folder: Path) -> dict[str, Any]:
@@ -75,13 +75,13 @@ def file_of(entry: Released, from_file: Path | None) -> tuple[Path, str]:
     elif not path.is_file():
         raise FileNotFoundError(f"There is no file '{path}'.")
     elif not (sha256 := sha256_of(path)).startswith(entry.sha256):
-        raise ValueError(
+        raise UserError(
             f"{path} has sha256 {sha256}, but that of {entry.file} begins with {entry.sha256}: fetch it again."
         )
     record = record_of(folder_of(entry.name))
     known = recorded(folder_of(entry.name))
     if known and known["sha256"] != sha256:
-        raise ValueError(
+        raise UserError(
             f"{path} has sha256 {sha256}, but the download of {known['date']} had {known['sha256']}: "
             f"delete the file and fetch it again, or, if its authors have replaced it, delete {record}, too."
         )

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from zoo.training.checkpoint_files import read_checkpoint
 from zoo.training.resume import mismatches, shortened
+from zoo.utils.errors import UserError
 from zoo.utils.old_names import renamed_tensors
 from zoo.weights.bundle import find, networks_in, read_folder
 
@@ -24,12 +25,12 @@ def start_from(gan: nn.Module, source: str | Path, fresh: list[str] | None = Non
         is_first: whether this process reports what was loaded.
 
     Raises:
-        ValueError: there are no such weights, parts or the tensors don't fit; each is named.
+        UserError: there are no such weights, parts or the tensors don't fit; each is named.
     """
     fresh = fresh or []
     keys = [f"{role}.{key}" for role in ("generator", "discriminator") for key in getattr(gan, role).state_dict()]
     if unknown := [part for part in fresh if not any(is_under(key, [part]) for key in keys)]:
-        raise ValueError(f"--init_fresh names parts that the model does not have: {', '.join(unknown)}.")
+        raise UserError(f"--init_fresh names parts that the model does not have: {', '.join(unknown)}.")
     path = find(source)
     parts = networks_in(read_checkpoint(path)["state_dict"]) if path.is_file() else {"generator": read_folder(path)[1]}
     averages = [name for name in parts if name.startswith("averages.")]
@@ -52,7 +53,7 @@ def start_from(gan: nn.Module, source: str | Path, fresh: list[str] | None = Non
         states.append((module, unchanged | loaded))
         lines.append(f"{name}: {len(loaded)} tensors of {part}" + (f", fresh: {', '.join(sorted(new))}" if new else ""))
     if problems:
-        raise ValueError(
+        raise UserError(
             f"The weights of {source} do not fit: {shortened(problems)}. Give the options that they were trained "
             "with, or name parts that shall start afresh with --init_fresh."
         )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.utils.errors import UserError
 from zoo.weights.bundle import UNUSED, build, check_fit
 from zoo.weights.read import Place
 
@@ -40,7 +41,7 @@ def from_published(state: dict[str, Tensor], names: list[str], table: Table) -> 
     """A published state dict under our names; tensors that our network does not read are kept under ``unused.``.
 
     Raises:
-        ValueError: a tensor that our network needs is not there.
+        UserError: a tensor that our network needs is not there.
     """
     state, ours = dict(state), {}
     for name in names:
@@ -48,7 +49,7 @@ def from_published(state: dict[str, Tensor], names: list[str], table: Table) -> 
         if published is None:
             continue
         if published not in state:
-            raise ValueError(f"The published state dict has no '{published}', which our '{name}' needs.")
+            raise UserError(f"The published state dict has no '{published}', which our '{name}' needs.")
         ours[name] = state.pop(published)
     return ours | {UNUSED + name: tensor for name, tensor in state.items()}
 
@@ -65,7 +66,7 @@ def load_published(
     """The network with these published tensors, and those that it never reads, under ``unused.``.
 
     Raises:
-        ValueError: they do not fit the config.
+        UserError: they do not fit the config.
     """
     with torch.device("meta"):  # a file that claims impossible sizes is found out before there is any memory
         planned = build(config, nn.Module)
@@ -82,10 +83,10 @@ def size(state: dict[str, Tensor], name: str, axes: int = 2) -> torch.Size:
     """The shape of a published tensor that has so many axes.
 
     Raises:
-        ValueError: it is not there, or has others.
+        UserError: it is not there, or has others.
     """
     if name not in state or state[name].dim() != axes:
-        raise ValueError(f"The file has no '{name}' with {axes} axes, which every network of its kind has.")
+        raise UserError(f"The file has no '{name}' with {axes} axes, which every network of its kind has.")
     return state[name].shape
 
 
@@ -98,4 +99,4 @@ def check_arguments(arguments: Mapping[str, Any], fixed: Mapping[str, tuple]) ->
     """Fail where a published argument has another value than those that can be translated."""
     for name, values in fixed.items():
         if name in arguments and arguments[name] not in values:
-            raise ValueError(f"The published '{name}' {arguments[name]!r} has no counterpart here.")
+            raise UserError(f"The published '{name}' {arguments[name]!r} has no counterpart here.")

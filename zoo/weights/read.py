@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from zoo.utils.containers import Contents, damage_explained, members, read_file, torch_roots, unpacked
-from zoo.utils.errors import missing_file, near
+from zoo.utils.errors import UserError, missing_file, near
 from zoo.utils.records import Record
 
 MAX_DEPTH = 64  # of modules in modules
@@ -61,7 +61,7 @@ def places(path: Path | str) -> list[Place]:
 
     Raises:
         FileNotFoundError: there is nothing.
-        ValueError: there is no such member, or the zip is damaged.
+        UserError: there is no such member, or the zip is damaged.
     """
     path = Path(path)
     if path.is_dir():
@@ -74,14 +74,14 @@ def places(path: Path | str) -> list[Place]:
         is_zip = file.read(2) == b"PK"
     if not is_zip:
         if outer is not None:
-            raise ValueError(f"{outer} is not a zip file, so there is no '{path.relative_to(outer)}' in it.")
+            raise UserError(f"{outer} is not a zip file, so there is no '{path.relative_to(outer)}' in it.")
         return [Place(path)]
     with damage_explained(archive), zipfile.ZipFile(archive) as opened:
         names = members(opened, archive.stat().st_size)
     if outer is not None:
         name = path.relative_to(outer).as_posix()
         if name not in names:
-            raise ValueError(f"There is no '{name}' in {outer}.{near(name, list(names))}")
+            raise UserError(f"There is no '{name}' in {outer}.{near(name, list(names))}")
         return [Place(outer, name)]
     if torch_roots(names):
         return [Place(path)]
@@ -93,13 +93,13 @@ def read(source: Place | Path | str) -> Contents:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, too large for its size, of an unknown kind, or something else: says what it seems.
+        UserError: it is damaged, too large for its size, of an unknown kind, or something else: says what it seems.
     """
     if not isinstance(source, Place):
         found = places(source)
         if Path(source).is_dir() or len(found) != 1:
             names = ", ".join(str(place) for place in found[:5])
-            raise ValueError(f"{source} holds {len(found)} files, of which one is to be named: {names or 'none'}.")
+            raise UserError(f"{source} holds {len(found)} files, of which one is to be named: {names or 'none'}.")
         (source,) = found
     with damage_explained(source), source.open() as file:
         return read_file(file)
@@ -112,13 +112,13 @@ def attributes(record: Record) -> dict[str, Any]:
     """What a recorded object had in its ``__dict__``; also where its class was stored with it, as StyleGAN does.
 
     Raises:
-        ValueError: it is no object with attributes.
+        UserError: it is no object with attributes.
     """
     state = record.state
     if state is None and record.args and isinstance(record.args[0], dict):
         state = record.args[0].get("state")
     if not isinstance(state, dict):
-        raise ValueError(f"The file's {record.name} is no object with attributes.")
+        raise UserError(f"The file's {record.name} is no object with attributes.")
     return state
 
 
@@ -143,7 +143,7 @@ def modules(module: Record) -> Iterator[tuple[str, Record]]:
     A module that has two names comes under both.
 
     Raises:
-        ValueError: something else stands where a module should, or they never end.
+        UserError: something else stands where a module should, or they never end.
     """
     waiting = [("", module, 0)]
     for _ in range(MAX_MODULES):
@@ -151,19 +151,19 @@ def modules(module: Record) -> Iterator[tuple[str, Record]]:
             return
         name, record, depth = waiting.pop()
         if not is_module(record) or depth > MAX_DEPTH:
-            raise ValueError(f"The file's '{name}' is no module, or lies too deep in others.")
+            raise UserError(f"The file's '{name}' is no module, or lies too deep in others.")
         yield name, record
         check_names(attributes(record)["_modules"])
         inner = [(f"{name}.{key}".lstrip("."), child) for key, child in attributes(record)["_modules"].items()]
         waiting += [(key, child, depth + 1) for key, child in reversed(inner) if child is not None]
-    raise ValueError(f"The file has more than {MAX_MODULES:,} modules.")
+    raise UserError(f"The file has more than {MAX_MODULES:,} modules.")
 
 
 def module_state(module: Record) -> dict[str, Tensor]:
     """The state dict of a recorded module: parameters and persistent buffers by dotted name.
 
     Raises:
-        ValueError: it is no module, or one of its tensors is none.
+        UserError: it is no module, or one of its tensors is none.
     """
     state = {}
     for name, record in modules(module):
@@ -180,7 +180,7 @@ def module_parameters(module: Record) -> dict[str, Tensor]:
     """The parameters of a recorded module in the order of ``module.parameters()``: tied ones once, the first name.
 
     Raises:
-        ValueError: as ``module_state``.
+        UserError: as ``module_state``.
     """
     found: dict[int, tuple[str, Tensor]] = {}
     for name, record in modules(module):
@@ -192,18 +192,18 @@ def module_parameters(module: Record) -> dict[str, Tensor]:
 def tensors_in(prefix: str, values: Any) -> dict[str, Tensor]:
     """The tensors among a module's parameters or buffers, by dotted name; None is left out."""
     if not isinstance(values, dict):
-        raise ValueError(f"The file's module '{prefix}' has no list of tensors.")
+        raise UserError(f"The file's module '{prefix}' has no list of tensors.")
     check_names(values)
     wrong = [key for key, value in values.items() if not isinstance(value, (Tensor, type(None)))]
     if wrong:
-        raise ValueError(f"The file's '{prefix}.{wrong[0]}' is not a tensor.")
+        raise UserError(f"The file's '{prefix}.{wrong[0]}' is not a tensor.")
     return {f"{prefix}.{key}".lstrip("."): value for key, value in values.items() if value is not None}
 
 
 def check_names(values: dict) -> None:
     """Fail where a key is no name."""
     if not all(isinstance(key, str) and len(key) < 500 for key in values):
-        raise ValueError("The file's modules or tensors have names that are none.")
+        raise UserError("The file's modules or tensors have names that are none.")
 
 
 # Networks and settings, of whatever system
@@ -215,7 +215,7 @@ def networks(value: Any) -> dict[str, tuple[dict[str, Tensor], dict[str, Any]]]:
     A file is a network itself ("model"), or a dict of networks and other things.
 
     Raises:
-        ValueError: a network is damaged.
+        UserError: a network is damaged.
     """
     entries = {"model": value} if is_module(value) or not isinstance(value, dict) else value
     found = {}
@@ -246,12 +246,12 @@ def plain(value: Any, depth: int = 0, budget: list[int] | None = None) -> Any:
     Nodes of OmegaConf become what they hold, and ``${a.b}`` in one the value at that place of the whole config.
 
     Raises:
-        ValueError: they are impossibly deep, or many.
+        UserError: they are impossibly deep, or many.
     """
     budget = [MAX_SETTINGS] if budget is None else budget  # values that occur several times count each time
     budget[0] -= value.size if isinstance(value, np.ndarray) else 1
     if depth > MAX_DEPTH or budget[0] < 0:
-        raise ValueError("The file's settings lie too deep in others, or are too many.")
+        raise UserError("The file's settings lie too deep in others, or are too many.")
     if isinstance(value, Record) and value.name.startswith("omegaconf."):
         return plain(resolve_node(value), depth + 1, budget)
     if isinstance(value, (np.generic, np.ndarray)):

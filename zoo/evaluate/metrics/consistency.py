@@ -27,6 +27,7 @@ from torchmetrics import MeanMetric
 from zoo.generator import Generator, HasDensity, HasRays, draws_for, evaluating, render_foreground, require, take
 from zoo.render import Camera, Rendered
 from zoo.render.projection import Projected, Views, look_up, pixel_coordinates, project, shown_by
+from zoo.utils.errors import UserError
 
 MEANINGS = {
     "outside": "share of the occupied volume outside the object's bounds; 0 is ideal",
@@ -62,10 +63,10 @@ def consistency(
         ``outside`` is NaN if nothing is occupied anywhere.
 
     Raises:
-        ValueError: less than 3 views, or the generator has no density or no rays.
+        UserError: less than 3 views, or the generator has no density or no rays.
     """
     if views < 3:
-        raise ValueError(f"The silhouettes of one object need at least 3 views, not {views}.")
+        raise UserError(f"The silhouettes of one object need at least 3 views, not {views}.")
     require(generator, "Consistency in 3D", HasDensity, HasRays)
     collected: list[dict[str, float]] = []
     side = longest_side(generator)

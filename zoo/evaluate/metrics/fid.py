@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.utils.errors import UserError
+
 CHUNK = 4096
 
 
@@ -26,13 +28,13 @@ def moments(features: Tensor) -> Moments:
     """Mean and root of the covariance of features [N, F].
 
     Raises:
-        ValueError: fewer than two images, or features that are not finite.
+        UserError: fewer than two images, or features that are not finite.
     """
     n, size = features.shape
     if n < 2:
-        raise ValueError(f"FID needs at least 2 images on each side, better thousands; there is {n}.")
+        raise UserError(f"FID needs at least 2 images on each side, better thousands; there is {n}.")
     if not features.isfinite().all():
-        raise ValueError("Some features are not finite: the images hold values that are not finite.")
+        raise UserError("Some features are not finite: the images hold values that are not finite.")
     mean = sum(part.double().sum(0) for part in features.split(CHUNK)) / n
     if n <= size:
         return Moments(mean, (features.double() - mean) / (n - 1) ** 0.5)

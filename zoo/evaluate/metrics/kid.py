@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from zoo.utils.errors import UserError
+
 CHUNK = 4096
 
 
@@ -29,10 +31,10 @@ def kid(fake: Tensor, real: Tensor, subsets: int = 100, subset_size: int = 1000,
         seed: of numpy's RandomState; 2020 is torch-fidelity's.
 
     Raises:
-        ValueError: fewer images than a subset takes.
+        UserError: fewer images than a subset takes.
     """
     if min(len(fake), len(real)) < max(2, subset_size):
-        raise ValueError(
+        raise UserError(
             f"KID over subsets of {subset_size} needs as many images on each side; "
             f"there are {len(fake)} generated and {len(real)} real ones. Take more images or smaller subsets."
         )
@@ -49,7 +51,7 @@ def squared_mmd(x: Tensor, y: Tensor) -> float:
     """Squared maximum mean discrepancy of all features x [N, F] and y [M, F], without the pairs of one with itself."""
     n, m = len(x), len(y)
     if min(n, m) < 2:
-        raise ValueError(f"KID needs at least 2 images on each side; there are {n} and {m}.")
+        raise UserError(f"KID needs at least 2 images on each side; there are {n} and {m}.")
     within = (_kernel_sum(x, x, True) / (n * (n - 1))) + (_kernel_sum(y, y, True) / (m * (m - 1)))
     return within - 2 * _kernel_sum(x, y, False) / (n * m)
 
