@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.parity.giraffe import as_config
 from tests.tiny import CONFIG
@@ -17,6 +17,7 @@ from zoo.weights.bundle import load_bundle, read_parts
 from zoo.weights.read import module_state, read
 
 CASES = Path(__file__).parent / "parity" / "cases"
+FIXTURES = Path(__file__).parent / "fixtures"
 CIPS = CASES / "cips3d" / "checkpoint" / "ckptdir" / "best_fid"
 
 
@@ -150,3 +151,101 @@ def test_what_has_no_way_back(tmp_path, capsys):
     ):
         assert main(["convert", source, str(tmp_path / "back"), "--to", "official"]) == 2
         assert message in capsys.readouterr().err
+
+
+# What comes from elsewhere than the published programs
+
+
+def official(folder: Path, system: str) -> tuple[Path, list[str], dict]:
+    """The fixture of a system in its published form: folder, options that tell what it does not hold, and tensors."""
+    source = FIXTURES / system / "bundle"
+    assert main(["convert", str(source), str(folder), "--to", "official"]) == 0
+    return folder, ["--experiment", str(source / "config.yaml")], load_file(source / "model.safetensors")
+
+
+def is_back(folder: Path, tensors: dict) -> bool:
+    """Whether a bundle has these tensors, but for what ``prepare`` computes."""
+    found = load_file(folder / "model.safetensors")
+    return found.keys() == tensors.keys() and all(
+        torch.allclose(found[name], tensors[name], atol=1e-5, equal_nan=True) for name in tensors
+    )
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_published_form_of_an_average_alone_comes_back(tmp_path, system):
+    folder, options, tensors = official(tmp_path / "official", system)
+    (file,) = folder.iterdir()
+    for source in (file, folder):
+        assert main(["convert", str(source), str(tmp_path / "back"), *options]) == 0
+        assert is_back(tmp_path / "back", tensors)
+
+
+def bare(value: dict) -> dict:
+    """The one state dict in a file."""
+    while not torch.is_tensor(next(iter(value.values()))):
+        value = next(inner for inner in value.values() if isinstance(inner, dict))
+    return {name.removeprefix("generator_test."): tensor for name, tensor in value.items()}
+
+
+AROUND = {
+    "bare": lambda state: state,
+    "numbers": lambda state: {"epoch": 3, "loss": 0.5, **state, "best": None},
+    "all": lambda state: {"epoch": 3, "state_dict": {f"module.{n}": t for n, t in state.items()} | {"step": 7}},
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_what_peoples_scripts_add_is_taken_away(tmp_path, system, around):
+    folder, options, tensors = official(tmp_path / "official", system)
+    state = bare(torch.load(next(folder.iterdir()), weights_only=True))
+    file = tmp_path / "weights.pt"
+    torch.save(AROUND[around](state), file)
+    if around == "bare":
+        file = tmp_path / "weights.safetensors"
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, file)
+    assert main(["convert", str(file), str(tmp_path / "back"), *options]) == 0
+    assert is_back(tmp_path / "back", tensors)
+
+
+def test_all_networks_of_pigan_and_stylenerf_come_back_but_the_discriminator(tmp_path):
+    """Tensors alone do not say how theirs was built."""
+    for system in ("pigan", "stylenerf"):
+        file, experiment, _, _ = SYSTEMS[system]
+        (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(experiment()))
+        options = ["--experiment", str(tmp_path / "experiment.yaml")] if experiment() else []
+        first, there, back = (tmp_path / f"{system}-{name}" for name in ("first", "there", "back"))
+        assert main(["convert", str(file), str(first), *options]) == 0
+        assert main(["convert", str(first), str(there), "--to", "official"]) == 0
+        assert main(["convert", str(there), str(back), "--experiment", str(first / "config.yaml")]) == 0
+        names = {path.name for path in first.glob("*.safetensors")} - {"discriminator.safetensors"}
+        assert {path.name for path in back.glob("*.safetensors")} == names and len(names) > 1
+        for name in names:
+            ours, theirs = load_file(first / name), load_file(back / name)
+            assert all(torch.allclose(ours[key], theirs[key], atol=1e-5) for key in ours)
+
+
+def test_the_verb_that_does_it_is_named(tmp_path, capsys):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(FIXTURES / "pigan" / "bundle", bundle)
+    shutil.copy(CASES / "graf/checkpoint/model.pt", tmp_path / "model.pt")
+    shutil.copy(CASES / "graf/checkpoint/model.pt", tmp_path / "renamed.ckpt")
+    last, config = str(FIXTURES / "pigan" / "last.ckpt"), str(FIXTURES / "pigan" / "config.yaml")
+    fit = ["fit", "-c", config, "--trainer.default_root_dir", str(tmp_path / "run")]
+    for words, verb in (
+        (["convert", last, str(tmp_path / "out")], f"'zoo bundle {last} OUT' makes a bundle of it"),
+        (["convert", str(bundle), str(tmp_path / "out")], "is a weights bundle already"),
+        (["convert", str(bundle / "model.safetensors"), str(tmp_path / "out")], "is a weights bundle already"),
+        (["convert", "graf-cars64", str(tmp_path / "out")], "is a weights bundle already"),
+        (["sample", str(tmp_path / "model.pt"), "--out", "x.png"], "'zoo convert"),
+        (["sample", str(tmp_path / "renamed.ckpt"), "--out", "x.png"], "'zoo convert' makes a bundle"),
+        (["bundle", str(tmp_path / "model.pt"), str(tmp_path / "out")], "'zoo convert"),
+        (["sample", str(bundle / "model.safetensors"), "--out", "x.png"], f"it is part of one, {bundle}"),
+        ([*fit, "--init_from", str(tmp_path / "model.pt")], "'zoo convert"),
+        ([*fit, "--init_from", str(tmp_path / "renamed.ckpt")], "'zoo convert' makes a bundle"),
+        ([*fit, "--ckpt_path", str(tmp_path / "model.pt")], "'zoo convert' makes a bundle"),
+    ):
+        assert main(words) == 2, words
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert said.startswith("zoo: error: ") and verb in said, said
+        assert len(said.replace(str(tmp_path), "").replace(str(FIXTURES), "")) < 300

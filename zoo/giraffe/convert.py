@@ -60,14 +60,15 @@ def table(network: nn.Module) -> Table:
 
 def part(contents: Contents) -> str | None:
     """A file of the published GIRAFFE holds a generator, or is none."""
-    model = contents.value.get("model") if isinstance(contents.value, dict) else None
-    needed = {"generator.decoder.fc_in.weight", "generator.background_generator.fc_in.weight"}
-    return "generator" if isinstance(model, dict) and needed <= set(model) else None
+    needed = {"decoder.fc_in.weight", "background_generator.fc_in.weight"}
+    states = states_in(contents.value)
+    return "generator" if any(needed <= set(states[name]) for name in ("ema", "raw") if name in states) else None
 
 
 def experiments(contents: Contents) -> list[str]:
     """The published experiments that have as many sizes and fields as wide."""
-    state = under("generator.", contents)
+    states = states_in(contents.value)
+    state = tensors_in("", states.get("raw") or states["ema"])
     if size(state, "decoder.fc_in.weight")[0] == 64:
         return MANY
     return EXPERIMENTS.get(count(state, r"neural_renderer\.conv_layers\.\d+\.weight"), [])
@@ -75,9 +76,9 @@ def experiments(contents: Contents) -> list[str]:
 
 def published(place: Place, contents: Contents, weights: str) -> Published | None:
     """The tensors that begin so in the one state dict of the file."""
-    state = under(WEIGHTS[weights], contents)
+    state = states_in(contents.value).get(weights)
     about = {"iterations": contents.value.get("it")}
-    return Published(state, f"{place.name}, {weights} weights", about) if state else None
+    return Published(tensors_in("", state), f"{place.name}, {weights} weights", about) if state else None
 
 
 def config(published: Published, weights: str, experiment: dict[str, Any] | None) -> dict[str, Any]:
@@ -93,10 +94,19 @@ def official(networks: dict[str, dict[str, Tensor]], card: dict[str, str]) -> di
     return {"model.pt": {"model": model, "it": int(card.get("iterations", 0))}}
 
 
-def under(prefix: str, contents: Contents) -> dict[str, Tensor]:
-    """The tensors whose names begin so, without that."""
-    tensors = tensors_in("", contents.value["model"])
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+def states_in(value: Any) -> dict[str, dict]:
+    """The state dicts in a file, by weights; a bare generator's counts as the average."""
+    model = value.get("model", value) if isinstance(value, dict) else None
+    if not isinstance(model, dict):
+        return {}
+    names = [name for name in model if isinstance(name, str)]
+    if "decoder.fc_in.weight" in model:
+        return {"ema": {name: model[name] for name in names}}
+    states = {
+        weights: {name.removeprefix(prefix): model[name] for name in names if name.startswith(prefix)}
+        for weights, prefix in WEIGHTS.items()
+    }
+    return {weights: state for weights, state in states.items() if state}
 
 
 # Sizes

@@ -46,15 +46,13 @@ def table(network: nn.Module) -> Table:
 
 def part(contents: Contents) -> str | None:
     """A file of the published GRAF holds a generator, or is none."""
-    value = contents.value
-    if not isinstance(value, dict) or not isinstance(value.get("generator"), dict):
-        return None
-    return "generator" if {"pts_linears.0.weight", "pts_linears.1.weight"} <= set(value["generator"]) else None
+    state = generator_in(contents.value)
+    return "generator" if {"pts_linears.0.weight", "pts_linears.1.weight"} <= set(state) else None
 
 
 def experiments(contents: Contents) -> list[str]:
     """The published experiments whose colour depends on as much."""
-    state = tensors_in("generator", contents.value["generator"])
+    state = tensors_in("generator", generator_in(contents.value))
     width = size(state, "generator.pts_linears.1.weight")[0]
     if "generator.views_linears.0.weight" not in state:
         return []
@@ -63,13 +61,28 @@ def experiments(contents: Contents) -> list[str]:
 
 def published(place: Place, contents: Contents, weights: str) -> Published | None:
     """One of the state dicts in the file."""
-    held = contents.value
-    if WEIGHTS[weights] not in held:
+    held, states = contents.value, states_in(contents.value)
+    if WEIGHTS[weights] not in states:
         return None
     if weights != "discriminator" and "generator_fine" in held:
         raise UserError(f"{place} has a second network for hierarchical sampling, which no experiment here has.")
-    state = tensors_in("" if weights == "discriminator" else "generator", held[WEIGHTS[weights]])
+    state = tensors_in("" if weights == "discriminator" else "generator", states[WEIGHTS[weights]])
     return Published(state, f"{place.name}, {weights} weights", {"iterations": held.get("it")}, complete=True)
+
+
+def states_in(value: Any) -> dict[str, dict]:
+    """The state dicts in a file, by name; a bare one counts as the average."""
+    if not isinstance(value, dict):
+        return {}
+    if "pts_linears.0.weight" in value:
+        return {WEIGHTS["ema"]: value}
+    return {name: value[name] for name in WEIGHTS.values() if isinstance(value.get(name), dict)}
+
+
+def generator_in(value: Any) -> dict:
+    """The state dict of either generator; empty where there is none."""
+    states = states_in(value)
+    return states.get("generator") or states.get("generator_test") or {}
 
 
 def config(published: Published, weights: str, experiment: dict[str, Any] | None) -> dict[str, Any]:

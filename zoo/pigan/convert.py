@@ -107,11 +107,18 @@ def published(place: Place, contents: Contents, weights: str) -> Published | Non
         raise UserError(f"{place} holds averages without names: give the generator.pth that they belong to.")
     if kind == "discriminator":
         return discriminator_in(place, contents) if weights == "discriminator" else None
+    is_bare = isinstance(contents.value, dict)  # as 'zoo convert --to official' writes it, also an average
+    own = next((w for w in ("ema", "ema2") if is_bare and place.name.endswith(WEIGHTS[w])), "raw")
     # ``05--12:30--ema.pth`` belongs to ``05--12:30--generator.pth``
-    together = place.name[: max(0, place.name.find("generator"))] + WEIGHTS[weights]
-    found = place if weights == "raw" else place.beside(together)
-    if found is None or weights == "discriminator":
-        return found and discriminator_in(found, read(found))
+    together = place.name[: max(0, place.name.find(WEIGHTS[own].removesuffix(".pth")))] + WEIGHTS[weights]
+    found = place if weights == own else place.beside(together)
+    if found is None:
+        return None
+    held = contents if found == place else read(found)
+    if weights == "discriminator":  # bare tensors do not say how it was built
+        return None if isinstance(held.value, dict) else discriminator_in(found, held)
+    if part(held) == "generator" and isinstance(held.value, dict):
+        return Published(tensors_in("", held.value), f"{found.name}, {weights} weights", {})
     record = contents.value if isinstance(contents.value, Record) else None
     state = tensors_in("", contents.value) if record is None else module_state(record)
     about = {"iterations": None if record is None else attributes(record).get("step")}

@@ -7,16 +7,18 @@ from an experiment; the released files of 512 and 1024 pixels differ from the pr
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from torch import Tensor, nn
 
 from zoo.stylenerf.model import Generator
 from zoo.utils.errors import UserError
+from zoo.utils.paths import config_names
 from zoo.weights.convert import Published
 from zoo.weights.names import Table, check_arguments, inside
-from zoo.weights.read import Contents, Place, attributes, class_name, is_module, module_state, plain
+from zoo.weights.read import Contents, Place, attributes, class_name, is_module, module_state, plain, tensors_in
 
 NAME = "StyleNeRF"
 WEIGHTS = {"ema": "G_ema", "raw": "G", "discriminator": "D"}
@@ -155,17 +157,29 @@ def discriminator_table(resolution: int, small: int = 8) -> Table:
 
 def part(contents: Contents) -> str | None:
     """A file of the published StyleNeRF holds a generator, or is none."""
-    value = contents.value
-    network = value.get("G_ema") if isinstance(value, dict) else None
+    network = generator_in(contents)
+    if isinstance(network, dict):  # tensors alone
+        return "generator" if any(str(name).startswith("synthesis.fg_nerf.") for name in network) else None
     if not is_module(network) or class_name(network) != "Generator":
         return None
     inner = attributes(network)["_modules"].get("synthesis")
     return "generator" if is_module(inner) and class_name(inner) == "NeRFSynthesisNetwork" else None
 
 
-def experiments(contents: Contents) -> None:
-    """The file holds the arguments that its networks were built with."""
-    return None
+def generator_in(contents: Contents) -> Any:
+    """The module, or state dict, of either generator; a bare state dict counts as the average."""
+    value = contents.value
+    held = value if isinstance(value, dict) else {}
+    return held.get("G_ema") or held.get("G") or held
+
+
+def experiments(contents: Contents) -> list[str] | None:
+    """None where the file holds the arguments that its networks were built with; else those of its size."""
+    network = generator_in(contents)
+    if not isinstance(network, dict):
+        return None
+    sides = [int(found[1]) for name in network if (found := re.match(r"synthesis\.b(\d+)\.", str(name)))]
+    return [name for name in config_names() if re.fullmatch(rf"stylenerf/[a-z]+{max(sides, default=0)}(_\w+)?", name)]
 
 
 def published(place: Place, contents: Contents, weights: str) -> Published | None:
@@ -174,38 +188,41 @@ def published(place: Place, contents: Contents, weights: str) -> Published | Non
     Raises:
         UserError: the file does not say that, or not in a way that ends.
     """
-    module = contents.value.get(WEIGHTS[weights])
+    is_bare = generator_in(contents) is contents.value
+    module = {"ema": contents.value}.get(weights) if is_bare else contents.value.get(WEIGHTS[weights])
+    if isinstance(module, dict):  # tensors alone, which do not say how a discriminator was built
+        state = stacked(tensors_in("", module))
+        return Published(state, f"{place.name}, {WEIGHTS[weights]}", {}) if weights != "discriminator" else None
     if not is_module(module):
         return None
     given = plain(attributes(module).get("_init_kwargs"))
     if not isinstance(given, dict) or "${" in str(given):  # a reference that leads nowhere
         raise UserError(f"The file's {class_name(module)} does not say what it was built with.")
-    state = {  # stored noise is one image [H, W] there
-        name: tensor[None, None] if name.endswith("noise_const") and tensor.dim() == 2 else tensor
-        for name, tensor in module_state(module).items()
-    }
+    state = stacked(module_state(module))
     images = re.search(r"network-snapshot-(\d+)", place.name)
     card = {"images_seen": int(images[1]) * 1000 if images else None}
     return Published(state, "; ".join([f"{place.name}, {WEIGHTS[weights]}", *notes(given)]), card, given)
 
 
 def config(published: Published, weights: str, experiment: dict[str, Any] | None) -> dict[str, Any]:
-    """What the file's arguments say."""
+    """What the file's arguments say; the experiment's where it has none."""
+    if published.settings is None:
+        return deepcopy(experiment)
     make = discriminator_config if weights == "discriminator" else generator_config
     return make(published.settings)
 
 
 def official(networks: dict[str, dict[str, Tensor]], card: dict[str, str]) -> dict[str, Any]:
     """State dicts of the modules, in one file; the program's own hold the modules, with their source text."""
-    return {
-        "network-snapshot.pt": {
-            WEIGHTS[name]: {
-                key: tensor.reshape(tensor.shape[-2:]) if key.endswith("noise_const") else tensor
-                for key, tensor in state.items()
-            }
-            for name, state in networks.items()
-        }
-    }
+    for state in networks.values():
+        state |= {key: image.reshape(image.shape[-2:]) for key, image in state.items() if key.endswith("noise_const")}
+    return {"network-snapshot.pt": {WEIGHTS[name]: state for name, state in networks.items()}}
+
+
+def stacked(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Stored noise, one image [H, W] there, with axes for samples and channels."""
+    images = [name for name, tensor in state.items() if name.endswith("noise_const") and tensor.dim() == 2]
+    return state | {name: state[name][None, None] for name in images}
 
 
 def notes(given: Mapping[str, Any]) -> list[str]:
@@ -218,12 +235,9 @@ def notes(given: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def names_in(given: Mapping[str, Any]) -> Iterator[str]:
+def names_in(given: Any) -> list[str]:
     """The names of all arguments, those within others, too."""
-    for name, value in given.items():
-        yield name
-        if isinstance(value, dict):
-            yield from names_in(value)
+    return [n for name, value in given.items() for n in (name, *names_in(value))] if isinstance(given, dict) else []
 
 
 # Published arguments in our words
@@ -295,12 +309,9 @@ def foreground_config(given: Mapping[str, Any], of: Mapping[str, Any], cameras: 
     }
     inputs = of.get("input_kwargs") or {}
     if not inputs:
-        more = {
-            "octaves": fg.get("n_freq_posenc", 10),
-            "with_points": bool(fg.get("use_pos", False)),
-            "scale": float(fg.get("downscale_p_by", 1)),
-        }
-        return {"class_path": "zoo.stylenerf.StyledField", "init_args": sizes | more}
+        more = {"with_points": bool(fg.get("use_pos", False)), "scale": float(fg.get("downscale_p_by", 1))}
+        sizes |= {"octaves": fg.get("n_freq_posenc", 10)} | more
+        return {"class_path": "zoo.stylenerf.StyledField", "init_args": sizes}
     check_arguments(inputs, FIXED["input_kwargs"])
     network = {
         "start": 2 * inputs.get("in_res", 4),
@@ -429,10 +440,11 @@ def discriminator_config(given: Mapping[str, Any]) -> dict[str, Any]:
         numbers = 9 if given.get("predict_9d_camera") else 3 if given.get("predict_3d_camera") else 16
         layers = (given.get("mapping_kwargs") or {}).get("num_layers", 8)
         sizes |= {"numbers": numbers, "separate": bool(given.get("saperate_camera")), "mapping_layers": layers}
-        return {"class_path": f"{EXTRAS}CameraDiscriminator", "init_args": sizes}
-    if given.get("dual_discriminator"):
-        return {"class_path": f"{EXTRAS}DualDiscriminator", "init_args": sizes}
-    if given.get("dual_input_ratio"):
-        sizes["ratio"] = given["dual_input_ratio"]
-        return {"class_path": f"{EXTRAS}DoubleDiscriminator", "init_args": sizes}
-    return {"class_path": "zoo.stylenerf.Discriminator", "init_args": sizes}
+        kind = f"{EXTRAS}CameraDiscriminator"
+    elif given.get("dual_discriminator"):
+        kind = f"{EXTRAS}DualDiscriminator"
+    elif given.get("dual_input_ratio"):
+        kind, sizes["ratio"] = f"{EXTRAS}DoubleDiscriminator", given["dual_input_ratio"]
+    else:
+        kind = "zoo.stylenerf.Discriminator"
+    return {"class_path": kind, "init_args": sizes}

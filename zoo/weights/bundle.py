@@ -173,13 +173,22 @@ def find(source: Path | str) -> Path:
     if (path / TENSORS).is_file() or (path.is_file() and path.suffix == ".ckpt"):
         return path
     if path.is_dir():
-        raise UserError(f"{path} is not a weights bundle: it has no {TENSORS}.")
+        raise UserError(
+            f"{path} is not a weights bundle: it has no {TENSORS}. If it holds a published checkpoint, 'zoo convert' "
+            "makes a bundle of it."
+        )
     if folder := downloaded(str(source)):
         return folder
     if str(source) in released() or str(source).startswith("hf:"):
         raise UserError(f"{source} is not here yet: 'zoo download {source}' fetches it.")
     if path.is_file():
-        raise UserError(f"{path} is neither the folder of a weights bundle nor a .ckpt checkpoint.")
+        is_part = (path.parent / TENSORS).is_file() and (path.parent / CONFIG).is_file()
+        what = (
+            f"it is part of one, {path.parent}"
+            if is_part
+            else f"if it was published, 'zoo convert {path} OUT' makes one"
+        )
+        raise UserError(f"{path} is neither the folder of a weights bundle nor a .ckpt checkpoint: {what}.")
     siblings = path.parent.iterdir() if path.parent.is_dir() else []
     names = [*bundled_names(), *downloaded_names(), *released(), *map(str, siblings)]
     near = get_close_matches(str(source), names, n=3)

@@ -17,6 +17,7 @@ The functions raise UserError for what cannot be translated.
 """
 
 import hashlib
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -29,13 +30,14 @@ from torch import Tensor, nn
 
 from zoo.utils.errors import UserError, near
 from zoo.utils.files import replacing, replacing_files
-from zoo.utils.paths import read_experiment, system_names
+from zoo.utils.paths import bundled_names, downloaded_names, read_experiment, system_names
 from zoo.utils.records import Name, Record
-from zoo.weights.bundle import UNUSED, find, read_parts, save_bundle, save_part
+from zoo.weights.bundle import CONFIG, UNUSED, find, read_parts, save_bundle, save_part
 from zoo.weights.names import load_published, to_published
-from zoo.weights.read import Contents, Place, networks, places, read
+from zoo.weights.read import Contents, Place, attributes, class_name, is_module, networks, places, read
+from zoo.weights.store import TENSORS
 
-SUFFIXES = (".pth", ".pt", ".pkl", ".pickle", ".tar", ".ckpt")  # of checkpoints, in a folder of many files
+SUFFIXES = (".pth", ".pt", ".pkl", ".pickle", ".tar", ".ckpt", ".safetensors")  # of checkpoints in a folder of files
 
 
 class Published(NamedTuple):
@@ -106,6 +108,7 @@ def convert(
     known = systems()
     if system is not None and system not in known:
         raise UserError(f"'{system}' has no converter: {', '.join(known)}.{near(system, list(known))}")
+    check_foreign(path)
     name, place, contents = recognise(path, {system: known[system]} if system else known, inside)
     module = known[name]
     choices = module.experiments(contents)
@@ -211,14 +214,15 @@ def to_official(source: Path | str, out: Path | str) -> list[Path]:
 
 
 def generator_of(experiment: str) -> dict[str, Any]:
-    """``class_path`` and ``init_args`` of an experiment's generator.
+    """``class_path`` and ``init_args`` of an experiment's generator, or of a bundle's in its ``config.yaml``.
 
     Raises:
         FileNotFoundError: there is no such experiment.
         UserError: the file is none.
     """
     try:
-        return read_experiment(experiment)["model"]["init_args"]["generator"]
+        config = read_experiment(experiment)
+        return config if "class_path" in config else config["model"]["init_args"]["generator"]
     except (KeyError, TypeError):
         raise UserError(f"{experiment} is no experiment: it has no model with a generator.") from None
 
@@ -237,7 +241,7 @@ def recognise(path: Path | str, known: dict[str, ModuleType], inside: str = "") 
     if not alone:
         here = [p for p in here if p.name.endswith(SUFFIXES) and not p.name.startswith("._")]
         here = [p for p in here if inside in str(p)] or here
-    read_here = [(place, read(place)) for place in here]
+    read_here = [(place, simplify(read(place), place)) for place in here]
     parts = [(name, place, found, module.part(found)) for place, found in read_here for name, module in known.items()]
     found = [
         (name, place, contents) for name, place, contents, part in parts if part and (alone or part == "generator")
@@ -260,6 +264,47 @@ def recognise(path: Path | str, known: dict[str, ModuleType], inside: str = "") 
         names = " or ".join(name for name, _, _ in found)
         raise UserError(f"{path} may be of several systems: give --system {names}.")
     raise UserError(f"{path} holds several generators; name one: {', '.join(str(place) for _, place, _ in found)}.")
+
+
+def check_foreign(path: Path | str) -> None:
+    """Fail where something is a bundle of ours, which needs no conversion."""
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    is_ours = (folder / TENSORS).is_file() and (folder / CONFIG).is_file() and Path(path).suffix != ".ckpt"
+    if is_ours or (not Path(path).exists() and str(path) in (*bundled_names(), *downloaded_names())):
+        raise UserError(
+            f"{path} is a weights bundle already: use it by its name or folder. 'zoo convert ... --to official' writes "
+            "it as files of the published program."
+        )
+
+
+def simplify(contents: Contents, place: Place) -> Contents:
+    """The same tensors without what people's own scripts add around them.
+
+    Raises:
+        UserError: it is a checkpoint of a run here.
+    """
+    value = contents.value
+    if isinstance(value, dict) and {"state_dict", "clocks"} <= value.keys():
+        raise UserError(f"{place} is a checkpoint of a run here: 'zoo bundle {place} OUT' makes a bundle of it.")
+    return replace(contents, value=simple(value))
+
+
+def simple(value: Any, depth: int = 0) -> Any:
+    """Without ``{"state_dict": ...}`` around it, numbers beside its tensors, and what parallel training adds."""
+    if is_module(value) and class_name(value) in ("DataParallel", "DistributedDataParallel"):
+        return attributes(value)["_modules"].get("module", value)
+    if not isinstance(value, dict) or depth > 2:
+        return value
+    kinds = {name: type(inner) for name, inner in value.items()}
+    if any(issubclass(kind, Tensor) for kind in kinds.values()):
+        numbers = (int, float, bool, type(None))
+        state = {name: tensor for name, tensor in value.items() if kinds[name] not in numbers}
+        is_parallel = all(isinstance(name, str) and name.startswith("module.") for name in state)
+        return {name.removeprefix("module."): tensor for name, tensor in state.items()} if is_parallel else state
+    wrapped = [value[name] for name in ("state_dict", "model_state_dict") if isinstance(value.get(name), dict)]
+    if len(wrapped) == 1:
+        return simple(wrapped[0], depth + 1)
+    return {name: simple(inner, depth + 1) for name, inner in value.items()}
 
 
 def describe(contents: Contents) -> str:
