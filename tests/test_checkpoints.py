@@ -18,7 +18,8 @@ from zoo.cli import lightning as training
 from zoo.cli.command import main
 from zoo.cli.lightning import job_checkpoint
 from zoo.training import checkpoint_files as checkpoint_io
-from zoo.training.checkpoint_files import AtomicCheckpoints, NotSaved, not_saved
+from zoo.training.checkpoint_files import AtomicCheckpoints, NotSaved, not_saved, read_checkpoint
+from zoo.utils.errors import UserError
 from zoo.utils.files import held, lock_of, sweep
 
 pytestmark = pytest.mark.xdist_group("processes")
@@ -103,6 +104,18 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_one_sentence(tmp_path, capsy
         last.write_bytes(bad)
         assert main(["fit", "-c", config, "--ckpt_path", str(last)]) == 2
         assert "is damaged or not a checkpoint of a run" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_weights_alone_are_no_run_that_can_go_on(tmp_path):
+    clocks = {"iterations": 1, "images_seen": 2}
+    torch.save({"state_dict": {"a": torch.ones(3)}, "clocks": clocks, "epoch": 0}, tmp_path / "x.ckpt")
+    assert read_checkpoint(tmp_path / "x.ckpt")["clocks"] == clocks
+    with pytest.raises(UserError, match=r"holds weights alone.*start from them with --init_from"):
+        read_checkpoint(tmp_path / "x.ckpt", to_resume=True)
+    for name, value in {"clocks": {}, "state_dict": [1], "config": 5}.items():
+        torch.save({"state_dict": {}, "clocks": clocks, name: value}, tmp_path / "x.ckpt")
+        with pytest.raises(UserError, match=r"is not a checkpoint of a run here: it .* 'zoo convert' makes a bundle"):
+            read_checkpoint(tmp_path / "x.ckpt")
 
 
 def test_nothing_in_a_checkpoint_is_executed(tmp_path):

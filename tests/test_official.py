@@ -225,6 +225,12 @@ def test_all_networks_of_pigan_and_stylenerf_come_back_but_the_discriminator(tmp
             assert all(torch.allclose(ours[key], theirs[key], atol=1e-5) for key in ours)
 
 
+def test_a_published_file_beside_a_run_is_found(tmp_path):
+    shutil.copy(CASES / "volumegan/checkpoint/checkpoint-000002.pth", tmp_path)
+    shutil.copy(FIXTURES / "volumegan" / "last.ckpt", tmp_path)
+    assert main(["convert", str(tmp_path), str(tmp_path / "out")]) == 0
+
+
 def test_the_verb_that_does_it_is_named(tmp_path, capsys):
     bundle = tmp_path / "bundle"
     shutil.copytree(FIXTURES / "pigan" / "bundle", bundle)

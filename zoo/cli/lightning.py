@@ -98,7 +98,8 @@ class ZooCLI(TypedWins, LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         if config.ckpt_path:
-            read_checkpoint(config.ckpt_path)  # refuses what is not ours, or would run code, before it is used
+            # Refuses what is not ours, or would run code, before it is used.
+            read_checkpoint(config.ckpt_path, to_resume=self.subcommand == "fit")
         root = config.trainer.default_root_dir or str(Path("runs") / run_name(config) / job_name())
         check_root(root)
         config.trainer.default_root_dir = root

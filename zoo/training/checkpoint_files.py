@@ -13,6 +13,8 @@ from zoo.utils.files import replacing
 from zoo.utils.old_names import renamed
 from zoo.utils.records import check_plain
 
+LIGHTNINGS = {"pytorch-lightning_version", "optimizer_states", "lr_schedulers", "loops", "global_step", "epoch"}
+
 
 class NotSaved(Stopped):
     """A checkpoint could not be written; what was there before still is."""
@@ -41,8 +43,12 @@ class AtomicCheckpoints(TorchCheckpointIO):
         return read_checkpoint(path)
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, to_resume: bool = False) -> dict[str, Any]:
     """What a checkpoint holds, on the CPU, with the names of today; nothing in the file is executed.
+
+    Args:
+        path: of the file.
+        to_resume: whether it must hold more than weights.
 
     Raises:
         OSError: there is no such file, or it cannot be read.
@@ -53,12 +59,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         checkpoint = read_file(file).value
         if isinstance(checkpoint, dict) and {"state_dict", "clocks"} <= checkpoint.keys():
             check_plain(checkpoint)
-    problem = what_is_missing(checkpoint)
-    if problem:
+    if problem := what_is_missing(checkpoint):
         raise UserError(
             f"{path} is not a checkpoint of a run here: {problem}. If it is a published file, 'zoo convert' makes a "
             "bundle of it, whose folder --init_from takes."
         )
+    if to_resume and not checkpoint.keys() >= LIGHTNINGS:
+        raise UserError(f"{path} holds weights alone, so no run can go on from it: start from them with --init_from.")
     return checkpoint | {key: renamed(checkpoint.get(key)) for key in ("config", "data_config")}
 
 

@@ -241,7 +241,9 @@ def recognise(path: Path | str, known: dict[str, ModuleType], inside: str = "") 
     if not alone:
         here = [p for p in here if p.name.endswith(SUFFIXES) and not p.name.startswith("._")]
         here = [p for p in here if inside in str(p)] or here
-    read_here = [(place, simplify(read(place), place)) for place in here]
+    read_here = [(place, simplify(read(place))) for place in here]
+    if alone and is_run(read_here[0][1]):
+        raise UserError(f"{here[0]} is a checkpoint of a run here: 'zoo bundle {here[0]} OUT' makes a bundle of it.")
     parts = [(name, place, found, module.part(found)) for place, found in read_here for name, module in known.items()]
     found = [
         (name, place, contents) for name, place, contents, part in parts if part and (alone or part == "generator")
@@ -277,16 +279,14 @@ def check_foreign(path: Path | str) -> None:
         )
 
 
-def simplify(contents: Contents, place: Place) -> Contents:
-    """The same tensors without what people's own scripts add around them.
+def is_run(contents: Contents) -> bool:
+    """Whether a file is a checkpoint of a run here."""
+    return isinstance(contents.value, dict) and {"state_dict", "clocks"} <= contents.value.keys()
 
-    Raises:
-        UserError: it is a checkpoint of a run here.
-    """
-    value = contents.value
-    if isinstance(value, dict) and {"state_dict", "clocks"} <= value.keys():
-        raise UserError(f"{place} is a checkpoint of a run here: 'zoo bundle {place} OUT' makes a bundle of it.")
-    return replace(contents, value=simple(value))
+
+def simplify(contents: Contents) -> Contents:
+    """The same tensors without what people's own scripts add around them."""
+    return contents if is_run(contents) else replace(contents, value=simple(contents.value))
 
 
 def simple(value: Any, depth: int = 0) -> Any:
