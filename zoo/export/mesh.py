@@ -197,7 +197,7 @@ def vertex_colours(
     normals = torch.from_numpy(mesh.vertex_normals.astype(np.float32))
     total, weights, at = torch.zeros(len(places), 3), torch.zeros(len(places), 1), 0
     for rendered in images:
-        shown = shown_by(generator, rendered, camera.take(slice(at, at := at + len(rendered.image))))
+        shown = shown_by(generator.rays, rendered, camera.take(slice(at, at := at + len(rendered.image))))
         shown = tree_map(lambda x: x.cpu().float() if isinstance(x, Tensor) else x, shown)
         for view, image in enumerate(shown.rendered.image):
             towards = normalize(shown.camera.origins[view] - places, dim=-1)

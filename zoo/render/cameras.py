@@ -32,11 +32,11 @@ class Camera(NamedTuple):
         """Camera positions in the world, [B, 3]."""
         return self.pose[:, :3, 3]
 
-    def take(self, index) -> "Camera":
+    def take(self, index: slice | Tensor) -> "Camera":
         """Cameras ``index`` of the batch (a slice or an index tensor)."""
         return Camera(self.pose[index], self.intrinsics[index])
 
-    def to(self, where) -> "Camera":
+    def to(self, where: torch.device | str | torch.dtype | Tensor) -> "Camera":
         """The same on another device, in another dtype, or in both as a tensor's."""
         return Camera(self.pose.to(where), self.intrinsics.to(where))
 
@@ -143,6 +143,10 @@ class Orbit:
         yaw, pitch = self.angles(n, draws) if draws is not None else self.middle(n)
         return self.camera(yaw, pitch)
 
+    def angles(self, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Yaw and pitch [n, 1] of n cameras [rad]; always the mean, but in the distributions below."""
+        return self.middle(n)
+
     def camera(self, yaw: Tensor, pitch: Tensor) -> Camera:
         """Cameras in these directions, both [B, 1] [rad]."""
         return orbit_cameras(yaw, pitch, self.radius, math.radians(self.fov_deg))
@@ -167,9 +171,6 @@ class Orbit:
 
 class FixedPoses(Orbit):
     """Always the mean."""
-
-    def angles(self, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
-        return self.middle(n)
 
 
 class UniformPoses(Orbit):

@@ -6,7 +6,7 @@ B batch, R rays, S samples, C channels
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,27 +14,30 @@ from torch.nn.functional import pad
 
 from zoo.draws import Draws
 from zoo.render.depths import Samples
+from zoo.utils.protocols import untyped_in_configs
 
-# What a quadrature is made of. Types stay open: a config names any function or class with so many arguments, whatever
-# its own annotations.
+# What a quadrature is made of
 
 
+@untyped_in_configs
 class Density(Protocol):
     """``(raw [B, R, S, 1], points [B, R, S, 3]) -> density``: what makes the field's raw output a density."""
 
-    def __call__(self, raw: Any, points: Any, /) -> Any: ...
+    def __call__(self, raw: Tensor, points: Tensor, /) -> Tensor: ...
 
 
+@untyped_in_configs
 class Intervals(Protocol):
     """``(t [B, R, S], directions [B, R, 3]) -> lengths [B, R, S]``: how much of the ray a sample stands for."""
 
-    def __call__(self, t: Any, directions: Any, /) -> Any: ...
+    def __call__(self, t: Tensor, directions: Tensor, /) -> Tensor: ...
 
 
+@untyped_in_configs
 class Background(Protocol):
     """``(weights [B, R, S]) -> (weights, added [B, R, 1] or None)``: what becomes of light that hit nothing."""
 
-    def __call__(self, weights: Any, /) -> Any: ...
+    def __call__(self, weights: Tensor, /) -> tuple[Tensor, Tensor | None]: ...
 
 
 def transmission_weights(density: Tensor, lengths: Tensor) -> Tensor:

@@ -6,13 +6,14 @@ B batch, R rays, S samples
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from zoo.draws import Draws
 from zoo.render.rays import Rays
+from zoo.utils.protocols import untyped_in_configs
 
 
 class Samples(NamedTuple):
@@ -37,10 +38,8 @@ class Samples(NamedTuple):
 
     def take(self, rays: slice | Tensor) -> "Samples":
         """The samples of some of the rays: the same ones of every image, or those with these indices [B, K]."""
-        at = (slice(None), rays)
-        if isinstance(rays, Tensor):
-            at = (torch.arange(len(rays), device=rays.device)[:, None], rays)
-        return Samples(*(None if x is None else x[at] for x in self))
+        image = torch.arange(len(rays), device=rays.device)[:, None] if isinstance(rays, Tensor) else slice(None)
+        return Samples._make(None if x is None else x[image, rays] for x in self)
 
     def single(self, index: Tensor) -> "Samples":
         """Some samples as rays of one sample each; index [B, K] runs through ray after ray."""
@@ -50,19 +49,18 @@ class Samples(NamedTuple):
         return Samples(self.origins.gather(1, ray), self.directions.gather(1, ray), t, points[:, :, None])
 
 
-# Types stay open: a config names any function or class with so many arguments, whatever its own annotations.
-
-
+@untyped_in_configs
 class Depths(Protocol):
     """``(rays, draws) -> Samples`` at S increasing depths on each ray."""
 
-    def __call__(self, rays: Any, draws: Any, /) -> Any: ...
+    def __call__(self, rays: Rays, draws: Draws | None, /) -> Samples: ...
 
 
+@untyped_in_configs
 class FineDepths(Protocol):
     """``(t [B, R, S], weights [B, R, S], draws) -> t [B, R, F]``, in any order, where the weights are large."""
 
-    def __call__(self, t: Any, weights: Any, draws: Any, /) -> Any: ...
+    def __call__(self, t: Tensor, weights: Tensor, draws: Draws | None, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -78,17 +76,18 @@ class JitteredUniform:
     samples: int
 
     def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
-        t, offset = _even(self, rays), 0.0
+        even, offset = _even(self, rays), None
         if draws is not None:
-            offset = (draws.uniform("jitter", t.shape) - 0.5) * (t[..., 1:2] - t[..., :1])
-        if rays.local is None:
-            return Samples(rays.origins, rays.directions, t + offset)
-        local = rays.local[:, :, None] * t[..., None]
-        if draws is not None:
+            offset = (draws.uniform("jitter", even.shape) - 0.5) * (even[..., 1:2] - even[..., :1])
+        t = even if offset is None else even + offset
+        if rays.local is None or rays.pose is None:
+            return Samples(rays.origins, rays.directions, t)
+        local = rays.local[:, :, None] * even[..., None]
+        if offset is not None:
             local = local + offset[..., None] * rays.local[:, :, None]
         homogeneous = torch.nn.functional.pad(local.flatten(1, 2), (0, 1), value=1.0)
         placed = (rays.pose @ homogeneous.mT).mT[..., :3].reshape_as(local)
-        return Samples(rays.origins, rays.directions, t + offset, placed)
+        return Samples(rays.origins, rays.directions, t, placed)
 
 
 @dataclass(frozen=True)
@@ -113,8 +112,8 @@ def jittered(t: Tensor, draws: Draws | None, name: str = "jitter") -> Tensor:
 
 
 def _even(depths: JitteredUniform | Stratified, rays: Rays) -> Tensor:
-    like = {"device": rays.origins.device, "dtype": rays.origins.dtype}
-    line = torch.linspace(depths.near, depths.far, depths.samples, **like)
+    device, dtype = rays.origins.device, rays.origins.dtype
+    line = torch.linspace(depths.near, depths.far, depths.samples, device=device, dtype=dtype)
     return line.expand(*rays.origins.shape[:-1], -1)
 
 

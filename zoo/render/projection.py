@@ -1,9 +1,10 @@
 """Points of one view in another: image coordinates, look-ups, projections."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.render import Camera, Rays, Rendered
 
@@ -20,10 +21,10 @@ class Views(NamedTuple):
     solid: Tensor
 
 
-def shown_by(generator: nn.Module, rendered: Rendered, camera: Camera) -> Views:
-    """What these pictures show."""
+def shown_by(rays_of: Callable[[Camera, int], Rays], rendered: Rendered, camera: Camera) -> Views:
+    """What these images show; ``rays_of`` as in ``zoo.generator.HasRays``."""
     # Some systems render opacity and depth smaller than the picture.
-    rays = generator.rays(camera, rendered.opacity.shape[-1])
+    rays = rays_of(camera, rendered.opacity.shape[-1])
     rays = Rays(rays.origins, torch.nn.functional.normalize(rays.directions, dim=-1))
     depth, opacity = rendered.depth[:, 0], rendered.opacity[:, 0]
     return Views(rendered, camera, rays, depth, (opacity > OPAQUE) & depth.isfinite())
@@ -67,7 +68,7 @@ class Projected(NamedTuple):
     distance: Tensor
 
 
-def project(generator: nn.Module, shown: Views, source: int, target: int) -> Projected:
+def project(shown: Views, source: int, target: int) -> Projected:
     """Surface points of the source view, seen from the target view."""
     solid = shown.solid[source].flatten()
     depth = shown.depth[source].flatten()[solid]

@@ -4,7 +4,7 @@ B batch, R rays, S samples, N = R S points
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,11 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.render.depths import Samples
 
-Field = Callable[[Samples, Any], tuple[Tensor, Tensor]]
+Condition = TypeVar("Condition")  # whatever a field is told of what it shows
+Field = Callable[[Samples, Condition], tuple[Tensor, Tensor]]
 
 
-def query(field: Field, samples: Samples, condition: Any, chunk: int | None) -> tuple[Tensor, Tensor]:
+def query(field: Field[Condition], samples: Samples, condition: Condition, chunk: int | None) -> tuple[Tensor, Tensor]:
     """Raw density [B, R, S, 1] and features [B, R, S, C] at all samples.
 
     Chunks that fit into the processor's cache are the fastest way, and what the field computes inside is not kept for
@@ -41,13 +42,13 @@ def query(field: Field, samples: Samples, condition: Any, chunk: int | None) -> 
     return CheckpointedQuery.apply(field, chunk, structure, len(leaves), *leaves, *field.parameters())
 
 
-def raw_at(points: Tensor, field: Field, condition: Any) -> Tensor:
+def raw_at(points: Tensor, field: Field[Condition], condition: Condition) -> Tensor:
     """Raw density [B, N, 1, 1] at points [B, N, 3]."""
     samples = Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1]))
     return query(field, samples, condition, chunk=4096)[0]
 
 
-def in_chunks(field: Field, samples: Samples, condition: Any, chunk: int) -> tuple[Tensor, Tensor]:
+def in_chunks(field: Field[Condition], samples: Samples, condition: Condition, chunk: int) -> tuple[Tensor, Tensor]:
     """All samples, so many rays at a time that they have about ``chunk`` samples."""
     batch, rays, per_ray = samples.t.shape
     step = max(1, chunk // (batch * per_ray))
@@ -65,7 +66,9 @@ class CheckpointedQuery(torch.autograd.Function):
     """A query whose backward pass recomputes what it needs, where it needs it."""
 
     @staticmethod
-    def forward(ctx, field: nn.Module, chunk: int, structure: Any, count: int, *inputs: Any) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, field: nn.Module, chunk: int, structure: Any, count: int, *inputs: Any
+    ) -> tuple[Tensor, Tensor]:
         # inputs: the leaves of (samples, condition), ``count`` of them, then the field's parameters
         samples, condition = tree_unflatten(inputs[:count], structure)
         ctx.field, ctx.chunk, ctx.structure, ctx.count = field, chunk, structure, count
@@ -80,7 +83,7 @@ class CheckpointedQuery(torch.autograd.Function):
         return in_chunks(field, samples, condition, chunk)
 
     @staticmethod
-    def backward(ctx, *gradients: Tensor) -> tuple:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         inputs = [o if x is None else x for x, o in zip(ctx.saved_tensors, ctx.others, strict=True)]
         learned = [i for i, want in enumerate(ctx.needs_input_grad[4:]) if want]
         sums: list[Tensor | None] = [None] * len(inputs)
@@ -98,12 +101,13 @@ class CheckpointedQuery(torch.autograd.Function):
         samples, condition = tree_unflatten(inputs[: ctx.count], ctx.structure)
         reached = torch.stack([(gradient != 0).any(-1) for gradient in gradients]).any(0).flatten(1)
         index = chosen_first(reached)
-        gradients = [gradient.flatten(1, 2) for gradient in gradients]
+        flat = [gradient.flatten(1, 2) for gradient in gradients]
         with torch.enable_grad(), torch.autocast(**ctx.precision):
             for some in index.split(max(1, ctx.chunk // len(index)), dim=1):
                 outputs = ctx.field(samples.single(some), condition)
-                given = [g.gather(1, some[..., None].expand(-1, -1, g.shape[-1]))[:, :, None] for g in gradients]
+                given = [g.gather(1, some[..., None].expand(-1, -1, g.shape[-1]))[:, :, None] for g in flat]
                 found = torch.autograd.grad(outputs, [inputs[i] for i in learned], given, allow_unused=True)
                 for i, gradient in zip(learned, found, strict=True):
-                    sums[i] = gradient if sums[i] is None else sums[i] + gradient
+                    before = sums[i]
+                    sums[i] = gradient if before is None else before + gradient
         return None, None, None, None, *sums

@@ -9,8 +9,9 @@ B batch, R rays, S samples, N points, C channels
 """
 
 from copy import copy
-from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from dataclasses import is_dataclass, replace
+from functools import reduce
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from einops import rearrange
@@ -19,9 +20,12 @@ from torch import Tensor, nn
 from zoo.draws import Draws
 from zoo.render.composite import Quadrature, RayWeights, composited, noisy
 from zoo.render.depths import Depths, FineDepths, Samples
-from zoo.render.query import Field, chosen_first, query, raw_at
+from zoo.render.query import Condition, Field, chosen_first, query, raw_at
 from zoo.render.rays import Rays
 from zoo.utils.errors import UserError
+from zoo.utils.protocols import untyped_in_configs
+
+Part = TypeVar("Part", Depths, FineDepths)
 
 
 class Integrated(NamedTuple):
@@ -44,14 +48,23 @@ class Integrated(NamedTuple):
         return features if self.order is None else features.gather(2, self.order[..., None].expand_as(features))
 
 
+@untyped_in_configs
 class Renderer(Protocol):
     """What generators render with: ``Volume``, or any class with these methods."""
 
-    def __call__(self, field: Any, rays: Any, condition: Any, draws: Any = None, density_noise: Any = 0.0, /) -> Any:
-        """Render rays, see ``Volume``: ``Integrated``."""
+    def __call__(
+        self,
+        field: Field[Condition],
+        rays: Rays,
+        condition: Condition,
+        draws: Draws | None = None,
+        density_noise: float = 0.0,
+        /,
+    ) -> Integrated:
+        """Render rays, see ``Volume``."""
         ...
 
-    def density(self, points: Any, field: Any, condition: Any, /) -> Any:
+    def density(self, points: Tensor, field: Field[Condition], condition: Condition, /) -> Tensor:
         """Density per world length that is rendered at points [B, N, 3]: [B, N, 1]."""
         ...
 
@@ -80,7 +93,12 @@ class Volume(nn.Module):
         self.fine, self.coarse, self.chunk = fine, coarse, chunk
 
     def forward(
-        self, field: Field, rays: Rays, condition: Any, draws: Draws | None = None, density_noise: float = 0.0
+        self,
+        field: Field[Condition],
+        rays: Rays,
+        condition: Condition,
+        draws: Draws | None = None,
+        density_noise: float = 0.0,
     ) -> Integrated:
         """Render rays.
 
@@ -94,7 +112,7 @@ class Volume(nn.Module):
         samples, order = self.depths(rays, draws), None
         hits = chosen_first(samples.t[..., -1] > samples.t[..., 0])  # the other rays have no length
         raw, features = self.query_hits(field, samples, hits, condition)
-        queried = (features,)
+        queried: tuple[Tensor, ...] = (features,)
         if self.fine is not None:
             with torch.no_grad():
                 noised = noisy(raw, "coarse_density_noise", draws, density_noise)
@@ -107,17 +125,20 @@ class Volume(nn.Module):
         found = self.quadrature(noisy(raw, "final_density_noise", draws, density_noise), samples)
         return integrate(found, samples, raw, queried, order)
 
-    def density(self, points: Tensor, field: Field, condition: Any) -> Tensor:
+    def density(self, points: Tensor, field: Field[Condition], condition: Condition) -> Tensor:
         """Density per world length [B, N, 1] at points [B, N, 3]."""
         return self.quadrature.density(raw_at(points, field, condition), points[:, :, None])[:, :, 0]
 
-    def query_hits(self, field: Field, samples: Samples, hits: Tensor, condition: Any) -> tuple[Tensor, Tensor]:
+    def query_hits(
+        self, field: Field[Condition], samples: Samples, hits: Tensor, condition: Condition
+    ) -> tuple[Tensor, Tensor]:
         """As ``query``, but only on the rays with these indices [B, K]; zeros on the others."""
         if hits.shape[1] in (0, samples.t.shape[1]):
             return query(field, samples, condition, self.chunk)
         found = query(field, samples.take(hits), condition, self.chunk)
         at = (torch.arange(len(hits), device=hits.device)[:, None], hits)
-        return tuple(x.new_zeros(*samples.t.shape, x.shape[-1]).index_put(at, x) for x in found)
+        raw, features = (x.new_zeros(*samples.t.shape, x.shape[-1]).index_put(at, x) for x in found)
+        return raw, features
 
 
 def with_samples(volume: Renderer, samples: int) -> Renderer:
@@ -126,13 +147,18 @@ def with_samples(volume: Renderer, samples: int) -> Renderer:
     Raises:
         UserError: it has no such numbers.
     """
-    parts = {name: part for name in ("depths", "fine") if (part := getattr(volume, name, None)) is not None}
-    if "depths" not in parts or not all(hasattr(part, "samples") for part in parts.values()):
-        raise UserError("This renderer's samples cannot be told: leave samples out, or use zoo.render.Volume.")
+    if not isinstance(volume, Volume):
+        raise UserError(f"{type(volume).__name__} has no samples to set: leave samples out, or use zoo.render.Volume.")
     changed = copy(volume)
-    for name, part in parts.items():
-        setattr(changed, name, replace(part, samples=samples))
+    changed.depths = _with_samples(volume.depths, samples)
+    changed.fine = None if volume.fine is None else _with_samples(volume.fine, samples)
     return changed
+
+
+def _with_samples(part: Part, samples: int) -> Part:
+    if not is_dataclass(part) or isinstance(part, type) or not hasattr(part, "samples"):
+        raise UserError(f"{type(part).__name__} has no samples to set: leave samples out, or use zoo.render's depths.")
+    return replace(part, samples=samples)
 
 
 def integrate(
@@ -143,7 +169,7 @@ def integrate(
     of_queries = weights  # sorting weights back is much cheaper than sorting features
     if order is not None:
         of_queries = torch.zeros_like(weights).scatter(-1, order, weights)
-    features = sum(map(composited, of_queries.split([x.shape[2] for x in queried], dim=-1), queried))
+    features = reduce(torch.add, map(composited, of_queries.split([x.shape[2] for x in queried], dim=-1), queried))
     features = features if background is None else features + background
     depth = (weights * samples.t).sum(-1, keepdim=True)
     return Integrated(features, depth, opacity, samples, weights, raw, queried, order, background)

@@ -72,8 +72,8 @@ def consistency(
     side = longest_side(generator)
     for index in range(n):
         rendered, camera, styles = turntable_views(generator, index, views, resolution, seed, truncation)
-        shown = shown_by(generator, rendered, camera)
-        places = [[project(generator, shown, a, b) for b in range(views)] for a in range(views)]
+        shown = shown_by(generator.rays, rendered, camera)
+        places = [[project(shown, a, b) for b in range(views)] for a in range(views)]
         collected.append(
             {
                 "outside": outside(generator, styles, grid),
@@ -98,8 +98,8 @@ def diagnostics(
         rendered, camera, _ = turntable_views(generator, index, views, resolution, seed, 1.0)
         collected.append(image_diagnostics(rendered))
         if isinstance(generator, HasRays):
-            shown = shown_by(generator, rendered, camera)
-            next_views = [project(generator, shown, a, (a + 1) % views) for a in range(views)]
+            shown = shown_by(generator.rays, rendered, camera)
+            next_views = [project(shown, a, (a + 1) % views) for a in range(views)]
             collected[-1] |= shape_diagnostics(shown, next_views, longest_side(generator))
     return means(collected)
 
