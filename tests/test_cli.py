@@ -105,7 +105,7 @@ def test_single_images_are_those_that_are_scored(run, tmp_path):
 
     source = str(run / "checkpoints" / "last.ckpt")
     assert main(["sample", source, "--images", str(tmp_path), "--count", "9", "--truncation", "0.7"]) == 0
-    scored = fakes(load_bundle(source)[0], torch.arange(9), 0, 0.7, "per-sample", "cpu")
+    scored = fakes(load_bundle(source)[0], torch.arange(9), 0, 0.7, "per-sample")
     written = [decode_image(str(tmp_path / f"{i:06d}.png")) for i in range(9)]
     assert torch.equal(torch.stack(written), scored)
 

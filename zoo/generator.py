@@ -20,7 +20,7 @@ B batch, N points, R rays, H W pixels, h w pixels of the renderer
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Generic, Literal, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +29,12 @@ from zoo.draws import Draws, SampleDraws
 from zoo.render import Camera, Poses, Rays, Rendered
 from zoo.utils.errors import UserError
 
-Latents = Any  # a system's named tuple of tensors [B, ...]
-Styles = Any  # likewise; a part that a generator does without is None
+Latents = TypeVar("Latents", bound=NamedTuple)  # a system's own: tensors [B, ...]
+Styles = TypeVar("Styles", bound=NamedTuple)  # likewise; a part that a generator does without is None
+Parts = TypeVar("Parts", bound=NamedTuple)  # either
 
 
-class Generator(nn.Module, ABC):
+class Generator(nn.Module, ABC, Generic[Latents, Styles]):
     """Base of all generators: ``latents``, ``map`` and ``render`` are a system's own, the rest may stay as it is.
 
     Args:
@@ -42,7 +43,9 @@ class Generator(nn.Module, ABC):
         bounds: world box of the object, two corners [2, 3].
     """
 
-    def __init__(self, poses: Poses, resolution: int, bounds: Any) -> None:
+    bounds: Tensor
+
+    def __init__(self, poses: Poses, resolution: int, bounds: Sequence[Sequence[float]]) -> None:
         super().__init__()
         self.poses, self.resolution = poses, resolution
         self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
@@ -104,15 +107,15 @@ class Generator(nn.Module, ABC):
         """``map`` and ``render``."""
         return self.render(self.map(latents), camera, **kwargs)
 
-    def prepare(self) -> "Generator":
+    def prepare(self) -> Self:
         """Compute what a bundle stores beside what was learned, before it is written: nothing, or a mean style."""
         return self
 
-    def turntable(self, latents: Any, n: int) -> tuple[Any, Camera]:
+    def turntable(self, latents: Parts, n: int) -> tuple[Parts, Camera]:
         """Latents (or styles) and cameras, B n long, that show B objects, one after the other, from n sides each."""
         return each_from(latents, self.poses.turntable(n).to(self.bounds))
 
-    def orbit_at(self, latents: Any, turn: Tensor) -> tuple[Any, Camera]:
+    def orbit_at(self, latents: Parts, turn: Tensor) -> tuple[Parts, Camera]:
         """As ``turntable``, from these places [T] on its way: 0 is its beginning, 1 its end; both are B T long."""
         return each_from(latents, self.poses.orbit_at(turn).to(self.bounds))
 
@@ -140,7 +143,7 @@ class HasRays(Protocol):
 class HasDensity(Protocol):
     """Has a density at every point; renderers know theirs, see ``zoo.render.Renderer``."""
 
-    def density(self, points: Tensor, styles: Styles) -> Tensor:
+    def density(self, points: Tensor, styles: Any) -> Tensor:
         """Density of the object per world length [B, N, 1] at world points [B, N, 3]."""
 
 
@@ -148,7 +151,7 @@ class HasDensity(Protocol):
 class HasSurface(Protocol):
     """Has a surface: where a signed distance is zero."""
 
-    def signed_distance(self, points: Tensor, styles: Styles) -> Tensor:
+    def signed_distance(self, points: Tensor, styles: Any) -> Tensor:
         """Distance from the surface [B, N, 1] at world points [B, N, 3], negative inside [world units]."""
 
 
@@ -156,12 +159,12 @@ class HasSurface(Protocol):
 class HasForeground(Protocol):
     """Renders a background that is opaque too, and can leave it out."""
 
-    def foreground_only(self, styles: Styles) -> Styles:
+    def foreground_only(self, styles: Parts) -> Parts:
         """Styles whose depth and opacity are those of the objects alone."""
 
 
 # (generator, B latents, frames, draws) -> latents and cameras of each scene's frames, scene after scene, B frames long
-Edit = Callable[[Any, Latents, int, Draws], tuple[Latents, Camera]]
+Edit = Callable[[Generator[Latents, Any], Latents, int, Draws], tuple[Latents, Camera]]
 
 
 @runtime_checkable
@@ -172,25 +175,30 @@ class HasEdits(Protocol):
 
 
 def require(generator: Generator, purpose: str, *capabilities: type) -> None:
-    """Raise a ``ValueError`` that says what for, unless the generator can do all of this."""
+    """Raise a ``UserError`` that says what for, unless the generator can do all of this."""
+    if not all(isinstance(generator, capability) for capability in capabilities):
+        raise lacking(generator, purpose, *capabilities)
+
+
+def lacking(generator: Generator, purpose: str, *capabilities: type) -> UserError:
+    """The error that says which of these the purpose needs and the generator does not have."""
     missing = [c.__name__.removeprefix("Has").lower() for c in capabilities if not isinstance(generator, c)]
-    if missing:
-        name = f"{type(generator).__module__}.{type(generator).__name__}"
-        raise UserError(f"{purpose} needs {' and '.join(missing)}, which {name} does not have.")
+    name = f"{type(generator).__module__}.{type(generator).__name__}"
+    return UserError(f"{purpose} needs {' and '.join(missing)}, which {name} does not have.")
 
 
 # What systems and callers share
 
 
-def take(parts: Any, index: Any) -> Any:
+def take(parts: Parts, index: slice | Tensor) -> Parts:
     """These of B latents or styles: a slice or an index tensor."""
-    return type(parts)(*(None if x is None else x[index] for x in parts))
+    return parts._make(None if x is None else x[index] for x in parts)
 
 
-def each_from(latents: Any, camera: Camera) -> tuple[Any, Camera]:
+def each_from(latents: Parts, camera: Camera) -> tuple[Parts, Camera]:
     """Each of B latents from each of n cameras, latent after latent, both B n long."""
     n = len(camera.pose)
-    repeated = type(latents)(*(None if x is None else x.repeat_interleave(n, 0) for x in latents))
+    repeated = latents._make(None if x is None else x.repeat_interleave(n, 0) for x in latents)
     return repeated, Camera(*(x.repeat(len(latents[0]), 1, 1) for x in camera))
 
 
@@ -199,7 +207,9 @@ def draws_for(generator: Generator, seed: int, indices: Sequence[int]) -> Sample
     return SampleDraws(seed, indices, generator.device, generator.dtype)
 
 
-def render_foreground(generator: Generator, styles: Styles, camera: Camera, resolution: int | None = None) -> Rendered:
+def render_foreground(
+    generator: Generator[Latents, Styles], styles: Styles, camera: Camera, resolution: int | None = None
+) -> Rendered:
     """Images as they are, with depth and opacity of the objects alone."""
     rendered = generator.render(styles, camera, resolution=resolution)
     if not isinstance(generator, HasForeground):
@@ -226,7 +236,7 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
 
 
 def render_samples(
-    generator: Generator,
+    generator: Generator[Latents, Styles],
     indices: Sequence[int],
     seed: int = 0,
     truncation: float = 1.0,

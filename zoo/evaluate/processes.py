@@ -20,9 +20,8 @@ def gather_rows(parts: list[tuple[Tensor, Tensor]], total: int) -> Tensor:
     Args:
         parts: (positions [b], rows [b, F]) of this process; together the processes have each position once.
     """
-    parts_of_all = [parts]
-    if rank_and_world()[1] > 1:
-        parts_of_all = [None] * rank_and_world()[1]
+    parts_of_all = [parts] * rank_and_world()[1]
+    if len(parts_of_all) > 1:
         torch.distributed.all_gather_object(parts_of_all, parts)
     flat = [part for parts in parts_of_all for part in parts]
     gathered = torch.empty(total, flat[0][1].shape[1])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 from tqdm import tqdm
 
 from zoo.evaluate.extractors import Extractor, load_extractor
@@ -24,7 +24,7 @@ from zoo.evaluate.metrics.fid import fid, moments
 from zoo.evaluate.metrics.kid import kid
 from zoo.evaluate.processes import broadcast, gather_rows, rank_and_world
 from zoo.evaluate.real_statistics import RealImages, image_batches, real_features, subsample
-from zoo.generator import DrawsPolicy, quantise, render_samples
+from zoo.generator import DrawsPolicy, Generator, quantise, render_samples
 from zoo.utils.errors import UserError
 
 
@@ -54,7 +54,7 @@ def metric_name(metric: str, extractor: Extractor, n_fake: int) -> str:
 
 
 def score(
-    source: nn.Module | ImagePathDataset,
+    source: Generator | ImagePathDataset,
     real: RealImages,
     extractor: Extractor | str = "cars",
     *,
@@ -82,11 +82,13 @@ def score(
     Raises:
         UserError: too few images, sizes that differ or that the extractor does not take, non-finite images.
     """
-    is_folder = isinstance(source, ImagePathDataset)
-    n_fake = n_fake or (len(source) if is_folder else 1000)
+    if isinstance(source, ImagePathDataset):
+        n_fake, device = n_fake or len(source), device or "cpu"
+    else:
+        n_fake, device = n_fake or 1000, device or source.device
     if min(n_fake, n_real or n_fake) < 2:
         raise UserError(f"FID and KID compare sets of images: take at least 2 of each side, not {n_fake}/{n_real}.")
-    device = torch.device(device or ("cpu" if is_folder else source.bounds.device))
+    device = torch.device(device)
     extractor = load_extractor(extractor) if isinstance(extractor, str) else extractor
     extractor.to(device)
     rank, world = rank_and_world()
@@ -95,24 +97,25 @@ def score(
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         known = real_features(real, extractor, source.resolution, n_real, batch_size, device)
-        if is_folder:
+        if isinstance(source, ImagePathDataset):
             batches = image_batches(source, subsample(len(source), n_fake), batch_size, source.resolution)
         else:
             own = torch.arange(rank, n_fake, world).split(batch_size)
-            batches = ((indices, fakes(source, indices, seed, truncation, draws, device)) for indices in own)
+            batches = ((indices, fakes(source, indices, seed, truncation, draws)) for indices in own)
         bar = tqdm(batches, "images scored", -(-n_fake // world // batch_size), disable=not progress or rank != 0)
         features = gather_rows([(at, extractor(images.to(device))) for at, images in bar], n_fake)
 
     values = {}
-    if rank == 0:
+    if known is not None:
         size = min(1000, len(features), len(known.features))
         values[metric_name("fid", extractor, n_fake)] = fid(moments(features), known.moments)
         values[metric_name("kid", extractor, n_fake)] = kid(features, known.features, subset_size=size).mean
+    is_folder = isinstance(source, ImagePathDataset)
     fields = {
         "dataset": real.name,
         "dataset_digest": real.digest(),
         "resolution": source.resolution,
-        "n_real": len(known.features) if rank == 0 else None,
+        "n_real": None if known is None else len(known.features),
         "n_fake": n_fake,
         "truncation": "" if is_folder else truncation,
         "draws": "" if is_folder else draws,
@@ -125,7 +128,7 @@ def score(
     return Scores(*broadcast((values, fields)))
 
 
-def fakes(generator: nn.Module, indices: torch.Tensor, seed: int, truncation: float, draws: DrawsPolicy, device):
+def fakes(generator: Generator, indices: Tensor, seed: int, truncation: float, draws: DrawsPolicy) -> Tensor:
     """The samples with these indices as uint8 [B, 3, H, W]."""
     images = render_samples(generator, indices.tolist(), seed, truncation, draws=draws).image
     if not images.isfinite().all():

@@ -30,7 +30,8 @@ class RealImages(Protocol):
     val_dataloader(): a loader whose dataset holds the images in a fixed order, {"image": [3, H, W] in [-1, 1]}.
     """
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def digest(self) -> str: ...
 
@@ -87,7 +88,7 @@ def real_features(
     real: RealImages, extractor: Extractor, resolution: int, n_real: int | None, batch_size: int, device: torch.device
 ) -> RealFeatures | None:
     """Features and moments of n_real real images (None: all), on the first process; None on all others."""
-    dataset_size = len(real.val_dataloader().dataset)
+    dataset_size = len(real.val_dataloader().dataset)  # type: ignore[arg-type]  # torch lets some have no length
     indices = subsample(dataset_size, n_real)
     key = {
         "dataset": real.name,

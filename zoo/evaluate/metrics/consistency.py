@@ -19,12 +19,14 @@ taken to move round an object that stands still. Depth and opacity are those of 
 B views, R = H W pixels, S samples on a ray, V views of an object, N points
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torchmetrics import MeanMetric
 
-from zoo.generator import Generator, HasDensity, HasRays, draws_for, evaluating, render_foreground, require, take
+from zoo.generator import Generator, HasDensity, HasRays, draws_for, evaluating, lacking, render_foreground, take
 from zoo.render import Camera, Rendered
 from zoo.render.projection import Projected, Views, look_up, pixel_coordinates, project, shown_by
 from zoo.utils.errors import UserError
@@ -67,7 +69,8 @@ def consistency(
     """
     if views < 3:
         raise UserError(f"The silhouettes of one object need at least 3 views, not {views}.")
-    require(generator, "Consistency in 3D", HasDensity, HasRays)
+    if not isinstance(generator, HasDensity) or not isinstance(generator, HasRays):
+        raise lacking(generator, "Consistency in 3D", HasDensity, HasRays)
     collected: list[dict[str, float]] = []
     side = longest_side(generator)
     for index in range(n):
@@ -76,7 +79,7 @@ def consistency(
         places = [[project(shown, a, b) for b in range(views)] for a in range(views)]
         collected.append(
             {
-                "outside": outside(generator, styles, grid),
+                "outside": outside(generator, generator.density, styles, grid),
                 "silhouettes": silhouette_agreement(generator, shown),
                 "surface": surface_agreement(shown, places, side),
                 **shape_diagnostics(shown, [row[(a + 1) % views] for a, row in enumerate(places)], side),
@@ -202,7 +205,7 @@ def image_diagnostics(rendered: Rendered) -> dict[str, float]:
     }
 
 
-def outside(generator: Generator, styles: Any, grid: int) -> float:
+def outside(generator: Generator, density_at: Callable[[Tensor, Any], Tensor], styles: Any, grid: int) -> float:
     """Share of the occupied volume outside the bounds, within a cube around them with twice their longest side.
 
     A cell of the grid is occupied by 1 - exp(-density x its side): a solid one counts 1, thin haze its opacity.
@@ -211,7 +214,7 @@ def outside(generator: Generator, styles: Any, grid: int) -> float:
     line = ((torch.arange(grid, device=middle.device) + 0.5) / grid * 2 - 1) * side
     points = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), dim=-1).reshape(1, -1, 3) + middle
     with evaluating(generator):
-        density = torch.cat([generator.density(part, styles) for part in points.split(32768, dim=1)], dim=1)[0, :, 0]
+        density = torch.cat([density_at(part, styles) for part in points.split(32768, dim=1)], dim=1)[0, :, 0]
     occupied = 1 - torch.exp(-density.clamp(min=0) * (2 * side / grid))
     inside = ((points[0] >= generator.bounds[0]) & (points[0] <= generator.bounds[1])).all(-1)
     total = occupied.sum()
