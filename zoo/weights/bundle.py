@@ -13,7 +13,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -41,6 +41,7 @@ CONFIG, CARD = "config.yaml", "README.md"  # beside ``TENSORS``
 UNUSED = "unused."  # before the names of tensors that came with published weights and that the network never reads
 LICENCES = {"MIT": "mit", "Apache-2.0": "apache-2.0", "CC BY 4.0": "cc-by-4.0", "CC BY-NC 4.0": "cc-by-nc-4.0"}
 
+T = TypeVar("T")
 Part = tuple[nn.Module, dict[str, Tensor], dict[str, str]]  # one network on the meta device, its tensors and card
 
 
@@ -135,7 +136,7 @@ def model_card(name: str, facts: dict[str, str], numbers: int, draws: bool = Tru
     )
 
 
-def load_bundle(source: Path | str) -> tuple[nn.Module, BundleInfo]:
+def load_bundle(source: Path | str) -> tuple[Generator, BundleInfo]:
     """The generator of a bundle or checkpoint, in evaluation mode on the CPU.
 
     Args:
@@ -149,10 +150,10 @@ def load_bundle(source: Path | str) -> tuple[nn.Module, BundleInfo]:
     path = find(source)
     config, tensors, card, file = read_run(path) if path.is_file() else read_folder(path)
     with torch.device("meta"):  # a config of impossible sizes fails before memory is allocated
-        planned = build(config, nn.Module, allowed_only=True)
+        planned = build(config, Generator, allowed_only=True)
         tensors = renamed_tensors(tensors, planned)
         check_fit(planned, tensors, path)
-    generator = build(config, nn.Module, allowed_only=True)
+    generator = build(config, Generator, allowed_only=True)
     generator.load_state_dict(tensors)
     sha256 = sha256_of(file)
     check_unchanged(path, sha256)
@@ -160,7 +161,7 @@ def load_bundle(source: Path | str) -> tuple[nn.Module, BundleInfo]:
     return generator.eval(), BundleInfo(name, path, sha256, config, card)
 
 
-def load(source: Path | str, device: torch.device | str = "cpu") -> nn.Module:
+def load(source: Path | str, device: torch.device | str = "cpu") -> Generator:
     """The generator of a bundle or checkpoint, in evaluation mode; see ``load_bundle``."""
     return load_bundle(source)[0].to(device)
 
@@ -275,7 +276,7 @@ def check_fit(module: nn.Module, tensors: dict[str, Tensor], source: Path | str)
         raise UserError(f"The weights of {source} do not fit its config: {shortened(problems)}.")
 
 
-def build(config: dict[str, Any], base: type, *, allowed_only: bool = False) -> Any:
+def build(config: dict[str, Any], base: type[T], *, allowed_only: bool = False) -> T:
     """The object that ``class_path`` and ``init_args`` describe.
 
     Args:
