@@ -1,0 +1,69 @@
+"""Ranges of numbers that users give, checked where they are given: ``at_least(1, views=views, frames=frames)``.
+
+The names of the keywords are what users read, so they are those of the options or of the ``init_args``. A value can be
+a list, tuple or dict of numbers: each is checked. NaN and null are in no range, and infinity only in that of
+``between(low, math.inf)``; ``given`` leaves out what need not be given: ``at_least(1, **given(resolution=None))``.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from numbers import Real
+from typing import Any
+
+from zoo.utils.errors import UserError, printable
+
+
+def at_least(low: float, **values: Any) -> None:
+    """Refuse numbers below ``low``.
+
+    Raises:
+        UserError: names the value and the range.
+    """
+    refuse_outside(lambda value: low <= value < math.inf, f"of at least {low:g}", values)
+
+
+def above(low: float, **values: Any) -> None:
+    """Refuse numbers that are not greater than ``low``.
+
+    Raises:
+        UserError: names the value and the range.
+    """
+    refuse_outside(lambda value: low < value < math.inf, f"above {low:g}", values)
+
+
+def between(low: float, high: float, **values: Any) -> None:
+    """Refuse numbers outside of ``low`` to ``high``, which are allowed themselves.
+
+    Raises:
+        UserError: names the value and the range.
+    """
+    refuse_outside(lambda value: low <= value <= high, f"from {low:g} to {high:g}", values)
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Those that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def refuse_outside(allowed: Callable[[Any], bool], range: str, values: dict[str, Any]) -> None:
+    """
+    Raises:
+        UserError: names the first value that is not allowed, and the range.
+    """
+    for name, value in values.items():
+        for number in numbers_in(value):
+            if not isinstance(number, Real) or not allowed(number):
+                shown = "null" if number is None else printable(number, 40)
+                verb = "is" if number is value else "holds"
+                raise UserError(f"{name} {verb} {shown}: give {'a number' if verb == 'is' else 'numbers'} {range}.")
+
+
+def numbers_in(value: Any) -> Iterator[Any]:
+    """The value, or each of those that it holds."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from numbers_in(part)
+    else:
+        yield value
