@@ -24,13 +24,13 @@ from zoo.draws import TrainingDraws
 from zoo.training import GAN
 from zoo.weights.bundle import build, load_bundle
 
-AVERAGES = {
+EMAS = {
     "slow": {
-        "class_path": "zoo.training.Average",
-        "init_args": {"decay": {"class_path": "zoo.training.WarmUp", "init_args": {"limit": 0.99}}},
+        "class_path": "zoo.training.EMA",
+        "init_args": {"decay": {"class_path": "zoo.training.WarmUpDecay", "init_args": {"limit": 0.99}}},
     },
-    "fast": {"class_path": "zoo.training.Average", "init_args": {"decay": 0.5, "buffers": "lerp"}},
-    "kept": {"class_path": "zoo.training.Average", "init_args": {"decay": 0.9, "buffers": "keep"}},
+    "fast": {"class_path": "zoo.training.EMA", "init_args": {"decay": 0.5, "buffers": "lerp"}},
+    "kept": {"class_path": "zoo.training.EMA", "init_args": {"decay": 0.9, "buffers": "keep"}},
 }
 KINDS = ["xflip", "rotate90", "xint", "scale", "rotate", "aniso", "xfrac", "brightness", "contrast", "lumaflip", "hue"]
 # Options with which two iterations, the first of which has this number and comes after so many images, do all that a
@@ -41,7 +41,7 @@ EVERYTHING: dict[str, tuple[int, int, dict[str, Any]]] = {
         8,
         {
             "stages": [
-                {"start": 0, "average_start": 1, "noise_iterations": 9, "gradient_rays": 40, "fade_iterations": 5},
+                {"start": 0, "ema_start": 1, "noise_iterations": 9, "gradient_rays": 40, "fade_iterations": 5},
                 {
                     "start": 3,
                     "lr_g": 5e-3,
@@ -50,7 +50,7 @@ EVERYTHING: dict[str, tuple[int, int, dict[str, Any]]] = {
                     "frozen": ["mapping.shape"],
                     "batch_split": 2,
                     "samples": 3,
-                    "average_start": 0,
+                    "ema_start": 0,
                 },
             ],
         },
@@ -91,7 +91,7 @@ def everything(system: str) -> dict[str, Any]:
     """Config of the model for the two iterations."""
     model = copy.deepcopy(SYSTEMS[system]()["model"])
     options = model["init_args"]
-    options |= copy.deepcopy(EVERYTHING[system][2]) | {"averages": copy.deepcopy(AVERAGES)}
+    options |= copy.deepcopy(EVERYTHING[system][2]) | {"emas": copy.deepcopy(EMAS)}
     discriminator = options["discriminator"]["init_args"]
     if system == "cips3d":
         for tower in ("main", "auxiliary"):
@@ -139,7 +139,7 @@ class Recorder:
 
 
 def record_steps(system: str, folder: Path) -> None:
-    """Two iterations in float64 from weights without zeros, each average with weights of its own."""
+    """Two iterations in float64 from weights without zeros, each ema with weights of its own."""
     iteration, images_seen, _ = EVERYTHING[system]
     clocks = {"iterations": iteration, "images_seen": images_seen}
     torch.manual_seed(1)
@@ -147,8 +147,8 @@ def record_steps(system: str, folder: Path) -> None:
     with torch.no_grad():
         for parameter in gan.parameters():
             parameter.copy_((parameter + 0.05 * torch.randn_like(parameter)).half())
-    for average in gan.averages.values():
-        average.updates = 2
+    for ema in gan.emas.values():
+        ema.updates = 2
     state = {name: value.clone() if isinstance(value, Tensor) else value for name, value in gan.state_dict().items()}
     tensors = {f"state.{name}": smallest(tensor) for name, tensor in state.items() if isinstance(tensor, Tensor)}
     source = NoiseData().train_source()

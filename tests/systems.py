@@ -76,19 +76,19 @@ DATA = {
 
 
 def pigan() -> dict[str, Any]:
-    """A tiny pi-GAN with everything that a run remembers: averages, learning rates by stage, R1, a second slice."""
+    """A tiny pi-GAN with everything that a run remembers: EMAs, learning rates by stage, R1, a second slice."""
     model = copy.deepcopy(CONFIG["model"])
     model["init_args"] |= {
         "stages": [{"start": 0, "lr_g": 5e-3}, {"start": 4, "lr_d": 2e-3}, {"start": 8, "batch_split": 2}],
         "fade_iterations": 3,
         "noise_iterations": 9,
         "mapping_lr": 0.1,
-        "averages": {
+        "emas": {
             "slow": {
-                "class_path": "zoo.training.Average",
-                "init_args": {"decay": {"class_path": "zoo.training.WarmUp", "init_args": {"limit": 0.99}}},
+                "class_path": "zoo.training.EMA",
+                "init_args": {"decay": {"class_path": "zoo.training.WarmUpDecay", "init_args": {"limit": 0.99}}},
             },
-            "fast": {"class_path": "zoo.training.Average", "init_args": {"decay": 0.5}},
+            "fast": {"class_path": "zoo.training.EMA", "init_args": {"decay": 0.5}},
         },
     }
     return {"model": model, "data": copy.deepcopy(DATA)}
@@ -112,12 +112,12 @@ def giraffe() -> dict[str, Any]:
         "background": field(6, skips=[]),
         "boxes": {"class_path": "zoo.giraffe.BoxPrior", "init_args": {"count": 2}},
         "poses": {"class_path": "zoo.giraffe.ScenePoses", "init_args": {"polar": [0.3, 0.5]}},
-        "volume": {"class_path": "zoo.giraffe.SceneVolume", "init_args": {"depths": depths, "chunk": 200}},
-        "renderer": {
+        "renderer": {"class_path": "zoo.giraffe.SceneRenderer", "init_args": {"depths": depths, "chunk": 200}},
+        "neural_renderer": {
             "class_path": "zoo.giraffe.NeuralRenderer",
             "init_args": {"stages": 1, "channels_in": 6, "channels": 6, "least": 2},
         },
-        "volume_resolution": 4,
+        "feature_resolution": 4,
         "background_rotation": [0.0, 0.25],
     }
     model = {
@@ -125,7 +125,7 @@ def giraffe() -> dict[str, Any]:
         "discriminator": {"class_path": "zoo.giraffe.Discriminator", "init_args": {"resolution": 8, "channels": 8}},
         "optimizer_g": rmsprop,
         "optimizer_d": copy.deepcopy(rmsprop),
-        "averages": {"slow": {"class_path": "zoo.training.Average", "init_args": {"decay": 0.9, "buffers": "keep"}}},
+        "emas": {"slow": {"class_path": "zoo.training.EMA", "init_args": {"decay": 0.9, "buffers": "keep"}}},
     }
     stages = {0: {}, 4: {"batch_size": 6}, 8: {"batch_size": 3}}
     return {
@@ -141,7 +141,7 @@ def graf() -> dict[str, Any]:
     depths = {"class_path": "zoo.graf.AlongAxis", "init_args": {"near": 7.5, "far": 12.5, "samples": 3, "radius": 10.5}}
     generator = {
         "field": {"class_path": "zoo.graf.RadianceField", "init_args": field},
-        "volume": {"class_path": "zoo.render.Volume", "init_args": {"depths": depths}},
+        "renderer": {"class_path": "zoo.render.VolumeRenderer", "init_args": {"depths": depths}},
         "poses": {"class_path": "zoo.graf.OnSphere", "init_args": {"radius": [9.5, 10.5]}},
         "resolution": 8,
     }
@@ -154,7 +154,7 @@ def graf() -> dict[str, Any]:
         "noise_iterations": 9,
         "milestones": [4, 8],
         "mirror": True,
-        "averages": {"ema": {"class_path": "zoo.training.Average", "init_args": {"decay": 0.5}}},
+        "emas": {"ema": {"class_path": "zoo.training.EMA", "init_args": {"decay": 0.5}}},
     }
     return {"model": {"class_path": "zoo.graf.GRAF", "init_args": model}, "data": copy.deepcopy(DATA)}
 
@@ -169,9 +169,12 @@ def volumegan() -> dict[str, Any]:
     generator = {
         "structure": {"class_path": "zoo.volumegan.StructuralVolume", "init_args": structure},
         "field": {"class_path": "zoo.volumegan.StyledField", "init_args": field | {"max_log2": 1}},
-        "volume": {"class_path": "zoo.render.Volume", "init_args": {"depths": depths, "fine": fine, "chunk": 256}},
-        "painter": {
-            "class_path": "zoo.volumegan.Painter",
+        "renderer": {
+            "class_path": "zoo.render.VolumeRenderer",
+            "init_args": {"depths": depths, "fine": fine, "chunk": 256},
+        },
+        "synthesis": {
+            "class_path": "zoo.volumegan.SynthesisNetwork",
             "init_args": {"low": 4, "resolution": 8, "base_channels": 32, "w_dim": 8},
         },
         "poses": {"class_path": "zoo.render.GaussianPoses", "init_args": {"yaw_spread": 0.3, "pitch_spread": 0.15}},
@@ -185,7 +188,7 @@ def volumegan() -> dict[str, Any]:
         "discriminator": {"class_path": "zoo.volumegan.Discriminator", "init_args": discriminator},
         "optimizer_g": optimizer,
         "optimizer_d": copy.deepcopy(optimizer),
-        "averages": {"ema": {"class_path": "zoo.training.Average", "init_args": {"decay": 0.5}}},
+        "emas": {"ema": {"class_path": "zoo.training.EMA", "init_args": {"decay": 0.5}}},
         "r1_every": 3,
         "path_every": 2,
         "growth": {"class_path": "zoo.volumegan.Growth", "init_args": {"levels": 1, "hold": 4, "fade": 16, "every": 2}},
@@ -216,7 +219,7 @@ def cips3d() -> dict[str, Any]:
                 "appearance": {"class_path": f"{part}MappingNetwork", "init_args": appearance},
             },
         },
-        "volume": generator["volume"],
+        "renderer": generator["renderer"],
         "poses": generator["poses"],
         "resolution": 8,
     }
@@ -231,18 +234,18 @@ def cips3d() -> dict[str, Any]:
             "discriminator": {"class_path": f"{part}Discriminator", "init_args": towers},
             "optimizer_g": adam,
             "optimizer_d": copy.deepcopy(adam),
-            "averages": {"ema": {"class_path": "zoo.training.Average", "init_args": {"decay": 0.9}}},
+            "emas": {"ema": {"class_path": "zoo.training.EMA", "init_args": {"decay": 0.9}}},
             "r1_every": 2,
             "stages": [
-                {"start": 0, "average_start": 1, "noise_iterations": 9, "gradient_rays": 40},
-                {"start": 4, "lr_g": 5e-3, "auxiliary_every": 2, "fade_iterations": 3, "average_start": 2},
+                {"start": 0, "ema_start": 1, "noise_iterations": 9, "gradient_rays": 40},
+                {"start": 4, "lr_g": 5e-3, "auxiliary_every": 2, "fade_iterations": 3, "ema_start": 2},
                 {
                     "start": 8,
                     "lr_d": 2e-3,
                     "auxiliary_every": 0,
                     "augment": "zoo.layers.diffaugment.diffaugment",
                     "frozen": ["field", "mapping.shape", "auxiliary"],
-                    "average_start": 0,
+                    "ema_start": 0,
                 },
             ],
         },
@@ -254,22 +257,22 @@ def stylenerf() -> dict[str, Any]:
     """A tiny StyleNeRF: growing, a NeRF path, lazy regularisers, running means, augmentation that adapts."""
     adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 2e-3, "betas": [0.0, 0.99]}}
     part = "zoo.stylenerf."
-    line = {"class_path": f"{part}Straight", "init_args": {"near": 0.88, "far": 1.12}}
+    line = {"class_path": f"{part}LinearSpacing", "init_args": {"near": 0.88, "far": 1.12}}
     field = {"hidden_dim": 8, "num_layers": 2, "feature_dim": 4, "octaves": 2}
     outside = {"class_path": f"{part}PlainField", "init_args": field | {"latent_dim": 3}}
-    painter = {"low": 8, "resolution": 16, "feature_dim": 4, "base_channels": 64, "clamp": None, "w_dim": 8}
+    synthesis = {"low": 8, "resolution": 16, "feature_dim": 4, "base_channels": 64, "clamp": None, "w_dim": 8}
     generator = {
         "foreground": {"class_path": f"{part}StyledField", "init_args": field | {"w_dim": 8}},
-        "volume": {
-            "class_path": f"{part}StretchedVolume",
-            "init_args": {"line": line, "samples": 4, "chunk": 100},
+        "renderer": {
+            "class_path": f"{part}NormalisedDepthRenderer",
+            "init_args": {"spacing": line, "samples": 4, "chunk": 100},
         },
-        "painter": {
-            "class_path": f"{part}Painter",
-            "init_args": painter | {"upsampler": "zoo.layers.upsampling.NearestConcat"},
+        "synthesis": {
+            "class_path": f"{part}SynthesisNetwork",
+            "init_args": synthesis | {"upsampler": "zoo.layers.upsampling.NearestConcat"},
         },
         "poses": {"class_path": "zoo.render.GaussianPoses", "init_args": {"yaw_spread": 0.3, "pitch_spread": 0.15}},
-        "background": {"class_path": f"{part}OutsideVolume", "init_args": {"field": outside, "samples": 3}},
+        "background": {"class_path": f"{part}BackgroundRenderer", "init_args": {"field": outside, "samples": 3}},
         "latent_dim": 4,
         "mapping_layers": 2,
         "start": 8,
@@ -284,7 +287,7 @@ def stylenerf() -> dict[str, Any]:
         "discriminator": {"class_path": f"{part}Discriminator", "init_args": discriminator},
         "optimizer_g": adam,
         "optimizer_d": copy.deepcopy(adam),
-        "averages": {"ema": {"class_path": "zoo.training.Average", "init_args": {"decay": 0.5}}},
+        "emas": {"ema": {"class_path": "zoo.training.EMA", "init_args": {"decay": 0.5}}},
         "nerf_path_side": 4,
         "r1_every": 3,
         "path_every": 2,

@@ -10,7 +10,7 @@ from torch.nn.functional import grid_sample
 
 from tests.systems import stylenerf
 from zoo.draws import SampleDraws, TrainingDraws
-from zoo.layers.ada import BGC, OTHERS, Augmentation, Controller, looked_up
+from zoo.layers.ada import BGC, OTHERS, Augmentation, Controller, sample_bilinear
 from zoo.training.gan import GAN
 from zoo.weights.bundle import build
 
@@ -35,14 +35,14 @@ def changed(images: Tensor, name: str, *, probability: float = 1.0, weights: dic
 
 
 def ramp(x: float, y: float) -> Tensor:
-    """Pictures whose values grow linearly from their middle, to the right and down."""
+    """Images whose values grow linearly from their middle, to the right and down."""
     line = torch.arange(SIDE) - (SIDE - 1) / 2
     channels = [x * line + y * line[:, None] + c for c in range(3)]
     return torch.stack(channels)[None]
 
 
 def middle(images: Tensor, share: float = 0.5) -> Tensor:
-    """The middle of pictures, which sees nothing mirrored."""
+    """The middle of images, which sees nothing mirrored."""
     margin = round(images.shape[-1] * (1 - share) / 2)
     return images[..., margin:-margin, margin:-margin]
 
@@ -52,12 +52,12 @@ def agree(ours: Tensor, expected: Tensor, tolerance: float = 0.1) -> bool:
     return torch.allclose(middle(ours), middle(expected), atol=tolerance)
 
 
-# Warps: a linear picture, seen through an affine map, is another one
+# Warps: a linear image, seen through an affine map, is another one
 
 
 def test_places_are_looked_up_with_zeros_beyond_the_border():
     images, grid = torch.randn(2, 3, 5, 7).double(), torch.rand(2, 4, 6, 2).double() * 3 - 1.5
-    assert torch.allclose(looked_up(images, grid), grid_sample(images, grid, align_corners=False), atol=1e-12)
+    assert torch.allclose(sample_bilinear(images, grid), grid_sample(images, grid, align_corners=False), atol=1e-12)
 
 
 def test_flip_and_quarter_turns():
@@ -139,7 +139,7 @@ def test_a_probability_of_zero_changes_nothing():
     assert torch.allclose(kept, images, atol=1e-5)
 
 
-def test_each_picture_is_changed_with_the_probability():
+def test_each_image_is_changed_with_the_probability():
     images = torch.rand(400, 3, 2, 2) + 1
     chosen = Augmentation({"brightness": 0.5}, 0.6)(images, SampleDraws(0, range(400)))
     share = ((chosen - images).flatten(1).abs().amax(1) > 0).float().mean()

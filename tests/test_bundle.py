@@ -60,7 +60,7 @@ def test_tensors_that_do_not_fit_are_named(folder, change, message):
 @pytest.mark.parametrize("path", ["subprocess.Popen", "tests.tiny.Noise", "pathlib.Path"])
 def test_a_config_that_came_with_weights_may_not_name_other_packages(folder, path):
     config = deepcopy(GENERATOR)
-    config["init_args"]["volume"] = {"class_path": path}
+    config["init_args"]["renderer"] = {"class_path": path}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     policy = dict(_common.parsing_settings)
     with pytest.raises(ValueError, match="may not name it"):
@@ -73,14 +73,14 @@ def test_a_config_that_came_with_weights_may_not_name_other_packages(folder, pat
 )
 def test_a_part_that_cannot_play_its_role_is_refused(part):
     config = deepcopy(GENERATOR)
-    config["init_args"]["volume"]["init_args"]["quadrature"] = part
-    with pytest.raises(ValueError, match=r"config.volume.quadrature.\w+ must be the import path of a \w+, not"):
+    config["init_args"]["renderer"]["init_args"]["quadrature"] = part
+    with pytest.raises(ValueError, match=r"config.renderer.quadrature.\w+ must be the import path of a \w+, not"):
         build(config, nn.Module)
 
 
 def test_a_callable_outside_the_packages_is_refused_too(folder):
     config = deepcopy(GENERATOR)
-    config["init_args"]["volume"]["init_args"]["quadrature"] = {"density": "tests.tiny.solid"}
+    config["init_args"]["renderer"]["init_args"]["quadrature"] = {"density": "tests.tiny.solid"}
     build(config, nn.Module)  # one's own config may
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(ValueError, match="may not name it"):

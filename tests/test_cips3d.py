@@ -24,8 +24,8 @@ from zoo.cips3d.training import CIPS3D, Stage
 from zoo.cli.command import main
 from zoo.draws import RayDraws, SampleDraws, TrainingDraws
 from zoo.layers.diffaugment import cutout, cutout_side, diffaugment, largest_shift, translation
-from zoo.render import GaussianPoses, Importance, JitteredUniform, Volume
-from zoo.training.averages import Average
+from zoo.render import GaussianPoses, Importance, JitteredUniform, VolumeRenderer
+from zoo.training.ema import EMA
 from zoo.utils.paths import CONFIGS, read_experiment
 from zoo.weights.bundle import UNUSED, build, load_bundle, save_bundle
 
@@ -40,7 +40,7 @@ def build_generator(features_from: str = "shape", resolution: int = 8, **inr) ->
         FilmSiren(hidden_dim=8, num_layers=2, feature_dim=6, style_dim=5),
         Inr(**({"feature_dim": 6, "style_dim": 7, "hidden_dim": 8, "num_blocks": 5} | inr)),
         Mapping(MappingNetwork(3, 5, 2), MappingNetwork(4, 7, 2, norm_hidden=True, norm_out=True), features_from),
-        Volume(JitteredUniform(0.88, 1.12, 4), fine=Importance(4)),
+        VolumeRenderer(JitteredUniform(0.88, 1.12, 4), fine=Importance(4)),
         GaussianPoses(yaw_spread=0.3, pitch_spread=0.15),
         resolution=resolution,
     )
@@ -49,7 +49,7 @@ def build_generator(features_from: str = "shape", resolution: int = 8, **inr) ->
 def build_gan(cls: type[CIPS3D] = CIPS3D, **kwargs) -> CIPS3D:
     adam = partial(torch.optim.Adam, lr=1e-2, betas=(0.0, 0.99))
     towers = Tower([8, 6, 4]), Tower([6, 4, 4], shrink_first=True)
-    kwargs = {"averages": {"slow": Average(0.5)}} | kwargs
+    kwargs = {"emas": {"slow": EMA(0.5)}} | kwargs
     return cls(build_generator(), Discriminator(*towers), adam, adam, **kwargs)
 
 
@@ -164,7 +164,7 @@ def test_the_interface(features_from: str) -> None:
     points = torch.zeros(3, 11, 3)
     assert generator.density(points, styles).shape == (3, 11, 1) and generator.density(points, styles).min() >= 0
     turned, cameras = generator.turntable(latent, 4)
-    assert turned.shape.shape == (12, 3) and torch.equal(turned.appearance[4], latent.appearance[1])
+    assert turned.z_shape.shape == (12, 3) and torch.equal(turned.z_appearance[4], latent.z_appearance[1])
     assert cameras.pose.shape == (12, 4, 4)
 
 
@@ -174,7 +174,7 @@ def test_features_follow_what_they_should() -> None:
         generator = build_generator(features_from)
         draws = TrainingDraws(0, 0)
         latent, camera = generator.latents(1, draws), generator.cameras(1, None)
-        other = latent._replace(appearance=latent.appearance + 1)
+        other = latent._replace(z_appearance=latent.z_appearance + 1)
         a, b = generator(latent, camera), generator(other, camera)
         assert torch.equal(a.opacity, b.opacity) and not torch.equal(a.image, b.image)
         assert torch.equal(a.raw, b.raw) == (features_from == "shape")
@@ -221,7 +221,7 @@ def test_the_page_tells_how_to_save_what_was_exchanged(tmp_path, monkeypatch) ->
     }
     args = {name: {"class_path": f"zoo.cips3d.{of}", "init_args": own} for name, (of, own) in parts.items()}
     depths = {"class_path": "zoo.render.JitteredUniform", "init_args": {"near": 0.88, "far": 1.12, "samples": 4}}
-    args["volume"] = {"class_path": "zoo.render.Volume", "init_args": {"depths": depths}}
+    args["renderer"] = {"class_path": "zoo.render.VolumeRenderer", "init_args": {"depths": depths}}
     args["poses"] = {"class_path": "zoo.render.GaussianPoses", "init_args": {"yaw_spread": 0.3, "pitch_spread": 0.1}}
     config = {"class_path": "zoo.cips3d.Generator", "init_args": args}
     monkeypatch.chdir(tmp_path)
@@ -240,7 +240,7 @@ def test_the_page_tells_how_to_save_what_was_exchanged(tmp_path, monkeypatch) ->
 @pytest.mark.parametrize("rgb_dim", [3, 5])
 def test_what_hits_nothing_starts_with_the_colour_that_was_asked_for(rgb_dim: int) -> None:
     of = build_generator(rgb_dim=rgb_dim)
-    generator = Generator(of.field, of.inr, of.mapping, of.volume, of.poses, empty=0.9)
+    generator = Generator(of.field, of.inr, of.mapping, of.renderer, of.poses, empty=0.9)
     nothing = torch.zeros(1, 2, 6)
     weights = generator.inr.modulate(torch.zeros(1, 7))
     if rgb_dim > 3:  # what comes before the last layer is summed up with random numbers
@@ -254,7 +254,7 @@ def test_layers_can_have_styles_of_their_own() -> None:
     torch.manual_seed(1)
     shape = Heads(MappingNetwork(3, 9, 2), 5, ["0", "1", "colour"], num_layers=2)
     appearance = Heads(MappingNetwork(4, 6, 1, True, True), 7, [str(i) for i in range(10)], norm_out=True)
-    generator = Generator(plain.field, plain.inr, Mapping(shape, appearance), plain.volume, plain.poses)
+    generator = Generator(plain.field, plain.inr, Mapping(shape, appearance), plain.renderer, plain.poses)
     draws = TrainingDraws(0, 0)
     latent, camera = generator.latents(2, draws), generator.cameras(2, None)
     styles = generator.prepare().map(latent, truncation=0.5)
@@ -295,7 +295,7 @@ def test_augmentation_moves_and_cuts_as_told() -> None:
     assert torch.equal(moved[0, 0, :7, 2:], images[0, 0, 1:, :6])
     assert not moved[0, 0, 7].any() and not moved[0, 0, :, :2].any()
     assert (largest_shift(20), cutout_side(64)) == (3, 13)  # rounded, not cut off
-    cut = cutout(images, torch.tensor([8]), torch.tensor([0]), 4)  # over a corner: a quarter remains in the picture
+    cut = cutout(images, torch.tensor([8]), torch.tensor([0]), 4)  # over a corner: a quarter remains in the image
     assert not cut[0, 0, 6:, :2].any() and int((cut == 0).sum()) == 4
 
 
@@ -324,7 +324,7 @@ class Recorded(CIPS3D):
 
 
 STAGES = [
-    Stage(start=0, lr_g=1e-2, average_start=1, noise_iterations=4),
+    Stage(start=0, lr_g=1e-2, ema_start=1, noise_iterations=4),
     Stage(
         start=2,
         lr_g=1e-3,
@@ -333,7 +333,7 @@ STAGES = [
         noise_iterations=0,
         augment=diffaugment,
         frozen=("field", "mapping.shape", "auxiliary"),
-        average_start=2,
+        ema_start=2,
     ),
 ]
 
@@ -351,7 +351,7 @@ def test_stages(tmp_path) -> None:
     assert [seen["lr"] for seen in gan.seen] == [1e-2, 1e-2, 1e-3, 1e-3, 1e-3]
     assert [seen["follows"] for seen in gan.seen] == [False, True, False, False, True]
     assert gan.seen[3]["moved"] == {"inr", "mapping"}
-    for part in ("field", "mapping.shape", "auxiliary"):  # they froze as the average had them
+    for part in ("field", "mapping.shape", "auxiliary"):  # they froze as the EMA had them
         frozen, averaged = gan.generator.get_submodule(part), first.get_submodule(part)
         assert all(torch.equal(a, b) for a, b in zip(frozen.parameters(), averaged.parameters(), strict=True)), part
     assert gan.alpha == 0.75
@@ -429,8 +429,8 @@ def test_a_stage_has_samples_of_its_own() -> None:
         asked.clear()
         gan.fakes(torch.zeros(2, 3, 4, 4), TrainingDraws(0, iteration, 0))
         assert set(asked) == expected
-    assert generator.volume.depths.samples == generator.volume.fine.samples == 4
-    generator.volume = nn.Identity()
+    assert generator.renderer.depths.samples == generator.renderer.fine.samples == 4
+    generator.renderer = nn.Identity()
     with pytest.raises(ValueError, match="leave samples out"):
         gan.fakes(torch.zeros(2, 3, 4, 4), TrainingDraws(0, 1, 0))
 
@@ -499,12 +499,12 @@ def test_a_step_at_512_with_gradients_for_few_rays(tmp_path) -> None:
     assert of["gradient_rays"] == 512 * 512 // 4 and config["generator"]["init_args"]["resolution"] == 512
     torch.manual_seed(0)
     plain = build_generator()
-    volume = Volume(JitteredUniform(0.88, 1.12, 3))
-    generator = Generator(plain.field, plain.inr, plain.mapping, volume, plain.poses, resolution=512)
+    renderer = VolumeRenderer(JitteredUniform(0.88, 1.12, 3))
+    generator = Generator(plain.field, plain.inr, plain.mapping, renderer, plain.poses, resolution=512)
     stage = Stage(**{**of, "augment": diffaugment, "frozen": tuple(of["frozen"]), "gradient_rays": 4096})
     adam = partial(torch.optim.Adam, lr=1e-2, betas=(0.0, 0.99))
     discriminator = Discriminator(Tower([4] * 8), Tower([4] * 8, shrink_first=True))
-    gan = Recorded(generator, discriminator, adam, adam, {"slow": Average(0.5)}, stages=[stage])
+    gan = Recorded(generator, discriminator, adam, adam, {"slow": EMA(0.5)}, stages=[stage])
     gan.loss_g = Kept(gan.loss_g)
     train(gan, 1, tmp_path, NoiseImages(512, 1, None))
     assert gan.loss_g.shapes == [(1, 3, 512, 512)]  # whole images are scored

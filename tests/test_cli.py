@@ -219,7 +219,7 @@ def test_evaluate_hands_everything_on(run, tmp_path, monkeypatch, capsys):
             "no option 'r1_wieght'. Did you mean 'r1_weight'?",
         ),
         (["fit", "-c", "{run}/config.yaml", "--model.generator.field.hiden_dim", "3"], "Did you mean 'hidden_dim'?"),
-        (["fit", "-c", "{run}/config.yaml", "--model.averges", "3"], "Did you mean 'averages'?"),
+        (["fit", "-c", "{run}/config.yaml", "--model.emaas", "3"], "Did you mean 'emas'?"),
         (
             ["fit", "-c", "{run}/config.yaml", "--data", "tests.tiny.Nosie"],
             "no 'tests.tiny.Nosie'. Did you mean 'Noise'?",

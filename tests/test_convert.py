@@ -15,7 +15,7 @@ from zoo.cli.command import main
 from zoo.pigan import convert as pigan
 from zoo.pigan.convert import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR
 from zoo.pigan.model import Discriminator, FilmSiren, Generator, SpatialEmbedding
-from zoo.render import Orbit, Stratified, Volume
+from zoo.render import Orbit, Stratified, VolumeRenderer
 from zoo.stylenerf import convert as stylenerf
 from zoo.utils.records import Record
 from zoo.weights.bundle import load_bundle, save_bundle
@@ -47,8 +47,8 @@ def equal(tensors: dict, prefix: str) -> bool:
 @pytest.mark.parametrize(
     ("options", "prefix", "used"),
     [
-        ([], "ema.", "generator.pth with the averages in ema.pth"),
-        (["--weights", "ema2"], "ema2.", "generator.pth with the averages in ema2.pth"),
+        ([], "ema.", "generator.pth with the EMAs in ema.pth"),
+        (["--weights", "ema2"], "ema2.", "generator.pth with the EMAs in ema2.pth"),
         (["--weights", "raw"], "generator.", "generator.pth, raw weights"),
     ],
 )
@@ -63,11 +63,11 @@ def test_a_generator_becomes_a_bundle(tmp_path, experiment, capsys, options, pre
     assert info.card["iterations"] == "12345" and info.card["converted_from"] == used
     assert info.card["license"] == "unknown" and info.card["system"] == "PiGAN"
     assert generator.field.input_scale == pytest.approx(2 / 0.24) and not generator.mean_phases.isnan().any()
-    assert generator.volume.depths.near == 0.88 and generator.resolution == 8
+    assert generator.renderer.depths.near == 0.88 and generator.resolution == 8
     assert main(["sample", str(out), "--out", str(tmp_path / "grid.png"), "--seeds", "0", "--views", "2"]) == 0
 
 
-def test_without_averages_raw_weights_are_used_and_said(tmp_path, experiment):
+def test_without_emas_raw_weights_are_used_and_said(tmp_path, experiment):
     shutil.copy(RUN / "generator.pth", tmp_path)
     done, _ = convert(tmp_path / "generator.pth", tmp_path / "out", experiment=experiment)
     assert done.used == "generator.pth, raw weights" and equal(published(tmp_path / "out"), "generator.")
@@ -128,7 +128,7 @@ def test_what_our_network_never_reads_is_kept(tmp_path):
 @pytest.mark.parametrize("embedded", [False, True])
 def test_other_kinds_of_siren(tmp_path, embedded):
     field = FilmSiren(8, 3, 25.0 if embedded else 1.0, SpatialEmbedding(2, 4) if embedded else None)
-    own = Generator(field, Volume(Stratified(0.8, 1.2, 4)), Orbit(fov_deg=12), 5, 6)
+    own = Generator(field, VolumeRenderer(Stratified(0.8, 1.2, 4)), Orbit(fov_deg=12), 5, 6)
     state = to_published({n: t for n, t in own.state_dict().items() if not n.startswith("mean_")}, GENERATOR)
     record = module("generators.generators.ImplicitGenerator3d", state, step=3)
     siren = record.state["_modules"]["siren"]
@@ -156,7 +156,7 @@ def test_what_is_refused(tmp_path, experiment):
     ):
         with pytest.raises(ValueError, match=message):
             convert(generator, tmp_path / "out", **options)
-    with pytest.raises(ValueError, match=r"ema\.pth holds averages without names"):
+    with pytest.raises(ValueError, match=r"ema\.pth holds EMAs without names"):
         convert(RUN / "ema.pth", tmp_path / "out")
     with pytest.raises(
         ValueError, match=r"of no known system .*\(.*pigan.*2 entries \(state, param_groups\).*OrderedDict"
@@ -170,13 +170,13 @@ def test_what_is_refused(tmp_path, experiment):
     assert not (tmp_path / "out").exists()
 
 
-def test_averages_of_another_generator_are_refused(tmp_path, experiment):
+def test_emas_of_another_generator_are_refused(tmp_path, experiment):
     shutil.copy(RUN / "generator.pth", tmp_path)
     torch.save({"shadow_params": [torch.ones(3)]}, tmp_path / "ema.pth")
     with pytest.raises(ValueError, match="are not of the parameters in"):
         convert(tmp_path / "generator.pth", tmp_path / "out", experiment=experiment)
     torch.save({"params": []}, tmp_path / "ema.pth")
-    with pytest.raises(ValueError, match="holds no averages"):
+    with pytest.raises(ValueError, match="holds no EMAs"):
         convert(tmp_path / "generator.pth", tmp_path / "out", experiment=experiment)
 
 

@@ -1,4 +1,4 @@
-"""The GAN base and pi-GAN's training: clocks, averages, draws, and what stops a run."""
+"""The GAN base and pi-GAN's training: clocks, EMAs, draws, and what stops a run."""
 
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 from zoo.draws import SampleDraws, TrainingDraws
 from zoo.pigan.model import Discriminator, FilmSiren, Generator
 from zoo.pigan.training import PiGAN, Stage
-from zoo.render import GaussianPoses, Importance, Integrated, JitteredUniform, Rays, Samples, Volume
-from zoo.training.averages import Average, WarmUp
+from zoo.render import GaussianPoses, Importance, Integrated, JitteredUniform, Rays, Samples, VolumeRenderer
+from zoo.training.ema import EMA, WarmUpDecay
 from zoo.training.gan import GAN
 from zoo.training.nonfinite import NonFiniteLoss
 
@@ -22,13 +22,15 @@ OPTIMIZER = partial(Adam, lr=1e-3, betas=(0.0, 0.9))
 
 
 def tiny_generator() -> Generator:
-    volume = Volume(JitteredUniform(0.88, 1.12, 4), fine=Importance(4), chunk=64)
-    return Generator(FilmSiren(8, 2, 8.0), volume, GaussianPoses(yaw_spread=0.3, pitch_spread=0.15), 4, 8, resolution=8)
+    renderer = VolumeRenderer(JitteredUniform(0.88, 1.12, 4), fine=Importance(4), chunk=64)
+    return Generator(
+        FilmSiren(8, 2, 8.0), renderer, GaussianPoses(yaw_spread=0.3, pitch_spread=0.15), 4, 8, resolution=8
+    )
 
 
 def tiny_gan(optimizer_g=OPTIMIZER, **kwargs) -> PiGAN:
     torch.manual_seed(0)
-    kwargs = {"averages": {"slow": Average(WarmUp(0.999)), "fast": Average(0.5)}} | kwargs
+    kwargs = {"emas": {"slow": EMA(WarmUpDecay(0.999)), "fast": EMA(0.5)}} | kwargs
     return PiGAN(tiny_generator(), Discriminator([4, 8, 8], latent_dim=4), optimizer_g, OPTIMIZER, **kwargs)
 
 
@@ -124,7 +126,7 @@ def test_learning_rates_decay_with_the_clock_and_go_on_after_a_checkpoint(tmp_pa
         LearningRateDecay([1], 0)
 
 
-def test_clocks_and_averages_survive_a_checkpoint(tmp_path) -> None:
+def test_clocks_and_emas_survive_a_checkpoint(tmp_path) -> None:
     gan = tiny_gan()
     trainer = fit(gan, 3, tmp_path)
     trainer.save_checkpoint(tmp_path / "x.ckpt")
@@ -133,7 +135,7 @@ def test_clocks_and_averages_survive_a_checkpoint(tmp_path) -> None:
     again.load_state_dict(loaded["state_dict"])
     again.on_load_checkpoint(loaded)
     assert (again.iterations, again.images_seen) == (3, 12)
-    assert [average.updates for average in again.averages.values()] == [3, 3]
+    assert [ema.updates for ema in again.emas.values()] == [3, 3]
     for one, two in zip(gan.state_dict().values(), again.state_dict().values(), strict=True):
         assert not isinstance(one, Tensor) or torch.equal(one.nan_to_num(), two.nan_to_num())
 
@@ -165,7 +167,7 @@ def test_every_iteration_draws_anew() -> None:
 
 
 def test_warm_up_and_buffer_rules() -> None:
-    assert [WarmUp(0.5)(n) for n in (1, 2, 30)] == [2 / 11, 3 / 12, 0.5]
+    assert [WarmUpDecay(0.5)(n) for n in (1, 2, 30)] == [2 / 11, 3 / 12, 0.5]
 
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -174,11 +176,11 @@ def test_warm_up_and_buffer_rules() -> None:
             self.register_buffer("seen", torch.zeros(1))
 
     for rule, expected in (("copy", 8.0), ("lerp", 2.0), ("keep", 0.0)):
-        net, average = Net(), Average(0.75, rule)
-        average.follow(net)
+        net, ema = Net(), EMA(0.75, rule)
+        ema.init_from(net)
         net.weight.data.fill_(4.0), net.seen.fill_(8.0)
-        average.update(net)
-        assert average.module.weight.item() == 1.0 and average.module.seen.item() == expected
+        ema.update(net)
+        assert ema.module.weight.item() == 1.0 and ema.module.seen.item() == expected
 
 
 def test_truncation_moves_towards_the_mean_which_is_stored_with_finished_weights() -> None:
@@ -245,7 +247,7 @@ def test_a_third_party_renderer_from_yaml() -> None:
         "class_path": "zoo.pigan.Generator",
         "init_args": {
             "field": {"class_path": "zoo.pigan.FilmSiren", "init_args": {"hidden_dim": 8, "num_layers": 2}},
-            "volume": {"class_path": "tests.test_gan.FlatDisc"},
+            "renderer": {"class_path": "tests.test_gan.FlatDisc"},
             "poses": {"class_path": "zoo.render.GaussianPoses"},
             "latent_dim": 4,
             "resolution": 32,
@@ -265,7 +267,7 @@ def test_images_the_discriminator_cannot_take() -> None:
 
 def test_published_sizes() -> None:
     with torch.device("meta"):
-        generator = Generator(FilmSiren(), Volume(JitteredUniform(0.88, 1.12, 12)), GaussianPoses())
+        generator = Generator(FilmSiren(), VolumeRenderer(JitteredUniform(0.88, 1.12, 12)), GaussianPoses())
         celeba = Discriminator([32, 64, 128, 256, 400, 400, 400, 400])
         carla = Discriminator([16, 32, 64, 128, 256, 400, 400, 400, 400], downsample="pool")
     count = [sum(p.numel() for p in network.parameters()) for network in (generator, celeba, carla)]

@@ -23,11 +23,11 @@ from zoo.giraffe.edits import EDITS
 from zoo.giraffe.extras import object_masks
 from zoo.giraffe.field import Field, Octaves
 from zoo.giraffe.model import Discriminator, Generator, NeuralRenderer
-from zoo.giraffe.rendering import SceneVolume, StratifiedDepths, densest, weighted
-from zoo.giraffe.scenes import BoxPrior, Counts, Latent, ScenePoses, are_free, to_paper, to_zoo, turned
+from zoo.giraffe.rendering import SceneRenderer, StratifiedDepths, densest, weighted
+from zoo.giraffe.scenes import BoxPrior, Counts, Latent, ScenePoses, are_free, to_paper, to_zoo, vertical_rotation
 from zoo.giraffe.training import GIRAFFE
-from zoo.render import Camera, Volume
-from zoo.training.averages import Average
+from zoo.render import Camera, VolumeRenderer
+from zoo.training.ema import EMA
 from zoo.training.gan import GAN
 from zoo.utils.paths import CONFIGS
 from zoo.weights.bundle import build, save_bundle
@@ -47,9 +47,15 @@ def tiny_generator(**kwargs) -> Generator:
     torch.manual_seed(0)
     boxes = BoxPrior(2, (0.3, 0.2, 0.2), (0.4, 0.3, 0.3), (-0.4, -0.4, -0.1), (0.4, 0.4, 0.1))
     poses = ScenePoses(polar=(0.3, 0.5), fov_deg=40.0)
-    volume = SceneVolume(DEPTHS, chunk=50)
-    renderer = NeuralRenderer(1, 6, 8, least=2)
-    parts = {"boxes": boxes, "poses": poses, "volume": volume, "renderer": renderer, "volume_resolution": 6} | kwargs
+    renderer = SceneRenderer(DEPTHS, chunk=50)
+    neural_renderer = NeuralRenderer(1, 6, 8, least=2)
+    parts = {
+        "boxes": boxes,
+        "poses": poses,
+        "renderer": renderer,
+        "neural_renderer": neural_renderer,
+        "feature_resolution": 6,
+    } | kwargs
     generator = Generator(tiny_field(), tiny_field(skips=[], num_layers=3), **parts)
     with torch.no_grad():
         for field in (generator.scene.objects, generator.scene.background):
@@ -143,8 +149,12 @@ def test_marching_equals_a_scene_as_one_field_of_any_renderer(compose, recompute
     latent, camera = generator.latents(3, draws), generator.cameras(3, draws)
     latent.present[1, 0] = latent.present[2, 2] = False  # an object and a background that are not there
     results, gradients = [], []
-    for volume in (Volume(DEPTHS), SceneVolume(DEPTHS, chunk=50, recompute=recompute), SceneVolume(DEPTHS, chunk=None)):
-        generator.volume = volume
+    for renderer in (
+        VolumeRenderer(DEPTHS),
+        SceneRenderer(DEPTHS, chunk=50, recompute=recompute),
+        SceneRenderer(DEPTHS, chunk=None),
+    ):
+        generator.renderer = renderer
         rendered = generator.render(latent, camera)
         results.append(rendered)
         generator.zero_grad()
@@ -219,7 +229,9 @@ def at(place: tuple[float, float, float]) -> Latent:
 
 def test_where_objects_are_seen() -> None:
     poses = ScenePoses(polar=(0.5, 0.5), fov_deg=60.0)
-    generator = solid(tiny_generator(boxes=BoxPrior(1), poses=poses, volume=SceneVolume(StratifiedDepths(1, 4, 60))))
+    generator = solid(
+        tiny_generator(boxes=BoxPrior(1), poses=poses, renderer=SceneRenderer(StratifiedDepths(1, 4, 60)))
+    )
     camera = generator.cameras(1, None)
     torch.testing.assert_close(camera.origins, torch.tensor([[0.0, 0.0, 2.732]]))
 
@@ -276,7 +288,7 @@ def test_a_camera_round_still_boxes_sees_what_a_still_one_sees_of_turning_boxes(
     assert (scenes.rotation == scenes.rotation[0]).all() and cameras.origins.unique(dim=0).shape == (4, 3)
     turns = torch.arange(4) / 4 if rotation == (0.0, 1.0) else torch.linspace(0.4, 0.6, 4)
     still = Latent(*(x.repeat_interleave(4, 0) for x in latent))
-    still = still._replace(rotation=turned(turns)[:, None].repeat(2, 1, 1, 1), place=scenes.place)
+    still = still._replace(rotation=vertical_rotation(turns)[:, None].repeat(2, 1, 1, 1), place=scenes.place)
     middle = generator.cameras(1, None)
     with torch.no_grad():
         expected = generator.render(still, Camera(*(x.expand(8, -1, -1) for x in middle)))
@@ -300,8 +312,8 @@ def test_several_objects_go_round_together() -> None:
 
 def test_a_solid_box_holds_together_in_3d() -> None:
     boxes = BoxPrior(1, (0.6, 0.35, 0.3), (0.6, 0.35, 0.3), (-0.2, -0.2, 0.0), (0.2, 0.2, 0.0))
-    volume, poses = SceneVolume(StratifiedDepths(1, 4, 60)), ScenePoses(polar=(0.3, 0.4))
-    generator = solid(tiny_generator(boxes=boxes, poses=poses, volume=volume, volume_resolution=24))
+    renderer, poses = SceneRenderer(StratifiedDepths(1, 4, 60)), ScenePoses(polar=(0.3, 0.4))
+    generator = solid(tiny_generator(boxes=boxes, poses=poses, renderer=renderer, feature_resolution=24))
     numbers = consistency(generator, 1)
     assert numbers["silhouettes"] > 0.9 and numbers["surface"] > 0.98
     assert numbers["outside"] == numbers["nonfinite"] == 0 and 0.05 < numbers["opacity"] < 0.5
@@ -316,7 +328,7 @@ def test_every_edit_gives_its_frames(name) -> None:
     latent = generator.latents(2, SampleDraws(0, [0, 1]))
     scenes, camera = EDITS[name](generator, latent, 7, SampleDraws(0, [0, 1]))
     assert {len(x) for x in (*scenes, *camera)} == {14}
-    assert scenes.shape.shape[1] == scenes.place.shape[1] == scenes.present.shape[1] - 1
+    assert scenes.shape_code.shape[1] == scenes.place.shape[1] == scenes.present.shape[1] - 1
     with torch.no_grad():
         image = generator.render(scenes, camera, resolution=40).image.unflatten(0, (2, 7))
     assert image.isfinite().all() and image.diff(dim=1).abs().max() > 1e-5
@@ -332,10 +344,12 @@ def test_what_edits_change_and_what_they_leave() -> None:
     assert added.sum(1).tolist() == [1 + stage for stage in (1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6)]
     assert EDITS["add-clevr10"](generator, latent, 6, draws)[0].present.sum(1).tolist() == [3, 5, 7, 9, 11, 13]
     swapped = EDITS["swap-shape"](generator, latent, 3, draws)[0]
-    assert torch.equal(swapped.shape[0], latent.shape[0]) and not torch.equal(swapped.shape[1], latent.shape[0])
-    assert torch.equal(swapped.appearance, latent.appearance.expand(3, -1, -1))
+    assert torch.equal(swapped.shape_code[0], latent.shape_code[0]) and not torch.equal(
+        swapped.shape_code[1], latent.shape_code[0]
+    )
+    assert torch.equal(swapped.appearance_code, latent.appearance_code.expand(3, -1, -1))
     assert torch.equal(swapped.place, latent.place.expand(3, -1, -1))
-    wandered = EDITS["interpolate-appearance"](generator, latent, 12, draws)[0].appearance
+    wandered = EDITS["interpolate-appearance"](generator, latent, 12, draws)[0].appearance_code
     assert torch.equal(wandered[1], wandered[2]) and torch.equal(
         wandered[11], wandered[0]
     )  # legs meet, the loop closes
@@ -370,10 +384,10 @@ def test_views_of_an_edit() -> None:
 
 
 def tiny_gan(**kwargs) -> GIRAFFE:
-    generator = tiny_generator(volume_resolution=8, background_rotation=(0.0, 0.5))
+    generator = tiny_generator(feature_resolution=8, background_rotation=(0.0, 0.5))
     optimizer = partial(RMSprop, lr=1e-3)
-    averages = {"average": Average(0.5, "keep")}
-    return GIRAFFE(generator, Discriminator(16, 8), optimizer, optimizer, averages=averages, **kwargs)
+    emas = {"ema": EMA(0.5, "keep")}
+    return GIRAFFE(generator, Discriminator(16, 8), optimizer, optimizer, emas=emas, **kwargs)
 
 
 def test_r1_keeps_its_weight_on_the_zoos_range() -> None:
@@ -447,15 +461,15 @@ def test_two_iterations_in_the_published_order(tmp_path) -> None:
     gan = tiny_gan(fakes=6)
     gan.__class__ = Watched
     start = {n: p.detach().clone() for n, p in gan.generator.named_parameters()}
-    update = gan.averages["average"].update
-    gan.averages["average"].update = lambda generator: (order.append("average"), update(generator))[1]
+    update = gan.emas["ema"].update
+    gan.emas["ema"].update = lambda generator: (order.append("ema"), update(generator))[1]
     images = torch.rand(8, 3, 16, 16) * 2 - 1
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = pl.Trainer(max_steps=2, accelerator="cpu", default_root_dir=tmp_path, enable_model_summary=False, **quiet)
     trainer.fit(gan, DataLoader([{"image": image} for image in images], 4))
-    assert order == ["loss_g", "average", "loss_d"] * 2 and (gan.iterations, gan.images_seen) == (2, 8)
+    assert order == ["loss_g", "ema", "loss_d"] * 2 and (gan.iterations, gan.images_seen) == (2, 8)
     moved = [n for n, p in gan.generator.named_parameters() if not torch.equal(p, start[n])]
-    assert {n.split(".")[0] for n in moved} == {"scene", "renderer"} and len(moved) > 0.9 * len(start)
+    assert {n.split(".")[0] for n in moved} == {"scene", "neural_renderer"} and len(moved) > 0.9 * len(start)
 
 
 # What was published

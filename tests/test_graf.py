@@ -11,13 +11,13 @@ from torch.optim import RMSprop
 from torch.utils.data import DataLoader
 
 from zoo.draws import SampleDraws, TrainingDraws
-from zoo.graf.model import Discriminator, Generator, Latent, RadianceField, TwoNetworks, uniform
-from zoo.graf.rays import AlongAxis, OnSphere, Parallel, Patches, all_pixels, cut, through_centres, z_up
-from zoo.graf.training import GRAF, mirrored
+from zoo.graf.model import Discriminator, Generator, HierarchicalRenderer, Latent, RadianceField, uniform
+from zoo.graf.rays import AlongAxis, OnSphere, Orthographic, Patches, all_pixels, sample_patches, through_centres, z_up
+from zoo.graf.training import GRAF, random_flip
 from zoo.layers.discriminator import DiscriminatorOutput
 from zoo.layers.encoding import positional_encoding
-from zoo.render import Importance, Quadrature, Rays, Samples, Volume, pixel_centres, through, white
-from zoo.training.averages import Average
+from zoo.render import Importance, Quadrature, Rays, Samples, VolumeRenderer, pixel_centres, through, white
+from zoo.training.ema import EMA
 
 
 def tiny_field(**kwargs) -> RadianceField:
@@ -25,15 +25,15 @@ def tiny_field(**kwargs) -> RadianceField:
 
 
 def tiny_generator(**kwargs) -> Generator:
-    volume = Volume(AlongAxis(7.5, 12.5, 4, radius=10.5), Quadrature(background=white), chunk=256)
+    renderer = VolumeRenderer(AlongAxis(7.5, 12.5, 4, radius=10.5), Quadrature(background=white), chunk=256)
     poses = OnSphere((0.0, 90.0), (70.0, 85.0), (9.5, 10.5), 10.0)
-    return Generator(**({"field": tiny_field(), "volume": volume, "poses": poses, "resolution": 8} | kwargs))
+    return Generator(**({"field": tiny_field(), "renderer": renderer, "poses": poses, "resolution": 8} | kwargs))
 
 
 def tiny_gan(**kwargs) -> GRAF:
     torch.manual_seed(0)
     g, d = partial(RMSprop, lr=5e-4), partial(RMSprop, lr=1e-4)
-    return GRAF(tiny_generator(), Discriminator(32, 2), g, d, averages={"ema": Average(0.5)}, **kwargs)
+    return GRAF(tiny_generator(), Discriminator(32, 2), g, d, emas={"ema": EMA(0.5)}, **kwargs)
 
 
 class Recorded:
@@ -88,15 +88,15 @@ def test_patches_stay_inside_and_keep_their_scale():
 def test_a_patch_of_full_size_is_the_image_itself():
     places = Patches(size=8, min_scale=1.0, anneal=None)(2, 0, Recorded(0.7))
     image = torch.rand(2, 3, 8, 8)
-    assert torch.allclose(cut(image, places), image, atol=1e-6)
+    assert torch.allclose(sample_patches(image, places), image, atol=1e-6)
 
 
 def test_real_and_generated_patches_are_at_the_same_places():
     generator = tiny_generator(field=tiny_field(), resolution=16)
     camera = generator.cameras(2, TrainingDraws(0, 1))
     places = Patches(size=6, anneal=None)(2, 0, TrainingDraws(0, 2))
-    columns = all_pixels(16).mT.reshape(1, 2, 16, 16).expand(2, -1, -1, -1)  # a picture of its own coordinates
-    pixels = cut(columns, places)
+    columns = all_pixels(16).mT.reshape(1, 2, 16, 16).expand(2, -1, -1, -1)  # an image of its own coordinates
+    pixels = sample_patches(columns, places)
     rays = generator.patch_rays(camera, places, 16)
     local = (rays.directions[..., None, :] @ camera.pose[:, None, :3, :3])[..., 0, :]  # back into camera space
     focal = 16 * camera.intrinsics[0, 0, 0]
@@ -111,8 +111,8 @@ def test_real_and_generated_patches_are_at_the_same_places():
 
 def test_mirroring_follows_its_draws():
     patches = torch.rand(2, 3, 4, 4)
-    assert torch.equal(mirrored(patches, Recorded(0.7)), patches)
-    assert torch.equal(mirrored(patches, Recorded(0.2)), patches.flip(-1))
+    assert torch.equal(random_flip(patches, Recorded(0.7)), patches)
+    assert torch.equal(random_flip(patches, Recorded(0.2)), patches.flip(-1))
 
 
 # Cameras and rays
@@ -142,7 +142,7 @@ def test_a_full_turn_leaves_out_its_end_and_a_part_of_one_does_not():
 
 
 def test_parallel_rays_are_parallel():
-    generator = tiny_generator(lens=Parallel(5.0))
+    generator = tiny_generator(lens=Orthographic(5.0))
     camera = generator.cameras(1, None)
     rays = generator.rays(camera, 8)
     assert torch.allclose(rays.directions, rays.directions[:, :1].expand_as(rays.directions))
@@ -206,7 +206,7 @@ def test_the_generator_answers_the_interface():
     draws = SampleDraws(0, [3, 5])
     latent = generator.latents(2, draws)
     styles = generator.map(latent, truncation=0.5)
-    assert torch.equal(styles.shape, 0.5 * latent.shape)
+    assert torch.equal(styles.shape_code, 0.5 * latent.shape_code)
     camera = generator.cameras(2, draws)
     rendered = generator.render(generator.map(latent), camera, draws=draws)
     assert rendered.image.shape == (2, 3, 8, 8) and rendered.depth.shape == rendered.opacity.shape == (2, 1, 8, 8)
@@ -217,13 +217,15 @@ def test_the_generator_answers_the_interface():
     density = generator.density(torch.randn(2, 7, 3), styles)
     assert density.shape == (2, 7, 1) and (density >= 0).all()
     latents, cameras = generator.turntable(latent, 3)
-    assert latents.shape.shape == (6, 3) and torch.equal(latents.shape[2], latent.shape[0])
+    assert latents.shape_code.shape == (6, 3) and torch.equal(latents.shape_code[2], latent.shape_code[0])
     assert cameras.pose.shape == (6, 4, 4)
     assert generator.render(generator.map(latents), cameras, resolution=4).image.shape == (6, 3, 4, 4)
 
 
 def test_depth_is_a_distance_along_the_ray():
-    generator = tiny_generator(volume=Volume(AlongAxis(8.0, 12.0, 2), Quadrature(lambda raw, points: 1e3 + 0 * raw)))
+    generator = tiny_generator(
+        renderer=VolumeRenderer(AlongAxis(8.0, 12.0, 2), Quadrature(lambda raw, points: 1e3 + 0 * raw))
+    )
     rendered = generator.render(generator.latents(1, TrainingDraws(0, 0)), generator.cameras(1, None))
     lengths = generator.rays(generator.cameras(1, None), 8).directions.norm(dim=-1)
     assert torch.allclose(rendered.depth.flatten(), 8 * lengths[0], rtol=1e-5) and lengths.max() > 1.003
@@ -235,16 +237,18 @@ def test_uniform_codes_are_between_minus_one_and_one():
 
 
 def test_only_the_second_network_learns():
-    volume = TwoNetworks(Volume(AlongAxis(7.5, 12.5, 4), chunk=64), Importance(3, right=True), tiny_field())
-    generator = tiny_generator(volume=volume)
+    renderer = HierarchicalRenderer(
+        VolumeRenderer(AlongAxis(7.5, 12.5, 4), chunk=64), Importance(3, right=True), tiny_field()
+    )
+    generator = tiny_generator(renderer=renderer)
     draws = TrainingDraws(0, 0)
     latent, camera = generator.latents(2, draws), generator.cameras(2, draws)
     generator.render(latent, camera, draws=draws, density_noise=1.0).image.sum().backward()
     assert all(p.grad is None for p in generator.field.parameters())
-    assert all(p.grad is not None for p in volume.field.parameters())
+    assert all(p.grad is not None for p in renderer.field.parameters())
     before = generator.density(torch.randn(2, 7, 3), latent)
     with torch.no_grad():
-        volume.field.density.bias += 1
+        renderer.field.density.bias += 1
     assert (generator.density(torch.randn(2, 7, 3), latent) > before.min()).all()
 
 
@@ -319,6 +323,6 @@ def test_two_steps_of_training(tmp_path):
     assert gan.iterations == trainer.global_step == 2 and gan.images_seen == 4
     assert len(seen) == 6 and noises == [-1, 0, 0, 1]
     moved = {name for name, p in gan.named_parameters() if not torch.equal(p, before[name])}
-    for part in ("generator.field", "discriminator", "averages.ema"):
+    for part in ("generator.field", "discriminator", "emas.ema"):
         assert any(name.startswith(part) for name in moved), part
-    assert gan.sampler is gan.averages["ema"].module
+    assert gan.sampler is gan.emas["ema"].module

@@ -195,8 +195,8 @@ def test_what_did_not_come_as_stated_is_not_kept(hub, folder, tmp_path, capsys):
 
 def test_bundles_of_strangers_run_nothing(hub, folder, tmp_path, capsys):
     marker = tmp_path / "made"
-    evil = GENERATOR | {"init_args": GENERATOR["init_args"] | {"volume": {"class_path": "subprocess.Popen"}}}
-    evil["init_args"]["volume"]["init_args"] = {"args": ["touch", str(marker)]}
+    evil = GENERATOR | {"init_args": GENERATOR["init_args"] | {"renderer": {"class_path": "subprocess.Popen"}}}
+    evil["init_args"]["renderer"]["init_args"] = {"args": ["touch", str(marker)]}
     bomb = "\n".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 9 if i else ['1'] * 9)}]" for i in range(12))
     huge = GENERATOR | {"init_args": GENERATOR["init_args"] | {"mapping_dim": 2**24}}
     for config, message in (

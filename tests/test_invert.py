@@ -16,7 +16,7 @@ from zoo.export.images import to_pil_image
 from zoo.export.inversion import load_inversion, ssim_of
 from zoo.generator import evaluating, quantise, render_samples
 from zoo.inversion.search import STAGES, Stage, camera_angles, camera_at, distance, invert
-from zoo.render import Camera, orbit_cameras, orbited
+from zoo.render import Camera, orbit_camera, orbit_cameras
 from zoo.weights.bundle import build, load, save_bundle
 
 # By system: noise on new weights, so that images differ at all; learning rate; by how much the distance must fall.
@@ -88,8 +88,8 @@ def test_cameras_move_round_the_origin():
     yaw, pitch = torch.tensor([[1.0], [2.0]]), torch.tensor([[1.2], [0.9]])
     camera = orbit_cameras(yaw, pitch, 3.0, 0.5)
     more = torch.tensor([[0.2], [-0.3]])
-    torch.testing.assert_close(orbited(camera, more, 0 * more), orbit_cameras(yaw - more, pitch, 3.0, 0.5))
-    torch.testing.assert_close(orbited(camera, 0 * more, more), orbit_cameras(yaw, pitch - more, 3.0, 0.5))
+    torch.testing.assert_close(orbit_camera(camera, more, 0 * more), orbit_cameras(yaw - more, pitch, 3.0, 0.5))
+    torch.testing.assert_close(orbit_camera(camera, 0 * more, more), orbit_cameras(yaw, pitch - more, 3.0, 0.5))
 
 
 def test_distance_is_zero_for_itself_grows_and_knows_masks():

@@ -185,12 +185,12 @@ def tiny(system: str, cells: int) -> tuple[nn.Module, Any, float]:
 
 
 def test_objects_lie_where_the_turntable_puts_them():
-    from zoo.giraffe.scenes import rotated, to_paper
+    from zoo.giraffe.scenes import rotate_points, to_paper
 
     generator, scene, level = tiny("giraffe", 12)
     found = mesh_of(generator, 0, cells=12, level=level, views=2)
     places = to_paper(torch.from_numpy(found.vertices.astype(np.float32)))[:, None] - scene.place
-    inside = rotated(places, scene.rotation.mT).abs() <= scene.scale + 0.3  # the sides of a cell
+    inside = rotate_points(places, scene.rotation.mT).abs() <= scene.scale + 0.3  # the sides of a cell
     assert inside.all(-1).any(-1).all()
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from zoo.training import resume
-from zoo.training.averages import Average
+from zoo.training.ema import EMA
 from zoo.utils import old_names
-from zoo.utils.old_names import arguments, renamed, renamed_tensors
+from zoo.utils.old_names import arguments, renamed, renamed_own_tensors, renamed_tensors
 
 
 def into_object(values: dict) -> dict:
@@ -94,9 +94,9 @@ class Outer(nn.Module):
         self.inner = Inner(**kwargs)
 
 
-def test_tensors_get_the_names_of_today_also_within_averages(table) -> None:
-    gan = nn.ModuleDict({"generator": Outer(), "averages": nn.ModuleDict({"slow": Average()})})
-    gan["averages"]["slow"].follow(gan["generator"])
+def test_tensors_get_the_names_of_today_also_within_emas(table) -> None:
+    gan = nn.ModuleDict({"generator": Outer(), "emas": nn.ModuleDict({"slow": EMA()})})
+    gan["emas"]["slow"].init_from(gan["generator"])
     today = [name for name in gan.state_dict() if not name.endswith("extra_state")]
     then = [name.replace("inner.layers.", "old.w") for name in today]
     assert list(renamed_tensors(dict.fromkeys(then), gan)) == today
@@ -141,6 +141,22 @@ def test_moments_find_their_parameters(named, table) -> None:
         ("zoo.volumegan_extras.late_softplus", "zoo.volumegan.shifted_softplus"),
         ("zoo.volumegan_extras.equal", "zoo.volumegan.unit_intervals"),
         ("zoo.volumegan.extras.Until", "zoo.volumegan.FarLastInterval"),
+        ("zoo.render.volume.Volume", "zoo.render.VolumeRenderer"),
+        ("zoo.giraffe.SceneVolume", "zoo.giraffe.SceneRenderer"),
+        ("zoo.graf.TwoNetworks", "zoo.graf.HierarchicalRenderer"),
+        ("zoo.stylenerf_fields.OutsideVolume", "zoo.stylenerf.BackgroundRenderer"),
+        ("zoo.stylenerf_fields.Straight", "zoo.stylenerf.LinearSpacing"),
+        ("zoo.stylenerf_fields.Warped", "zoo.stylenerf.ContractedSpacing"),
+        ("zoo.stylenerf_2d.Painter", "zoo.stylenerf.SynthesisNetwork"),
+        ("zoo.volumegan.synthesis.Painter", "zoo.volumegan.SynthesisNetwork"),
+        ("zoo.graf.rays.Parallel", "zoo.graf.Orthographic"),
+        ("zoo.layers.upsampling.repeated", "zoo.layers.upsampling.upsample_nearest"),
+        ("zoo.layers.upsampling.stretched", "zoo.layers.upsampling.upsample_aligned"),
+        ("zoo.layers.upsampling.Interpolated", "zoo.layers.upsampling.Interpolate"),
+        ("zoo.layers.stylegan2.doubled", "zoo.layers.stylegan2.upsample"),
+        ("zoo.training.Average", "zoo.training.EMA"),
+        ("zoo.training.averages.Average", "zoo.training.EMA"),
+        ("zoo.gan.WarmUp", "zoo.training.WarmUpDecay"),
     ],
 )
 def test_old_class_paths_lead_to_what_exists(old: str, new: str) -> None:
@@ -148,10 +164,55 @@ def test_old_class_paths_lead_to_what_exists(old: str, new: str) -> None:
     assert callable(resolve_name(new))
 
 
+@pytest.mark.parametrize("path", ["zoo.CIPS3D", "zoo.cips3d.training.CIPS3D"])
+def test_options_of_systems_get_the_names_of_today(path: str) -> None:
+    old = {"averages": {"ema": {"class_path": "zoo.gan.Average"}}, "stages": [{"start": 0, "average_start": 7}]}
+    assert renamed({"class_path": path, "init_args": old})["init_args"] == {
+        "emas": {"ema": {"class_path": "zoo.training.EMA"}},
+        "stages": [{"start": 0, "ema_start": 7}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new"),
+    [
+        ("zoo.pigan.Generator", {"volume": 1}, {"renderer": 1}),
+        ("zoo.graf.model.Generator", {"volume": 1}, {"renderer": 1}),
+        ("zoo.cips3d.Generator", {"volume": 1}, {"renderer": 1}),
+        ("zoo.volumegan.Generator", {"volume": 1, "painter": 2}, {"renderer": 1, "synthesis": 2}),
+        (
+            "zoo.stylenerf.Generator",
+            {"volume": 1, "painter": 2, "volume_start": 3},
+            {"renderer": 1, "synthesis": 2, "feature_start": 3},
+        ),
+        (
+            "zoo.giraffe.Generator",
+            {"volume": 1, "renderer": 2, "volume_resolution": 3},
+            {"renderer": 1, "neural_renderer": 2, "feature_resolution": 3},
+        ),
+    ],
+)
+def test_options_of_generators_get_the_names_of_today(path: str, old: dict, new: dict) -> None:
+    assert renamed({"class_path": path, "init_args": old})["init_args"] == new
+    assert renamed({"class_path": path, "init_args": new})["init_args"] == new
+
+
+def test_a_renderer_that_takes_normalised_depths_gets_the_names_of_today() -> None:
+    old = {"line": "zoo.stylenerf.Straight", "in_shares": True, "background": "zoo.render.white"}
+    assert renamed({"class_path": "zoo.stylenerf.StretchedVolume", "init_args": old}) == {
+        "class_path": "zoo.stylenerf.NormalisedDepthRenderer",
+        "init_args": {
+            "spacing": "zoo.stylenerf.LinearSpacing",
+            "normalised_intervals": True,
+            "quadrature": {"intervals": "zoo.stylenerf.zero_last_interval", "background": "zoo.render.white"},
+        },
+    }
+
+
 def test_a_renderer_that_weighed_twice_is_a_volume_with_two_quadratures() -> None:
     old = {"coarse_density": "zoo.render.softplus", "density": "zoo.render.relu", "background": "zoo.render.white"}
     assert renamed({"class_path": "zoo.volumegan_extras.TwiceWeighed", "init_args": old | {"chunk": 3}}) == {
-        "class_path": "zoo.render.Volume",
+        "class_path": "zoo.render.VolumeRenderer",
         "init_args": {
             "chunk": 3,
             "coarse": {"density": "zoo.render.softplus"},
@@ -164,3 +225,22 @@ def test_gauges_are_diagnostics() -> None:
     old = {"class_path": "callbacks.gauges.Gauges", "init_args": {"every": 500}}
     assert renamed(old) == {"class_path": "callbacks.diagnostics.Diagnostics", "init_args": {"every": 500}}
     assert renamed("callbacks.gauges.Gauges") == "callbacks.diagnostics.Diagnostics"
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new"),
+    [
+        ("zoo.graf.model.Latent", ["shape", "appearance"], ["shape_code", "appearance_code"]),
+        (
+            "zoo.giraffe.scenes.Latent",
+            ["shape", "background_appearance", "scale"],
+            ["shape_code", "background_appearance_code", "scale"],
+        ),
+        ("zoo.volumegan.field.Styles", ["w", "volume"], ["w", "feature_volume"]),
+    ],
+)
+def test_styles_that_were_written_get_the_names_of_today(path: str, old: list[str], new: list[str]) -> None:
+    today = [f"styles.{name}" for name in new]
+    assert list(renamed_own_tensors(dict.fromkeys([f"styles.{name}" for name in old]), path, "styles.")) == today
+    assert list(renamed_own_tensors(dict.fromkeys(today), path, "styles.")) == today
+    assert set(new) <= {*resolve_name(path)._fields}

@@ -78,7 +78,7 @@ def test_only_2d_networks_compute_in_16_bits(system, tmp_path) -> None:
         torch.manual_seed(0)
         gan = build(model, GAN)
         watched = {f"generator.{name}": part for name, part in gan.generator.named_children()}
-        watched |= {"discriminator": gan.discriminator, "averages": gan.averages}
+        watched |= {"discriminator": gan.discriminator, "emas": gan.emas}
         seen[precision] = {name: set() for name in watched}
         for name, network in watched.items():
             dtypes(nn.ModuleList([network]), seen[precision][name])

@@ -13,7 +13,7 @@ from zoo.render import (
     JitteredUniform,
     Quadrature,
     Samples,
-    Volume,
+    VolumeRenderer,
     black,
     last_sample,
     pixel_corners,
@@ -44,17 +44,17 @@ class Field(nn.Module):
 
 
 def gradients(chunk: int | None, density, background: Background, field=None) -> tuple[Tensor, list[Tensor]]:
-    """The picture of a field, and the gradients of a loss with respect to all that it depends on."""
+    """The image of a field, and the gradients of a loss with respect to all that it depends on."""
     field = field or Field()
     stream = torch.Generator().manual_seed(1)
     condition = {"shift": torch.randn(2, 16, generator=stream, dtype=torch.float64).requires_grad_()}
     camera = GaussianPoses(yaw_spread=0.3, pitch_spread=0.2)(2, TrainingDraws(0, 0))
     pose = camera.pose.double().requires_grad_()
     rays = through(Camera(pose, camera.intrinsics.double()), pixel_corners(6).double())
-    volume = Volume(
+    renderer = VolumeRenderer(
         JitteredUniform(0.8, 1.2, 5), Quadrature(density, background=background), Importance(4), chunk=chunk
     )
-    result = volume(field, rays, condition, TrainingDraws(0, 1), density_noise=0.5)
+    result = renderer(field, rays, condition, TrainingDraws(0, 1), density_noise=0.5)
     loss = (result.features.square() + result.depth).sum()
     leaves = [condition["shift"], pose, *(field.parameters() if isinstance(field, nn.Module) else ())]
     return result.features, [*torch.autograd.grad(loss, leaves)]
@@ -86,7 +86,7 @@ def test_the_backward_pass_leaves_out_what_no_gradient_reaches() -> None:
     assert sum(field.asked) == 2 * rays * 4
     field.asked.clear()
     (raw[0, 3, 1].sum() + features[0, 7].sum() + features[1, :2, 0].sum()).backward()
-    assert field.asked == [2 * 5]  # five of the first picture; two of the second, filled up
+    assert field.asked == [2 * 5]  # five of the first image; two of the second, filled up
     field.asked.clear()
     query(field, samples, condition, chunk=40)[0].mul(0).sum().backward()
     assert sum(field.asked) == 2 * rays * 4  # nothing beside the forward pass

@@ -25,7 +25,7 @@ from zoo.render import (
     SpherePoses,
     Stratified,
     TruncatedGaussianPoses,
-    Volume,
+    VolumeRenderer,
     black,
     expected_depth,
     infinite_last_interval,
@@ -71,8 +71,10 @@ def axis_rays(heights: list[float]) -> Rays:
 
 def test_homogeneous_ball_has_the_opacity_of_its_chord() -> None:
     heights = [0.0, 0.3, 0.6, 0.79, 0.81]
-    volume = Volume(Stratified(1.0, 3.0, 4001), Quadrature(intervals=zero_last_interval, background=white), chunk=None)
-    result = volume(ball(0.8, 1.7), axis_rays(heights), None)
+    renderer = VolumeRenderer(
+        Stratified(1.0, 3.0, 4001), Quadrature(intervals=zero_last_interval, background=white), chunk=None
+    )
+    result = renderer(ball(0.8, 1.7), axis_rays(heights), None)
     chords = torch.tensor([2 * math.sqrt(max(0.0, 0.64 - y * y)) for y in heights], dtype=torch.float64)
     opacity = 1 - torch.exp(-1.7 * chords)
     torch.testing.assert_close(result.opacity[0, :, 0], opacity, atol=2e-3, rtol=0)
@@ -83,8 +85,8 @@ def test_homogeneous_ball_has_the_opacity_of_its_chord() -> None:
 def test_slab_seen_at_an_angle_counts_its_longer_way() -> None:
     rays = axis_rays([0.0])
     oblique = rays._replace(directions=torch.tensor([[[0.0, 0.6, -0.8]]], dtype=torch.float64))
-    volume = Volume(Stratified(0.5, 5.0, 9001), Quadrature(intervals=zero_last_interval))
-    straight, slanted = (volume(slab(-0.5, 0.5, 0.9), r, None).opacity.item() for r in (rays, oblique))
+    renderer = VolumeRenderer(Stratified(0.5, 5.0, 9001), Quadrature(intervals=zero_last_interval))
+    straight, slanted = (renderer(slab(-0.5, 0.5, 0.9), r, None).opacity.item() for r in (rays, oblique))
     assert straight == pytest.approx(1 - math.exp(-0.9), abs=1e-3)
     assert slanted == pytest.approx(1 - math.exp(-0.9 / 0.8), abs=1e-3)
 
@@ -92,8 +94,12 @@ def test_slab_seen_at_an_angle_counts_its_longer_way() -> None:
 def test_lengths_count_in_the_world_whatever_the_length_of_directions() -> None:
     rays = axis_rays([0.1])
     double = rays._replace(directions=2 * rays.directions)
-    one = Volume(Stratified(1.0, 3.0, 2001), Quadrature(intervals=zero_last_interval))(ball(0.8, 1.0), rays, None)
-    two = Volume(Stratified(0.5, 1.5, 2001), Quadrature(intervals=zero_last_interval))(ball(0.8, 1.0), double, None)
+    one = VolumeRenderer(Stratified(1.0, 3.0, 2001), Quadrature(intervals=zero_last_interval))(
+        ball(0.8, 1.0), rays, None
+    )
+    two = VolumeRenderer(Stratified(0.5, 1.5, 2001), Quadrature(intervals=zero_last_interval))(
+        ball(0.8, 1.0), double, None
+    )
     torch.testing.assert_close(one.opacity, two.opacity)
 
 
@@ -124,8 +130,8 @@ def test_midpoints_are_means_of_neighbours(background) -> None:
     rays = axis_rays([0.0, 0.4])
     samples = Samples(*rays[:2], torch.rand(1, 2, 7, dtype=torch.float64).cumsum(-1))
     raw, features = torch.randn(1, 2, 7, 1, dtype=torch.float64), torch.rand(1, 2, 7, 3, dtype=torch.float64)
-    volume = Volume(lambda *_: samples, MidpointQuadrature(softplus, background=background))
-    found = volume(lambda *_: (raw, features), rays, None)
+    renderer = VolumeRenderer(lambda *_: samples, MidpointQuadrature(softplus, background=background))
+    found = renderer(lambda *_: (raw, features), rays, None)
 
     raws, colours, t = ((x[:, :, 1:] + x[:, :, :-1]) / 2 for x in (raw, features, samples.t[..., None]))
     weights = transmission_weights(softplus(raws, t)[..., 0], samples.t.diff(dim=-1))[..., None]
@@ -138,18 +144,20 @@ def test_midpoints_are_means_of_neighbours(background) -> None:
 def test_a_loss_can_differentiate_the_field_at_the_samples() -> None:
     depths, rays = Stratified(1.0, 3.0, 6), axis_rays([0.0, 0.3])
 
-    def placed(rays: Rays, draws: None) -> Samples:
+    def positions(rays: Rays, draws: None) -> Samples:
         samples = depths(rays, draws)
-        return samples._replace(placed=samples.points.requires_grad_())
+        return samples._replace(positions=samples.points.requires_grad_())
 
-    found = Volume(placed)(lambda samples, _: (samples.points.square().sum(-1, keepdim=True), samples.points), rays, 0)
+    found = VolumeRenderer(positions)(
+        lambda samples, _: (samples.points.square().sum(-1, keepdim=True), samples.points), rays, 0
+    )
     (gradient,) = torch.autograd.grad(found.raw.sum(), found.samples.points, create_graph=True)
     torch.testing.assert_close(gradient, 2 * found.samples.points)
 
 
 def test_expected_depth_of_a_wall_is_its_distance() -> None:
-    volume = Volume(JitteredUniform(1.0, 3.0, 201))
-    result = volume(slab(-9.0, 0.25, 1e4), axis_rays([0.0, 0.5]), None)
+    renderer = VolumeRenderer(JitteredUniform(1.0, 3.0, 201))
+    result = renderer(slab(-9.0, 0.25, 1e4), axis_rays([0.0, 0.5]), None)
     torch.testing.assert_close(
         expected_depth(result)[0, :, 0], torch.full((2,), 1.75, dtype=torch.float64), atol=0.011, rtol=0
     )
@@ -164,9 +172,9 @@ def test_importance_samples_follow_a_known_distribution() -> None:
 
 
 def test_importance_samples_go_to_the_surface() -> None:
-    volume = Volume(JitteredUniform(1.0, 3.0, 17), fine=Importance(64))
+    renderer = VolumeRenderer(JitteredUniform(1.0, 3.0, 17), fine=Importance(64))
     draws = TrainingDraws(0, 0)
-    result = volume(slab(-9.0, 0.0, 50.0), Rays(*(x.float() for x in axis_rays([0.0])[:2])), None, draws)
+    result = renderer(slab(-9.0, 0.0, 50.0), Rays(*(x.float() for x in axis_rays([0.0])[:2])), None, draws)
     assert result.samples.t.shape == (1, 1, 17 + 64)
     assert (result.samples.t.diff(dim=-1) >= 0).all()
     near_surface = ((result.samples.t - 2.0).abs() < 0.2).sum().item()
@@ -220,11 +228,13 @@ def test_each_image_has_its_own_rays_without_length() -> None:
     one, two, three = ([0.0, 3.0, 3.0, 0.5], [1.2, 0.1, 3.0, 3.0], [3.0] * 4)
     apart = [axis_rays(places) for places in (one, two, three)]
     together = Rays(*(torch.cat(x) for x in list(zip(*apart, strict=True))[:2]))
-    volume = Volume(InsideSphere(1.0, 8), Quadrature(intervals=zero_last_interval, background=white), Importance(4))
-    result = volume(field, together, None)
+    renderer = VolumeRenderer(
+        InsideSphere(1.0, 8), Quadrature(intervals=zero_last_interval, background=white), Importance(4)
+    )
+    result = renderer(field, together, None)
     assert asked == [2, 2]
     for i, rays in enumerate(apart):
-        torch.testing.assert_close(result.features[i : i + 1], volume(field, rays, None).features)
+        torch.testing.assert_close(result.features[i : i + 1], renderer(field, rays, None).features)
 
 
 def test_rays_without_length_are_not_asked_of_the_field() -> None:
@@ -235,9 +245,9 @@ def test_rays_without_length_are_not_asked_of_the_field() -> None:
         return ball(0.8, 1.7)(samples, condition)
 
     rays = axis_rays([0.0, 1.2, 0.5, 3.0])
-    result = Volume(InsideSphere(1.0, 8), Quadrature(intervals=zero_last_interval, background=white), Importance(4))(
-        field, rays, None
-    )
+    result = VolumeRenderer(
+        InsideSphere(1.0, 8), Quadrature(intervals=zero_last_interval, background=white), Importance(4)
+    )(field, rays, None)
     assert asked == [2, 2]
     assert result.opacity[0, :, 0].gt(0).tolist() == [True, False, True, False]
     assert (result.features[0, [1, 3]] == 1).all()
@@ -259,10 +269,10 @@ def test_boxed_density_is_nothing_outside() -> None:
 
 def test_rays_do_not_see_each_other() -> None:
     rays = through(orbit_cameras(torch.tensor([[1.0]]), torch.tensor([[1.2]]), 2.0, 0.8), pixel_centres(6))
-    volume = Volume(JitteredUniform(1.0, 3.0, 9), Quadrature(background=white), Importance(5))
+    renderer = VolumeRenderer(JitteredUniform(1.0, 3.0, 9), Quadrature(background=white), Importance(5))
     order = torch.randperm(36)
     shuffled = Rays(*(x[:, order] for x in rays[:3]), rays.pose)
-    one, two = volume(ball(0.7, 3.0), rays, None), volume(ball(0.7, 3.0), shuffled, None)
+    one, two = renderer(ball(0.7, 3.0), rays, None), renderer(ball(0.7, 3.0), shuffled, None)
     torch.testing.assert_close(one.features[:, order], two.features)
     torch.testing.assert_close(one.depth[:, order], two.depth)
 
@@ -280,8 +290,8 @@ def test_chunked_equals_whole(draws) -> None:
     results, gradients = [], []
     for chunk in (None, 40):
         again = None if draws is None else TrainingDraws(3, 1)
-        volume = Volume(JitteredUniform(1.0, 3.0, 6), fine=Importance(4), chunk=chunk)
-        result = volume(field, rays, torch.tensor(1.5), again, density_noise=0.5)
+        renderer = VolumeRenderer(JitteredUniform(1.0, 3.0, 6), fine=Importance(4), chunk=chunk)
+        result = renderer(field, rays, torch.tensor(1.5), again, density_noise=0.5)
         gradients.append(torch.autograd.grad(result.features.sum() + result.depth.sum(), weight)[0])
         results.append(result)
     torch.testing.assert_close(results[0].features, results[1].features)
@@ -291,9 +301,11 @@ def test_chunked_equals_whole(draws) -> None:
 def test_gradients() -> None:
     raw = torch.rand(1, 2, 5, 1, dtype=torch.float64, requires_grad=True)
     colour = torch.rand(1, 2, 5, 3, dtype=torch.float64, requires_grad=True)
-    volume = Volume(Stratified(1.0, 2.0, 5), Quadrature(intervals=zero_last_interval, background=white), chunk=None)
+    renderer = VolumeRenderer(
+        Stratified(1.0, 2.0, 5), Quadrature(intervals=zero_last_interval, background=white), chunk=None
+    )
     rays = axis_rays([0.0, 0.2])
-    assert gradcheck(lambda r, c: volume(lambda *_: (r, c), rays, None)[:3], (raw, colour))
+    assert gradcheck(lambda r, c: renderer(lambda *_: (r, c), rays, None)[:3], (raw, colour))
 
 
 def test_gradients_reach_the_camera() -> None:
@@ -307,7 +319,7 @@ def test_gradients_reach_the_camera() -> None:
             points = samples.points - torch.tensor([0.1, 0.2, 0.0])
             return torch.exp(-4 * points.square().sum(-1, keepdim=True)), samples.points
 
-        return Volume(Stratified(1.0, 3.0, 8), chunk=None)(field, rays, None).features
+        return VolumeRenderer(Stratified(1.0, 3.0, 8), chunk=None)(field, rays, None).features
 
     assert gradcheck(opacity, (yaw, pitch))
 
@@ -320,7 +332,7 @@ def test_a_known_sphere_is_at_the_right_pixels() -> None:
         inside = (samples.points - where).norm(dim=-1, keepdim=True) < 0.2
         return 1e3 * inside.float(), samples.points
 
-    result = Volume(Stratified(2.0, 4.0, 400))(field, through(camera, pixel_centres(size)), None)
+    result = VolumeRenderer(Stratified(2.0, 4.0, 400))(field, through(camera, pixel_centres(size)), None)
     mask = to_map(result.opacity)[0, 0] > 0.5
     rows, columns = mask.nonzero().float().add(0.5).div(size).T
 
@@ -377,9 +389,9 @@ def test_training_draws_are_a_function_of_seed_iteration_and_rank() -> None:
 
 def test_a_background_can_differ_outside_training() -> None:
     weights = torch.tensor([[[0.1, 0.2]]])
-    volume = Volume(JitteredUniform(0.8, 1.2, 2), Quadrature(background=ByMode(black, last_sample)))
-    torch.testing.assert_close(volume.train().quadrature.background(weights)[0], weights)
-    torch.testing.assert_close(volume.eval().quadrature.background(weights)[0], torch.tensor([[[0.1, 0.9]]]))
+    renderer = VolumeRenderer(JitteredUniform(0.8, 1.2, 2), Quadrature(background=ByMode(black, last_sample)))
+    torch.testing.assert_close(renderer.train().quadrature.background(weights)[0], weights)
+    torch.testing.assert_close(renderer.eval().quadrature.background(weights)[0], torch.tensor([[[0.1, 0.9]]]))
 
 
 def test_hybrid_poses_toss_one_coin_for_a_batch() -> None:

@@ -39,12 +39,12 @@ def error(words, capsys) -> str:
 
 def test_what_was_typed_wins_and_is_told(last, tmp_path, capsys) -> None:
     words = ["fit", "-c", write_config(tmp_path), "--ckpt_path", last, "--trainer.max_steps", "4"]
-    typed = ["--model.r1_weight", "7", "--model.optimizer_d.lr", "0.5", "--model.averages.slow.decay", "0.75"]
+    typed = ["--model.r1_weight", "7", "--model.optimizer_d.lr", "0.5", "--model.emas.slow.decay", "0.75"]
     assert main([*words, *typed, "--data.batch_size", "2"]) == 0
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("resume: ")]
     assert sorted(told) == [
         "resume: data.batch_size: 4 -> 2",
-        "resume: model.averages.slow.decay: 0.9 -> 0.75",
+        "resume: model.emas.slow.decay: 0.9 -> 0.75",
         "resume: model.optimizer_d.lr: 0.01 -> 0.5",
         "resume: model.r1_weight: 0.2 -> 7.0",
     ]
@@ -97,13 +97,13 @@ def test_settings_that_did_not_change_stay_where_a_schedule_had_moved_them() -> 
     ("words", "message"),
     [
         (["--model.generator.mapping_dim", "9"], "mapping.layers.0.weight is [8, 4] instead of [9, 4]"),
-        (["--model.averages", "{}"], "averages.slow._extra_state is unexpected"),
-        (["--model.optimizer_d", "torch.optim.SGD"], "state of Adam for optimizer_d, which SGD cannot go on from"),
+        (["--model.emas", "{}"], "emas.slow._extra_state is unexpected"),
+        (["--model.optimizer_d", "torch.optim.SGD"], "state of Adam for optimizer_d, which SGD cannot resume from"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(words, message, last, tmp_path, capsys) -> None:
     said = error(["fit", "-c", write_config(tmp_path), "--ckpt_path", last, *words], capsys)
-    assert message in said and "or start anew from its weights with --init_from" in said
+    assert message in said and "or start a new run from its weights with --init_from" in said
 
 
 def test_another_number_of_processes_is_refused(last, tmp_path, capsys) -> None:
@@ -137,8 +137,8 @@ def test_training_starts_from_a_checkpoint(last, tmp_path, capsys) -> None:
     ours, theirs = weights(tmp_path / "run"), torch.load(last, weights_only=True)["state_dict"]
     same = {name for name, value in ours.items() if isinstance(value, torch.Tensor) and value.equal(theirs[name])}
     fresh = {name for name in ours if "mapping" in name or "discriminator.final" in name}
-    average = {name for name in ours if name.startswith("averages.")}  # has moved towards the generator
-    assert same - average == {n for n in ours if "mean_" not in n} - fresh - average
+    ema = {name for name in ours if name.startswith("emas.")}  # has moved towards the generator
+    assert same - ema == {n for n in ours if "mean_" not in n} - fresh - ema
     clocks = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["clocks"]
     assert clocks["iterations"] == 1
 
@@ -153,9 +153,9 @@ def test_training_starts_from_a_bundle_without_what_was_computed_for_it(last, tm
     assert "discriminator: fresh, the weights have none" in capsys.readouterr().err
     ours, theirs = weights(tmp_path / "run"), torch.load(last, weights_only=True)["state_dict"]
     for name in (name for name in ours if name.startswith("generator.") and "mean_" not in name):
-        source = theirs[name.replace("generator.", "averages.slow.module.")]
+        source = theirs[name.replace("generator.", "emas.slow.module.")]
         assert ours[name].equal(source)
-        torch.testing.assert_close(ours[name.replace("generator.", "averages.slow.module.")], source)
+        torch.testing.assert_close(ours[name.replace("generator.", "emas.slow.module.")], source)
     assert ours["generator.mean_phases"].isnan().all()  # a finished model's means are not those of its successor
 
 
@@ -193,7 +193,7 @@ def test_estimate_measures_every_stage_and_keeps_nothing(tmp_path, capsys) -> No
     assert main(["fit", "-c", config, "--trainer.max_steps", "3600008", "--estimate"]) == 0
     assert sorted((tmp_path / "run").rglob("*")) == before
     text = capsys.readouterr().out
-    assert "generator: 852 parameters" in text and "averages: 2 copies" in text and "GiB of this process" in text
+    assert "generator: 852 parameters" in text and "EMAs: 2 copies" in text and "GiB of this process" in text
     stages = re.findall(r"iterations ([\d,]+) to ([\d,]+): (\S+) s an iteration, (\S+) images/s, (\S+) h", text)
     assert [stage[:2] for stage in stages] == [("0", "4"), ("4", "8"), ("8", "3,600,008")]
     for (*_, seconds, pace, _), size in zip(stages, (4, 6, 3), strict=True):

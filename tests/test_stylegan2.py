@@ -15,11 +15,11 @@ from zoo.layers.stylegan2 import (
     ModulatedConvolution,
     Noise,
     activate,
-    doubled,
-    filtered,
-    halved,
-    normalised,
-    with_deviation,
+    downsample,
+    fir_filter,
+    minibatch_stddev,
+    normalise,
+    upsample,
 )
 
 
@@ -41,19 +41,19 @@ def fir(x: Tensor, gain: float) -> Tensor:
 def test_doubling_is_zeros_between_the_pixels_then_the_filter():
     x = torch.randn(2, 3, 4, 6)
     expected = fir(pad(spread_out(x), (2, 1, 2, 1)), 4.0)
-    assert torch.allclose(doubled(x), expected, atol=1e-6)
+    assert torch.allclose(upsample(x), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("padding", [(2, 1, 2, 1), (1, 1, 1, 1), (2, 2, 2, 2)])
 def test_the_filter_is_a_sum_of_shifted_pixels(padding):
     x = torch.randn(2, 5, 4, 6)
-    assert torch.allclose(filtered(x, padding, gain=4.0), fir(pad(x, padding), 4.0), atol=1e-6)
+    assert torch.allclose(fir_filter(x, padding, gain=4.0), fir(pad(x, padding), 4.0), atol=1e-6)
 
 
 def test_halving_is_the_filter_then_every_second_pixel():
     x = torch.randn(2, 3, 8, 6)
-    assert torch.allclose(halved(x), fir(pad(x, (1, 1, 1, 1)), 1.0)[:, :, ::2, ::2], atol=1e-6)
-    assert torch.allclose(filtered(x, (2, 1, 0, 3)), fir(pad(x, (2, 1, 0, 3)), 1.0), atol=1e-6)
+    assert torch.allclose(downsample(x), fir(pad(x, (1, 1, 1, 1)), 1.0)[:, :, ::2, ::2], atol=1e-6)
+    assert torch.allclose(fir_filter(x, (2, 1, 0, 3)), fir(pad(x, (2, 1, 0, 3)), 1.0), atol=1e-6)
 
 
 def test_equalised_layers_scale_what_they_store():
@@ -95,7 +95,7 @@ def test_a_modulated_convolution_is_one_with_kernels_of_each_image(size, demodul
     flipped = kernels.flip(3, 4) if up else kernels  # upsampling is a transposed convolution
     expected = torch.cat([conv2d(i[None], k, padding=size // 2) for i, k in zip(images, flipped, strict=True)])
     if up:
-        # What the last row and column would spread beyond the picture is cut off before the filter above only.
+        # What the last row and column would spread beyond the image is cut off before the filter above only.
         both = torch.cat(
             [conv2d(pad(i[None], (size // 2,) * 4), k, padding=size // 2) for i, k in zip(images, flipped, strict=True)]
         )
@@ -129,8 +129,8 @@ def test_mapping_ignores_the_length_of_z():
     z = torch.randn(4, 6)
     assert mapping(z).shape == (4, 10)
     assert torch.allclose(mapping(z), mapping(5 * z), atol=1e-5)
-    assert torch.allclose(normalised(z).square().mean(1), torch.ones(4), atol=1e-5)
-    x = normalised(z)
+    assert torch.allclose(normalise(z).square().mean(1), torch.ones(4), atol=1e-5)
+    x = normalise(z)
     for layer in mapping.layers:
         x = leaky_relu(layer(x), 0.2) * math.sqrt(2)
     assert torch.allclose(mapping(z), x, atol=1e-5)
@@ -154,21 +154,21 @@ def test_noise_starts_silent_and_uses_what_is_drawn():
 
 def test_deviation_compares_images_a_stride_apart():
     x = torch.randn(8, 3, 4, 4)
-    y = with_deviation(x, 4)
+    y = minibatch_stddev(x, 4)
     assert y.shape == (8, 4, 4, 4)
     assert torch.equal(y[:, :3], x)
     for i in (0, 1):  # images i, i + 2, i + 4, i + 6
         expected = (x[i::2].var(0, unbiased=False) + 1e-8).sqrt().mean()
         assert torch.allclose(y[i::2, 3], expected)
-    assert with_deviation(x[:2], 4).shape[0] == 2
+    assert minibatch_stddev(x[:2], 4).shape[0] == 2
     with pytest.raises(ValueError, match="a batch of 6 must be a multiple"):
-        with_deviation(torch.randn(6, 3, 4, 4), 4)
+        minibatch_stddev(torch.randn(6, 3, 4, 4), 4)
 
 
 SMALL = {
-    "doubled": lambda x, w: doubled(x),
-    "halved": lambda x, w: halved(x),
-    "deviation": lambda x, w: with_deviation(x, 2),
+    "doubled": lambda x, w: upsample(x),
+    "halved": lambda x, w: downsample(x),
+    "deviation": lambda x, w: minibatch_stddev(x, 2),
     "modulated": lambda x, w: BLOCKS["modulated"](x, w),
     "modulated3up": lambda x, w: BLOCKS["modulated3up"](x, w),
     "down": lambda x, w: activate(BLOCKS["down"](x), 1.0),
@@ -184,16 +184,16 @@ BLOCKS = {
 def test_deviations_and_lengths_hold_in_every_type(dtype):
     """In fp16 1e-8 is zero and the square of 300 infinite; float64 keeps all its digits."""
     same = torch.ones(4, 3, 2, 2, dtype=dtype, requires_grad=True)
-    y = with_deviation(same)
+    y = minibatch_stddev(same)
     y.sum().backward()
     assert y.dtype == dtype and same.grad.isfinite().all() and abs(y[0, -1, 0, 0].item() - 1e-4) < 1e-6
     far = torch.tensor([0.0, 600.0], dtype=dtype).view(2, 1, 1, 1)
-    assert with_deviation(far)[:, -1].flatten().tolist() == pytest.approx([300.0] * 2, rel=0.01)
-    lengths = normalised(torch.tensor([[0.0, 0.0], [300.0, -300.0]], dtype=dtype))
+    assert minibatch_stddev(far)[:, -1].flatten().tolist() == pytest.approx([300.0] * 2, rel=0.01)
+    lengths = normalise(torch.tensor([[0.0, 0.0], [300.0, -300.0]], dtype=dtype))
     assert lengths.flatten().tolist() == pytest.approx([0.0, 0.0, 1.0, -1.0])
     if dtype == torch.float64:
         near = torch.tensor([0.0, 2e-9], dtype=dtype).view(2, 1, 1, 1)
-        assert with_deviation(near)[0, -1].item() == pytest.approx((1e-18 + 1e-8) ** 0.5, rel=1e-14)
+        assert minibatch_stddev(near)[0, -1].item() == pytest.approx((1e-18 + 1e-8) ** 0.5, rel=1e-14)
 
 
 @pytest.mark.parametrize("name", SMALL)

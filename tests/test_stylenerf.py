@@ -17,10 +17,10 @@ from zoo.draws import SampleDraws, TrainingDraws
 from zoo.layers.upsampling import NearestConcat, PixelShuffle, neighbours
 from zoo.render import white
 from zoo.stylenerf import convert as weights
-from zoo.stylenerf.field import Warped, turned_inside_out
+from zoo.stylenerf.field import ContractedSpacing, inverted_sphere_directions
 from zoo.stylenerf.growing import Grown, Growth, grown
 from zoo.stylenerf.model import Generator, Latent, path_pixels
-from zoo.stylenerf.training import StyleNeRF, shrunk
+from zoo.stylenerf.training import StyleNeRF, downsample_lanczos
 from zoo.training.gan import GAN
 from zoo.utils.paths import CONFIGS
 from zoo.weights.bundle import build, load_bundle
@@ -92,7 +92,7 @@ def test_without_draws_nothing_is_random_and_nothing_moves():
 def test_chunks_change_nothing():
     gan = tiny()
     small = sample(gan, draws=SampleDraws(0, range(2))).image
-    gan.generator.volume.chunk = gan.generator.background.chunk = None
+    gan.generator.renderer.chunk = gan.generator.background.chunk = None
     assert torch.allclose(sample(gan, draws=SampleDraws(0, range(2))).image, small, atol=1e-5)
 
 
@@ -126,19 +126,19 @@ def test_points_outside_the_sphere_keep_their_rays():
     origins = torch.tensor([[[0.0, 0.0, 1.0]]])
     directions = torch.tensor([[[0.1, 0.05, -1.0]]])
     inverse = torch.tensor([[[1.0, 0.5, 1e-6]]])
-    found = turned_inside_out(origins, directions, inverse)[0, 0] / inverse[0, 0, :, None]
+    found = inverted_sphere_directions(origins, directions, inverse)[0, 0] / inverse[0, 0, :, None]
     along = (found[:2] - origins[0]) / directions[0]
     assert torch.allclose(along, along[:, :1].expand(-1, 3), rtol=1e-3)
     assert torch.allclose(found[:2].norm(dim=-1), torch.tensor([1.0, 2.0]), atol=1e-5)
 
 
 def test_the_warped_world_lies_within_a_sphere_of_radius_two():
-    line = Warped(0.88, 3.2)
+    spacing = ContractedSpacing(0.88, 3.2)
     t = torch.linspace(0, 1, 5)
-    assert torch.allclose(line.distance(t)[[0, -1]], torch.tensor([0.88, 3.2]))
-    assert torch.allclose((1 / line.distance(t)).diff(), (1 / line.distance(t)).diff()[0].expand(4))
+    assert torch.allclose(spacing.distance(t)[[0, -1]], torch.tensor([0.88, 3.2]))
+    assert torch.allclose((1 / spacing.distance(t)).diff(), (1 / spacing.distance(t)).diff()[0].expand(4))
     points = torch.tensor([[0.5, 0.0, 0.0], [0.0, 4.0, 0.0]])
-    assert torch.allclose(line.placed(points), torch.tensor([[0.5, 0.0, 0.0], [0.0, 1.75, 0.0]]))
+    assert torch.allclose(spacing.contract(points), torch.tensor([[0.5, 0.0, 0.0], [0.0, 1.75, 0.0]]))
 
 
 def test_truncation_moves_the_first_layers_only():
@@ -193,7 +193,7 @@ def test_levels_that_have_not_grown_are_shown_enlarged():
 
 def test_the_map_itself_can_grow():
     gan = tiny()
-    gan.generator.start, gan.generator.volume_start = None, 4
+    gan.generator.start, gan.generator.feature_start = None, 4
     gan.generator.grow(0.5)
     assert sample(gan).raw.shape[-1] == 8 and sample(gan).depth.shape[-1] == 6
     gan.generator.grow(1.0)
@@ -214,12 +214,12 @@ def test_the_discriminator_fades_only_when_told_to():
     assert not torch.allclose(discriminator(images).scores, small)
 
 
-def test_pictures_are_made_smaller_by_the_published_window():
+def test_images_are_made_smaller_by_the_published_window():
     images = torch.rand(1, 3, 16, 16) * 2 - 1
-    assert shrunk(images, 16) is images
-    assert torch.allclose(shrunk(torch.full_like(images, 1.0), 4), torch.ones(1, 3, 4, 4))
+    assert downsample_lanczos(images, 16) is images
+    assert torch.allclose(downsample_lanczos(torch.full_like(images, 1.0), 4), torch.ones(1, 3, 4, 4))
     line = torch.linspace(-0.8, 0.8, 16).expand(1, 3, 16, 16)
-    small = shrunk(line, 8)
+    small = downsample_lanczos(line, 8)
     assert torch.allclose(small[..., 2:-2], line.unfold(3, 2, 2).mean(-1)[:, :, ::2, 2:-2], atol=1 / 127)
     assert torch.allclose((small + 1) * 127.5, ((small + 1) * 127.5).round(), atol=1e-3)
 
@@ -234,8 +234,8 @@ def test_path_pixels_are_an_even_grid():
         path_pixels(torch.zeros(1, 2), 16, 8)
 
 
-def test_without_a_2d_network_the_path_is_the_picture():
-    """Where the picture is the field's own map, compositing before or after makes no difference."""
+def test_without_a_2d_network_the_path_is_the_image():
+    """Where the image is the field's own map, compositing before or after makes no difference."""
     gan = tiny()
     generator, draws = gan.generator, TrainingDraws(0, 0)
     styles = generator.map(generator.latents(2, draws))
@@ -254,8 +254,10 @@ def test_without_a_2d_network_the_path_is_the_picture():
 def test_white_light_takes_part_in_the_path():
     gan = tiny()
     generator, draws = gan.generator, TrainingDraws(0, 0)
-    generator.background, generator.volume.quadrature.background = None, white
-    generator.volume.quadrature.density = lambda raw, points: raw.new_full(raw.shape, 0.2)  # light is left on every ray
+    generator.background, generator.renderer.quadrature.background = None, white
+    generator.renderer.quadrature.density = lambda raw, points: raw.new_full(
+        raw.shape, 0.2
+    )  # light is left on every ray
     still = {"path_pixels": torch.zeros(2, 2), "jitter": torch.full((2, 64 + 16, 4), 0.5)}
     still["importance"] = still["jitter"]
     made = generator.synthesise(
@@ -271,9 +273,9 @@ def test_white_light_takes_part_in_the_path():
 
 def test_the_path_needs_an_upsampler_that_can_be_left_out():
     config = stylenerf()["model"]
-    config["init_args"]["generator"]["init_args"]["painter"]["init_args"]["upsampler"] = None
+    config["init_args"]["generator"]["init_args"]["synthesis"]["init_args"]["upsampler"] = None
     gan = build(config, GAN)
-    with pytest.raises(ValueError, match="choose one as the painter's upsampler, or set path_side to 0"):
+    with pytest.raises(ValueError, match="choose one as the synthesis network's upsampler, or set path_side to 0"):
         gan.generate(2, Grown(16, 1.0), TrainingDraws(0, 0))
 
 
@@ -314,7 +316,9 @@ def test_regularisers_are_lazy_and_running_means_move(tmp_path):
     expected = [(0, "g"), (0, "path"), (0, "r1"), (1, "g"), (2, "g"), (2, "path"), (3, "g"), (3, "r1")]
     assert called == expected
     assert gan.mean_path > 0 and gan.generator.mean_w.any()
-    assert all(layer.magnitude != 1 for block in gan.generator.painter.blocks for layer in (block.first, block.second))
+    assert all(
+        layer.magnitude != 1 for block in gan.generator.synthesis.blocks for layer in (block.first, block.second)
+    )
 
 
 def test_training_is_reproducible_and_changes_everything(tmp_path):
@@ -328,7 +332,7 @@ def test_training_is_reproducible_and_changes_everything(tmp_path):
         assert not torch.equal(p, before[name]), name
 
 
-def test_growing_trains_on_smaller_pictures(tmp_path):
+def test_growing_trains_on_smaller_images(tmp_path):
     gan, sides = tiny(), []
     gan.growth = Growth(4, 16)
     discriminator = gan.discriminate
@@ -337,7 +341,7 @@ def test_growing_trains_on_smaller_pictures(tmp_path):
     assert sides == [8] * 7 + [16] * 3  # R1 looks once more in the first iteration
 
 
-def test_smaller_pictures_fix_the_level():
+def test_smaller_images_fix_the_level():
     gan = tiny()
     gan.growth = Growth(4, 16)
     assert gan.grow(16) == Grown(8, 1.0) and gan.discriminator.alpha == 0
@@ -390,7 +394,7 @@ class Some(TrainingDraws):
 
 @pytest.mark.parametrize(
     "mode, kind",
-    [("nn_cat", "NearestConcat"), ("pixelshuffle_noblur", "PixelShuffle"), ("bilinear_ada", "Interpolated")],
+    [("nn_cat", "NearestConcat"), ("pixelshuffle_noblur", "PixelShuffle"), ("bilinear_ada", "Interpolate")],
 )
 def test_published_upsamplers(mode, kind):
     assert weights.upsampler_config(mode)["upsampler"]["class_path"].endswith(kind)

@@ -27,7 +27,7 @@ from zoo.volumegan.discriminator import Discriminator
 from zoo.volumegan.extras import Unjittered, shifted_softplus, unit_intervals
 from zoo.volumegan.field import StructuralVolume
 from zoo.volumegan.model import Latent
-from zoo.volumegan.synthesis import Painter
+from zoo.volumegan.synthesis import SynthesisNetwork
 from zoo.volumegan.training import Growth, VolumeGAN
 from zoo.weights.bundle import build, load_bundle
 from zoo.weights.convert import convert
@@ -100,7 +100,7 @@ def test_generator_interface():
 def test_without_draws_nothing_is_random():
     gan = tiny()
     with torch.no_grad():
-        for block in gan.generator.painter.blocks:
+        for block in gan.generator.synthesis.blocks:
             block.up.noise.strength.fill_(1.0)
     draws = SampleDraws(0, range(2))
     first, again = sample(gan).image, sample(gan).image
@@ -110,7 +110,7 @@ def test_without_draws_nothing_is_random():
 
 @pytest.mark.parametrize(
     ("part", "option", "message"),
-    [("structure", "channels", "reads 4 features of a volume that has 5"), ("painter", "most_channels", "takes 5")],
+    [("structure", "channels", "reads 4 features of a volume that has 5"), ("synthesis", "most_channels", "takes 5")],
 )
 def test_parts_that_do_not_fit_each_other_are_refused(part, option, message):
     config = volumegan()["model"]
@@ -122,7 +122,7 @@ def test_parts_that_do_not_fit_each_other_are_refused(part, option, message):
 @pytest.mark.parametrize("background", [white, last_sample])
 def test_colours_of_composites_are_composites_of_colours(background):
     generator = tiny().generator
-    generator.volume.quadrature = Quadrature(intervals=zero_last_interval, background=background)
+    generator.renderer.quadrature = Quadrature(intervals=zero_last_interval, background=background)
     with torch.no_grad():
         generator.field.colour.bias.normal_()
     draws = SampleDraws(0, range(2))
@@ -135,7 +135,7 @@ def test_colours_of_composites_are_composites_of_colours(background):
             return raw, generator.field.colour(hidden)
 
     rays = generator.rays(camera, 4)
-    expected = generator.volume(Coloured(), rays, generator.field.modulate(styles))
+    expected = generator.renderer(Coloured(), rays, generator.field.modulate(styles))
     assert expected.opacity.min() < 0.9
     assert torch.allclose(features.flatten(2).mT, expected.features, atol=1e-5)
 
@@ -144,7 +144,7 @@ def test_sampled_features_come_in_the_order_of_depths():
     generator = tiny().generator
     draws = SampleDraws(0, range(2))
     styles, camera = generator.map(generator.latents(2, draws)), generator.cameras(2, draws)
-    found = generator.volume(generator.field, generator.rays(camera, 4), generator.field.modulate(styles), draws)
+    found = generator.renderer(generator.field, generator.rays(camera, 4), generator.field.modulate(styles), draws)
     assert (found.samples.t.diff(dim=-1) >= 0).all()
     composite = torch.einsum("brs,brsc->brc", found.weights, found.sampled)
     assert torch.allclose(composite, found.features, atol=1e-5)
@@ -159,7 +159,7 @@ def test_truncation_moves_the_first_layers_only():
     assert torch.equal(half.w[:, 3:], whole.w[:, 3:])
     everything = generator.map(latent, truncation=0.0)  # eight layers, and there are only six
     assert torch.allclose(everything.w, generator.mean_w.expand_as(everything.w))
-    assert torch.allclose(everything.volume[0], everything.volume[1])
+    assert torch.allclose(everything.feature_volume[0], everything.feature_volume[1])
 
 
 @pytest.mark.parametrize(("truncation", "layers"), [(0.5, 0), (1.5, None)])
@@ -178,7 +178,7 @@ def test_gradients_reach_styles_and_camera():
     image = generator.render(generator.styles(w), camera._replace(pose=pose)).image
     of_pose, of_w = torch.autograd.grad(image.square().sum(), (pose, w))
     assert of_pose.abs().sum() > 0
-    # Layers 0 and 1 make the field and layers 3 to 5 the picture, but the 2D network's first one is read by none.
+    # Layers 0 and 1 make the field and layers 3 to 5 the image, but the 2D network's first one is read by none.
     assert (of_w.abs().sum((0, 2)) > 0).tolist() == [True, True, False, True, True, True]
 
 
@@ -237,7 +237,8 @@ def test_a_discriminator_without_groups_scores_each_image_alone():
 
 
 @pytest.mark.parametrize(
-    ("part", "sizes"), [(StructuralVolume, (24, 4)), (Painter, (8, 24)), (Discriminator, (24,)), (Painter, (8, 4))]
+    ("part", "sizes"),
+    [(StructuralVolume, (24, 4)), (SynthesisNetwork, (8, 24)), (Discriminator, (24,)), (SynthesisNetwork, (8, 4))],
 )
 def test_sizes_that_doubling_misses_are_refused(part, sizes):
     with pytest.raises(ValueError, match="doubled any number of times, not"):
@@ -312,7 +313,7 @@ def test_a_step_without_a_gradient_still_ages_adam(tmp_path):
     gan = tiny(r1_every=100, path_every=1)
     fit(gan, tmp_path, 1)
     steps = {name: gan.trainer.optimizers[0].state[p]["step"] for name, p in gan.generator.named_parameters()}
-    assert steps["painter.blocks.0.rgb.bias"] == 2  # the path penalty does not depend on it
+    assert steps["synthesis.blocks.0.rgb.bias"] == 2  # the path penalty does not depend on it
 
 
 def test_gradients_are_made_finite(tmp_path):
@@ -383,14 +384,14 @@ def test_training_is_reproducible_and_changes_everything(tmp_path):
 
 
 def test_the_coarse_pass_can_have_a_density_of_its_own():
-    config = weights.volume_config({"num_steps": 4}, {"clamp_mode": "softplus"}, {"clamp_mode": "mipnerf"})
-    volume = build(config, torch.nn.Module)
-    assert (volume.coarse.density, volume.quadrature.density) == (softplus, shifted_softplus)
+    config = weights.renderer_config({"num_steps": 4}, {"clamp_mode": "softplus"}, {"clamp_mode": "mipnerf"})
+    renderer = build(config, torch.nn.Module)
+    assert (renderer.coarse.density, renderer.quadrature.density) == (softplus, shifted_softplus)
     asked = []
-    volume.fine = lambda t, weights, draws: asked.append(weights) or t
+    renderer.fine = lambda t, weights, draws: asked.append(weights) or t
     rays = tiny().generator.rays(FixedPoses()(2, None), 2)
-    result = volume(lambda samples, _: (samples.points[..., :1], samples.points), rays, None)
-    samples = volume.depths(rays, None)
+    result = renderer(lambda samples, _: (samples.points[..., :1], samples.points), rays, None)
+    samples = renderer.depths(rays, None)
     assert torch.equal(asked[0], Quadrature(softplus).weigh(samples.points[..., :1], samples))
     assert torch.equal(result.weights, Quadrature(shifted_softplus)(result.raw, result.samples).weights)
 
@@ -437,12 +438,12 @@ def test_published_arguments_become_options():
         }
     )
     generator = build(config, torch.nn.Module)
-    assert generator.painter.start is not None and generator.painter.clamp is None  # the published class's defaults
-    assert isinstance(generator.volume.depths, Unjittered) and generator.volume.quadrature.background is white
-    assert generator.volume.fine.samples == 5 and generator.mapping.layers[0].rate == 0.1
+    assert generator.synthesis.start is not None and generator.synthesis.clamp is None  # the published class's defaults
+    assert isinstance(generator.renderer.depths, Unjittered) and generator.renderer.quadrature.background is white
+    assert generator.renderer.fine.samples == 5 and generator.mapping.layers[0].rate == 0.1
     assert (
-        generator.volume.quadrature.intervals is unit_intervals
-        and generator.volume.coarse.intervals is infinite_last_interval
+        generator.renderer.quadrature.intervals is unit_intervals
+        and generator.renderer.coarse.intervals is infinite_last_interval
     )
     assert type(generator.poses).__name__ == "UniformPoses"
     draws = SampleDraws(0, [0])

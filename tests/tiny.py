@@ -18,8 +18,8 @@ CONFIG = {
                         "class_path": "zoo.pigan.FilmSiren",
                         "init_args": {"hidden_dim": 8, "num_layers": 2, "input_scale": 8.0},
                     },
-                    "volume": {
-                        "class_path": "zoo.render.Volume",
+                    "renderer": {
+                        "class_path": "zoo.render.VolumeRenderer",
                         "init_args": {
                             "quadrature": {
                                 "density": {
@@ -48,7 +48,7 @@ CONFIG = {
             },
             "optimizer_g": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1.0e-2, "betas": [0.0, 0.9]}},
             "optimizer_d": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1.0e-2, "betas": [0.0, 0.9]}},
-            "averages": {"slow": {"class_path": "zoo.training.Average", "init_args": {"decay": 0.9}}},
+            "emas": {"slow": {"class_path": "zoo.training.EMA", "init_args": {"decay": 0.9}}},
         },
     },
     "data": {"class_path": "tests.tiny.Noise", "init_args": {"resolution": 8}},

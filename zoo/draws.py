@@ -1,9 +1,9 @@
 """Where every random number of a generator comes from.
 
-A generator never calls ``torch.rand``: it asks a ``Draws`` object by name. During training the object is a stream that
-depends only on (seed, iteration, rank), so that a resumed run continues exactly without any saved random state. For
-evaluation and grids each sample has a stream of its own, so that sample 17 is the same picture in every batch size, on
-every device and for every number of processes. ``draws=None`` means: nothing random.
+A generator never calls ``torch.rand``: it requests numbers of a ``Draws`` object by name. During training the object is
+a stream that depends only on (seed, iteration, rank), so that a resumed run continues exactly without any saved random
+state. For evaluation and grids each sample has a stream of its own, so that sample 17 is the same image in every batch
+size, on every device and for every number of processes. ``draws=None`` means: nothing random.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class Draws(Protocol):
-    """Names the random numbers a generator asks for.  Axis 0 of every shape is the sample."""
+    """Random numbers by name. Axis 0 of every shape is the sample."""
 
     def uniform(self, name: str, shape: Sequence[int]) -> Tensor:
         """Numbers from [0, 1) of the given shape."""
@@ -73,7 +73,7 @@ class TrainingDraws:
 
 
 class SampleDraws:
-    """One stream per (seed, sample index, name); asking twice for a name gives the same numbers twice.
+    """One stream per (seed, sample index, name); two requests for one name give the same numbers.
 
     Numbers are made on the CPU and moved, so that a sample is the same on every device.
 

@@ -11,7 +11,7 @@ may select or repeat them without knowing what they mean. Everything random come
 right-handed with y up; lengths are world units, angles radians.
 
 What only some generators can do is a capability, one of the protocols below: whoever defines its method has it, there
-is nothing to inherit and nothing to register. Callers ask with ``isinstance``, or with ``require`` where they can do
+is nothing to inherit and nothing to register. Callers check with ``isinstance``, or with ``require`` where they can do
 nothing without it. ``tests/test_rasteriser.py`` holds a whole system in a hundred lines, with no capability at all.
 
 B batch, N points, R rays, H W pixels, h w pixels of the renderer
@@ -39,7 +39,7 @@ class Generator(nn.Module, ABC, Generic[Latents, Styles]):
 
     Args:
         poses: distribution of cameras.
-        resolution: side of images where none is asked for [pixels].
+        resolution: default side of images [pixels].
         bounds: world box of the object, two corners [2, 3].
     """
 
@@ -60,7 +60,7 @@ class Generator(nn.Module, ABC, Generic[Latents, Styles]):
 
     @abstractmethod
     def latents(self, n: int, draws: Draws) -> Latents:
-        """n latents from the prior, a function of their draws: inversion moves those, and asks again."""
+        """n latents from the prior, a function of their draws: inversion moves those and calls this again."""
 
     def cameras(self, n: int, draws: Draws | None) -> Camera:
         """n cameras from the prior; with ``draws=None`` n times the middle one, where inversion may begin."""
@@ -76,8 +76,8 @@ class Generator(nn.Module, ABC, Generic[Latents, Styles]):
 
         Args:
             latents: from ``latents``.
-            truncation: 1 for what the prior says, less for what is nearer to its mean.
-            condition: B cameras that the generator is told of, for systems that are conditioned on them, as EG3D is:
+            truncation: 1 for none; below 1, styles move towards their mean.
+            condition: B cameras that the generator is conditioned on, for systems such as EG3D:
                 not those it is rendered from, which differ from view to view. Samples are conditioned on the cameras
                 they were drawn with; None, for views of one object, leaves the choice to the system.
         """
@@ -113,11 +113,11 @@ class Generator(nn.Module, ABC, Generic[Latents, Styles]):
 
     def turntable(self, latents: Parts, n: int) -> tuple[Parts, Camera]:
         """Latents (or styles) and cameras, B n long, that show B objects, one after the other, from n sides each."""
-        return each_from(latents, self.poses.turntable(n).to(self.bounds))
+        return repeat_for_cameras(latents, self.poses.turntable(n).to(self.bounds))
 
     def orbit_at(self, latents: Parts, turn: Tensor) -> tuple[Parts, Camera]:
         """As ``turntable``, from these places [T] on its way: 0 is its beginning, 1 its end; both are B T long."""
-        return each_from(latents, self.poses.orbit_at(turn).to(self.bounds))
+        return repeat_for_cameras(latents, self.poses.orbit_at(turn).to(self.bounds))
 
     def free_parameters(self, styles: Styles) -> dict[str, Tensor]:
         """The parts of styles that may be anything, by name: all, unless some follow from others or are bound."""
@@ -195,7 +195,7 @@ def take(parts: Parts, index: slice | Tensor) -> Parts:
     return parts._make(None if x is None else x[index] for x in parts)
 
 
-def each_from(latents: Parts, camera: Camera) -> tuple[Parts, Camera]:
+def repeat_for_cameras(latents: Parts, camera: Camera) -> tuple[Parts, Camera]:
     """Each of B latents from each of n cameras, latent after latent, both B n long."""
     n = len(camera.pose)
     repeated = latents._make(None if x is None else x.repeat_interleave(n, 0) for x in latents)
@@ -264,5 +264,5 @@ QUANTISATION = "round-1"  # version of ``quantise``
 
 
 def quantise(images: Tensor) -> Tensor:
-    """Images in [-1, 1] to uint8, rounded; done once to every picture that is scored or written."""
+    """Images in [-1, 1] to uint8, rounded; done once to every image that is scored or written."""
     return ((images + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)

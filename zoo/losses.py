@@ -35,7 +35,7 @@ def r1_penalty(scores: Tensor, images: Tensor) -> Tensor:
     return gradient.square().flatten(1).sum(1).mean()
 
 
-def best(scores: Tensor, count: int) -> Tensor:
+def top_k(scores: Tensor, count: int) -> Tensor:
     """The highest scores, [count, 1], of scores [B, 1] (Sinha 2020, top-k training)."""
     return scores.topk(count, dim=0).values
 

@@ -35,19 +35,19 @@ from zoo.render import (
     SpherePoses,
     TruncatedGaussianPoses,
     UniformPoses,
-    Volume,
+    VolumeRenderer,
     black,
+    clamp_pitch,
     inverse_cdf,
     last_sample,
     look_at,
-    off_the_poles,
     pixel_corners,
     relu,
     softplus,
     through,
     white,
 )
-from zoo.training.averages import Average
+from zoo.training.ema import EMA
 from zoo.weights.bundle import UNUSED
 from zoo.weights.convert import convert_network
 from zoo.weights.names import from_published, to_published
@@ -109,7 +109,7 @@ def build_generator(of: dict, kind: str) -> Generator:
             build_mapping(of["mapping_inr_cfg"], inr["style_dim"], [str(i) for i in range(18)]),
             "appearance" if "v1" in kind else "shape",
         ),
-        Volume(JitteredUniform(0.88, 1.12, 4)),
+        VolumeRenderer(JitteredUniform(0.88, 1.12, 4)),
         Orbit(),
     )
 
@@ -154,7 +154,7 @@ def tower_widths(of: dict) -> tuple[list[int], list[int]]:
     return list(main.values()), list(auxiliary.values())
 
 
-def build_volume(options: dict) -> Volume:
+def build_renderer(options: dict) -> VolumeRenderer:
     """Our renderer for the published forward call's arguments."""
     samples = options["num_steps"]
 
@@ -162,7 +162,7 @@ def build_volume(options: dict) -> Volume:
         added = white(weights)[1] if options.get("white_back") else black(weights)[1]
         return (last_sample(weights)[0] if options.get("last_back") else weights), added
 
-    return Volume(
+    return VolumeRenderer(
         JitteredUniform(options["ray_start"], options["ray_end"], samples),
         Quadrature(softplus if options.get("clamp_mode") == "softplus" else relu, background=background),
         fine=Importance(samples, floor=2e-5) if options.get("hierarchical_sample") else None,
@@ -324,7 +324,7 @@ def followed(case: Case, block: str, fine: Importance) -> Followed:
 # Kinds of case
 
 
-def pictures(rendered: Rendered, options: dict) -> Tensor:
+def published_images(rendered: Rendered, options: dict) -> Tensor:
     """As the published generator returns them."""
     return torch.cat([rendered.image, rendered.raw]) if options.get("return_aux_img") else rendered.image
 
@@ -338,11 +338,11 @@ def render(case: Case) -> None:
             raise ValueError(
                 "Rendering without gradients knows no grad_points; such a case is of the kind partial_grad."
             )
-        generator.volume, generator.poses = build_volume(options), build_poses(options)
-        generator.volume.fine = fine = generator.volume.fine and followed(case, block, generator.volume.fine)
+        generator.renderer, generator.poses = build_renderer(options), build_poses(options)
+        generator.renderer.fine = fine = generator.renderer.fine and followed(case, block, generator.renderer.fine)
         generator.chunk = 10**9
         latent = Latent(case.inputs[f"{block}.z_nerf"], case.inputs[f"{block}.z_inr"])
-        size, count, staged = options["img_size"], len(latent.shape), bool(options.get("forward_points"))
+        size, count, staged = options["img_size"], len(latent.z_shape), bool(options.get("forward_points"))
         psi, numbers = options.get("psi", 1), recorded(case, block)
         if psi < 1:
             numbers = with_means(generator, numbers)
@@ -352,13 +352,13 @@ def render(case: Case) -> None:
         if scenario["call"] == "forward":
             yaw, pitch = generator.poses.angles(count, draws)
             camera = generator.poses.camera(yaw, pitch)
-            angles = torch.cat([off_the_poles(pitch), yaw], dim=-1)
+            angles = torch.cat([clamp_pitch(pitch), yaw], dim=-1)
         else:
             camera = given_camera(case, block, options)
             yaw, pitch, angles = None, None, torch.zeros(count, 2)  # the published program gives none for these
         inr = {f"block{i}": b for i, b in enumerate(generator.inr.blocks)}
         rgb = {f"rgb{i}": b.to_rgb for i, b in enumerate(generator.inr.blocks) if b.to_rgb is not None}
-        modules = {"field": generator.field, "volume": generator.volume, "inr": generator.inr}
+        modules = {"field": generator.field, "renderer": generator.renderer, "inr": generator.inr}
         heard = Heard(**modules, aux=generator.auxiliary, **inr, **rgb)
         styles = generator.map(latent, truncation=min(psi, 1))
         noise = options.get("nerf_noise", 0)
@@ -366,7 +366,7 @@ def render(case: Case) -> None:
         heard.stop()
         assert draws.used_up() or noise == 0
 
-        ((coarse, _), (coarse_raw, coarse_features)), integrated = heard["field"][0], heard["volume"][0][1]
+        ((coarse, _), (coarse_raw, coarse_features)), integrated = heard["field"][0], heard["renderer"][0][1]
         rays = generator.rays(camera, size)
         ours = {
             "w_nerf": styles.shape,
@@ -404,7 +404,7 @@ def render(case: Case) -> None:
         ours |= {
             "inr_out": heard["inr"][0][1],
             "aux_out": heard["aux"][0][1].tanh(),
-            "img": pictures(rendered, options),
+            "img": published_images(rendered, options),
         }
         for name, value in ours.items():
             if f"{block}.{name}" in case.outputs:
@@ -438,13 +438,13 @@ def looking(places: Tensor, ahead: Tensor, ups: Tensor | None = None) -> Tensor:
 
 
 def partly(case: Case, block: str, generator: Generator, noise: float) -> tuple[Rendered, Tensor]:
-    """A picture of which some rays keep gradients, and its angles."""
+    """An image of which some rays keep gradients, and its angles."""
     size, draws = case.config["kwargs"]["img_size"], replay(recorded(case, block), case.config["kwargs"]["img_size"])
     latent = Latent(case.inputs["z_nerf"], case.inputs["z_inr"])
-    yaw, pitch = generator.poses.angles(len(latent.shape), draws)
+    yaw, pitch = generator.poses.angles(len(latent.z_shape), draws)
     how = {"resolution": size, "draws": draws, "density_noise": noise, "gradient_rays": case.config["grad_points"]}
     rendered = generator(latent, generator.poses.camera(yaw, pitch), **how)
-    return rendered, torch.cat([off_the_poles(pitch), yaw], dim=-1)
+    return rendered, torch.cat([clamp_pitch(pitch), yaw], dim=-1)
 
 
 def partial_grad(case: Case) -> None:
@@ -453,7 +453,7 @@ def partial_grad(case: Case) -> None:
         raise ValueError("Partial gradients were recorded without truncation: psi must be 1.")
     for block in dict.fromkeys(name.split(".")[0] for name in case.outputs):
         generator = load_generator(case, config["generator"], config["generator_class"])
-        generator.volume, generator.poses = build_volume(options), build_poses(options)
+        generator.renderer, generator.poses = build_renderer(options), build_poses(options)
         for part in frozen_parts(config["generator_class"]):
             generator.get_submodule(part).requires_grad_(False)
         cotangent, theirs = case.inputs[f"{block}.cotangent"], case.outputs[f"{block}.img"]
@@ -461,12 +461,12 @@ def partial_grad(case: Case) -> None:
 
         def off(noise: float, block=block, generator=generator, theirs=theirs, times=times) -> Tensor:
             with torch.no_grad():
-                image = pictures(partly(case, block, generator, noise)[0], {"return_aux_img": times == 2})
+                image = published_images(partly(case, block, generator, noise)[0], {"return_aux_img": times == 2})
             return image - theirs
 
         is_noisy = any(name == "final_density_noise" for name, _ in recorded(case, block))
         rendered, angles = partly(case, block, generator, untold_noise(options.get("nerf_noise"), is_noisy, off))
-        image = pictures(rendered, {"return_aux_img": times == 2})
+        image = published_images(rendered, {"return_aux_img": times == 2})
         (image * cotangent).sum().backward()
         case.compare(f"{block}.img", image.detach())
         case.compare(f"{block}.pitch_yaw", angles.repeat(times, 1))
@@ -481,7 +481,7 @@ def sampling(case: Case) -> None:
         poses = build_poses(of["camera"] | {"sample_dist": mode})
         yaw, pitch = poses.angles(len(case.outputs[f"{block}.yaw"]), Replay(recorded(case, block)))
         case.compare(f"{block}.yaw", yaw)
-        case.compare(f"{block}.pitch", off_the_poles(pitch))
+        case.compare(f"{block}.pitch", clamp_pitch(pitch))
         case.compare(f"{block}.position", poses.camera(yaw, pitch).origins)
     for name, ups in (("cam2world", None), ("cam2world_up", case.inputs["up_vector"])):
         places = case.cast(case.outputs[name][:, :3, 3])
@@ -517,13 +517,13 @@ def integrate(case: Case, block: str) -> None:
     t = case.inputs["int.z"][..., 0]
     flags = {"clamp_mode": "softplus" if "softplus" in block else "relu"}
     flags |= {name: name in block for name in ("last_back", "white_back")}
-    volume = build_volume(UNUSED_DEPTHS | flags)
-    volume.depths = lambda rays, draws: Samples(*rays[:2], t)
+    renderer = build_renderer(UNUSED_DEPTHS | flags)
+    renderer.depths = lambda rays, draws: Samples(*rays[:2], t)
     rays = Rays(torch.zeros(*t.shape[:2], 3), torch.tensor([0.0, 0.0, -1.0]).expand(*t.shape[:2], 3))
     numbers = recorded(case, block)
 
     def integrated(noise: float) -> Integrated:
-        return volume(lambda samples, _: (raw, features), rays, None, Replay(numbers), noise)
+        return renderer(lambda samples, _: (raw, features), rays, None, Replay(numbers), noise)
 
     told, theirs = case.config["integrate"].get("nerf_noise"), case.outputs[f"{block}.weights"][..., 0]
     result = integrated(untold_noise(told, bool(numbers), lambda noise: integrated(noise).weights - theirs))
@@ -607,7 +607,7 @@ def build_gan(case: Case, block: str, scenario: dict, cls: type[CIPS3D], **more)
     if cfg["img_size"] >= 256:
         raise ValueError("From 256 pixels on, the published program draws in parts (forward_points) in one step only.")
     generator = load_generator(case, case.config["generator"], kind)
-    generator.volume, generator.poses = build_volume(cfg["G_kwargs"]), build_poses(cfg["G_kwargs"])
+    generator.renderer, generator.poses = build_renderer(cfg["G_kwargs"]), build_poses(cfg["G_kwargs"])
     stage = Stage(
         lr_g=cfg["gen_lr"],
         lr_d=cfg["disc_lr"],
@@ -618,7 +618,7 @@ def build_gan(case: Case, block: str, scenario: dict, cls: type[CIPS3D], **more)
         frozen=frozen_parts(kind),
         batch_split=cfg.get("batch_split", 1),
         gradient_rays=None if cfg.get("grad_points") is None else cfg["grad_points"] ** 2,  # pixels along a side
-        average_start=scenario.get("ema_start_itr", 1000),
+        ema_start=scenario.get("ema_start_itr", 1000),
     )
     of = {"betas": cfg["betas"], "eps": 1e-8, "weight_decay": 0} | case.config.get("adam", {})
     adam = partial(
@@ -711,15 +711,15 @@ class Replayed(CIPS3D):
 def step(case: Case) -> None:
     real = case.inputs["real_u8"] / 127.5 - 1
     for block, scenario in case.config["scenarios"].items():
-        average, iterations = Average(scenario["ema_decay"]), scenario["iters"]
-        gan = build_gan(case, block, scenario, Replayed, averages={"ema": average})
+        ema, iterations = EMA(scenario["ema_decay"]), scenario["iters"]
+        gan = build_gan(case, block, scenario, Replayed, emas={"ema": ema})
         gan.replays = [replay(recorded(case, f"{block}.it{i}"), real.shape[-1]) for i in range(iterations)]
         averaged = load_generator(case, case.config["generator"], scenario["gen"], "G_ema.")
-        average.module.load_state_dict(averaged.state_dict())
+        ema.module.load_state_dict(averaged.state_dict())
         networks = {
             "G": by_published_name(gan.generator, GENERATOR),
             "D": by_published_name(gan.discriminator, DISCRIMINATOR),
-            "E": by_published_name(average.module, GENERATOR),
+            "E": by_published_name(ema.module, GENERATOR),
         }
         before = {player: {n: p.detach().clone() for n, p in ps.items()} for player, ps in networks.items()}
         used = list(gan.replays)
@@ -734,7 +734,7 @@ def step(case: Case) -> None:
         for player, parameters in networks.items():
             order = case.config[f"param_names_{'D' if player == 'D' else 'G'}"]
             changes = {n: case.change(p, before[player][n]).norm() for n, p in parameters.items()}
-            if player == "E":  # what nothing reads changes, too, where the average started from other numbers
+            if player == "E":  # what nothing reads changes, too, where the ema started from other numbers
                 kept = [n in changes for n in order]
                 order = [n for n in order if n in changes]
                 case.outputs[f"{block}.E.change_norms"] = case.outputs[f"{block}.E.change_norms"][kept]
@@ -764,13 +764,13 @@ def truncation(case: Case) -> None:
             draws = with_means(used, draws)
             case.compare(f"{block}.avg_w_nerf", used.mean_shape)
             case.compare(f"{block}.avg_w_inr", used.mean_appearance)
-        used.volume, used.poses = build_volume(options), build_poses(options)
+        used.renderer, used.poses = build_renderer(options), build_poses(options)
         numbers = replay(draws, options["img_size"])
-        camera = used.cameras(len(latent.shape), numbers)
+        camera = used.cameras(len(latent.z_shape), numbers)
         styles = used.map(latent, truncation=min(psi, 1.0))
         rendered = used.render(styles, camera, resolution=options["img_size"], draws=numbers)
-        both = len(case.outputs[f"{block}.img"]) == 2 * len(latent.shape)
-        case.compare(f"{block}.img", pictures(rendered, {"return_aux_img": both}))
+        both = len(case.outputs[f"{block}.img"]) == 2 * len(latent.z_shape)
+        case.compare(f"{block}.img", published_images(rendered, {"return_aux_img": both}))
 
 
 @torch.no_grad()
@@ -785,8 +785,8 @@ def checkpoint(case: Case) -> None:
             "field": {"class_path": "zoo.cips3d.FilmSiren"},
             "inr": {"class_path": "zoo.cips3d.Inr"},
             "mapping": {"class_path": "zoo.cips3d.Mapping"},
-            "volume": {
-                "class_path": "zoo.render.Volume",
+            "renderer": {
+                "class_path": "zoo.render.VolumeRenderer",
                 "init_args": {
                     "depths": {
                         "class_path": "zoo.render.JitteredUniform",
@@ -816,11 +816,11 @@ def checkpoint(case: Case) -> None:
             back = to_published(learned | unused, GENERATOR)
             assert same_tensors(back, expected)
         used.load_state_dict({n: case.cast(t) for n, t in used.to(case.dtype).state_dict().items()})
-        used.volume, used.poses = build_volume(options), build_poses(options)
+        used.renderer, used.poses = build_renderer(options), build_poses(options)
         numbers = replay(recorded(case, block), options["img_size"])
-        camera = used.cameras(len(latent.shape), numbers)
+        camera = used.cameras(len(latent.z_shape), numbers)
         rendered = used(latent, camera, resolution=options["img_size"], draws=numbers)
-        found[name] = pictures(rendered, options)
+        found[name] = published_images(rendered, options)
         case.compare(f"{name}.img", found[name])
         assert made.card["iterations"] == torch.load(folder / "state_dict.pth", weights_only=False)["step"]
     assert len(found) == 1 or not torch.allclose(*found.values(), atol=1e-3)

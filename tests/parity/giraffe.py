@@ -27,8 +27,8 @@ from zoo.giraffe.extras import (
 )
 from zoo.giraffe.field import Field, Octaves
 from zoo.giraffe.model import Discriminator, Generator, NearestUp, NeuralRenderer, SmoothUp
-from zoo.giraffe.rendering import SceneVolume, StratifiedDepths, densest, weighted
-from zoo.giraffe.scenes import BoxPrior, Counts, Latent, ScenePoses, are_free, to_zoo, turned
+from zoo.giraffe.rendering import SceneRenderer, StratifiedDepths, densest, weighted
+from zoo.giraffe.scenes import BoxPrior, Counts, Latent, ScenePoses, are_free, to_zoo, vertical_rotation
 from zoo.giraffe.training import GIRAFFE
 from zoo.render import (
     Camera,
@@ -39,7 +39,7 @@ from zoo.render import (
     transmission_weights,
     zero_last_interval,
 )
-from zoo.training.averages import Average
+from zoo.training.ema import EMA
 from zoo.weights.convert import convert_network
 from zoo.weights.names import UNUSED, from_published, inside, published_name, to_published
 from zoo.weights.read import Place, read
@@ -130,7 +130,7 @@ def build_generator(config: dict) -> Generator:
         build_field(background, config["z_dim_bg"]),
         build_boxes(config["bounding_box_generator_kwargs"]),
         build_poses(of),
-        SceneVolume(StratifiedDepths(near, far, of.get("n_ray_samples", 64)), chunk=200),
+        SceneRenderer(StratifiedDepths(near, far, of.get("n_ray_samples", 64)), chunk=200),
         build_renderer(config["neural_renderer_kwargs"]),
         densest if of.get("use_max_composition", False) else weighted,
         of.get("resolution_vol", 16),
@@ -260,7 +260,7 @@ def render(case: Case) -> None:
                 camera,
                 farthest,
                 block(case, name) if name == "train" else None,
-                case.config["extra_resolution_vol"] * 2**generator.renderer.stages if name == "bigger" else None,
+                case.config["extra_resolution_vol"] * 2**generator.neural_renderer.stages if name == "bigger" else None,
             )
 
 
@@ -286,19 +286,19 @@ def march(
     resolution: int | None = None,
 ) -> None:
     """Render one block of a case, comparing what there is on the way."""
-    side = (resolution or generator.resolution) // 2**generator.renderer.stages
+    side = (resolution or generator.resolution) // 2**generator.neural_renderer.stages
     draws = None if recorded is None else Replay(rendering_draws(recorded))
     rays = generator.rays(camera, side, farthest)
-    samples = generator.volume.depths(rays, draws)
+    samples = generator.renderer.depths(rays, draws)
     scene = generator.scene
-    placed = scene.place(samples, latent)
-    raw, features = scene.query(placed, latent)
+    local = scene.place(samples, latent)
+    raw, features = scene.query(local, latent)
     noise = None if draws is None else draws.normal("density_noise", (*raw.transpose(0, 1).shape,))
-    densities = scene.densities(raw, placed, latent, noise)
+    densities = scene.densities(raw, local, latent, noise)
     density, shares = scene.compose(densities)
 
-    points = torch.cat([placed.points.transpose(0, 1), placed.background_points[None]])
-    directions = torch.cat([placed.directions.transpose(0, 1), placed.background_directions[None]])
+    points = torch.cat([local.points.transpose(0, 1), local.background_points[None]])
+    directions = torch.cat([local.directions.transpose(0, 1), local.background_directions[None]])
     ours = {
         "ray_origin": reordered(rays.origins.roll(1, -1)),
         "pixel_world": reordered((rays.origins + rays.directions).roll(1, -1)),
@@ -313,17 +313,17 @@ def march(
         "feat_weighted": reordered((shares[..., None] * features).sum(0)),
     }
     again = None if draws is None else Replay(rendering_draws(recorded))
-    integrated = generator.volume(scene, rays, latent, again, generator.density_noise)
+    integrated = generator.renderer(scene, rays, latent, again, generator.density_noise)
     assert again is None or again.used_up()
     ours |= {
         "weights": reordered(integrated.weights),
         "depth_map": reordered(integrated.depth)[..., 0],
         "feat_map": to_map(integrated.features),
     }
-    renderer = generator.renderer
-    layers = {f"renderer.conv{i}_preact": layer for i, layer in enumerate(renderer.layers)}
-    if renderer.colour_up is not None:
-        layers |= {f"renderer.rgb{i}": layer for i, layer in enumerate(renderer.colours)}
+    neural_renderer = generator.neural_renderer
+    layers = {f"renderer.conv{i}_preact": layer for i, layer in enumerate(neural_renderer.layers)}
+    if neural_renderer.colour_up is not None:
+        layers |= {f"renderer.rgb{i}": layer for i, layer in enumerate(neural_renderer.colours)}
     seen: dict[str, Tensor] = {}
     hooks = [m.register_forward_hook(lambda m, i, o, n=n: seen.update({n: o.clone()})) for n, m in layers.items()]
     again = None if draws is None else Replay(rendering_draws(recorded))
@@ -355,8 +355,8 @@ def modules(case: Case) -> None:
                 case.compare(f"{name}.feat{suffix}", field.finish(hidden, torch.ones_like(hidden[..., :1])))
         case.relative(f"{name}.sigma", raw)
     for variant, of in case.config["renderers"].items():
-        renderer = load(build_renderer(of), case.weights(f"renderer_{variant}."), RENDERER, NEVER_READ)
-        case.compare(f"renderer_{variant}.image", renderer(case.inputs["feat_map"])[0])
+        neural_renderer = load(build_renderer(of), case.weights(f"renderer_{variant}."), RENDERER, NEVER_READ)
+        case.compare(f"renderer_{variant}.image", neural_renderer(case.inputs["feat_map"])[0])
     case.compare("blur", SmoothUp().blur(case.inputs["blur_in"]))
     case.compare("rgb_upsample", SmoothUp()(case.inputs["blur_in"]))
     shares = numbers_after(case, "interpolate_sphere", " at ")
@@ -409,7 +409,7 @@ def sampling(case: Case) -> None:
             case.compare(f"{name}.get_{key}", given)
         first, last = config["gen"].get("backround_rotation_range", (0.0, 0.0))
         if f"{name}.bg_rotation" in case.outputs:
-            rotation = turned(first + inputs["bg_u"] * (last - first))[None]
+            rotation = vertical_rotation(first + inputs["bg_u"] * (last - first))[None]
             case.compare(f"{name}.get_bg_rotation", rotation)
             case.compare(f"{name}.bg_rotation", rotation.expand_as(case.outputs[f"{name}.bg_rotation"]))
 
@@ -636,7 +636,7 @@ def parameters(gan: GIRAFFE, generator_table: list, discriminator_table: list) -
     """Parameters by published name of the three networks."""
     networks = {
         "generator": (gan.generator, generator_table),
-        "generator_test": (gan.averages["average"].module, generator_table),
+        "generator_test": (gan.emas["ema"].module, generator_table),
         "discriminator": (gan.discriminator, discriminator_table),
     }
     for name, (network, table) in networks.items():
@@ -674,10 +674,10 @@ def step(case: Case) -> None:
         discriminator=load_discriminator(case),
         optimizer_g=rmsprop(of["learning_rate"]),
         optimizer_d=rmsprop(of["learning_rate_d"]),
-        averages={"average": Average(case.info["ema_beta"], "keep")},
+        emas={"ema": EMA(case.info["ema_beta"], "keep")},
         fakes=len(case.inputs["step0.G.z_shape_obj"]),
     )
-    gan.averages["average"].module = load_generator(case, "generator_test.").requires_grad_(False)
+    gan.emas["ema"].module = load_generator(case, "generator_test.").requires_grad_(False)
     tables = GENERATOR, DISCRIMINATOR
     before = {name: {n: p.detach().clone() for n, p in ps.items()} for name, ps in parameters(gan, *tables)}
 
@@ -742,11 +742,11 @@ def gan2d(case: Case) -> None:
         discriminator=discriminator,
         optimizer_g=rmsprop(of["learning_rate"]),
         optimizer_d=rmsprop(of["learning_rate_d"]),
-        averages={"average": Average(0.999, "keep")},
+        emas={"ema": EMA(0.999, "keep")},
         r1_range=2.0,
         fakes=of["batch"],
     )
-    gan.averages["average"].module = generator("generator_test.").requires_grad_(False)
+    gan.emas["ema"].module = generator("generator_test.").requires_grad_(False)
     with torch.no_grad():
         latent = PlainLatent(case.inputs["z_eval"])
         image = gan.generator(latent, gan.generator.cameras(len(latent.z), None)).image
@@ -819,7 +819,7 @@ def play(case: Case, name: str, generator: Generator, programme: dict) -> None:
     more, frames, extra = drawn[4:], len(case.outputs[f"{name}.frames"]), []
     if method.startswith("render_interpolation"):
         code = {"app": "appearance", "shape": "shape"}[options.get("mode", "app")]
-        code = f"background_{code}" if method.endswith("_bg") else code
+        code = f"background_{code}_code" if method.endswith("_bg") else f"{code}_code"
         edit = partial(wander, code=code, stations=len(more))
         extra = [("stations", torch.stack(more, 1))]
     else:
@@ -836,10 +836,10 @@ def play(case: Case, name: str, generator: Generator, programme: dict) -> None:
         "t": by_frame(scenes.place, frames),
         "R": by_frame(scenes.rotation, frames),
         "world_mat": by_frame(world_mat(camera, generator.poses), frames),
-        "z_shape_obj": by_frame(scenes.shape, frames),
-        "z_app_obj": by_frame(scenes.appearance, frames),
-        "z_shape_bg": by_frame(scenes.background_shape, frames),
-        "z_app_bg": by_frame(scenes.background_appearance, frames),
+        "z_shape_obj": by_frame(scenes.shape_code, frames),
+        "z_app_obj": by_frame(scenes.appearance_code, frames),
+        "z_shape_bg": by_frame(scenes.background_shape_code, frames),
+        "z_app_bg": by_frame(scenes.background_appearance_code, frames),
         "bg_rotation": turned_to[0],
         "frames": by_frame(image, frames),
     }
@@ -889,13 +889,13 @@ def as_config(config: dict) -> dict:
                 "init_args": asdict(build_boxes(config["bounding_box_generator_kwargs"])),
             },
             "poses": {"class_path": "zoo.giraffe.ScenePoses", "init_args": asdict(poses)},
-            "volume": {
-                "class_path": "zoo.giraffe.SceneVolume",
+            "renderer": {
+                "class_path": "zoo.giraffe.SceneRenderer",
                 "init_args": {"depths": {"class_path": "zoo.giraffe.StratifiedDepths", "init_args": depths}},
             },
-            "renderer": {"class_path": "zoo.giraffe.NeuralRenderer", "init_args": options},
+            "neural_renderer": {"class_path": "zoo.giraffe.NeuralRenderer", "init_args": options},
             "compose": f"zoo.giraffe.{'densest' if of.get('use_max_composition') else 'weighted'}",
-            "volume_resolution": of.get("resolution_vol", 16),
+            "feature_resolution": of.get("resolution_vol", 16),
         },
     }
 

@@ -14,9 +14,9 @@ import zoo.graf.training
 from tests.parity.harness import Before, Case, Replay, Watched, by_published_name, same_tensors, train
 from zoo.graf import convert as graf
 from zoo.graf.convert import DISCRIMINATOR, GENERATOR
-from zoo.graf.model import Discriminator, Generator, Latent, RadianceField, TwoNetworks, uniform
-from zoo.graf.rays import AlongAxis, OnSphere, Parallel, Patches, cut, perspective, z_up
-from zoo.graf.training import GRAF, mirrored
+from zoo.graf.model import Discriminator, Generator, HierarchicalRenderer, Latent, RadianceField, uniform
+from zoo.graf.rays import AlongAxis, OnSphere, Orthographic, Patches, perspective, sample_patches, z_up
+from zoo.graf.training import GRAF, random_flip
 from zoo.layers.encoding import positional_encoding
 from zoo.render import (
     Camera,
@@ -25,14 +25,14 @@ from zoo.render import (
     Quadrature,
     Rays,
     Samples,
-    Volume,
+    VolumeRenderer,
     black,
     inverse_cdf,
     to_map,
     white,
 )
 from zoo.render.cameras import intrinsics_from_fov
-from zoo.training.averages import Average
+from zoo.training.ema import EMA
 from zoo.weights.convert import convert_network
 from zoo.weights.names import from_published, published_name, to_published
 from zoo.weights.read import Place, read
@@ -66,7 +66,7 @@ def build_field(config: dict, fine: bool = False) -> RadianceField:
     )
 
 
-def build_volume(config: dict) -> Volume | TwoNetworks:
+def build_renderer(config: dict) -> VolumeRenderer | HierarchicalRenderer:
     data, nerf = config["data"], config["nerf"]
     low, high = radius_range(config)
     depths = AlongAxis(data["near"], data["far"], nerf["N_samples"], high if low < high else None)
@@ -75,8 +75,10 @@ def build_volume(config: dict) -> Volume | TwoNetworks:
         given, chosen = depths, importance
         depths = lambda rays, draws: given(rays, None)  # noqa: E731
         importance = lambda t, weights, draws: chosen(t, weights, None)  # noqa: E731
-    volume = Volume(depths, Quadrature(background=white if data["white_bkgd"] else black), chunk=None)
-    return TwoNetworks(volume, importance, build_field(config, fine=True)) if nerf["N_importance"] else volume
+    renderer = VolumeRenderer(depths, Quadrature(background=white if data["white_bkgd"] else black), chunk=None)
+    return (
+        HierarchicalRenderer(renderer, importance, build_field(config, fine=True)) if nerf["N_importance"] else renderer
+    )
 
 
 def build_generator(config: dict) -> Generator:
@@ -84,11 +86,11 @@ def build_generator(config: dict) -> Generator:
     data = config["data"]
     return Generator(
         build_field(config),
-        build_volume(config),
+        build_renderer(config),
         build_poses(data, radius_range(config)),
         data["imsize"],
         prior=uniform if config["z_dist"]["type"] == "uniform" else zoo.graf.gaussian,
-        lens=Parallel(data["far"] - data["near"]) if data["orthographic"] else perspective,
+        lens=Orthographic(data["far"] - data["near"]) if data["orthographic"] else perspective,
     )
 
 
@@ -213,13 +215,13 @@ def render(case: Case) -> None:
     patches = build_patches(config)
     recorded = published_draws(case, "patch", config, patches)
     draws = Replay(recorded)
-    camera = with_fov(generator.cameras(len(latent.shape), draws).pose, data["fov"])
-    places = patches(len(latent.shape), config["iteration"], draws)
+    camera = with_fov(generator.cameras(len(latent.shape_code), draws).pose, data["fov"])
+    places = patches(len(latent.shape_code), config["iteration"], draws)
     compare_block(case, "patch", generator, latent, camera, places, draws)
     assert draws.used_up()
-    again = Replay(recorded)  # the public way gives the same picture
-    camera = with_fov(generator.cameras(len(latent.shape), again).pose, data["fov"])
-    places = patches(len(latent.shape), config["iteration"], again)
+    again = Replay(recorded)  # the public way gives the same image
+    camera = with_fov(generator.cameras(len(latent.shape_code), again).pose, data["fov"])
+    places = patches(len(latent.shape_code), config["iteration"], again)
     options = {"resolution": size, "draws": again, "density_noise": config["raw_noise_std_used"], "places": places}
     image = generator.render(latent, camera, **options).image
     case.compare("patch.rgb", image.flatten(2).mT.reshape(-1, 3))
@@ -228,10 +230,10 @@ def render(case: Case) -> None:
 def case_rgb(case: Case, generator: Generator, latent: Latent, rays_at_once: int | None) -> Integrated:
     """The whole image, in chunks of so many rays."""
     data = case.config["data"]
-    inner = generator.volume.volume if isinstance(generator.volume, TwoNetworks) else generator.volume
+    inner = generator.renderer.renderer if isinstance(generator.renderer, HierarchicalRenderer) else generator.renderer
     inner.chunk = rays_at_once and rays_at_once * case.config["nerf"]["N_samples"]
     rays = generator.rays(our_camera(case.inputs["poses"], data["fov"]), data["imsize"])
-    result = generator.volume(generator.field, rays, latent)
+    result = generator.renderer(generator.field, rays, latent)
     inner.chunk = None
     return result
 
@@ -243,25 +245,25 @@ def compare_block(
     data, nerf, config = case.config["data"], case.config["nerf"], case.config
     size = data["imsize"]
     rays = generator.rays(camera, size) if places is None else generator.patch_rays(camera, places, size)
-    volume, field = generator.volume, generator.field
-    two = isinstance(volume, TwoNetworks)
-    fields, colours = [field, volume.field] if two else [field], []
+    renderer, field = generator.renderer, generator.field
+    two = isinstance(renderer, HierarchicalRenderer)
+    fields, colours = [field, renderer.field] if two else [field], []
     hooks = [
         (f.output if f.output is not None else f.colour).register_forward_hook(lambda *call: colours.append(call[2]))
         for f in fields
     ]
     results: list[Integrated] = []
-    forward = Volume.forward
+    forward = VolumeRenderer.forward
 
     def recording(self, *args, **kwargs) -> Integrated:
         results.append(forward(self, *args, **kwargs))
         return results[-1]
 
-    own = volume.depths if two else None
+    own = renderer.depths if two else None
     if two and f"{block}.fine_samples" in case.outputs:
-        volume.depths = partial(recorded_depths, case, block, own)
-    with patch.object(Volume, "forward", recording):
-        volume(field, rays, latent, draws, config["raw_noise_std_used"])
+        renderer.depths = partial(recorded_depths, case, block, own)
+    with patch.object(VolumeRenderer, "forward", recording):
+        renderer(field, rays, latent, draws, config["raw_noise_std_used"])
     for hook in hooks:
         hook.remove()
 
@@ -276,7 +278,7 @@ def compare_block(
     }
     raws = [flat(torch.cat([c[..., :3], r.raw], dim=-1)) for c, r in zip(colours, results, strict=True)]
     if two:
-        volume.depths, coarse = own, results[0]
+        renderer.depths, coarse = own, results[0]
         ours |= {
             "coarse_z": flat(coarse.samples.t),
             "coarse_raw": raws[0],
@@ -350,10 +352,10 @@ def query(case: Case, field: RadianceField) -> None:
     with patch.object(Tensor, "relu_", remember):
         raw, _ = field(Samples(*ours, torch.zeros(len(z), 1, points.shape[1]), placed), latent)
     hook.remove()
-    parts = [positional_encoding(points, field.point_octaves), latent.shape]
+    parts = [positional_encoding(points, field.point_octaves), latent.shape_code]
     if field.view_octaves is not None:
         parts.append(positional_encoding(directions, field.view_octaves))
-    parts.append(latent.appearance)
+    parts.append(latent.appearance_code)
     parts = [x if x.dim() == 3 else x[:, None].expand(-1, points.shape[1], -1) for x in parts]
     case.compare("query.network_input", flat(torch.cat(parts, dim=-1)))
     case.compare("query.pts_linears", torch.stack([flat(x) for x in before[: len(field.layers)]]))
@@ -383,7 +385,7 @@ def sampling(case: Case) -> None:
 
     camera = our_camera(case.inputs["pose"][None], fov)
     case.compare("focal", camera.intrinsics[0, 0, 0].double() * size)
-    generator = Generator(RadianceField(1, 1, 2), Volume(AlongAxis(1, 2, 2)), OnSphere(fov_deg=fov))
+    generator = Generator(RadianceField(1, 1, 2), VolumeRenderer(AlongAxis(1, 2, 2)), OnSphere(fov_deg=fov))
     rays = generator.rays(camera, size)
     case.compare("rays_o", z_up(rays.origins).reshape(size, size, 3))
     case.compare("rays_d", z_up(rays.directions).reshape(size, size, 3))
@@ -406,7 +408,7 @@ def sampling(case: Case) -> None:
         drawn = (places[0, -1, -1] - places[0, 0, 0]) / 2
         case.compare(f"{block}.scale", drawn[:1])
 
-    generator.lens = Parallel(5.0)
+    generator.lens = Orthographic(5.0)
     rays = generator.rays(camera, size)
     case.compare("ortho_rays_o", z_up(rays.origins).reshape(size, size, 3))
     case.compare("ortho_rays_d", z_up(rays.directions).reshape(size, size, 3))
@@ -416,7 +418,9 @@ def sampling(case: Case) -> None:
     side = math.isqrt(len(case.outputs["img_to_patch"]) // len(images))
     patches = Patches(side)
     draws = Replay(published_draws(case, "img_to_patch", {"iteration": iteration}, patches))
-    case.compare("img_to_patch", cut(images, patches(len(images), iteration, draws)).flatten(2).mT.reshape(-1, 3))
+    case.compare(
+        "img_to_patch", sample_patches(images, patches(len(images), iteration, draws)).flatten(2).mT.reshape(-1, 3)
+    )
 
     bins, weights = case.inputs["pdf.bins"], case.inputs["pdf.weights"] + 1e-5
     count = case.outputs["pdf.det"].shape[-1]
@@ -434,7 +438,7 @@ def sampling(case: Case) -> None:
 
 
 def small_gan(**kwargs) -> GRAF:
-    generator = Generator(RadianceField(1, 1, 2), Volume(AlongAxis(1, 2, 2)), OnSphere())
+    generator = Generator(RadianceField(1, 1, 2), VolumeRenderer(AlongAxis(1, 2, 2)), OnSphere())
     make = partial(torch.optim.RMSprop, lr=1e-3)
     return GRAF(generator, Discriminator(32, 1), make, make, **kwargs)
 
@@ -462,9 +466,9 @@ def composite(case: Case, block: str, background, noise: float) -> None:
     """The renderer on given outputs of a network."""
     raw, t, directions = (case.inputs[f"comp.{name}"][None] for name in ("raw", "z", "rays_d"))
     rays = Rays(torch.zeros_like(directions), directions)
-    volume = Volume(lambda rays, draws: Samples(*rays[:2], t), Quadrature(background=background), chunk=None)
+    renderer = VolumeRenderer(lambda rays, draws: Samples(*rays[:2], t), Quadrature(background=background), chunk=None)
     draws = Replay([("final_density_noise", case.draws(block)[0])])
-    result = volume(lambda *_: (raw[..., 3:], raw[..., :3].sigmoid()), rays, None, draws, noise)
+    result = renderer(lambda *_: (raw[..., 3:], raw[..., :3].sigmoid()), rays, None, draws, noise)
     case.compare(f"{block}.rgb", flat(result.features))
     note(case, f"{block}.disp", flat(disparity(result))[:, 0])
     case.compare(f"{block}.acc", flat(result.opacity)[:, 0])
@@ -490,7 +494,7 @@ def discriminator(case: Case) -> None:
         compare_activations(case, f"{prefix}.eval.act", discriminator.first_norm, inputs, outputs)
         if f"{prefix}.eval_hflip" in case.outputs:
             draws = Replay(published_draws(case, "hflip", {}))
-            case.compare(f"{prefix}.eval_hflip", discriminator(mirrored(patches, draws)).scores[..., None, None])
+            case.compare(f"{prefix}.eval_hflip", discriminator(random_flip(patches, draws)).scores[..., None, None])
         discriminator.train()
         case.compare(f"{prefix}.train1", discriminator(patches).scores[..., None, None])
         case.compare(f"{prefix}.train2", discriminator(patches).scores[..., None, None])
@@ -608,24 +612,24 @@ def step(case: Case) -> None:
         if block != "patches":
             recorded.append(("z", case.inputs[f"z_{block[0]}"]))
         recorded += published_draws(case, block, config, patches)
-    averages = {"ema": Average(training["model_average_beta"])} if training["take_model_average"] else {}
+    emas = {"ema": EMA(training["model_average_beta"])} if training["take_model_average"] else {}
     noises = [config["raw_noise_std_d_step"], config["raw_noise_std_g_step"]]
-    gan = build_gan(Replayed, case, Replay(recorded), noises, averages=averages)
+    gan = build_gan(Replayed, case, Replay(recorded), noises, emas=emas)
     gan.generator.prior = zoo.graf.gaussian  # the codes were recorded as they are
     table = DISCRIMINATOR[patches.size]
-    if averages:
+    if emas:
         state = {
             n.replace("_test.", ".", 1): t
             for n, t in case.weights("").items()
             if re.match(r"generator(_fine)?_test\.", n)
         }
-        average = gan.averages["ema"].module
-        average.load_state_dict(from_published(state, list(average.state_dict()), GENERATOR))
+        ema = gan.emas["ema"].module
+        ema.load_state_dict(from_published(state, list(ema.state_dict()), GENERATOR))
 
     networks = {"d": by_published_name(gan.discriminator, table)}
     networks["generator"] = by_published_name(gan.generator, GENERATOR)
-    if averages:
-        networks["generator_test"] = by_published_name(gan.averages["ema"].module, GENERATOR)
+    if emas:
+        networks["generator_test"] = by_published_name(gan.emas["ema"].module, GENERATOR)
     for name in ("generator", "generator_test"):
         networks |= split_networks(name, networks.pop(name, {}))
     # the optimizer has the second network's parameters after the first one's
@@ -640,7 +644,7 @@ def step(case: Case) -> None:
         for player, of in fills.items()
     ]
     before = {player: {n: p.detach().clone() for n, p in ps.items()} for player, ps in networks.items()}
-    with patch.object(zoo.graf.training, "cut", Watched(cut)) as cuts:
+    with patch.object(zoo.graf.training, "sample_patches", Watched(sample_patches)) as cuts:
         images = case.inputs["real_images"]
         train(gan, images, len(images), Before(moments))
     assert gan.replay.used_up() and not gan.noises
@@ -691,9 +695,9 @@ def inference(case: Case) -> None:
     case.compare("render_poses", found)
 
     seen = int(re.search(r"render_poses\[(\d+)\]", case.info["outputs"]["grid.rgb"]["meaning"])[1])
-    camera = our_camera(found[seen].expand(len(latent.shape), -1, -1), fov)
+    camera = our_camera(found[seen].expand(len(latent.shape_code), -1, -1), fov)
     rays = generator.rays(camera, data["imsize"])
-    result = generator.volume(generator.field, rays, latent)
+    result = generator.renderer(generator.field, rays, latent)
     image = to_map(result.features) * 2 - 1
     case.compare("grid.rgb", image)
     case.compare("grid.acc", to_map(result.opacity) * 2 - 1)
@@ -709,7 +713,7 @@ NODES = [0, 0.114, 0.299, 0.413, 0.587, 0.701, 0.886, 1]
 
 
 def coloured(disparities: Tensor, near: float, far: float) -> Tensor:
-    """The published picture of a depth [B, 3, H, W], from twice the disparity less one [B, 1, H, W]."""
+    """The published image of a depth [B, 3, H, W], from twice the disparity less one [B, 1, H, W]."""
     depth = (1 / (disparities / 2 + 0.5) - near) / (far - near)
     depth = (depth / depth.flatten(1).max(1).values[:, None, None, None]).clamp(0, 1)[:, 0]
     nodes, colours = depth.new_tensor(NODES), depth.new_tensor(COLOURS)
@@ -736,8 +740,8 @@ def checkpoint(case: Case) -> None:
                 "class_path": "zoo.graf.RadianceField",
                 "init_args": {"point_octaves": nerf["multires"], "view_octaves": nerf["multires_views"]},
             },
-            "volume": {
-                "class_path": "zoo.render.Volume",
+            "renderer": {
+                "class_path": "zoo.render.VolumeRenderer",
                 "init_args": {
                     "depths": {
                         "class_path": "zoo.graf.AlongAxis",

@@ -30,25 +30,25 @@ from zoo.render import (
     SpherePoses,
     TruncatedGaussianPoses,
     UniformPoses,
-    Volume,
+    VolumeRenderer,
     black,
+    clamp_pitch,
     inverse_cdf,
     last_sample,
-    off_the_poles,
     pixel_corners,
     relu,
     softplus,
     through,
     white,
 )
-from zoo.training.averages import Average, WarmUp
+from zoo.training.ema import EMA, WarmUpDecay
 from zoo.weights.bundle import UNUSED
 from zoo.weights.convert import convert_network
 from zoo.weights.names import from_published, published_name, to_published
 from zoo.weights.read import Place, read
 
 BOX = 2 / 0.24
-PICTURE = 1e-3  # usual tolerance of images, since eight sines of thirty times their argument amplify rounding
+IMAGE = 1e-3  # usual tolerance of images, since eight sines of thirty times their argument amplify rounding
 CHANNELS = {"sg": ["32", "64", "128", "256", "400", "400", "400", "400"]}
 CHANNELS["progressive"] = ["16", *CHANNELS["sg"][:4], "400", "400", "400", "400"]
 
@@ -63,10 +63,12 @@ def build_generator(config: dict) -> Generator:
     scale = 1.0 if of["siren"] == "TALLSIREN" else BOX
     field = FilmSiren(of["hidden_dim"], of.get("n_film_layers", 8), scale, embedding)
     poses = Orbit(fov_deg=config.get("render", {}).get("fov", 12))
-    return Generator(field, Volume(JitteredUniform(0.8, 1.2, 4)), poses, of["z_dim"], of.get("map_hidden_dim", 256))
+    return Generator(
+        field, VolumeRenderer(JitteredUniform(0.8, 1.2, 4)), poses, of["z_dim"], of.get("map_hidden_dim", 256)
+    )
 
 
-def build_volume(options: dict) -> Volume:
+def build_renderer(options: dict) -> VolumeRenderer:
     """Our renderer for the published forward call's arguments."""
     samples = options["num_steps"]
 
@@ -74,7 +76,7 @@ def build_volume(options: dict) -> Volume:
         added = white(weights)[1] if options.get("white_back") else black(weights)[1]
         return (last_sample(weights)[0] if options.get("last_back") else weights), added
 
-    return Volume(
+    return VolumeRenderer(
         JitteredUniform(options["ray_start"], options["ray_end"], samples),
         Quadrature(softplus if options.get("clamp_mode") == "softplus" else relu, background=background),
         fine=Importance(samples, floor=2e-5) if options.get("hierarchical_sample", True) else None,
@@ -146,12 +148,12 @@ def render(case: Case) -> None:
             continue
         options = {**case.config["render"], "hierarchical_sample": True, **SCENARIOS[block]}
         hierarchical, size = options["hierarchical_sample"], options["img_size"]
-        volume = generator.volume = build_volume(options)
-        volume.fine = Watched(volume.fine) if hierarchical else None
+        renderer = generator.renderer = build_renderer(options)
+        renderer.fine = Watched(renderer.fine) if hierarchical else None
         field = Watched(partial(generator.field, lock_view=block == "lock_view"))
         draws = Replay(forward_draws(case.draws(block), hierarchical))
         rays = generator.rays(camera, size)
-        integrated = volume(field, rays, generator.field.modulate(styles), draws, options["nerf_noise"])
+        integrated = renderer(field, rays, generator.field.modulate(styles), draws, options["nerf_noise"])
 
         origins, x, y, z = camera.origins, *camera.origins.T
         angles = torch.stack([torch.acos(y / origins.norm(dim=-1)), torch.atan2(z, x)], dim=-1)
@@ -159,7 +161,7 @@ def render(case: Case) -> None:
         ours = {
             "pose": angles,
             "rays_d_cam": rays.directions @ camera.pose[:, :3, :3],
-            "z_linear": volume.depths(rays, None).t[..., None],
+            "z_linear": renderer.depths(rays, None).t[..., None],
             "rays_d": rays.directions,
             "rays_o": rays.origins,
             "z_vals": coarse.t[..., None],
@@ -169,7 +171,7 @@ def render(case: Case) -> None:
             "coarse_rgb_sigma": torch.cat([coarse_colour, coarse_raw], -1).flatten(1, 2),
         }
         if hierarchical:
-            ((_, weights, _), fine_t) = volume.fine.calls[0]
+            ((_, weights, _), fine_t) = renderer.fine.calls[0]
             (fine, _), (fine_raw, fine_colour) = field.calls[1]
             ours |= {
                 "coarse_weights": weights[..., None],
@@ -188,10 +190,10 @@ def render(case: Case) -> None:
             if name.endswith("rgb_sigma"):
                 case.relative(f"{block}.{name}", value)
             else:
-                case.compare(f"{block}.{name}", value, PICTURE if name == "image" else 1e-4)
+                case.compare(f"{block}.{name}", value, IMAGE if name == "image" else 1e-4)
         assert draws.used_up() or options["nerf_noise"] == 0
 
-        again = Replay(forward_draws(case.draws(block), hierarchical))  # the public way gives the same picture
+        again = Replay(forward_draws(case.draws(block), hierarchical))  # the public way gives the same image
         rendered = generator.render(
             styles,
             camera,
@@ -210,7 +212,7 @@ def query(case: Case, generator: Generator) -> None:
     styles = generator.map(Latent(case.inputs["z"]))
     with patch.object(zoo.pigan.model, "sine", Watched(zoo.pigan.model.sine)) as watched:
         raw, colour = generator.field(samples, generator.field.modulate(styles))
-    case.compare("query.film_activations", torch.stack([result for _, result in watched.calls]), PICTURE)
+    case.compare("query.film_activations", torch.stack([result for _, result in watched.calls]), IMAGE)
     case.relative("query.rgb_sigma", torch.cat([colour, raw], -1)[:, :, 0])
 
 
@@ -269,7 +271,7 @@ def losses(case: Case) -> None:
     config, options, loss = case.config, case.config["render"], case.config["loss"]
     generator = load_generator(case)
     generator.poses = build_poses(options)
-    generator.volume = build_volume(options)
+    generator.renderer = build_renderer(options)
     of = config["discriminator"]
     discriminator = load_discriminator(case, of["class"], of["channel_map"], "discriminator.")
     gan = Trained(
@@ -290,7 +292,7 @@ def losses(case: Case) -> None:
 
     with torch.no_grad():
         fake, angles = gan.generate(z, real, Replay(forward_draws(case.draws("gen_d"), hierarchical)))
-    case.compare("fake_d", fake, PICTURE)
+    case.compare("fake_d", fake, IMAGE)
     case.compare("pos_d", angles)
     watched = discriminator.forward = Watched(discriminator.forward)
     terms = gan.loss_d(real, fake, z, angles)
@@ -314,11 +316,11 @@ def losses(case: Case) -> None:
     discriminator.requires_grad_(False)
     z = case.inputs["z_g"]
     fake, angles = gan.generate(z, real, Replay(forward_draws(case.draws("gen_g"), hierarchical)))
-    with patch.object(zoo.pigan.training, "best", Watched(zoo.pigan.training.best)) as kept:
+    with patch.object(zoo.pigan.training, "top_k", Watched(zoo.pigan.training.top_k)) as kept:
         terms = gan.loss_g(fake, z, angles)
     total = sum(terms.values())
     total.backward()
-    case.compare("g.fake", fake, PICTURE)
+    case.compare("g.fake", fake, IMAGE)
     case.compare("g.fake_scores", watched.calls[0][1].scores.detach())
     (_, count), _ = kept.calls[0]
     case.compare("g.topk", count)
@@ -391,7 +393,7 @@ def step(case: Case) -> None:
     stages = {int(key): value for key, value in of.items() if key.isdigit() and value}
     now = stages[max(start for start in stages if start <= config["start_step"])]
     generator = load_generator(case)
-    generator.poses, generator.volume = build_poses(of), build_volume(of | now)
+    generator.poses, generator.renderer = build_poses(of), build_renderer(of | now)
     kind = config["discriminator"]["class"]
     discriminator = load_discriminator(case, kind, config["discriminator"]["channel_map"], "discriminator.")
     table = DISCRIMINATOR if kind != "StridedDiscriminator" else PLAIN_DISCRIMINATOR
@@ -402,7 +404,7 @@ def step(case: Case) -> None:
         discriminator=discriminator,
         optimizer_g=adam,
         optimizer_d=adam,
-        averages={f"ema{i + 1}": Average(WarmUp(decay)) for i, decay in enumerate(config["ema_decays"])},
+        emas={f"ema{i + 1}": EMA(WarmUpDecay(decay)) for i, decay in enumerate(config["ema_decays"])},
         r1_weight=of["r1_lambda"],
         latent_weight=of["z_lambda"],
         angle_weight=of["pos_lambda"],
@@ -427,15 +429,15 @@ def step(case: Case) -> None:
             {p: {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.full_like(p, value)} for p, value in found}
         )
     averaged = {}
-    for name, average in gan.averages.items():
-        average.updates = config["ema_num_updates_before"]
-        averaged[name] = by_published_name(average.module, GENERATOR)
+    for name, ema in gan.emas.items():
+        ema.updates = config["ema_num_updates_before"]
+        averaged[name] = by_published_name(ema.module, GENERATOR)
         for k, published in enumerate(config["g_param_order"]):
             averaged[name][published].data.copy_(case.inputs[f"{name}.shadow.{k:03d}"])
     networks = {"g": published_g, "d": published_d, **averaged}
     before = {player: {n: p.detach().clone() for n, p in ps.items()} for player, ps in networks.items()}
 
-    with patch.object(zoo.pigan.training, "best", Watched(zoo.pigan.training.best)) as kept:
+    with patch.object(zoo.pigan.training, "top_k", Watched(zoo.pigan.training.top_k)) as kept:
         real = case.inputs["real"]
         trainer = train(gan, real, len(real), Before(moments))
 
@@ -456,7 +458,7 @@ def step(case: Case) -> None:
         for name in case.outputs:
             if name.startswith(f"{player}.after."):
                 case.compare(name, parameters[name.removeprefix(f"{player}.after.")].detach())
-    updates = gan.averages["ema1"].updates
+    updates = gan.emas["ema1"].updates
     # A pass over the data is no unit of ours; the published loop begins one here.
     case.compare("counters", torch.tensor([gan.iterations] * 2 + case.outputs["counters"][2:4].tolist() + [updates]))
 
@@ -487,7 +489,7 @@ def sampling(case: Case) -> None:
             assert draws.used_up()
             camera = poses.camera(yaw, pitch)
             case.compare(f"{block}.yaw", yaw)
-            case.compare(f"{block}.pitch", off_the_poles(pitch))
+            case.compare(f"{block}.pitch", clamp_pitch(pitch))
             case.compare(f"{block}.origin", camera.origins)
             case.compare(f"{block}.cam2world", camera.pose)
         if block.startswith(("comp_", "fill_")):
@@ -524,7 +526,7 @@ def composite(case: Case, block: str) -> None:
     meaning = case.info["outputs"][f"{block}.rgb"]["meaning"]
     noise = re.search(r"noise_std=([\d.]+)", meaning)
     flags = dict(re.findall(r"_(last|white)([01])", block))
-    volume = build_volume(
+    renderer = build_renderer(
         {
             **UNUSED_DEPTHS,
             "clamp_mode": "softplus" if "softplus" in block else "relu",
@@ -532,10 +534,10 @@ def composite(case: Case, block: str) -> None:
             "white_back": flags.get("white") == "1",
         }
     )
-    volume.depths = lambda rays, draws: Samples(*rays[:2], t)
+    renderer.depths = lambda rays, draws: Samples(*rays[:2], t)
     rays = Rays(torch.zeros(*t.shape[:2], 3), torch.tensor([0.0, 0.0, -1.0]).expand(*t.shape[:2], 3))
     draws = Replay([("final_density_noise", numbers) for numbers in case.draws(block)])
-    result = volume(lambda samples, _: (raw, colour), rays, None, draws, float(noise[1]) if noise else 0.0)
+    result = renderer(lambda samples, _: (raw, colour), rays, None, draws, float(noise[1]) if noise else 0.0)
     fill = block.removeprefix("fill_") if block.startswith("fill_") else "no"
     ours = {"rgb": FILLS[fill](result), "depth": result.depth, "weights": result.weights[..., None]}
     for name, value in ours.items():
@@ -572,12 +574,12 @@ def truncation(case: Case) -> None:
             styles = Styles(*(0.75 * x[:1] + 0.25 * x[1:] for x in styles))
         n = len(styles.phases)
         camera = generator.poses.camera(torch.full((n, 1), options["h_mean"]), torch.full((n, 1), options["v_mean"]))
-        volume = build_volume(options | changed)
+        renderer = build_renderer(options | changed)
         field = partial(generator.field, lock_view=changed.get("lock_view", False))
         draws = Replay(forward_draws(case.draws(block), options["hierarchical_sample"]))
-        result = volume(field, generator.rays(camera, size), generator.field.modulate(styles), draws)
+        result = renderer(field, generator.rays(camera, size), generator.field.modulate(styles), draws)
         colour = FILLS[changed.get("fill", "no")](result)
-        case.compare(f"{block}.image", 2 * colour.mT.unflatten(-1, (size, size)) - 1, PICTURE)
+        case.compare(f"{block}.image", 2 * colour.mT.unflatten(-1, (size, size)) - 1, IMAGE)
         if f"{block}.depth" in case.outputs:
             case.compare(f"{block}.depth", result.depth.unflatten(1, (size, size))[..., 0])
     shape(case, generator, generator.map(Latent(latent.z[:1]), truncation=0.5))
@@ -611,8 +613,8 @@ def checkpoint(case: Case) -> None:
         "class_path": "zoo.pigan.Generator",
         "init_args": {
             "field": {"class_path": "zoo.pigan.FilmSiren"},
-            "volume": {
-                "class_path": "zoo.render.Volume",
+            "renderer": {
+                "class_path": "zoo.render.VolumeRenderer",
                 "init_args": {
                     "depths": {
                         "class_path": "zoo.render.JitteredUniform",
@@ -632,7 +634,7 @@ def checkpoint(case: Case) -> None:
     for name, about in case.info["files"].items():
         assert read(case.folder / name).names == about["pickle_globals"], name
 
-    pictures = {}
+    rendered_images = {}
     for weights, prefix in (("raw", "generator."), ("ema", "ema."), ("ema2", "ema2.")):
         made = convert_network(pigan, place, contents, experiment, weights)
         generator, expected = made.network, case.published(prefix)
@@ -641,18 +643,18 @@ def checkpoint(case: Case) -> None:
         assert same_tensors(back, expected)
         assert made.card["iterations"] == 12345 and generator.latent_dim == config["generator"]["z_dim"]
         generator.load_state_dict({n: case.cast(t) for n, t in generator.to(case.dtype).state_dict().items()})
-        generator.volume = build_volume(options)
+        generator.renderer = build_renderer(options)
         camera = generator.poses.camera(case.inputs["yaw"], case.inputs["pitch"])
         draws = Replay(forward_draws(case.draws("hier_noise"), True))
         styles = generator.map(Latent(case.inputs["z"]))
         rendered = generator.render(
             styles, camera, resolution=math.isqrt(jitter.shape[1]), draws=draws, density_noise=options["nerf_noise"]
         )
-        pictures[weights] = rendered.image
+        rendered_images[weights] = rendered.image
     for weights in ("raw", "ema"):
         for name in (f"image_{weights}", f"image_{weights}_torch1.8.1"):
-            case.compare(name, pictures[weights], PICTURE)
-    assert not torch.allclose(pictures["raw"], pictures["ema"], atol=1e-2)
+            case.compare(name, rendered_images[weights], IMAGE)
+    assert not torch.allclose(rendered_images["raw"], rendered_images["ema"], atol=1e-2)
 
     place = Place(case.folder / "discriminator.pth")
     made = convert_network(pigan, place, read(place))

@@ -19,7 +19,7 @@ import zoo.stylenerf.training
 import zoo.training.stylegan2
 from tests.parity.harness import CASES, Case, Replay, Watched, train
 from zoo.layers.ada import SYM6, Augmentation, band_filters
-from zoo.layers.stylegan2 import doubled
+from zoo.layers.stylegan2 import upsample
 from zoo.layers.upsampling import Upsampler
 from zoo.render import (
     Camera,
@@ -28,31 +28,31 @@ from zoo.render import (
     Poses,
     Rays,
     Samples,
-    jittered,
     last_sample,
     look_at,
     pixel_centres,
+    stratify,
     to_map,
 )
 from zoo.stylenerf import convert as stylenerf
 from zoo.stylenerf.discriminator import Discriminator
 from zoo.stylenerf.extras import CameraNetwork, DualDiscriminator, LearnedPoses, PlaneNetwork, TriPlaneField, pose_of
 from zoo.stylenerf.field import (
-    OutsideVolume,
+    BackgroundRenderer,
+    ContractedSpacing,
+    NormalisedDepthRenderer,
     PlainField,
-    StretchedVolume,
     Styles,
-    Warped,
     encoded,
+    inverted_sphere_directions,
     paper_axes,
     rays_through,
-    turned_inside_out,
 )
 from zoo.stylenerf.growing import Grown, Growth
 from zoo.stylenerf.model import Generator, Latent, path_pixels
 from zoo.stylenerf.synthesis import Block, StyledLayer
 from zoo.stylenerf.training import StyleNeRF
-from zoo.training.averages import Average
+from zoo.training.ema import EMA
 from zoo.weights.bundle import build
 from zoo.weights.convert import convert_network
 from zoo.weights.names import published_name, to_published
@@ -113,9 +113,9 @@ def augment(case: Case) -> None:
 
 
 class Options(nn.Module):
-    """Of a painter's blocks, built from a config."""
+    """Of a synthesis network's blocks, built from a config."""
 
-    def __init__(self, upsampler: Upsampler | None = None, image_up: Callable[[Tensor], Any] = doubled) -> None:
+    def __init__(self, upsampler: Upsampler | None = None, image_up: Callable[[Tensor], Any] = upsample) -> None:
         super().__init__()
         self.upsampler, self.image_up = upsampler, image_up
 
@@ -154,7 +154,7 @@ def upsamplers(case: Case) -> None:
         bound = of["conv_clamp"]
         case.compare(name, layer(x, w, bound=bound))
         if case.outputs[f"{name}.skip_up"].numel() > 1:
-            case.compare(f"{name}.skip_up", layer(x, w, bound=bound, alone=True))
+            case.compare(f"{name}.skip_up", layer(x, w, bound=bound, pixelwise=True))
         silent = torch.zeros(len(x), 1, of["resolution"], of["resolution"])
         case.compare(f"{name}.gain0.5", 0.5 * layer(x, w, silent, bound=bound))
     for name in dict.fromkeys(re.findall(r"block\.(\w+)\.", " ".join(case.outputs))):
@@ -166,7 +166,7 @@ def upsamplers(case: Case) -> None:
         features, image = block(x, inputs["img"], inputs["ws3"], bound=of["conv_clamp"])
         case.compare(f"block.{name}.x", features)
         case.compare(f"block.{name}.img", image)
-        features, _ = block(x, inputs["img"], inputs["ws3"], bound=of["conv_clamp"], follow=True)
+        features, _ = block(x, inputs["img"], inputs["ws3"], bound=of["conv_clamp"], update_magnitude=True)
         case.compare(f"block.{name}.train.x", features)
         case.compare(f"block.{name}.train.conv0.w_avg", block.first.magnitude)
 
@@ -244,17 +244,17 @@ def recorded_fine(case: Case, name: str, coarse: int) -> Recorded:
     return Recorded(case.cast(torch.tensor(fine)).unflatten(0, found.shape[:2]))
 
 
-def weigh(volume: StretchedVolume, rays: Rays, t: Tensor, raw: Tensor) -> Tensor:
+def weigh(renderer: NormalisedDepthRenderer, rays: Rays, t: Tensor, raw: Tensor) -> Tensor:
     """Weights of samples at shares t of the way."""
-    return volume.quadrature.weigh(raw, volume.measured(volume.place(rays, t)))
+    return renderer.quadrature.weigh(raw, renderer.measured(renderer.place(rays, t)))
 
 
 def compare_fine(case: Case, mode: str, generator: Generator, rays: Rays) -> None:
     """Our fine depths for the recorded raw densities."""
-    volume, theirs = generator.volume, case.outputs[f"{mode}.depth_unit_sorted"]
-    t = torch.linspace(0, 1, volume.samples).expand(*theirs.shape[:2], -1)
-    weights = weigh(volume, rays, t, case.cast(case.outputs[f"{mode}.fg_sigma_raw"]).unflatten(1, t.shape[1:]))
-    case.compare(f"{mode}.depth_unit_sorted", torch.cat([volume.fine(t, weights, None), t], -1).sort(-1).values)
+    renderer, theirs = generator.renderer, case.outputs[f"{mode}.depth_unit_sorted"]
+    t = torch.linspace(0, 1, renderer.samples).expand(*theirs.shape[:2], -1)
+    weights = weigh(renderer, rays, t, case.cast(case.outputs[f"{mode}.fg_sigma_raw"]).unflatten(1, t.shape[1:]))
+    case.compare(f"{mode}.depth_unit_sorted", torch.cat([renderer.fine(t, weights, None), t], -1).sort(-1).values)
 
 
 @torch.no_grad()
@@ -265,22 +265,22 @@ def render(case: Case) -> None:
         alpha = settings["alpha"]
         # The program takes 20 samples where its networks were never told how far they have grown.
         generator = load_generator(case, {"n_ray_samples": 20} if alpha == -1 else None)
-        generator.volume.chunk = None
+        generator.renderer.chunk = None
         if generator.background is not None:
             generator.background.chunk = None
         level = generator.grow(alpha)
         styles = generator.map(latent)
         case.compare("ws", styles.w)
-        side = min(level.side, generator.volume_side)
+        side = min(level.side, generator.feature_side)
         recorded = [n for n in case.outputs if n.endswith(".depth_unit_sorted")]
         name = next((n for n in recorded if n.startswith(f"{mode}.")), *(recorded[:1] or [None]))
-        if name is not None and generator.volume.fine is not None and alpha != -1:
+        if name is not None and generator.renderer.fine is not None and alpha != -1:
             # Importance samples of one mode were recorded: they are checked by themselves, and what follows in all
             # modes with the same rays starts from them.
             if name.startswith(f"{mode}."):
                 compare_fine(case, mode, generator, generator.rays(camera, side))
             if case.outputs[name].shape[1] == side**2:
-                generator.volume.fine = recorded_fine(case, name, generator.volume.samples)
+                generator.renderer.fine = recorded_fine(case, name, generator.renderer.samples)
         ours, raw = intermediate(case, mode, generator, styles, camera)
         for name in case.outputs:
             part = name.removeprefix(f"{mode}.")
@@ -295,7 +295,7 @@ def render(case: Case) -> None:
 def intermediate(
     case: Case, mode: str, generator: Generator, styles: Styles, camera: Camera
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A picture and all that leads to it, by published name; raw densities apart."""
+    """An image and all that leads to it, by published name; raw densities apart."""
     ours: dict[str, Tensor] = {}
     raw: dict[str, Tensor] = {}
     watched: dict[str, WatchedModule] = {}
@@ -305,11 +305,11 @@ def intermediate(
         setattr(owner, name, watched[name])
         return watched[name]
 
-    front, volume = watch(generator, "foreground"), watch(generator, "volume")
+    front, renderer = watch(generator, "foreground"), watch(generator, "renderer")
     behind = None if generator.background is None else watch(generator.background, "field")
     outside = None if generator.background is None else watch(generator, "background")
-    painted = [WatchedModule(block) for block in generator.painter.blocks]
-    generator.painter.blocks = nn.ModuleList(painted)
+    painted = [WatchedModule(block) for block in generator.synthesis.blocks]
+    generator.synthesis.blocks = nn.ModuleList(painted)
     side = case.outputs[f"{mode}.img"].shape[-1]
     rendered = generator.render(styles, camera, resolution=side)
 
@@ -326,14 +326,14 @@ def intermediate(
         ours[f"fg_points{last}"] = paper_axes(samples.points).flatten(1, 2)
         raw[f"fg_sigma_raw{last}"] = density.flatten(1, 2)
         ours[f"fg_feat{last}"] = front.module.colours(hidden.flatten(1, 2), 1.0, styles)
-    ((_, integrated),) = volume.calls
+    ((_, integrated),) = renderer.calls
     ours["depth_sorted"] = integrated.samples.t
     ours["fg_weights"], ours["bg_lambda"] = integrated.weights, 1 - integrated.opacity[..., 0]
     ours["depth_map"] = integrated.depth[..., 0]
     if behind is not None:
         (((samples, _), (density, hidden)),) = behind.calls
         ((_, found),) = outside.calls
-        sphere = turned_inside_out(samples.origins, samples.directions, samples.t)
+        sphere = inverted_sphere_directions(samples.origins, samples.directions, samples.t)
         ours["bg_points"] = torch.cat([paper_axes(sphere), samples.t[..., None]], -1).flatten(1, 2)
         ours["bg_feat"] = behind.module.colours(hidden.flatten(1, 2), 1.0)
         raw["bg_sigma_raw"] = density.flatten(1, 2)
@@ -479,7 +479,7 @@ def build_gan(case: Case, kind: type[StyleNeRF] = StyleNeRF, **kwargs) -> StyleN
     synthesis = case.config["generator"]["synthesis_kwargs"]
     generator = load_generator(case).train()
     generator.poses = FromDoubles(generator.poses)
-    generator.volume.chunk = 100  # small, so that the field is asked again in the backward pass
+    generator.renderer.chunk = 100  # small, so that the field is asked again in the backward pass
     if generator.background is not None:
         generator.background.chunk = 100
     begin, end = of.get("curriculum") or (0, 0)
@@ -558,7 +558,7 @@ def run_phase(phase: str, gan: StyleNeRF, level: Grown, real: Tensor, draws: Rep
     n, found = len(real), {}
     output = gan.discriminator.forward = Watched(gan.discriminator.forward)
     made = gan.generator.synthesise = Watched(gan.generator.synthesise)
-    picture = gan.generator.samples = Watched(gan.generator.samples)
+    sampled = gan.generator.samples = Watched(gan.generator.samples)
     if phase == "Gmain":
         loss = sum(gan.loss_g(n, level, draws).values())
         loss.backward()
@@ -567,7 +567,7 @@ def run_phase(phase: str, gan: StyleNeRF, level: Grown, real: Tensor, draws: Rep
         found |= {"backward.Gmain": loss, "Loss_scores_fake": scores, "Loss_G_loss": softplus(-scores)}
         if fake.path is not None:
             found["Loss_G_reg_loss"] = gan.nerf_path_weight * fake.path.loss(fake.rendered.image)
-            ((_, (colours, weights)),) = picture.calls
+            ((_, (colours, weights)),) = sampled.calls
             side = math.isqrt(weights.shape[1])
             found["reg.x_rand"], found["reg.rgb_rand"] = colours[:, 3:], colours[:, :3]
             found["reg.weights"], found["reg.rgb_rand_out"] = weights.mT.unflatten(2, (side, side)), fake.path.samples
@@ -638,18 +638,18 @@ def trained(case: Case, variant: str) -> dict[str, Any]:
     config = case.config
     decay = 0.5 ** (config["batch"] / (config["ema_kimg"] * 1000))
     assert abs(decay - config["ema_beta"]) < 1e-12
-    gan = build_gan(case, Replayed, averages={"ema": Average(decay)})
+    gan = build_gan(case, Replayed, emas={"ema": EMA(decay)})
     averaged = case.weights("generator.") | case.weights("generator_ema.")
-    fill_generator(gan.averages["ema"].module, averaged)
+    fill_generator(gan.emas["ema"].module, averaged)
     gan.images_seen, gan.losses, gan.lengths = config["cur_nimg"], [], []
     gan.recorded = replay(case, *config["phases"], layers=gan.generator.num_layers)
-    gan.recorded.queues["z"].pop()  # drawn for the last phase too, which has no pictures of its own
+    gan.recorded.queues["z"].pop()  # drawn for the last phase too, which has no images of its own
     made = gan.generate = Watched(gan.generate)
     table = tables(gan) | {"generator_ema": tables(gan)["generator"]}
     networks = {
         "generator": gan.generator,
         "discriminator": gan.discriminator,
-        "generator_ema": gan.averages["ema"].module,
+        "generator_ema": gan.emas["ema"].module,
     }
     before = {
         player: {n: t.detach().clone() for n, t in network.state_dict().items()} for player, network in networks.items()
@@ -794,7 +794,7 @@ def depths_of(case: Case, model: str, given: dict) -> None:
 
     u, raw = case.inputs[f"{model}.stratified_u"], case.inputs[f"{model}.sigma"][..., None]
     batch, count, samples = u.shape
-    volume = build(stylenerf.volume_config(given, {"n_ray_samples": samples}), nn.Module)
+    renderer = build(stylenerf.renderer_config(given, {"n_ray_samples": samples}), nn.Module)
     pose = case.cast(case.outputs[f"{model}.random.c2w"][:batch])
     rays = rays_through(
         our_camera(case.cast(case.outputs[f"{model}.random.inv_intrinsics"][:batch]), pose),
@@ -803,31 +803,37 @@ def depths_of(case: Case, model: str, given: dict) -> None:
     compare("rays4.origin", paper_axes(rays.origins))
     compare("rays4.vector", paper_axes(rays.directions))
     compare("rays4.target", paper_axes(rays.origins + rays.directions))
-    t = jittered(torch.linspace(0, 1, samples).expand_as(u), Replay([("jitter", u)]), "jitter")
-    distance = volume.line.distance(t)
+    t = stratify(torch.linspace(0, 1, samples).expand_as(u), Replay([("jitter", u)]), "jitter")
+    distance = renderer.spacing.distance(t)
     compare("depth_unit_jittered", t)
     compare("depth_jittered", distance)
-    back = (1 / distance - 1 / volume.line.near) if isinstance(volume.line, Warped) else distance - volume.line.near
-    compare("depth_inverse", back * volume.line.rate * (-1 if isinstance(volume.line, Warped) else 1))
-    points = volume.line.placed(Samples(rays.origins, rays.directions, distance).points)
+    back = (
+        (1 / distance - 1 / renderer.spacing.near)
+        if isinstance(renderer.spacing, ContractedSpacing)
+        else distance - renderer.spacing.near
+    )
+    compare(
+        "depth_inverse", back * renderer.spacing.rate * (-1 if isinstance(renderer.spacing, ContractedSpacing) else 1)
+    )
+    points = renderer.spacing.contract(Samples(rays.origins, rays.directions, distance).points)
     compare("points", paper_axes(points).flatten(1, 2))
-    behind = OutsideVolume(PlainField(), case.outputs[f"{model}.bg_points"].shape[1] // count, given["bg_start"])
+    behind = BackgroundRenderer(PlainField(), case.outputs[f"{model}.bg_points"].shape[1] // count, given["bg_start"])
     asked = WatchedModule(behind.field)
     behind.field = asked
     behind(rays, torch.zeros(batch, behind.field.latent_dim))
     (samples_behind, _), _ = asked.calls[0]
-    sphere = turned_inside_out(samples_behind.origins, samples_behind.directions, samples_behind.t)
+    sphere = inverted_sphere_directions(samples_behind.origins, samples_behind.directions, samples_behind.t)
     compare("bg_points", torch.cat([paper_axes(sphere), samples_behind.t[..., None]], -1).flatten(1, 2))
 
-    weights = weigh(volume, rays, t, raw)
+    weights = weigh(renderer, rays, t, raw)
     # Intervals are differences of depths near 1: of their seven digits they keep five.
     for last, weighed in (("0", weights), ("1e+10", last_sample(weights)[0])):
         case.compare(f"{model}.weights_last{last}", weighed, 1e-3)
         case.compare(f"{model}.T_last{last}", 1 - weights.sum(-1), 1e-3)
     weights = case.cast(case.outputs[f"{model}.weights_last0"])
-    compare("fine_det", volume.fine(t, weights, None))
+    compare("fine_det", renderer.fine(t, weights, None))
     drawn = Replay([("importance", case.inputs[f"{model}.hierarchical_u"])])
-    compare("fine_rand", volume.fine(t, weights, drawn))
+    compare("fine_rand", renderer.fine(t, weights, drawn))
 
 
 def beside(case: Case, name: str) -> Case:
@@ -893,18 +899,18 @@ def checkpoint(case: Case) -> None:
 
 
 def truncation(case: Case) -> None:
-    ours = truncated(case, load_generator(case))
+    ours = truncate(case, load_generator(case))
     for name in case.outputs:
         case.compare(name, ours[name])
 
 
-def truncated(case: Case, generator: Generator) -> dict[str, Tensor]:
+def truncate(case: Case, generator: Generator) -> dict[str, Tensor]:
     """All numbers of the case, by published name."""
     given = case.config["generator"]["synthesis_kwargs"]["camera_kwargs"]
     steps = next(int(name.split(":")[1]) for name in case.outputs if name.startswith("img.steps:"))
     stepped, alone = copy.deepcopy(generator), copy.deepcopy(generator)
-    stepped.volume.samples, stepped.volume.fine = steps, Importance(steps)
-    alone.background, alone.volume.quadrature.background = None, last_sample
+    stepped.renderer.samples, stepped.renderer.fine = steps, Importance(steps)
+    alone.background, alone.renderer.quadrature.background = None, last_sample
     z, other, behind = (case.inputs[name] for name in ("z", "z2", "z_shape_bg"))
     latent, camera = Latent(z, behind), given_camera(case)
     plain, second = generator.map(latent), generator.map(Latent(other, behind))
@@ -920,7 +926,7 @@ def truncated(case: Case, generator: Generator) -> dict[str, Tensor]:
             w = torch.cat([plain.w[:, :first], second.w[:, first:last], plain.w[:, last:]], 1)
             ours[name], ours[name.replace("ws", "img", 1)] = w, generator.render(Styles(w, behind), camera).image
         elif found := re.fullmatch(r"img\.roll([\d.]+)", name):
-            film = rolled_film(pixel_centres(generator.painter.low), float(found[1]))
+            film = rolled_film(pixel_centres(generator.synthesis.low), float(found[1]))
             with patch.object(zoo.stylenerf.model, "pixel_centres", lambda *_, film=film: film):
                 ours[name] = generator.render(plain, camera).image
     ours[f"img.steps:{steps}"] = stepped.render(plain, camera).image
@@ -936,7 +942,7 @@ def truncated(case: Case, generator: Generator) -> dict[str, Tensor]:
     still = rounded(still)
     ours["img.freeze_bg"] = generator.render(plain, at(0.8, 0.3), background_camera=still).image  # as its meaning says
     empty = copy.deepcopy(generator)
-    empty.volume.quadrature.density = lambda raw, points: torch.zeros_like(raw)
+    empty.renderer.quadrature.density = lambda raw, points: torch.zeros_like(raw)
     ours["img.only_render_background"] = empty.render(plain, camera).image
     ours |= early(generator, plain, camera)
 
@@ -950,10 +956,10 @@ def truncated(case: Case, generator: Generator) -> dict[str, Tensor]:
 
 def early(generator: Generator, styles: Styles, camera: Camera) -> dict[str, Tensor]:
     """Maps of positions, of normals computed from them, and of the density's gradient."""
-    low = generator.painter.low
+    low = generator.synthesis.low
     rays = generator.rays(camera, low)
     condition = generator.foreground.modulate(styles)
-    found = generator.volume(generator.foreground, rays, condition)
+    found = generator.renderer(generator.foreground, rays, condition)
     places = to_map(paper_axes(rays.origins + found.depth * rays.directions))
     right = places[:, :, 1:-1, 2:] - places[:, :, 1:-1, :-2]
     down = places[:, :, 2:, 1:-1] - places[:, :, :-2, 1:-1]

@@ -14,7 +14,7 @@ import zoo.training.stylegan2
 import zoo.volumegan.training
 from tests.parity.harness import Case, Followed, Replay, Watched, even_quantiles, same_tensors, train
 from zoo.layers.lookup import trilinear
-from zoo.layers.stylegan2 import normalised, with_deviation
+from zoo.layers.stylegan2 import minibatch_stddev, normalise
 from zoo.render import (
     Camera,
     HybridPoses,
@@ -25,15 +25,15 @@ from zoo.render import (
     Rays,
     Samples,
     Stratified,
-    Volume,
+    VolumeRenderer,
+    clamp_pitch,
     inverse_cdf,
-    off_the_poles,
     pixel_corners,
     through,
 )
-from zoo.training.averages import Average
+from zoo.training.ema import EMA
 from zoo.volumegan import convert as volumegan
-from zoo.volumegan.convert import GENERATOR, discriminator_table, generator_config, poses_config, volume_config
+from zoo.volumegan.convert import GENERATOR, discriminator_table, generator_config, poses_config, renderer_config
 from zoo.volumegan.discriminator import Discriminator
 from zoo.volumegan.extras import Unjittered
 from zoo.volumegan.field import Styles
@@ -113,7 +113,7 @@ def replay(case: Case, *blocks: str, generator: Generator) -> Replay:
         if "mix_cutoff" in found:
             first, end = generator.field.num_layers, generator.num_layers
             pairs.append(("cut", (found["mix_cutoff"] - first + 0.5) / (end - first)))
-        n = len(found["pdf_u"]) // generator.painter.low**2
+        n = len(found["pdf_u"]) // generator.synthesis.low**2
         for name, noise in stored_noise(generator).items():
             given = found.get(name.replace("noise", "noise_layer"), noise * (not silent))
             pairs.append((name, given.expand(n, -1, -1, -1)))
@@ -122,7 +122,7 @@ def replay(case: Case, *blocks: str, generator: Generator) -> Replay:
 
 def stored_noise(generator: Generator) -> dict[str, Tensor]:
     """Image noise by the name of its draw."""
-    layers = [layer for block in generator.painter.blocks for layer in (block.up, block.same)]
+    layers = [layer for block in generator.synthesis.blocks for layer in (block.up, block.same)]
     return {f"noise{i + 1}": layer.noise.stored for i, layer in enumerate(layers)}
 
 
@@ -161,12 +161,12 @@ def norms(tensors: dict[str, Tensor | None], table: list) -> dict[str, Tensor]:
 @torch.no_grad()
 def render(case: Case) -> None:
     generator = load_generator(case)
-    volume, field, painter = generator.volume, generator.field, generator.painter
+    renderer, field, synthesis = generator.renderer, generator.field, generator.synthesis
     if "jitter_u" not in case.inputs:
-        volume.depths = Unjittered(volume.depths)
+        renderer.depths = Unjittered(renderer.depths)
     given = (case.cast(case.outputs[n]) if n in case.outputs else None for n in ("coarse_weights", "fine_z"))
-    volume.chunk, volume.fine = None, Followed(volume.fine, *given)
-    low, z = painter.low, case.inputs["z"]
+    renderer.chunk, renderer.fine = None, Followed(renderer.fine, *given)
+    low, z = synthesis.low, case.inputs["z"]
 
     def draws() -> Replay:
         return replay(case, "", generator=generator)
@@ -184,24 +184,24 @@ def render(case: Case) -> None:
     styles = generator.map(Latent(z))
     rays = generator.rays(camera, low)
     watched = Watched(field)
-    integrated: Integrated = volume(watched, rays, field.modulate(styles), const())
+    integrated: Integrated = renderer(watched, rays, field.modulate(styles), const())
     ((coarse, _), (coarse_raw, coarse_hidden)), ((fine, _), (fine_raw, fine_hidden)) = watched.calls
     ours = {
-        "z_norm": normalised(z),
+        "z_norm": normalise(z),
         "w": generator.mapping(z),
         "wp": styles.w,
         "yaw": yaw,
-        "pitch": off_the_poles(pitch),
+        "pitch": clamp_pitch(pitch),
         "cam_pos": camera.origins,
         "cam2world": camera.pose,
         "ray_origins": as_map(rays.origins),
         "ray_dirs": as_map(rays.directions),
         "coarse_pts": as_map(coarse.points),
         "coarse_z": as_map(coarse.t)[..., None],
-        "volume": styles.volume,
+        "volume": styles.feature_volume,
         "coarse_feat": as_map(field.colour(coarse_hidden)),
-        "coarse_weights": as_map(volume.fine.weights)[..., None],
-        "fine_z": as_map(volume.fine.t)[..., None],
+        "coarse_weights": as_map(renderer.fine.weights)[..., None],
+        "fine_z": as_map(renderer.fine.t)[..., None],
         "fine_pts": as_map(fine.points),
         "fine_feat": as_map(field.colour(fine_hidden)),
         "merged_z": as_map(integrated.samples.t)[..., None],
@@ -218,7 +218,7 @@ def render(case: Case) -> None:
     case.scores("feature2d", generator.render_features(styles, camera, const())[0])
     remembered: dict[str, Tensor] = {}
     hooks = []
-    for i, block in enumerate(painter.blocks):
+    for i, block in enumerate(synthesis.blocks):
         parts = {f"layer{2 * i + 1}": block.up, f"layer{2 * i + 2}": block.same, f"output{i + 1}": block.rgb}
         for name, part in parts.items():
             conv = getattr(part, "conv", part)
@@ -234,8 +234,8 @@ def render(case: Case) -> None:
         if name not in case.outputs:
             continue
         if name.startswith("syn.output"):  # without its bias and bound
-            value = value + painter.blocks[int(name.removeprefix("syn.output")) - 1].rgb.bias[:, None, None]
-            value = value if painter.clamp is None else value.clamp(-painter.clamp, painter.clamp)
+            value = value + synthesis.blocks[int(name.removeprefix("syn.output")) - 1].rgb.bias[:, None, None]
+            value = value if synthesis.clamp is None else value.clamp(-synthesis.clamp, synthesis.clamp)
         case.scores(name, value)
     case.compare("image", rendered.image)
 
@@ -278,7 +278,7 @@ def discriminator(case: Case) -> None:
     features = watched.calls[-1][1]
     case.scores("feat_before_mbstd", features)
     if "mbstd_channel" in case.outputs:
-        case.compare("mbstd_channel", with_deviation(features, discriminator.groups)[:, -1:])
+        case.compare("mbstd_channel", minibatch_stddev(features, discriminator.groups)[:, -1:])
 
 
 def build_gan(case: Case, kind: type[VolumeGAN] = VolumeGAN, **kwargs) -> VolumeGAN:
@@ -290,7 +290,7 @@ def build_gan(case: Case, kind: type[VolumeGAN] = VolumeGAN, **kwargs) -> Volume
         of = case.config[name]
         optimizers[f"optimizer_{player}"] = partial(torch.optim.Adam, lr=of["base_lr"], betas=tuple(of["betas"]))
     generator = load_generator(case).train()
-    generator.volume.chunk = 64  # small, so that the field is asked again in the backward pass
+    generator.renderer.chunk = 64  # small, so that the field is asked again in the backward pass
     return kind(
         generator=generator,
         discriminator=load_discriminator(case).train(),
@@ -407,7 +407,7 @@ class After(pl.Callback):
         tables = {"generator": GENERATOR, "discriminator": discriminator_table(len(gan.discriminator.blocks))}
         tables["generator_smooth"] = GENERATOR
         places = {"generator": "generator.", "discriminator": "discriminator."}
-        places["generator_smooth"] = "averages.ema.module."
+        places["generator_smooth"] = "emas.ema.module."
         buffers = dict(gan.named_buffers())
         for player, start in places.items():
             values = {n.removeprefix(start): p for n, p in gan.named_parameters() if n.startswith(start)}
@@ -448,7 +448,7 @@ def step(case: Case) -> None:
     config = case.config
     count = len([name for name in case.inputs if re.fullmatch(r"\d+\.real", name)])
     decay = 0.5 ** (config["batch_size"] * config["world_size"] / config["g_ema_img"])
-    gan = build_gan(case, Replayed, averages={"ema": Average(decay)})
+    gan = build_gan(case, Replayed, emas={"ema": EMA(decay)})
     case.compare("ema_beta", torch.tensor(decay))
     gan.replays = []
     for k in range(1, count + 1):
@@ -474,7 +474,7 @@ def step(case: Case) -> None:
 @torch.no_grad()
 def truncation(case: Case) -> None:
     generator = load_generator(case)
-    generator.volume.depths = Unjittered(generator.volume.depths)
+    generator.renderer.depths = Unjittered(generator.renderer.depths)
     latent = Latent(case.inputs["z"])
 
     def draw(styles: Styles) -> Tensor:
@@ -492,7 +492,7 @@ def truncation(case: Case) -> None:
     spec = case.config["spec"]
     if "image_video" in case.outputs:
         video = load_generator(case, num_steps=case.inputs["video.pdf_u"].shape[1])
-        video.volume.depths = Unjittered(video.volume.depths)
+        video.renderer.depths = Unjittered(video.renderer.depths)
         angles = (torch.full((len(latent.z), 1), spec[name]) for name in ("yaw", "pitch"))
         draws = replay(case, "video", generator=video)
         styles = video.map(latent, truncation=0.7, layers=8)  # as the published script has it
@@ -559,7 +559,7 @@ def sampling(case: Case) -> None:
     for name, value in (ours | {"pts_z": samples.t[..., None]}).items():
         case.compare(f"full.{name}", value.unflatten(1, (side, side)))
     case.compare("full.yaw", yaw)
-    case.compare("full.pitch", off_the_poles(pitch))
+    case.compare("full.pitch", clamp_pitch(pitch))
 
     edges, weights = case.inputs["pdf.bins"], case.inputs["pdf.weights"] + 1e-5
     case.compare("pdf_u", inverse_cdf(edges, weights, case.inputs["pdf.u"]))
@@ -608,7 +608,7 @@ def camera_distribution(case: Case, block: str, of: dict) -> None:
     yaw, pitch = poses.angles(len(case.outputs[f"{block}.yaw"]), Replay([*draws, ("pose_kind", coin)]))
     camera = poses.camera(yaw, pitch)
     case.compare(f"{block}.yaw", yaw)
-    case.compare(f"{block}.pitch", off_the_poles(pitch))
+    case.compare(f"{block}.pitch", clamp_pitch(pitch))
     case.compare(f"{block}.cam_pos", camera.origins)
     case.compare(f"{block}.cam2world", camera.pose)
 
@@ -628,19 +628,19 @@ def composite(case: Case, block: str) -> None:
     features, raw, t = (case.inputs[f"hs.{name}"] for name in ("feat", "sigma", "z"))
     options = COMPOSITES.get(rest[0] if rest else "", {})
     count = t.shape[2]
-    config = volume_config({"num_steps": count}, {"clamp_mode": mode}, {"clamp_mode": mode} | options)
-    volume: Volume = build(config, nn.Module)
+    config = renderer_config({"num_steps": count}, {"clamp_mode": mode}, {"clamp_mode": mode} | options)
+    renderer: VolumeRenderer = build(config, nn.Module)
     rays = Rays(case.inputs["hs.ray_origins"], case.inputs["hs.ray_dirs"])
     given = Samples(rays.origins, rays.directions, t[..., 0])
     if kind == "hs":
-        weights = (volume.coarse or volume.quadrature).weigh(raw, given)
-        assert isinstance(volume.fine, Importance)
-        fine = volume.fine(given.t, weights, Replay([("importance", case.inputs["hs.pdf_u"])]))
+        weights = (renderer.coarse or renderer.quadrature).weigh(raw, given)
+        assert isinstance(renderer.fine, Importance)
+        fine = renderer.fine(given.t, weights, Replay([("importance", case.inputs["hs.pdf_u"])]))
         case.compare(f"{block}.pts_z", fine[..., None])
         case.compare(f"{block}.pts", Samples(*rays[:2], fine).points)
         return
-    volume.depths, volume.fine = (lambda rays, draws: given), None
-    result = volume(lambda samples, _: (raw, features), rays, None)
+    renderer.depths, renderer.fine = (lambda rays, draws: given), None
+    result = renderer(lambda samples, _: (raw, features), rays, None)
     weights = result.weights
     rgb = weights.sum(-1, keepdim=True).expand_as(result.features) if rest == ["weight"] else result.features
     case.compare(f"{block}.rgb", rgb)
@@ -667,7 +667,7 @@ def checkpoint(case: Case) -> None:
         if model == "discriminator":
             case.scores("score", network(case.inputs["image"]).scores)
             continue
-        network.volume.depths = Unjittered(network.volume.depths)
+        network.renderer.depths = Unjittered(network.renderer.depths)
         draws = replay(case, "", generator=network)
         styles = network.map(Latent(case.inputs["z"]))
         camera = network.cameras(len(case.inputs["z"]), draws)

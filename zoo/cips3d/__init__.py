@@ -1,4 +1,4 @@
-"""CIPS-3D (Zhou et al., 2021): a shallow radiance field, and a deep network that sees one ray at a time."""
+"""CIPS-3D (Zhou et al., 2021): a shallow radiance field, and a deep network that processes each ray by itself."""
 
 from zoo.utils.lazy import exports
 

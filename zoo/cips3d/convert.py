@@ -1,6 +1,6 @@
 """The published CIPS-3D's checkpoints (github.com/PeterouZh/CIPS-3D) and ours.
 
-A training run of it leaves folders with ``generator.pth``, ``G_ema.pth`` (the average, from which images are made)
+A training run of it leaves folders with ``generator.pth``, ``G_ema.pth`` (the EMA, from which images are made)
 and ``discriminator.pth``, bare state dicts; ``*_model.pth``, the same as whole modules; and ``config_command.yaml``.
 The published downloads are zips of such folders. Sizes are those of the tensors; cameras, depths and numbers of samples
 come from an experiment. Optimizers are in none of the files.
@@ -134,10 +134,10 @@ def state_of(contents: Contents) -> dict[str, Tensor]:
 
 
 def iterations(place: Place) -> int | None:
-    """How long its last stage was trained, if the file that says so lies beside."""
+    """Iterations of its last stage, if the file with that number lies beside."""
     counters = place.beside("state_dict.pth")
-    held = {} if counters is None else read(counters).value
-    step = held.get("step") if isinstance(held, dict) else None
+    value = {} if counters is None else read(counters).value
+    step = value.get("step") if isinstance(value, dict) else None
     return step if isinstance(step, int) else None
 
 

@@ -17,12 +17,12 @@ class Tower(discriminator.Discriminator):
     Args:
         channels: widths of the levels, from 4x4 upwards.
         shrink_first: whether the first convolution of a block halves the resolution, instead of the second.
-        group: images whose spread is shown to the last convolution; 0 for no such thing.
+        group: images whose standard deviation is an input of the last convolution; 0 for none.
     """
 
     def __init__(self, channels: list[int], shrink_first: bool = False, group: int = 0) -> None:
         if group == 1:
-            raise UserError("The spread of a group of one image is nothing: give a group of 2 or more, or 0.")
+            raise UserError("A group of one image has no standard deviation: give a group of 2 or more, or 0.")
         widths = {4 * 2**i: width for i, width in enumerate(channels)}
         super().__init__(widths, clamp=None, groups=group, down_first=shrink_first)
 

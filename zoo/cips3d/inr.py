@@ -1,4 +1,4 @@
-"""Appearance: a deep network that sees one ray at a time (section 3.2; CIPS, Anokhin 2021)."""
+"""Appearance: a deep network that processes each ray by itself (section 3.2; CIPS, Anokhin 2021)."""
 
 import math
 
@@ -9,7 +9,7 @@ from torch.nn.functional import leaky_relu
 from zoo.utils.errors import UserError
 
 
-def of_layer(style: Tensor, i: int) -> Tensor:
+def layer_style(style: Tensor, i: int) -> Tensor:
     """The style [B, C] of a layer, from one of ``Styles``."""
     return style if style.dim() == 2 else style[:, i]
 
@@ -42,7 +42,7 @@ class InrBlock(nn.Module):
         self.residual, self.to_rgb = residual, None
         if rgb_dim is not None:
             self.to_rgb = nn.Linear(dim_out, rgb_dim)
-            init_readout(self.to_rgb, 100)
+            init_rgb_layer(self.to_rgb, 100)
 
     def modulate(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """The weights of both layers, from the style of each."""
@@ -95,9 +95,9 @@ class Inr(nn.Module):
         self.final = None
         if rgb_dim > 3:
             self.final = nn.Linear(rgb_dim, 3)
-            init_readout(self.final, 100)
+            init_rgb_layer(self.final, 100)
 
-    def readouts(self) -> list[nn.Linear]:
+    def rgb_layers(self) -> list[nn.Linear]:
         """The layers whose biases sum up to the colour of a ray without any feature."""
         own = [block.to_rgb for block in self.blocks if block.to_rgb is not None]
         return own if self.final is None else [self.final]
@@ -105,7 +105,8 @@ class Inr(nn.Module):
     def modulate(self, style: Tensor) -> list[tuple[Tensor, Tensor]]:
         """All weights of B styles, see ``Styles``; once per image."""
         return [
-            block.modulate(of_layer(style, 2 * i), of_layer(style, 2 * i + 1)) for i, block in enumerate(self.blocks)
+            block.modulate(layer_style(style, 2 * i), layer_style(style, 2 * i + 1))
+            for i, block in enumerate(self.blocks)
         ]
 
     def forward(self, x: Tensor, weights: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -118,7 +119,7 @@ class Inr(nn.Module):
         return (rgb if self.final is None else self.final(rgb)).tanh()
 
 
-def init_readout(layer: nn.Linear, divisor: float) -> None:
+def init_rgb_layer(layer: nn.Linear, divisor: float) -> None:
     """A SIREN's bound on weights, made smaller."""
     bound = math.sqrt(6 / layer.in_features) / divisor
     nn.init.uniform_(layer.weight, -bound, bound)

@@ -8,7 +8,7 @@ What is unusual:
   feature into a colour. Neither looks at neighbouring pixels: no convolution, no upsampling, any resolution;
 * shape and appearance have a latent and a mapping network each;
 * rays are independent, so gradients may be kept for some of them only, and only those take memory;
-* the deep network could hide a mirrored shape, so a second discriminator sees colours read off the field itself.
+* the deep network could hide a mirrored shape, so a second discriminator scores colours of the field itself.
 
 B batch, R rays, S samples, N = R S points, C channels, H image side
 """
@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo import generator
-from zoo.cips3d.inr import Inr, init_readout, of_layer
+from zoo.cips3d.inr import Inr, init_rgb_layer, layer_style
 from zoo.draws import Draws, RayDraws, SampleDraws
-from zoo.layers.stylegan2 import normalised
+from zoo.layers.stylegan2 import normalise
 from zoo.render import (
     Camera,
     Poses,
@@ -36,7 +36,7 @@ from zoo.render import (
     pixel_corners,
     through,
     to_map,
-    with_samples,
+    with_sample_count,
 )
 from zoo.utils.errors import UserError
 
@@ -44,8 +44,8 @@ from zoo.utils.errors import UserError
 class Latent(NamedTuple):
     """Standard normal numbers for the shape [B, C] and for the appearance [B, D]."""
 
-    shape: Tensor
-    appearance: Tensor
+    z_shape: Tensor
+    z_appearance: Tensor
 
 
 class Styles(NamedTuple):
@@ -80,7 +80,7 @@ class FilmLayer(nn.Module):
         return (15 * self.gain(style) + 30)[:, None], self.phase(style)[:, None]
 
     def forward(self, x: Tensor, frequencies: Tensor, phases: Tensor) -> Tensor:
-        """Not folded into the weights: the rounding of that would be seen in pictures, through importance sampling."""
+        """Not folded into the weights: the rounding of that would be seen in images, through importance sampling."""
         x = self.linear(x)
         if x.requires_grad or frequencies.requires_grad:
             return torch.sin(x * frequencies + phases)
@@ -117,8 +117,8 @@ class FilmSiren(nn.Module):
 
     def modulate(self, styles: Styles) -> list[tuple[Tensor, Tensor]]:
         """Frequencies and phases of all sine layers for B styles, see ``FilmLayer.modulate``."""
-        trunk = [layer.modulate(of_layer(styles.shape, i)) for i, layer in enumerate(self.layers)]
-        return [*trunk, self.colour_sine.modulate(of_layer(styles.colour, -1))]
+        trunk = [layer.modulate(layer_style(styles.shape, i)) for i, layer in enumerate(self.layers)]
+        return [*trunk, self.colour_sine.modulate(layer_style(styles.colour, -1))]
 
     def forward(self, samples: Samples, sines: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Raw density [B, R, S, 1] and features [B, R, S, C]; the view direction plays no part.
@@ -171,7 +171,7 @@ class MappingNetwork(nn.Sequential):
         self.latent_dim, self.style_dim, self.style_shape = latent_dim, style_dim, (style_dim,)
 
     def forward(self, z: Tensor) -> Tensor:
-        return super().forward(normalised(z))
+        return super().forward(normalise(z))
 
 
 class Mapping(nn.Module):
@@ -194,15 +194,15 @@ class Mapping(nn.Module):
         self.colour = nn.Linear(appearance.style_dim, shape.style_dim) if features_from == "appearance" else None
 
     def forward(self, latent: Latent) -> Styles:
-        shape, appearance = self.shape(latent.shape), self.appearance(latent.appearance)
+        shape, appearance = self.shape(latent.z_shape), self.appearance(latent.z_appearance)
         return Styles(shape, shape if self.colour is None else self.colour(appearance), appearance)
 
 
 # Generator
 
 
-class Painted(NamedTuple):
-    """What rays look like: final and auxiliary colours in [-1, 1] [B, R, 3], depth and opacity [B, R, 1]."""
+class RenderedRays(NamedTuple):
+    """Final and auxiliary colours of rays in [-1, 1] [B, R, 3], depth and opacity [B, R, 1]."""
 
     colour: Tensor
     auxiliary: Tensor
@@ -217,9 +217,9 @@ class Generator(generator.Generator):
         field: the shallow radiance field.
         inr: the deep network behind it.
         mapping: from latents to styles.
-        volume: the renderer.
+        renderer: the renderer.
         poses: distribution of cameras.
-        resolution: of images where none is asked for.
+        resolution: default side of images [pixels].
         bounds: world box of the object, two corners.
         chunk: rays of all images together that are worked on at once where no gradient is kept.
         empty: colour in (-1, 1) that rays which hit nothing have before training; None for about grey, as published.
@@ -233,7 +233,7 @@ class Generator(generator.Generator):
         field: FilmSiren,
         inr: Inr,
         mapping: Mapping,
-        volume: Renderer,
+        renderer: Renderer,
         poses: Poses,
         resolution: int = 64,
         bounds: tuple[tuple[float, float, float], tuple[float, float, float]] = ((-0.12,) * 3, (0.12,) * 3),
@@ -248,11 +248,11 @@ class Generator(generator.Generator):
         ):
             if ours != theirs:
                 raise UserError(f"{a} ({ours}) and {b} ({theirs}) must be the same.")
-        self.field, self.inr, self.mapping, self.volume, self.chunk = field, inr, mapping, volume, chunk
+        self.field, self.inr, self.mapping, self.renderer, self.chunk = field, inr, mapping, renderer, chunk
         self.auxiliary = nn.Linear(field.feature_dim, 3)
-        init_readout(self.auxiliary, 25)
+        init_rgb_layer(self.auxiliary, 25)
         if empty is not None:
-            for layers in ([self.auxiliary], inr.readouts()):
+            for layers in ([self.auxiliary], inr.rgb_layers()):
                 for layer in layers:
                     nn.init.constant_(layer.bias, math.atanh(empty) / len(layers))
         colour = mapping.shape.style_shape if mapping.colour is None else (mapping.shape.style_dim,)
@@ -281,14 +281,14 @@ class Generator(generator.Generator):
         if not any(mean.isnan().any() for mean in stored):
             return stored
         draws = SampleDraws(0, [0], self.device, self.dtype)
-        widths = Latent(self.mapping.shape.latent_dim, self.mapping.appearance.latent_dim)
         latent = Latent(
-            *(draws.normal(f"mean_{n}", (1, 10_000, w))[0] for n, w in zip(Latent._fields, widths, strict=True))
+            draws.normal("mean_shape", (1, 10_000, self.mapping.shape.latent_dim))[0],
+            draws.normal("mean_appearance", (1, 10_000, self.mapping.appearance.latent_dim))[0],
         )
         return Styles(*(style.mean(0, keepdim=True) for style in self.mapping(latent)))
 
     def prepare(self) -> "Generator":
-        """Compute what is stored with finished weights but not learned: the mean styles."""
+        """Compute what a bundle stores beside what was learned: the mean styles."""
         for name, mean in self.mean_styles()._asdict().items():
             getattr(self, f"mean_{name}").copy_(mean)
         return self
@@ -316,7 +316,7 @@ class Generator(generator.Generator):
             gradient_rays: gradients pass through so many rays only, the same random ones in all images (section 3.4).
             samples: along a ray, and as many again where the renderer refines them; None for the renderer's own.
         """
-        volume = self.volume if samples is None else with_samples(self.volume, samples)
+        renderer = self.renderer if samples is None else with_sample_count(self.renderer, samples)
         rays = self.rays(camera, resolution or self.resolution)
         batch, total = rays.origins.shape[:2]
         own = None if draws is None else RayDraws(draws, total)
@@ -324,7 +324,7 @@ class Generator(generator.Generator):
 
         chunk, order = max(1, self.chunk // batch), None
         if not torch.is_grad_enabled():
-            with_gradient, without = [], pieces(total, chunk)
+            with_gradient, without = [], chunk_slices(total, chunk)
         elif gradient_rays is None or gradient_rays >= total:
             with_gradient, without = [slice(None)], []
         elif draws is None:
@@ -332,39 +332,39 @@ class Generator(generator.Generator):
         else:
             order = draws.shared("gradient_rays", (total,)).argsort()
             with_gradient, without = [order[:gradient_rays]], order[gradient_rays:].split(chunk)
-        parts = [self.paint(volume, rays, own, part, modulated, density_noise) for part in with_gradient]
+        parts = [self.render_rays(renderer, rays, own, part, modulated, density_noise) for part in with_gradient]
         with torch.no_grad():
-            parts += [self.paint(volume, rays, own, part, modulated, density_noise) for part in without]
-        painted = Painted(*(torch.cat(values, dim=1) for values in zip(*parts, strict=True)))
+            parts += [self.render_rays(renderer, rays, own, part, modulated, density_noise) for part in without]
+        rendered = RenderedRays(*(torch.cat(values, dim=1) for values in zip(*parts, strict=True)))
         if order is not None:
             place = order.argsort()
-            painted = Painted(*(values[:, place] for values in painted))
-        return Rendered(*(to_map(values) for values in painted))
+            rendered = RenderedRays(*(values[:, place] for values in rendered))
+        return Rendered(*(to_map(values) for values in rendered))
 
-    def paint(
+    def render_rays(
         self,
-        volume: Renderer,
+        renderer: Renderer,
         rays: Rays,
         draws: RayDraws | None,
         index: slice | Tensor,
         modulated: tuple[Any, Any],
         density_noise: float,
-    ) -> Painted:
+    ) -> RenderedRays:
         """The rays with these indices."""
         some = Rays(*(None if x is None else x[:, index] for x in rays[:3]), rays.pose)
         sines, weights = modulated
         drawn = None if draws is None else draws.take(index)
-        integrated = volume(self.field, some, sines, drawn, density_noise)
+        integrated = renderer(self.field, some, sines, drawn, density_noise)
         features = integrated.features
         auxiliary = self.auxiliary(features).tanh()
-        return Painted(self.inr(features, weights), auxiliary, expected_depth(integrated), integrated.opacity)
+        return RenderedRays(self.inr(features, weights), auxiliary, expected_depth(integrated), integrated.opacity)
 
     def density(self, points: Tensor, styles: Styles) -> Tensor:
         """Density per world length [B, N, 1] at points [B, N, 3]."""
-        return self.volume.density(points, self.field, self.field.modulate(styles))
+        return self.renderer.density(points, self.field, self.field.modulate(styles))
 
 
-def pieces(total: int, length: int) -> list[slice]:
+def chunk_slices(total: int, length: int) -> list[slice]:
     """Slices of at most this length that cover the whole."""
     return [slice(start, start + length) for start in range(0, total, length)]
 

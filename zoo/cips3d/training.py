@@ -12,7 +12,7 @@ from zoo.draws import Draws
 from zoo.losses import logistic_fake, logistic_real, r1_penalty
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen, set_learning_rates
-from zoo.training.schedules import current, falling, in_order, rising
+from zoo.training.schedules import check_stages, current_stage, ramp_down, ramp_up
 from zoo.utils.errors import UserError
 
 
@@ -27,11 +27,11 @@ class Stage:
         fade_iterations: the discriminator's newest level is blended in over these; 0 for at once.
         noise_iterations: the noise on densities falls linearly from 1 to 0 over these; 0 for no noise.
         augment: changes what the discriminator sees, such as ``zoo.layers.diffaugment.diffaugment``.
-        frozen: parts of the generator that don't learn, such as "field"; they start from the first average's.
+        frozen: parts of the generator that don't learn, such as "field"; they start from the first EMA's.
         gradient_rays: the generator learns from so many rays of each image; None for all.
         batch_split: slices of the batch that are generated one after the other, for memory; the generator's gradient is
             their sum, as published.
-        average_start: iterations before the averages follow.
+        ema_start: iterations before the EMAs are updated.
         samples: along each ray in training, see ``Generator.render``; in evaluation, the renderer's own number.
     """
 
@@ -45,7 +45,7 @@ class Stage:
     frozen: tuple[str, ...] = ()
     gradient_rays: int | None = None
     batch_split: int = 1
-    average_start: int = 1000
+    ema_start: int = 1000
     samples: int | None = None
 
 
@@ -73,7 +73,7 @@ class CIPS3D(GAN):
     ) -> None:
         super().__init__(generator, discriminator, *optimizers, **options)
         self.r1_weight, self.r1_every, self.clip_norm = r1_weight, r1_every, clip_norm
-        self.stages = in_order(stages or [Stage()])
+        self.stages = check_stages(stages or [Stage()])
         parts = dict(generator.named_modules())
         if unknown := sorted({part for stage in self.stages for part in stage.frozen if part not in parts}):
             raise UserError(f"The generator has no parts to freeze named {', '.join(unknown)}; it has 'field', ...")
@@ -100,19 +100,19 @@ class CIPS3D(GAN):
                 self.accumulate("loss_g", self.loss_g(fake, draws), last=latent is final)
         self.step(optimizer_g, clip_norm=self.clip_norm)
 
-        if self.since_start >= stage.average_start:
-            self.update_averages()
+        if self.since_start >= stage.ema_start:
+            self.update_emas()
         self.count(len(real))
 
     def begin(self, stage: Stage, optimizers: list) -> None:
-        """What happens between two stages: optimizers forget, and what freezes is the best there is of it."""
+        """Between two stages: reset the optimizers' states, and give parts that freeze the EMA's weights."""
         for optimizer in optimizers:
             optimizer.optimizer.state.clear()
-        for part in stage.frozen if self.averages else ():
+        for part in stage.frozen if self.emas else ():
             self.generator.get_submodule(part).load_state_dict(self.sampler.get_submodule(part).state_dict())
 
     def freeze(self, stage: Stage) -> None:
-        """Have those parts of the generator learn that shall."""
+        """Freeze the parts of the generator that this stage freezes, and no others."""
         self.generator.requires_grad_(True)
         for part in stage.frozen:
             self.generator.get_submodule(part).requires_grad_(False)
@@ -126,7 +126,7 @@ class CIPS3D(GAN):
         """Images from random cameras, as large as those given, and those of the field if needed."""
         rendered = self.generator(
             latent,
-            self.generator.cameras(len(latent.shape), draws),
+            self.generator.cameras(len(latent.z_shape), draws),
             resolution=like.shape[-1],
             draws=draws,
             density_noise=self.density_noise,
@@ -165,7 +165,7 @@ class CIPS3D(GAN):
     @property
     def stage(self) -> Stage:
         """The stage of this iteration."""
-        return current(self.stages, self.iterations)
+        return current_stage(self.stages, self.iterations)
 
     @property
     def since_start(self) -> int:
@@ -181,9 +181,9 @@ class CIPS3D(GAN):
     @property
     def alpha(self) -> float:
         """Share of the newest resolution in the discriminators' blend."""
-        return rising(self.since_start, self.stage.fade_iterations)
+        return ramp_up(self.since_start, self.stage.fade_iterations)
 
     @property
     def density_noise(self) -> float:
         """Standard deviation of the noise on raw densities."""
-        return falling(self.since_start, self.stage.noise_iterations)
+        return ramp_down(self.since_start, self.stage.noise_iterations)

@@ -9,7 +9,7 @@ def run(name: str, from_file: Path | None = None, rest: bool = True) -> None:
     Args:
         name: a published checkpoint that 'zoo list' shows, or hf:user/repository for a bundle on the Hub.
         from_file: the file, downloaded by hand (also --from).
-        rest: also keep raw weights, other averages and the discriminator, if the file has them.
+        rest: also keep raw weights, other EMAs and the discriminator, if the file has them.
     """
     from zoo.weights.download import download as fetch_weights
 

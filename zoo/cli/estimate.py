@@ -79,9 +79,9 @@ def estimate(
     """
     if max_steps < 1:
         raise UserError("--estimate needs the number of iterations of the run: give --trainer.max_steps.")
-    sizes = {name: sum(p.numel() for p in net.parameters()) for name, net in gan.named_children() if name != "averages"}
+    sizes = {name: sum(p.numel() for p in net.parameters()) for name, net in gan.named_children() if name != "emas"}
     lines = [f"{name}: {size:,} parameters" for name, size in sizes.items() if size]
-    lines += [f"averages: {len(gan.averages)} copies of the generator"] if gan.averages else []
+    lines += [f"EMAs: {len(gan.emas)} copies of the generator"] if gan.emas else []
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)  # not that fit stopped
     data.prepare_data()
     data.setup("fit")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo.generator import Generator, draws_for, take
-from zoo.render import Camera, orbited
+from zoo.render import Camera, orbit_camera
 
 
 class CameraPath(NamedTuple):
@@ -70,7 +70,7 @@ def raise_cameras(generator: Generator, camera: Camera, rise: Tensor) -> Camera:
     low, high = elevation(known.origins).quantile(known.origins.new_tensor([0.02, 0.98]))
     now, rise = elevation(camera.origins), rise.to(camera.pose)
     angle = torch.where(rise > 0, rise * (high - now).clamp(min=0), rise * (now - low).clamp(min=0))
-    return orbited(camera, torch.zeros_like(angle)[:, None], angle[:, None])
+    return orbit_camera(camera, torch.zeros_like(angle)[:, None], angle[:, None])
 
 
 def elevation(places: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from zoo.inversion.search import Inversion, camera_angles
 from zoo.render import Camera
 from zoo.utils.errors import UserError
 from zoo.utils.files import replacing_files
+from zoo.utils.old_names import renamed_own_tensors
 from zoo.weights.bundle import BundleInfo, load_bundle, save_bundle
 
 FOUND, ABOUT, BUNDLE = "found.safetensors", "found.json", "bundle"
@@ -83,6 +84,8 @@ def load_inversion(folder: Path | str) -> tuple[Generator, Any, Camera, int]:
         raise UserError(f"The weights of {about['weights']} are others than those that {folder} was made with.")
     with torch.no_grad():
         like = generator.map(generator.latents(1, draws_for(generator, 0, [0])))
+    kind = type(like)
+    tensors = renamed_own_tensors(tensors, f"{kind.__module__}.{kind.__name__}", "styles.")
     styles = like._replace(**{name: tensors[f"styles.{name}"] for name in like._fields if f"styles.{name}" in tensors})
     camera = Camera(tensors["camera.pose"], tensors["camera.intrinsics"])
     return generator, styles, camera, about["resolution"]

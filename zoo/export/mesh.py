@@ -23,7 +23,7 @@ from zoo.export.camera_paths import frames_along_path
 from zoo.export.views import in_batches
 from zoo.generator import Generator, HasDensity, HasRays, draws_for, evaluating, quantise, require, take
 from zoo.render import Camera, Rendered
-from zoo.render.projection import pixel_coordinates, shown_by
+from zoo.render.projection import pixel_coordinates, views_of
 from zoo.utils.errors import UserError
 from zoo.utils.files import replacing
 
@@ -197,7 +197,7 @@ def vertex_colours(
     normals = torch.from_numpy(mesh.vertex_normals.astype(np.float32))
     total, weights, at = torch.zeros(len(places), 3), torch.zeros(len(places), 1), 0
     for rendered in images:
-        shown = shown_by(generator.rays, rendered, camera.take(slice(at, at := at + len(rendered.image))))
+        shown = views_of(generator.rays, rendered, camera.take(slice(at, at := at + len(rendered.image))))
         shown = tree_map(lambda x: x.cpu().float() if isinstance(x, Tensor) else x, shown)
         for view, image in enumerate(shown.rendered.image):
             towards = normalize(shown.camera.origins[view] - places, dim=-1)

@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = exports(
     field="Octaves Field",
     model="SmoothUp NearestUp NeuralRenderer Generator Discriminator",
     scenes="BoxPrior Counts ScenePoses",
-    rendering="StratifiedDepths SceneVolume weighted densest",
+    rendering="StratifiedDepths SceneRenderer weighted densest",
     training="GIRAFFE",
     extras="GaussianFeatures ResidualDiscriminator PlainGenerator",
 )

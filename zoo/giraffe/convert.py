@@ -1,6 +1,6 @@
 """The published GIRAFFE's checkpoints (github.com/autonomousvision/giraffe) and ours.
 
-One file holds all: discriminator, generator and its average, ``generator_test``, from which images are made. Widths
+One file holds all: discriminator, generator and its EMA, ``generator_test``, from which images are made. Widths
 are those of the tensors; cameras, ranges of boxes, depths and numbers of samples are in none of the files.
 """
 
@@ -48,7 +48,7 @@ RENDERER = [
 GENERATOR = [
     *inside(r"scene\.objects\.", "decoder.", FIELD),
     *inside(r"scene\.background\.", "background_generator.", FIELD),
-    *inside(r"renderer\.", "neural_renderer.", RENDERER),
+    *inside(r"neural_renderer\.", "neural_renderer.", RENDERER),
 ]
 DISCRIMINATOR = [(r"layers\.(\d+)\.", r"blocks.\1."), (r"score\.", "conv_out.")]
 
@@ -121,7 +121,7 @@ def resized(experiment: dict[str, Any], state: dict[str, Tensor]) -> dict[str, A
         own["hidden_dim"], own["latent_dim"] = size(state, f"{published}.fc_z.weight")
         own["num_layers"] = count(state, rf"{published}\.blocks\.\d+\.weight") + 1
         own["features"] = size(state, f"{published}.feat_out.weight")[0]
-    own = args["renderer"].setdefault("init_args", {})
+    own = args["neural_renderer"].setdefault("init_args", {})
     own["stages"] = count(state, r"neural_renderer\.conv_layers\.\d+\.weight")
     own["channels"] = size(state, "neural_renderer.conv_layers.0.weight", 4)[1]
     own["least"] = size(state, f"neural_renderer.conv_layers.{own['stages'] - 1}.weight", 4)[0]

@@ -1,7 +1,7 @@
 """Edits of GIRAFFE's scenes (section 4.1), those of the released program's videos: what ``--edit`` names.
 
-An edit shows B scenes in ``frames`` pictures each, scene after scene: ``(generator, latent, frames, draws)`` to latents
-and cameras, both B frames long. It says where boxes are by shares of the ranges of ``BoxPrior``, 0 for the least and 1
+An edit shows B scenes in ``frames`` images each, scene after scene: ``(generator, latent, frames, draws)`` to latents
+and cameras, both B frames long. Boxes are placed by shares of the ranges of ``BoxPrior``, 0 for the least and 1
 for the greatest. The published videos draw what an edit gives with truncation 0.65.
 
 B batch, N objects, T frames
@@ -23,18 +23,18 @@ Path = tuple[Latent, Camera]
 
 
 class Stage(Protocol):
-    """What an edit asks of a generator."""
+    """What an edit needs of a generator."""
 
     boxes: BoxPrior
     poses: ScenePoses
 
 
-def repeated(latent: Latent, frames: int) -> Latent:
+def repeat_scenes(latent: Latent, frames: int) -> Latent:
     """Each scene so many times."""
     return Latent(*(x.repeat_interleave(frames, 0) for x in latent))
 
 
-def boxed(latent: Latent, boxes: Boxes) -> Latent:
+def with_boxes(latent: Latent, boxes: Boxes) -> Latent:
     """Scenes [B T] with the boxes of T frames, given without batch or for one scene: [T or 1, N, ...]."""
     batch, count = latent.scale.shape[:2]
 
@@ -44,12 +44,12 @@ def boxed(latent: Latent, boxes: Boxes) -> Latent:
     return latent._replace(**{name: everywhere(x) for name, x in boxes._asdict().items()})
 
 
-def even(latent: Latent, first: float, last: float, frames: int) -> Tensor:
+def linspace_like(latent: Latent, first: float, last: float, frames: int) -> Tensor:
     """Shares [T] from the first to the last, as precise as the latents."""
     return torch.linspace(first, last, frames, dtype=latent.scale.dtype, device=latent.scale.device)
 
 
-def chosen(generator: Stage, polar: Tensor, batch: int) -> Camera:
+def cameras_at(generator: Stage, polar: Tensor, batch: int) -> Camera:
     """Cameras at these shares [T] of the range of elevations, for each of so many scenes."""
     middle = torch.full_like(polar, 0.5)
     camera = generator.poses.at(middle, polar, middle)
@@ -60,17 +60,17 @@ def middle(generator: Stage, latent: Latent, frames: int) -> Path:
     """Every object as small as they are, in the middle of its ranges, seen by the middle camera."""
     of = latent.scale
     boxes = generator.boxes.at(of.new_zeros(1, 1, 3), of.new_full((1, 1, 3), 0.5), of.new_full((1, 1), 0.5))
-    camera = chosen(generator, of.new_full((frames,), 0.5), len(latent.shape))
-    return boxed(repeated(latent, frames), boxes), camera
+    camera = cameras_at(generator, of.new_full((frames,), 0.5), len(latent.shape_code))
+    return with_boxes(repeat_scenes(latent, frames), boxes), camera
 
 
 def rotate(generator: Stage, latent: Latent, frames: int, draws: Draws) -> Path:
     """Objects turn: a full circle, ends included, or eight tenths of a smaller range."""
     full = generator.boxes.rotation == (0.0, 1.0)
-    turn = even(latent, 0.0, 1.0, frames) if full else even(latent, 0.1, 0.9, frames)
+    turn = linspace_like(latent, 0.0, 1.0, frames) if full else linspace_like(latent, 0.1, 0.9, frames)
     boxes = generator.boxes.at(turn.new_zeros(frames, 1, 3), turn.new_full((frames, 1, 3), 0.5), turn[:, None])
     scenes, camera = middle(generator, latent, frames)
-    return boxed(scenes, boxes), camera
+    return with_boxes(scenes, boxes), camera
 
 
 def move(
@@ -93,25 +93,25 @@ def move(
         turn: of both.
         loop: the way ends where it began.
     """
-    way = even(latent, 0, 2 * math.pi if loop else 1, frames)
+    way = linspace_like(latent, 0, 2 * math.pi if loop else 1, frames)
     count = latent.scale.shape[1]
     place = way.new_tensor(other).repeat(frames, count, 1)
     for axis, x in enumerate(path(way, count > 1)):
         place[:, -1, axis] = x
     boxes = generator.boxes.at(way.new_zeros(frames, count, 3), place, way.new_full((frames, count), turn))
     scenes, camera = middle(generator, latent, frames)
-    moved = boxed(scenes, boxes)
+    moved = with_boxes(scenes, boxes)
     if count <= 2:
         return moved, camera
-    still = repeated(latent, frames)
-    kept = {name: torch.cat([getattr(still, name)[:, :-1], getattr(moved, name)[:, -1:]], 1) for name in Boxes._fields}
-    return moved._replace(**kept), camera
+    still = repeat_scenes(latent, frames)
+    boxes = {name: torch.cat([getattr(still, name)[:, :-1], getattr(moved, name)[:, -1:]], 1) for name in Boxes._fields}
+    return moved._replace(**boxes), camera
 
 
 def elevate(generator: Stage, latent: Latent, frames: int, draws: Draws) -> Path:
     """The camera sinks from above, through eight tenths of its range."""
     scenes, _ = middle(generator, latent, frames)
-    return scenes, chosen(generator, even(latent, 0.1, 0.9, frames), len(latent.shape))
+    return scenes, cameras_at(generator, linspace_like(latent, 0.1, 0.9, frames), len(latent.shape_code))
 
 
 def add(
@@ -131,17 +131,19 @@ def add(
         at_once: so many appear together.
         scale: share of the ranges of their sizes.
     """
-    batch, total = len(latent.shape), len(places)
-    codes = [draws.normal(name, (batch, total, latent.shape.shape[-1])) for name in ("added_shape", "added_appearance")]
+    batch, total = len(latent.shape_code), len(places)
+    size = (batch, total, latent.shape_code.shape[-1])
+    codes = [draws.normal(name, size) for name in ("added_shape", "added_appearance")]
     place = latent.place.new_tensor([[(*p, 0.0) for p in places]])
     boxes = generator.boxes.at(place.new_full((1, total, 3), scale), place, place.new_full((1, total), 0.5))
     stage = torch.arange(frames) * (total // at_once) // frames + 1
     there = torch.arange(total) < at_once * stage[:, None]
     there = torch.cat([there, torch.ones(frames, 1, dtype=torch.bool)], dim=1)
-    new = [x.to(latent.shape).expand(batch, *x.shape[1:]).repeat_interleave(frames, 0) for x in (*codes, *boxes)]
-    named = dict(zip(("shape", "appearance", "scale", "place", "rotation"), new, strict=True))
-    scenes = repeated(latent, frames)._replace(**named, present=there.to(latent.shape.device).repeat(batch, 1))
-    return scenes, chosen(generator, place.new_zeros(frames), batch)
+    new = [x.to(latent.shape_code).expand(batch, *x.shape[1:]).repeat_interleave(frames, 0) for x in (*codes, *boxes)]
+    codes_and_boxes = dict(zip(("shape_code", "appearance_code", "scale", "place", "rotation"), new, strict=True))
+    present = there.to(latent.shape_code.device).repeat(batch, 1)
+    scenes = repeat_scenes(latent, frames)._replace(**codes_and_boxes, present=present)
+    return scenes, cameras_at(generator, place.new_zeros(frames), batch)
 
 
 def between_codes(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
@@ -174,13 +176,14 @@ def wander(generator: Stage, latent: Latent, frames: int, draws: Draws, *, code:
 
 def swap(generator: Stage, latent: Latent, frames: int, draws: Draws, *, codes: tuple[str, ...]) -> Path:
     """The scene as it is, then with the codes of other scenes in place of its own; boxes stay where they are."""
-    camera = chosen(generator, latent.scale.new_full((frames,), 0.5), len(latent.shape))
+    camera = cameras_at(generator, latent.scale.new_full((frames,), 0.5), len(latent.shape_code))
     new = {}
     for name in codes:
         own = getattr(latent, name)[:, None]
-        others = draws.normal(f"other_{name}", (len(own), frames - 1, *own.shape[2:])).to(own)
+        drawn = f"other_{name.removesuffix('_code')}"
+        others = draws.normal(drawn, (len(own), frames - 1, *own.shape[2:])).to(own)
         new[name] = torch.cat([own, others], dim=1).flatten(0, 1)
-    return repeated(latent, frames)._replace(**new), camera
+    return repeat_scenes(latent, frames)._replace(**new), camera
 
 
 CARS = [(x, y) for x in (-0.7, 1.5) for y in (-0.8, 0.5, 1.8)]
@@ -202,11 +205,11 @@ EDITS: dict[str, Callable[[Stage, Latent, int, Draws], Path]] = {
     "add-cars": partial(add, places=CARS, scale=-1.0),
     "add-clevr6": partial(add, places=SIX),
     "add-clevr10": partial(add, places=PAIRS, at_once=2),
-    "interpolate-shape": partial(wander, code="shape"),
-    "interpolate-appearance": partial(wander, code="appearance"),
-    "interpolate-background": partial(wander, code="background_appearance"),
-    "interpolate-background-shape": partial(wander, code="background_shape"),
-    "swap-shape": partial(swap, codes=("shape",)),
-    "swap-appearance": partial(swap, codes=("appearance",)),
-    "swap-background": partial(swap, codes=("background_shape", "background_appearance")),
+    "interpolate-shape": partial(wander, code="shape_code"),
+    "interpolate-appearance": partial(wander, code="appearance_code"),
+    "interpolate-background": partial(wander, code="background_appearance_code"),
+    "interpolate-background-shape": partial(wander, code="background_shape_code"),
+    "swap-shape": partial(swap, codes=("shape_code",)),
+    "swap-appearance": partial(swap, codes=("appearance_code",)),
+    "swap-background": partial(swap, codes=("background_shape_code", "background_appearance_code")),
 }

@@ -57,9 +57,9 @@ def object_masks(
 ) -> Tensor:
     """Opacity of each object as if it were alone, [B, N, h, w]; what lies at the last sample is not counted."""
     rays = generator.rays(camera, generator.side(resolution), farthest)
-    samples, scene = generator.volume.depths(rays, None), generator.scene
-    placed = scene.place(samples, styles)
-    densities = scene.densities(scene.query(placed, styles)[0], placed, styles)
+    samples, scene = generator.renderer.depths(rays, None), generator.scene
+    local = scene.place(samples, styles)
+    densities = scene.densities(scene.query(local, styles)[0], local, styles)
     lengths = zero_last_interval(samples.t, samples.directions)
     alone = [to_map(transmission_weights(d, lengths).sum(-1, keepdim=True)) for d in densities[:-1]]
     return torch.cat(alone, dim=1)

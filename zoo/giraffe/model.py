@@ -7,7 +7,7 @@ What is unusual:
 * a scene is composed: each object is a feature field of its own in a posed box, one more field is the background, and
   all objects share one network, so that they can be moved, turned, added and exchanged after training;
 * the camera hardly moves: objects are seen from all sides because their boxes turn;
-* few rays are marched, 16x16, and they carry features: a small 2D network makes the picture of them.
+* few rays are marched, 16x16, and they carry features: a small 2D network makes the image of them.
 
 The fields are in ``field.py``; where objects and cameras are, and the axes they count in, in ``scenes.py``; how rays
 are marched through a scene in ``rendering.py``; edits of scenes in ``edits.py``; the 2D GAN that the paper compares
@@ -27,12 +27,12 @@ from zoo.draws import Draws
 from zoo.giraffe.edits import EDITS
 from zoo.giraffe.field import Field
 from zoo.giraffe.rendering import Compose, Scene, weighted
-from zoo.giraffe.scenes import BoxPrior, Counts, Latent, ScenePoses, between, turned
+from zoo.giraffe.scenes import BoxPrior, Counts, Latent, ScenePoses, between, vertical_rotation
 from zoo.layers.discriminator import DiscriminatorOutput
 from zoo.render import Camera, Rays, Rendered, Renderer, expected_depth, to_map
 from zoo.utils.errors import UserError
 
-# From features to the picture
+# From features to the image
 
 
 class SmoothUp(nn.Module):
@@ -61,7 +61,7 @@ class NearestUp(nn.Module):
 
 
 class NeuralRenderer(nn.Module):
-    """The 2D network that makes the picture of the feature map (section 3.3, figure 4).
+    """The 2D network that makes the image of the feature map (section 3.3, figure 4).
 
     Args:
         stages: how often the size doubles.
@@ -104,7 +104,7 @@ class NeuralRenderer(nn.Module):
             self.colour = nn.Conv2d(widths[-1], 3, 1)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The picture [B, 3, 2^stages h, 2^stages w] in [0, 1] and the small one [B, 3, h, w] that it starts from."""
+        """The image [B, 3, 2^stages h, 2^stages w] in [0, 1] and the small one [B, 3, h, w] that it starts from."""
         skips = self.colour_up is not None
         squash = torch.sigmoid if self.sigmoid else nn.Identity()
         colours = small = self.colours[0](features) if skips else None
@@ -129,10 +129,10 @@ class Generator(generator.Generator):
         objects, background: the two fields.
         boxes: distribution of the objects' boxes.
         poses: distribution of cameras.
-        volume: renders the feature map.
-        renderer: makes the picture of it.
+        renderer: renders the feature map.
+        neural_renderer: makes the image of it.
         compose: how fields mix where they meet.
-        volume_resolution: side of the feature map [pixels].
+        feature_resolution: side of the feature map [pixels].
         background_rotation: first and last turn of the background about the vertical axis [full turns].
         counts: how many boxes hold an object; None: all.
         density_noise: standard deviation of the noise on raw densities wherever draws are given.
@@ -146,18 +146,18 @@ class Generator(generator.Generator):
         background: Field,
         boxes: BoxPrior,
         poses: ScenePoses,
-        volume: Renderer,
-        renderer: NeuralRenderer,
+        renderer: Renderer,
+        neural_renderer: NeuralRenderer,
         compose: Compose = weighted,
-        volume_resolution: int = 16,
+        feature_resolution: int = 16,
         background_rotation: tuple[float, float] = (0.0, 0.0),
         counts: Counts | None = None,
         density_noise: float = 1.0,
     ) -> None:
-        super().__init__(poses, volume_resolution * 2**renderer.stages, boxes.bounds())
+        super().__init__(poses, feature_resolution * 2**neural_renderer.stages, boxes.bounds())
         self.scene = Scene(objects, background, compose)
-        self.boxes, self.volume, self.renderer = boxes, volume, renderer
-        self.volume_resolution, self.background_rotation = volume_resolution, background_rotation
+        self.boxes, self.renderer, self.neural_renderer = boxes, renderer, neural_renderer
+        self.feature_resolution, self.background_rotation = feature_resolution, background_rotation
         self.counts, self.density_noise = counts, density_noise
 
     def latents(self, n: int, draws: Draws) -> Latent:
@@ -171,7 +171,7 @@ class Generator(generator.Generator):
         codes = [draws.normal(name, objects) for name in ("shape", "appearance")]
         codes += [draws.normal(name, behind) for name in ("background_shape", "background_appearance")]
         boxes = self.boxes(n, draws)
-        rotation = turned(between(*self.background_rotation, background_turn)).expand(n, 3, 3)
+        rotation = vertical_rotation(between(*self.background_rotation, background_turn)).expand(n, 3, 3)
         present = torch.ones(n, self.boxes.count + 1, dtype=torch.bool, device=rotation.device)
         if self.counts is not None:
             present[:, :-1] = self.counts(n, self.boxes.count, draws)
@@ -211,7 +211,7 @@ class Generator(generator.Generator):
 
     def side(self, resolution: int | None) -> int:
         """Side of the feature map [pixels] for images of this side."""
-        factor = 2**self.renderer.stages
+        factor = 2**self.neural_renderer.stages
         side, rest = divmod(resolution or self.resolution, factor)
         if rest or side < 2:
             raise UserError(
@@ -240,20 +240,20 @@ class Generator(generator.Generator):
             UserError: the 2D network cannot make an image of that side.
         """
         rays = self.rays(camera, self.side(resolution), farthest)
-        integrated = self.volume(self.scene, rays, styles, draws, self.density_noise)
-        image, raw = self.renderer(to_map(integrated.features))
+        integrated = self.renderer(self.scene, rays, styles, draws, self.density_noise)
+        image, raw = self.neural_renderer(to_map(integrated.features))
         depth = expected_depth(integrated) * rays.directions.norm(dim=-1, keepdim=True)
         return Rendered(image * 2 - 1, raw * 2 - 1, to_map(depth), to_map(integrated.opacity))
 
     def foreground_only(self, styles: Latent) -> Latent:
         """The scenes without their backgrounds: then depth and opacity are those of the objects alone."""
-        there = styles.present.clone()
-        there[:, -1] = False
-        return styles._replace(present=there)
+        present = styles.present.clone()
+        present[:, -1] = False
+        return styles._replace(present=present)
 
     def density(self, points: Tensor, styles: Latent) -> Tensor:
         """Density per world length [B, N, 1] of the objects, without the background, at points [B, N, 3]."""
-        return self.volume.density(points, self.scene, self.foreground_only(styles))
+        return self.renderer.density(points, self.scene, self.foreground_only(styles))
 
     def together(self, n: int, draws: Draws) -> Tensor:
         """Images of n random scenes drawn as in the published training: one turn of the background for all of them,
@@ -266,7 +266,7 @@ class Generator(generator.Generator):
     def turntable(self, latent: Latent, n: int) -> tuple[Latent, Camera]:
         """Scenes and cameras that show each of B scenes from n sides, scene after scene, B n long.
 
-        The pictures are those of boxes that turn through their whole range before a camera that stays, but here the
+        The images are those of boxes that turn through their whole range before a camera that stays, but here the
         camera goes round boxes that stay, and takes the background with it. The middle of the objects is moved into
         the axis of the turn. A full circle is left open at its end.
         """
@@ -276,17 +276,20 @@ class Generator(generator.Generator):
     def orbit_at(self, latent: Latent, turn: Tensor) -> tuple[Latent, Camera]:
         """As ``turntable``, from these places [T] on its way: 0 is its beginning, 1 its end; both are B T long."""
         first, last = self.boxes.rotation
-        camera, turn = self.poses.orbit_at(turn).to(latent.place), turned((last - first) * turn).to(latent.place)
+        camera, turn = (
+            self.poses.orbit_at(turn).to(latent.place),
+            vertical_rotation((last - first) * turn).to(latent.place),
+        )
         round_it = turn.roll((-1, -1), (1, 2)) @ camera.pose[:, :3]  # the matrix in the zoo's axes
         camera = camera._replace(pose=torch.cat([round_it, camera.pose[:, 3:]], dim=1))
 
-        there = latent.present[:, :-1, None].to(latent.place.dtype)
-        aside = (there * latent.place).sum(1, keepdim=True) / there.sum(1, keepdim=True).clamp(min=1)
+        present = latent.present[:, :-1, None].to(latent.place.dtype)
+        aside = (present * latent.place).sum(1, keepdim=True) / present.sum(1, keepdim=True).clamp(min=1)
         aside[..., 2] = 0
-        rotation = turned(latent.rotation.new_tensor(first)).expand_as(latent.rotation)
+        rotation = vertical_rotation(latent.rotation.new_tensor(first)).expand_as(latent.rotation)
         scenes = latent._replace(place=latent.place - aside, rotation=rotation)
-        scenes, camera = generator.each_from(scenes, camera)
-        behind = scenes.background_rotation @ turn.mT.repeat(len(latent.shape), 1, 1)
+        scenes, camera = generator.repeat_for_cameras(scenes, camera)
+        behind = scenes.background_rotation @ turn.mT.repeat(len(latent.shape_code), 1, 1)
         return scenes._replace(background_rotation=behind), camera
 
 

@@ -1,4 +1,4 @@
-"""How GIRAFFE marches rays through a scene of several fields, and composes what they say (section 3.2)."""
+"""Ray marching through a scene of several fields, and how their densities and features mix (section 3.2)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.draws import Draws
 from zoo.giraffe.field import Field
-from zoo.giraffe.scenes import Latent, rotated, to_paper
-from zoo.render import Depths, Integrated, Quadrature, Rays, Samples, jittered, noisy, raw_at
+from zoo.giraffe.scenes import Latent, rotate_points, to_paper
+from zoo.render import Depths, Integrated, Quadrature, Rays, Samples, add_density_noise, raw_density, stratify
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class StratifiedDepths:
     def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
         line = torch.linspace(0, 1, self.samples, device=rays.origins.device, dtype=rays.origins.dtype)
         t = (self.near + line * (self.far - self.near)).expand(*rays.origins.shape[:-1], -1)
-        return Samples(rays.origins, rays.directions, jittered(t, draws))
+        return Samples(rays.origins, rays.directions, stratify(t, draws))
 
 
 # Composition: densities [F, B, R, S] of all fields to their common density [B, R, S] and each one's share of the
@@ -51,7 +51,7 @@ def densest(densities: Tensor) -> tuple[Tensor, Tensor]:
     return density, one_hot(index, len(densities)).movedim(-1, 0).to(density.dtype)
 
 
-class Placed(NamedTuple):
+class LocalSamples(NamedTuple):
     """Samples as the fields see them: points [B, N, R, S, 3] and [B, R, S, 3], directions [B, N, R, 3], [B, R, 3]."""
 
     points: Tensor
@@ -75,18 +75,18 @@ class Scene(nn.Module):
         super().__init__()
         self.objects, self.background, self.compose = objects, background, compose
 
-    def place(self, samples: Samples, latent: Latent) -> Placed:
+    def place(self, samples: Samples, latent: Latent) -> LocalSamples:
         """World points to boxes, R (p - t) / s, and to the turned background (section 3.1, equation 6)."""
         origins, directions = to_paper(samples.origins), to_paper(samples.directions)
         ahead = torch.stack([origins, origins + directions], 1)[:, None]  # [B, 1, 2, R, 3]: both are moved as points
-        boxed = rotated(ahead - latent.place[:, :, None, None], latent.rotation[:, :, None, None])
+        boxed = rotate_points(ahead - latent.place[:, :, None, None], latent.rotation[:, :, None, None])
         boxed = boxed / latent.scale[:, :, None, None]
-        behind = rotated(ahead[:, 0], latent.background_rotation[:, None, None])
+        behind = rotate_points(ahead[:, 0], latent.background_rotation[:, None, None])
         starts, rays = boxed[:, :, 0], boxed[:, :, 1] - boxed[:, :, 0]
         start, ray = behind[:, 0], behind[:, 1] - behind[:, 0]
         t = samples.t[..., None]
         points = starts[..., None, :] + t[:, None] * rays[..., None, :]
-        return Placed(points, rays, start[..., None, :] + t * ray[..., None, :], ray)
+        return LocalSamples(points, rays, start[..., None, :] + t * ray[..., None, :], ray)
 
     def inside(self, points: Tensor, latent: Latent) -> Tensor:
         """Which points [B, N, ..., 3] belong to a box with an object in it, bool [B, N, ...]."""
@@ -94,13 +94,13 @@ class Scene(nn.Module):
         there = latent.present[:, :-1]
         return within & there.view(*there.shape, *[1] * (within.dim() - 2))
 
-    def query(self, placed: Placed, latent: Latent) -> tuple[Tensor, Tensor]:
+    def query(self, local: LocalSamples, latent: Latent) -> tuple[Tensor, Tensor]:
         """Raw densities [F, B, R, S] and features [F, B, R, S, C] of all fields at all samples, also outside boxes."""
-        terms = self.objects.terms(latent.shape, latent.appearance)[:, :, None, None]
-        raw, hidden = self.objects(placed.points, placed.directions[..., None, :], terms)
+        terms = self.objects.terms(latent.shape_code, latent.appearance_code)[:, :, None, None]
+        raw, hidden = self.objects(local.points, local.directions[..., None, :], terms)
         features = self.objects.finish(hidden, torch.ones_like(hidden[..., :1]))
-        terms = self.background.terms(latent.background_shape, latent.background_appearance)[:, None, None]
-        behind = placed.background_points, placed.background_directions[..., None, :]
+        terms = self.background.terms(latent.background_shape_code, latent.background_appearance_code)[:, None, None]
+        behind = local.background_points, local.background_directions[..., None, :]
         raw_behind, hidden = self.background(*behind, terms)
         features_behind = self.background.finish(hidden, torch.ones_like(hidden[..., :1]))
         return (
@@ -108,26 +108,26 @@ class Scene(nn.Module):
             torch.cat([features.transpose(0, 1), features_behind[None]]),
         )
 
-    def densities(self, raw: Tensor, placed: Placed, latent: Latent, noise: Tensor | None = None) -> Tensor:
+    def densities(self, raw: Tensor, local: LocalSamples, latent: Latent, noise: Tensor | None = None) -> Tensor:
         """Densities [F, B, R, S] from raw ones; the noise [B, F, R, S] is added first."""
         raw = raw if noise is None else raw + noise.transpose(0, 1)
-        there = self.inside(placed.points, latent).transpose(0, 1)
+        there = self.inside(local.points, latent).transpose(0, 1)
         behind = latent.present[:, -1, None, None].expand_as(raw[-1])
         return raw.relu() * torch.cat([there, behind[None]])
 
     def forward(self, samples: Samples, latent: Latent) -> tuple[Tensor, Tensor]:
         """Common density [B, R, S, 1] and features [B, R, S, C], for any renderer of the zoo."""
-        placed = self.place(samples, latent)
-        raw, features = self.query(placed, latent)
-        density, shares = self.compose(self.densities(raw, placed, latent))
+        local = self.place(samples, latent)
+        raw, features = self.query(local, latent)
+        density, shares = self.compose(self.densities(raw, local, latent))
         return density[..., None], (shares[..., None] * features).sum(0)
 
 
-class SceneVolume(nn.Module):
-    """Volume rendering of a scene, with the call signature of ``zoo.render.Volume`` (section 3.2, equations 9 and 10).
+class SceneRenderer(nn.Module):
+    """Volume rendering of a scene, called as ``zoo.render.VolumeRenderer`` is (section 3.2, equations 9 and 10).
 
-    The same numbers as marching through ``Scene`` as one field, for a fraction of the work: an object is only asked for
-    its points inside its box, and features are summed along rays before the fields' last, linear layer.
+    The same numbers as marching through ``Scene`` as one field, for a fraction of the work: an object's field is only
+    queried at points inside its box, and features are summed along rays before the fields' last, linear layer.
 
     Args:
         depths: depths along a ray.
@@ -150,20 +150,20 @@ class SceneVolume(nn.Module):
     def forward(
         self, field: Scene, rays: Rays, condition: Latent, draws: Draws | None = None, density_noise: float = 0.0
     ) -> Integrated:
-        """As ``zoo.render.Volume``; the features of every sample never exist."""
+        """As ``zoo.render.VolumeRenderer``; the features of every sample never exist."""
         samples, latent = self.depths(rays, draws), condition
-        placed = field.place(samples, latent)
-        batch, count, per_image, per_ray = placed.points.shape[:-1]
+        local = field.place(samples, latent)
+        batch, count, per_image, per_ray = local.points.shape[:-1]
         none = samples.t.new_zeros(batch, count + 1, per_image, per_ray)
-        noise = noisy(none, "density_noise", draws, density_noise)
+        noise = add_density_noise(none, "density_noise", draws, density_noise)
 
-        inside = field.inside(placed.points, latent).flatten().nonzero()[:, 0]
-        raw, hidden = self.objects(field.objects, placed, latent, inside)
+        inside = field.inside(local.points, latent).flatten().nonzero()[:, 0]
+        raw, hidden = self.objects(field.objects, local, latent, inside)
         raw = raw + noise[:, :-1].flatten()[inside]
         objects = raw.new_zeros(batch * count * per_image * per_ray).index_put((inside,), raw.relu())
         objects = objects.unflatten(0, (batch, count, per_image, per_ray))
 
-        raw_behind, hidden_behind = self.background(field.background, placed, latent)
+        raw_behind, hidden_behind = self.background(field.background, local, latent)
         behind = (raw_behind + noise[:, -1]).relu() * latent.present[:, -1, None, None]
         density, shares = field.compose(torch.cat([objects.transpose(0, 1), behind[None]]))
         raw = density[..., None]
@@ -183,32 +183,32 @@ class SceneVolume(nn.Module):
 
     def density(self, points: Tensor, field: Scene, condition: Latent) -> Tensor:
         """Density per world length [B, N, 1] of all fields at points [B, N, 3]."""
-        return self.quadrature.density(raw_at(points, field, condition), points[:, :, None])[:, :, 0]
+        return self.quadrature.density(raw_density(points, field, condition), points[:, :, None])[:, :, 0]
 
-    def objects(self, field: Field, placed: Placed, latent: Latent, inside: Tensor) -> tuple[Tensor, Tensor]:
+    def objects(self, field: Field, local: LocalSamples, latent: Latent, inside: Tensor) -> tuple[Tensor, Tensor]:
         """Raw densities and hidden features of the points inside boxes, given by their index into [B N R S]."""
-        terms = field.terms(latent.shape, latent.appearance).flatten(0, 1)
-        points, directions = placed.points.flatten(0, 3), placed.directions.flatten(0, 2)
-        per_ray = placed.points.shape[3]
-        per_box = placed.points.shape[2] * per_ray
+        terms = field.terms(latent.shape_code, latent.appearance_code).flatten(0, 1)
+        points, directions = local.points.flatten(0, 3), local.directions.flatten(0, 2)
+        per_ray = local.points.shape[3]
+        per_box = local.points.shape[2] * per_ray
 
         def part(index: Tensor) -> tuple[Tensor, Tensor]:
             return field(points[index], directions[index // per_ray], terms[index // per_box])
 
         chunk = max(1, len(inside)) if self.chunk is None else self.chunk
-        return joined([self.run(part, index) for index in inside.split(chunk)], 0)
+        return concatenate([self.run(part, index) for index in inside.split(chunk)], 0)
 
-    def background(self, field: Field, placed: Placed, latent: Latent) -> tuple[Tensor, Tensor]:
+    def background(self, field: Field, local: LocalSamples, latent: Latent) -> tuple[Tensor, Tensor]:
         """Raw densities [B, R, S] and hidden features [B, R, S, C] of the background."""
-        terms = field.terms(latent.background_shape, latent.background_appearance)[:, None, None]
-        batch, per_image, per_ray = placed.background_points.shape[:-1]
+        terms = field.terms(latent.background_shape_code, latent.background_appearance_code)[:, None, None]
+        batch, per_image, per_ray = local.background_points.shape[:-1]
 
         def part(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
             return field(points, directions[:, :, None], terms)
 
         step = per_image if self.chunk is None else max(1, self.chunk // (batch * per_ray))
-        chunks = zip(placed.background_points.split(step, 1), placed.background_directions.split(step, 1), strict=True)
-        return joined([self.run(part, *chunk) for chunk in chunks], 1)
+        chunks = zip(local.background_points.split(step, 1), local.background_directions.split(step, 1), strict=True)
+        return concatenate([self.run(part, *chunk) for chunk in chunks], 1)
 
     def run(self, part: Callable, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         if self.recompute and self.chunk is not None and torch.is_grad_enabled():
@@ -216,5 +216,5 @@ class SceneVolume(nn.Module):
         return part(*inputs)
 
 
-def joined(parts: list[tuple[Tensor, Tensor]], axis: int) -> tuple[Tensor, Tensor]:
+def concatenate(parts: list[tuple[Tensor, Tensor]], axis: int) -> tuple[Tensor, Tensor]:
     return tuple(torch.cat(tensors, axis) for tensors in zip(*parts, strict=True))

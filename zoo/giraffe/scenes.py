@@ -23,10 +23,10 @@ from zoo.utils.errors import UserError
 class Latent(NamedTuple):
     """A scene: what its objects and background look like, and where the objects are."""
 
-    shape: Tensor  # [B, N, latent_dim], standard normal
-    appearance: Tensor  # [B, N, latent_dim], standard normal
-    background_shape: Tensor  # [B, background_latent_dim], standard normal
-    background_appearance: Tensor  # [B, background_latent_dim], standard normal
+    shape_code: Tensor  # [B, N, latent_dim], standard normal
+    appearance_code: Tensor  # [B, N, latent_dim], standard normal
+    background_shape_code: Tensor  # [B, background_latent_dim], standard normal
+    background_appearance_code: Tensor  # [B, background_latent_dim], standard normal
     scale: Tensor  # half the sides of the boxes [world units], [B, N, 3]
     place: Tensor  # middles of the boxes, [B, N, 3]
     rotation: Tensor  # world to box, [B, N, 3, 3]
@@ -44,7 +44,7 @@ def to_zoo(points: Tensor) -> Tensor:
     return points.roll(-1, -1)
 
 
-def turned(turns: Tensor) -> Tensor:
+def vertical_rotation(turns: Tensor) -> Tensor:
     """Rotation matrices [..., 3, 3] about the paper's vertical axis by these shares of a full turn [...].
 
     Rounded once, to the precision of the shares.
@@ -54,7 +54,7 @@ def turned(turns: Tensor) -> Tensor:
     return torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], -1).unflatten(-1, (3, 3)).to(turns.dtype)
 
 
-def rotated(points: Tensor, rotation: Tensor) -> Tensor:
+def rotate_points(points: Tensor, rotation: Tensor) -> Tensor:
     """Points [..., 3] by matrices [..., 3, 3]."""
     return (rotation * points[..., None, :]).sum(-1)
 
@@ -110,7 +110,9 @@ class BoxPrior:
         share = draws.uniform("box_scale", (n, self.count, 1 if self.one_scale else 3))
         scale = between(self.scale_min, self.scale_max, share)
         place = self.places(n, scale, draws)
-        return Boxes(scale, place, turned(between(*self.rotation, draws.uniform("box_rotation", (n, self.count)))))
+        return Boxes(
+            scale, place, vertical_rotation(between(*self.rotation, draws.uniform("box_rotation", (n, self.count))))
+        )
 
     def places(self, n: int, scale: Tensor, draws: Draws) -> Tensor:
         """Middles of the boxes of n scenes, [n, N, 3]."""
@@ -165,7 +167,9 @@ class BoxPrior:
         """
         share = scale[..., :1] if self.one_scale else scale
         where = self.on_plane(between(self.place_min, self.place_max, place))
-        return Boxes(between(self.scale_min, self.scale_max, share), where, turned(between(*self.rotation, turn)))
+        return Boxes(
+            between(self.scale_min, self.scale_max, share), where, vertical_rotation(between(*self.rotation, turn))
+        )
 
     def bounds(self) -> list[list[float]]:
         """World box [2, 3] around all objects, in the zoo's axes."""
@@ -229,7 +233,7 @@ class ScenePoses:
         polar: the angle from the vertical is arccos(1 - 2 v) with v between these; 0.5 looks horizontally.
         radius: smallest and largest distance from the origin [world units].
         fov_deg: field of view of the whole image, both ways [degrees].
-        zoom: False: every camera sees the field of view that was asked for.
+        zoom: False: every camera has the field of view ``fov_deg``.
     """
 
     azimuth: tuple[float, float] = (0.0, 0.0)

@@ -11,7 +11,7 @@ from zoo.training.optimizers import frozen
 
 
 class GIRAFFE(GAN):
-    """The training algorithm of GIRAFFE (section 3.4): generator, its average, then discriminator, every iteration.
+    """The training algorithm of GIRAFFE (section 3.4): generator, its EMA, then discriminator, every iteration.
 
     Args:
         generator: a ``Generator``, or another with its ``together``.
@@ -42,7 +42,7 @@ class GIRAFFE(GAN):
 
         with frozen(self.discriminator):
             self.minimise(optimizer_g, "loss_g", self.loss_g(self.generator.together(fakes, draws)))
-        self.update_averages()
+        self.update_emas()
 
         with torch.no_grad():
             fake = self.generator.together(fakes, draws)

@@ -4,7 +4,7 @@ from zoo.utils.lazy import exports
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
-    model="gaussian uniform RadianceField TwoNetworks Generator Discriminator",
-    rays="OnSphere perspective through_centres Parallel AlongAxis Patches",
+    model="gaussian uniform RadianceField HierarchicalRenderer Generator Discriminator",
+    rays="OnSphere perspective through_centres Orthographic AlongAxis Patches",
     training="GRAF",
 )

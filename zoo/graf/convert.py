@@ -32,7 +32,7 @@ FIELD = [
     (r"colour\.", "rgb_linear."),
     (r"output\.", "output_linear."),
 ]
-GENERATOR = [*inside(r"field\.", "generator.", FIELD), *inside(r"volume\.field\.", "generator_fine.", FIELD)]
+GENERATOR = [*inside(r"field\.", "generator.", FIELD), *inside(r"renderer\.field\.", "generator_fine.", FIELD)]
 # by the side of the patches: norms and activations are counted too, and no norm follows the first convolution for large
 SMALL = [(r"convolutions\.(\d+)\.", lambda m: f"main.{3 * int(m[1])}.")]
 LARGE = [(r"convolutions\.(\d+)\.", lambda m: f"main.{max(0, 3 * int(m[1]) - 1)}.")]
@@ -61,13 +61,13 @@ def experiments(contents: Contents) -> list[str]:
 
 def published(place: Place, contents: Contents, weights: str) -> Published | None:
     """One of the state dicts in the file."""
-    held, states = contents.value, states_in(contents.value)
+    value, states = contents.value, states_in(contents.value)
     if WEIGHTS[weights] not in states:
         return None
-    if weights != "discriminator" and "generator_fine" in held:
+    if weights != "discriminator" and "generator_fine" in value:
         raise UserError(f"{place} has a second network for hierarchical sampling, which no experiment here has.")
     state = tensors_in("" if weights == "discriminator" else "generator", states[WEIGHTS[weights]])
-    return Published(state, f"{place.name}, {weights} weights", {"iterations": held.get("it")}, complete=True)
+    return Published(state, f"{place.name}, {weights} weights", {"iterations": value.get("it")}, complete=True)
 
 
 def states_in(value: Any) -> dict[str, dict]:

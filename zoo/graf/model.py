@@ -4,11 +4,11 @@ Schwarz, Liao, Niemeyer, Geiger, NeurIPS 2020, arXiv:2007.02442.
 
 What is unusual:
 
-* the radiance field is a NeRF with two codes: one for the shape, which the density sees, and one for the appearance,
-  which only the colour sees; there is no mapping network;
+* the radiance field is a NeRF with two codes: one for the shape, on which the density depends, and one for the
+  appearance, on which only the colour depends; there is no mapping network;
 * the discriminator never sees a whole image, only patches of K x K points: a coarse grid over the whole image or a fine
   one over a part of it, and generated patches cost K x K rays whatever the resolution of the images is;
-* patches start as large as the image and may become smaller as training goes on, so that detail comes last.
+* patches start as large as the image and may become smaller during training, so that details are learned last.
 
 The published world has z up; here y is up. ``z_up`` leads from one to the other, in front of the field.
 
@@ -26,7 +26,7 @@ from torch.nn.utils import spectral_norm
 
 from zoo import generator
 from zoo.draws import Draws
-from zoo.graf.rays import Lens, all_pixels, cut, perspective, z_up
+from zoo.graf.rays import Lens, all_pixels, perspective, sample_patches, z_up
 from zoo.layers.discriminator import DiscriminatorOutput
 from zoo.layers.encoding import positional_encoding
 from zoo.render import (
@@ -38,7 +38,7 @@ from zoo.render import (
     Rendered,
     Renderer,
     Samples,
-    Volume,
+    VolumeRenderer,
     expected_depth,
     to_map,
 )
@@ -46,10 +46,10 @@ from zoo.utils.errors import UserError
 
 
 class Latent(NamedTuple):
-    """Codes of shape [B, C] and appearance [B, C]."""
+    """Codes of shape and appearance, both [B, C]."""
 
-    shape: Tensor
-    appearance: Tensor
+    shape_code: Tensor
+    appearance_code: Tensor
 
 
 def gaussian(n: int, size: int, draws: Draws) -> Tensor:
@@ -97,9 +97,9 @@ class RadianceField(nn.Module):
         self.view_dim = 0 if view_octaves is None else 3 * (2 * view_octaves + 1)
         entering = self.point_dim + shape_dim
         widths = [entering, *[hidden_dim] * (num_layers - 1)]
-        self.again = 5 if num_layers > 5 else None  # the layer that is given points and shape a second time
-        if self.again is not None:
-            widths[self.again] += entering
+        self.skip_layer = 5 if num_layers > 5 else None  # the layer that is given points and shape a second time
+        if self.skip_layer is not None:
+            widths[self.skip_layer] += entering
         self.layers = nn.ModuleList(nn.Linear(width, hidden_dim) for width in widths)
         self.output = self.density = self.feature = self.colour_hidden = self.colour = None
         if not self.view_dim + appearance_dim:
@@ -112,7 +112,7 @@ class RadianceField(nn.Module):
 
     def forward(self, samples: Samples, latent: Latent) -> tuple[Tensor, Tensor]:
         """Raw density [B, R, S, 1] and colour in [0, 1] [B, R, S, 3]."""
-        x = self.trunk(z_up(samples.points).flatten(1, 2), latent.shape).unflatten(1, samples.t.shape[1:])
+        x = self.trunk(z_up(samples.points).flatten(1, 2), latent.shape_code).unflatten(1, samples.t.shape[1:])
         if self.output is not None:
             raw = self.output(x)
             return raw[..., 3:4], raw[..., :3].sigmoid()
@@ -120,7 +120,7 @@ class RadianceField(nn.Module):
         of_feature, of_view, of_appearance = self.colour_hidden.weight.split(wide, dim=1)
         added = self.colour_hidden.bias
         if self.appearance_dim:
-            added = linear(latent.appearance, of_appearance, added)[:, None]
+            added = linear(latent.appearance_code, of_appearance, added)[:, None]
         if self.view_octaves is not None:
             seen = positional_encoding(normalize(z_up(samples.directions), dim=-1), self.view_octaves)
             added = linear(seen, of_view) + added
@@ -134,7 +134,7 @@ class RadianceField(nn.Module):
         encoded = positional_encoding(points, self.point_octaves)
         x = None
         for i, layer in enumerate(self.layers):
-            if i in (0, self.again):
+            if i in (0, self.skip_layer):
                 of_point, of_shape, of_x = layer.weight.split(
                     [self.point_dim, self.shape_dim, layer.in_features - self.point_dim - self.shape_dim], dim=1
                 )
@@ -147,36 +147,36 @@ class RadianceField(nn.Module):
         return x
 
 
-class TwoNetworks(nn.Module):
-    """A renderer with a second network (NeRF section 5.2): the first only says where that one is worth asking.
+class HierarchicalRenderer(nn.Module):
+    """Hierarchical sampling with a coarse and a fine network (NeRF section 5.2).
 
-    The second is asked at the depths of both passes. As published nothing trains the first: no gradient passes through
-    the choice of depths.
+    The fine network is queried at the depths of both passes. As published nothing trains the coarse one: no gradient
+    passes through the choice of depths.
 
     Args:
-        volume: renders the first network.
-        depths: further depths, drawn where it found something.
-        field: the second network.
+        renderer: renders the coarse network.
+        depths: further depths, drawn from its weights.
+        field: the fine network.
     """
 
-    def __init__(self, volume: Volume, depths: FineDepths, field: RadianceField) -> None:
+    def __init__(self, renderer: VolumeRenderer, depths: FineDepths, field: RadianceField) -> None:
         super().__init__()
-        self.volume, self.depths, self.field = volume, depths, field
+        self.renderer, self.depths, self.field = renderer, depths, field
 
     def forward(
         self, field: nn.Module, rays: Rays, condition: Any, draws: Draws | None = None, density_noise: float = 0.0
     ) -> Integrated:
-        """As ``Volume``."""
+        """As ``VolumeRenderer``."""
         with torch.no_grad():
-            found = self.volume(field, rays, condition, draws, density_noise)
-            t = found.samples.t
-            samples = Samples(*rays[:2], torch.cat([t, self.depths(t, found.weights, draws)], -1).sort(-1).values)
-        second = Volume(lambda *_: samples, self.volume.quadrature, chunk=self.volume.chunk)
+            coarse = self.renderer(field, rays, condition, draws, density_noise)
+            t = coarse.samples.t
+            samples = Samples(*rays[:2], torch.cat([t, self.depths(t, coarse.weights, draws)], -1).sort(-1).values)
+        second = VolumeRenderer(lambda *_: samples, self.renderer.quadrature, chunk=self.renderer.chunk)
         return second(self.field, rays, condition, draws, density_noise)
 
     def density(self, points: Tensor, field: nn.Module, condition: Any) -> Tensor:
-        """As ``Volume``; of the second network."""
-        return self.volume.density(points, self.field, condition)
+        """As ``VolumeRenderer``; of the fine network."""
+        return self.renderer.density(points, self.field, condition)
 
 
 class Generator(generator.Generator):
@@ -184,18 +184,18 @@ class Generator(generator.Generator):
 
     Args:
         field: the radiance field.
-        volume: the renderer.
+        renderer: the renderer.
         poses: distribution of cameras.
-        resolution: of images where none is asked for.
+        resolution: default side of images [pixels].
         bounds: world box of the object, two corners.
         prior: distribution of the codes, ``gaussian`` or ``uniform``.
-        lens: ``perspective``, ``through_centres`` or ``Parallel``.
+        lens: ``perspective``, ``through_centres`` or ``Orthographic``.
     """
 
     def __init__(
         self,
         field: RadianceField,
-        volume: Renderer,
+        renderer: Renderer,
         poses: Poses,
         resolution: int = 64,
         bounds: tuple[tuple[float, float, float], tuple[float, float, float]] = ((-2.5,) * 3, (2.5,) * 3),
@@ -203,7 +203,7 @@ class Generator(generator.Generator):
         lens: Lens = perspective,
     ) -> None:
         super().__init__(poses, resolution, bounds)
-        self.field, self.volume, self.prior, self.lens = field, volume, prior, lens
+        self.field, self.renderer, self.prior, self.lens = field, renderer, prior, lens
 
     def latents(self, n: int, draws: Draws) -> Latent:
         """n latents."""
@@ -222,7 +222,7 @@ class Generator(generator.Generator):
     def patch_rays(self, camera: Camera, places: Tensor, resolution: int) -> Rays:
         """Rays [B, K K, 3] at places [B, K, K, 2] of images of this resolution, cut out just as real patches are."""
         whole = torch.cat(self.rays(camera, resolution)[:2], dim=-1)
-        return Rays(*cut(to_map(whole), places).flatten(2).mT.split(3, dim=-1))
+        return Rays(*sample_patches(to_map(whole), places).flatten(2).mT.split(3, dim=-1))
 
     def render(
         self,
@@ -243,14 +243,14 @@ class Generator(generator.Generator):
         """
         resolution = resolution or self.resolution
         rays = self.rays(camera, resolution) if places is None else self.patch_rays(camera, places, resolution)
-        integrated = self.volume(self.field, rays, styles, draws, density_noise)
+        integrated = self.renderer(self.field, rays, styles, draws, density_noise)
         image = to_map(integrated.features) * 2 - 1
         distance = expected_depth(integrated) * rays.directions.norm(dim=-1, keepdim=True)
         return Rendered(image, image, to_map(distance), to_map(integrated.opacity))
 
     def density(self, points: Tensor, styles: Latent) -> Tensor:
         """Density per world length [B, N, 1] at points [B, N, 3]."""
-        return self.volume.density(points, self.field, styles)
+        return self.renderer.density(points, self.field, styles)
 
 
 # Discriminator
@@ -259,7 +259,7 @@ class Generator(generator.Generator):
 class Discriminator(nn.Module):
     """Scores patches (supplement, section 3.2): 4x4 convolutions with spectral norm, and instance norm between them.
 
-    It is told neither where a patch is nor how large. In training mode each call improves the estimates of the
+    It knows neither the place nor the scale of a patch. In training mode each call improves the estimates of the
     convolutions' largest singular values by one power iteration.
 
     Args:

@@ -87,7 +87,7 @@ Lens = Callable[[Camera, Tensor, int], Any]
 def perspective(camera: Camera, pixels: Tensor, resolution: int) -> Rays:
     """Rays from one point, through the top left corners of pixels; of length one along the optical axis.
 
-    In the published order of operations: at 512 times the frequency the field sees every rounding of a ray.
+    In the published order of operations: the field's highest frequency, 512, amplifies every rounding of a ray.
     """
     focal = (resolution * camera.intrinsics[:, 0, 0, None]).to(pixels.dtype)
     x, y = (pixels - resolution / 2).unbind(-1)
@@ -97,13 +97,13 @@ def perspective(camera: Camera, pixels: Tensor, resolution: int) -> Rays:
 
 
 def through_centres(camera: Camera, pixels: Tensor, resolution: int) -> Rays:
-    """As ``perspective``, but through the centres of pixels, as most pictures are made. Not published: there, the whole
+    """As ``perspective``, but through the centres of pixels, as most images are made. Not published: there, the whole
     image lies half a pixel further down and to the right."""
     return perspective(camera, pixels + 0.5, resolution)
 
 
 @dataclass(frozen=True)
-class Parallel:
+class Orthographic:
     """Parallel rays; the image is ``width`` world units wide, whatever the camera's intrinsics say."""
 
     width: float
@@ -186,6 +186,6 @@ class Patches:
         return grid * scale[:, None, None].to(share.dtype) + shift[:, None, None].to(share.dtype)
 
 
-def cut(images: Tensor, places: Tensor) -> Tensor:
+def sample_patches(images: Tensor, places: Tensor) -> Tensor:
     """Patches [B, C, K, K] of images [B, C, H, H] at these places [B, K, K, 2]."""
     return grid_sample(images, places.to(images.dtype), align_corners=True)

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from zoo.draws import Draws
 from zoo.graf.model import Generator, Latent
-from zoo.graf.rays import Patches, cut
+from zoo.graf.rays import Patches, sample_patches
 from zoo.losses import logistic_fake, logistic_real, r1_penalty
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen, share_learning_rates
 
 
-def mirrored(patches: Tensor, draws: Draws) -> Tensor:
+def random_flip(patches: Tensor, draws: Draws) -> Tensor:
     """Patches [B, 3, K, K], each mirrored or not by chance."""
     keep = draws.uniform("mirror", (len(patches), 1, 1, 1)) >= 0.5
     return torch.where(keep, patches, patches.flip(-1))
@@ -59,7 +59,7 @@ class GRAF(GAN):
         optimizer_g, optimizer_d = self.optimizers()
         share_learning_rates([optimizer_g, optimizer_d], self.settings, self.share)
 
-        real = cut(images, self.patches(len(images), self.iterations, draws))
+        real = sample_patches(images, self.patches(len(images), self.iterations, draws))
         latent = self.generator.latents(len(images), draws)
         with torch.no_grad():
             fake = self.generate(latent, images.shape[-1], draws, self.noise_at(self.iterations - 1))
@@ -70,20 +70,20 @@ class GRAF(GAN):
             fake = self.generate(latent, images.shape[-1], draws, self.noise_at(self.iterations))
             self.minimise(optimizer_g, "loss_g", self.loss_g(fake, draws))
 
-        self.update_averages()
+        self.update_emas()
         self.count(len(images))
 
     def generate(self, latent: Latent, resolution: int, draws: Draws, noise: float) -> Tensor:
         """Patches [B, 3, K, K] of images of this resolution, from random cameras."""
-        camera = self.generator.cameras(len(latent.shape), draws)
-        places = self.patches(len(latent.shape), self.iterations, draws)
+        camera = self.generator.cameras(len(latent.shape_code), draws)
+        places = self.patches(len(latent.shape_code), self.iterations, draws)
         return self.generator.render(
             self.generator.map(latent), camera, resolution=resolution, draws=draws, density_noise=noise, places=places
         ).image
 
     def discriminate(self, patches: Tensor, draws: Draws) -> Tensor:
         """Scores [B, 1] of patches."""
-        return self.discriminator(mirrored(patches, draws) if self.mirror else patches).scores
+        return self.discriminator(random_flip(patches, draws) if self.mirror else patches).scores
 
     def loss_d(self, real: Tensor, fake: Tensor, draws: Draws) -> dict[str, Tensor]:
         """Discriminator loss, by term."""

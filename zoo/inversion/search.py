@@ -27,7 +27,7 @@ from torch.nn.functional import avg_pool2d
 
 from zoo.draws import SampleDraws
 from zoo.generator import Generator, draws_for, take
-from zoo.render import Camera, Rendered, orbited
+from zoo.render import Camera, Rendered, orbit_camera
 from zoo.utils.errors import UserError
 
 BATCH = 8
@@ -245,7 +245,7 @@ def camera_offsets(search: Search, camera: Camera) -> tuple[list[Tensor], Callab
     if not search.find_camera:
         return [], lambda: camera
     yaw, elevation = (torch.zeros_like(camera.pose[:, :1, 3]).requires_grad_() for _ in range(2))
-    return [yaw, elevation], lambda: orbited(camera, yaw, elevation)
+    return [yaw, elevation], lambda: orbit_camera(camera, yaw, elevation)
 
 
 STAGES = (
@@ -372,7 +372,7 @@ def camera_at(generator: Generator, yaw: float | None = None, elevation: float |
     """
     camera = generator.cameras(1, None)
     moves = (0 if to is None else to - at for to, at in zip((yaw, elevation), camera_angles(camera), strict=True))
-    return orbited(camera, *(camera.pose.new_tensor([[move]]) for move in moves))
+    return orbit_camera(camera, *(camera.pose.new_tensor([[move]]) for move in moves))
 
 
 def camera_angles(camera: Camera) -> tuple[float, float]:

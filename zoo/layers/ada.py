@@ -1,9 +1,9 @@
-"""Adaptive discriminator augmentation in plain torch: what lets a GAN learn from few pictures.
+"""Adaptive discriminator augmentation in plain torch: what lets a GAN learn from few images.
 
 Karras, Aittala, Hellsten, Laine, Lehtinen, Aila, "Training Generative Adversarial Networks with Limited Data", NeurIPS
-2020, arXiv:2006.06676. The discriminator sees all pictures, real or not, through ``Augmentation``: each of its changes
+2020, arXiv:2006.06676. The discriminator sees all images, real or not, through ``Augmentation``: each of its changes
 is made to an image with the same probability, which a ``Controller`` raises while the discriminator knows the training
-pictures too well. Everything is differentiable twice in the images; nothing is clamped.
+images too well. Everything is differentiable twice in the images; nothing is clamped.
 
 B batch, C channels, H height, W width, T taps of a filter
 """
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, conv2d, conv_transpose2d, pad
 
 from zoo.draws import Draws
-from zoo.layers.lookup import interpolated
+from zoo.layers.lookup import interpolate_linear
 from zoo.utils.errors import UserError
 
 # Scaling filters of wavelets, "symlets" (Daubechies 1992): sym6 for warps, sym2 for bands of frequencies.
@@ -41,7 +41,7 @@ class Controller(nn.Module):
     """Moves the probability so that the mean sign of the scores of real images stays at a target (section 3).
 
     Args:
-        target: of the mean sign of scores of real pictures.
+        target: of the mean sign of scores of real images.
         every: iterations between changes.
         images: in which the probability goes from zero to one, at its fastest.
     """
@@ -54,7 +54,7 @@ class Controller(nn.Module):
 
     @torch.no_grad()
     def observe(self, scores: Tensor) -> None:
-        """Note the discriminator's scores of real pictures."""
+        """Note the discriminator's scores of real images."""
         self.signs += scores.sign().sum()
         self.count += scores.numel()
 
@@ -132,12 +132,12 @@ class Augmentation(nn.Module):
         self.register_buffer("probability", torch.tensor(float(probability)))
 
     def observe(self, scores: Tensor) -> None:
-        """Note the discriminator's scores of real pictures."""
+        """Note the discriminator's scores of real images."""
         if self.controller is not None:
             self.controller.observe(scores)
 
-    def running(self) -> list[Tensor]:
-        """What follows the batches of one process, to be averaged over all of them at the end of an iteration."""
+    def running_statistics(self) -> list[Tensor]:
+        """Running statistics of one process's batches, to be averaged over all processes at the end of an iteration."""
         return [] if self.controller is None else [self.controller.signs, self.controller.count]
 
     def adjust(self, iteration: int, images: int) -> None:
@@ -148,19 +148,19 @@ class Augmentation(nn.Module):
     def forward(self, images: Tensor, draws: Draws) -> Tensor:
         """Images [B, 3, H, W], each changed in its own way."""
         if not self.weights.keys().isdisjoint((*BLIT, *GEOMETRY)):
-            images = warped(images, self.warps(images, draws))
+            images = warp(images, self.warps(images, draws))
         if not self.weights.keys().isdisjoint(COLOUR):
             matrix = self.colour_changes(images, draws)
             changed = matrix[:, :3, :3] @ images.flatten(2) + matrix[:, :3, 3:]
             images = changed.view_as(images)
         if "imgfilter" in self.weights:
-            images = in_bands(images, self.band_gains(images, draws))
+            images = filter_bands(images, self.band_gains(images, draws))
         if "noise" in self.weights:
             size = draws.normal("noise", (len(images), 1, 1, 1)).abs() * self.strengths["noise"]
             size = self.gated("noise", size, 0.0, draws)
             images = images + draws.normal("noise_pixels", images.shape) * size
         if "cutout" in self.weights:
-            images = images * self.outside_of_hole(images, draws)
+            images = images * self.cutout_mask(images, draws)
         return images
 
     def chance(self, name: str) -> Tensor:
@@ -230,7 +230,7 @@ class Augmentation(nn.Module):
             matrix = (whole - 2 * along * self.gated("lumaflip", flip, 0.0, draws)) @ matrix
         if "hue" in self.weights:
             angle = (draws.uniform("hue", (n,)) * 2 - 1) * (math.pi * self.strengths["hue"])
-            matrix = around_grey(self.gated("hue", angle, 0.0, draws)) @ matrix
+            matrix = rotate_hue(self.gated("hue", angle, 0.0, draws)) @ matrix
         if "saturation" in self.weights:
             factor = (draws.normal("saturation", (n, 1, 1)) * self.strengths["saturation"]).exp2()
             factor = self.gated("saturation", factor, 1.0, draws)
@@ -248,7 +248,7 @@ class Augmentation(nn.Module):
             gains = gains * change / (power * change.square()).sum(1, keepdim=True).sqrt()
         return gains
 
-    def outside_of_hole(self, images: Tensor, draws: Draws) -> Tensor:
+    def cutout_mask(self, images: Tensor, draws: Draws) -> Tensor:
         """One outside of a square somewhere in each image and zero inside, [B, 1, H, W]."""
         size = images.new_full((len(images), 1), self.strengths["cutout"])
         half = self.gated("cutout", size, 0.0, draws) / 2
@@ -281,7 +281,7 @@ def translation(shift: Tensor) -> Tensor:
     return matrix
 
 
-def around_grey(angle: Tensor) -> Tensor:
+def rotate_hue(angle: Tensor) -> Tensor:
     """Matrices [B, 4, 4] that turn colours around the grey axis by angles [B] [rad]."""
     axis = 1 / math.sqrt(3)
     cos, sin = angle.cos(), angle.sin() * axis
@@ -293,7 +293,7 @@ def around_grey(angle: Tensor) -> Tensor:
     return matrix
 
 
-def warped(images: Tensor, matrix: Tensor) -> Tensor:
+def warp(images: Tensor, matrix: Tensor) -> Tensor:
     """Images [B, C, H, W] seen through matrices [B, 3, 3], mirrored beyond their borders.
 
     They are looked up bilinearly at twice the resolution, between wavelets' filters, so that hardly anything is lost.
@@ -317,18 +317,18 @@ def warped(images: Tensor, matrix: Tensor) -> Tensor:
     shift = torch.tensor([[(left - right) / 2, (top - bottom) / 2]], **like).expand(len(images), -1)
     matrix = translation(shift) @ matrix
 
-    images = doubled_by(images, low_pass)
+    images = upsample_with(images, low_pass)
     two, half = scaling(*torch.full((2, 1), 2.0, **like)), torch.full((1, 2), 0.5, **like)
     matrix = translation(-half) @ two @ matrix @ torch.linalg.inv(two) @ translation(half)
     shape = (len(images), images.shape[1], 2 * (height + 2 * around), 2 * (width + 2 * around))
     place = torch.tensor([[2 / images.shape[3]], [2 / images.shape[2]]], **like)
     back = torch.tensor([[shape[3] / 2], [shape[2] / 2]], **like)
     matrix = scaling(*place) @ matrix @ scaling(*back)
-    images = looked_up(images, affine_grid(matrix[:, :2], shape, align_corners=False))
-    return halved_by(images, low_pass)
+    images = sample_bilinear(images, affine_grid(matrix[:, :2], shape, align_corners=False))
+    return downsample_with(images, low_pass)
 
 
-def doubled_by(x: Tensor, line: Tensor) -> Tensor:
+def upsample_with(x: Tensor, line: Tensor) -> Tensor:
     """Zeros between the pixels, filtered with a line [T] both ways, times four."""
     channels, taps = x.shape[1], len(line)
     column, row = (line * 2).view(1, 1, taps, 1), (line * 2).view(1, 1, 1, taps)
@@ -338,7 +338,7 @@ def doubled_by(x: Tensor, line: Tensor) -> Tensor:
     return conv_transpose2d(x, next(kernels), stride=(2, 1), padding=(margin, 0), groups=channels)
 
 
-def halved_by(x: Tensor, line: Tensor) -> Tensor:
+def downsample_with(x: Tensor, line: Tensor) -> Tensor:
     """Filtered with a line [T] both ways, without a border of half of it, and every second pixel."""
     channels, taps = x.shape[1], len(line)
     x = x[:, :, 1:-1, 1:-1]
@@ -346,11 +346,11 @@ def halved_by(x: Tensor, line: Tensor) -> Tensor:
     return conv2d(x, line.view(1, 1, taps, 1).expand(channels, -1, -1, -1), stride=(2, 1), groups=channels)
 
 
-def looked_up(images: Tensor, grid: Tensor) -> Tensor:
+def sample_bilinear(images: Tensor, grid: Tensor) -> Tensor:
     """Images [B, C, H, W] at places of a grid [B, h, w, 2] from -1 to 1, bilinearly; zeros beyond the border."""
     size = grid.new_tensor([images.shape[3], images.shape[2]])
     places = ((grid + 1) * size - 1) / 2 + 1  # in images with a border of one zero
-    found = interpolated(pad(images, (1, 1, 1, 1)).movedim(1, -1), places.flatten(1, 2).flip(-1))
+    found = interpolate_linear(pad(images, (1, 1, 1, 1)).movedim(1, -1), places.flatten(1, 2).flip(-1))
     return found.mT.unflatten(2, grid.shape[1:3])
 
 
@@ -376,7 +376,7 @@ def convolved(one: Tensor, other: Tensor) -> Tensor:
     return conv_transpose2d(one.view(1, 1, 1, -1), other.view(1, 1, 1, -1)).flatten()
 
 
-def in_bands(images: Tensor, gains: Tensor) -> Tensor:
+def filter_bands(images: Tensor, gains: Tensor) -> Tensor:
     """Images [B, C, H, W] with their bands of frequencies times gains [B, 4]; mirrored beyond their borders.
 
     Raises:

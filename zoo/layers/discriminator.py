@@ -1,4 +1,4 @@
-"""StyleGAN2's discriminator (Karras 2020, appendix B), and what every discriminator says.
+"""StyleGAN2's discriminator (Karras 2020, appendix B), and the output of every discriminator.
 
 How images enter it, and how it grows, is each paper's own: those of VolumeGAN, StyleNeRF and CIPS-3D are made of this
 one.
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from zoo.layers.stylegan2 import GAIN, Convolution, Dense, activate, with_deviation
+from zoo.layers.stylegan2 import GAIN, Convolution, Dense, activate, minibatch_stddev
 from zoo.utils.errors import UserError
 
 
@@ -113,6 +113,6 @@ class Discriminator(nn.Module):
     def epilogue(self, x: Tensor) -> Tensor:
         """Features [B, C, last, last] to those that the score is a layer of, [B, C]."""
         if self.groups:
-            x = with_deviation(x, self.groups)
+            x = minibatch_stddev(x, self.groups)
         x = activate(self.final(x, GAIN), self.clamp)
         return activate(self.dense(x.flatten(1), GAIN))

@@ -19,7 +19,7 @@ from zoo.utils.errors import UserError
 SLOPE, GAIN = 0.2, math.sqrt(2)  # of the leaky relu
 
 
-def widened(x: Tensor) -> Tensor:
+def to_float32(x: Tensor) -> Tensor:
     """16-bit floats as float32, all else as it is: what fp16 would overflow or underflow is computed with these."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
@@ -34,9 +34,9 @@ def clamp(x: Tensor, bound: float | None) -> Tensor:
     return x if bound is None else x.clamp(-bound, bound)
 
 
-def normalised(z: Tensor) -> Tensor:
+def normalise(z: Tensor) -> Tensor:
     """Vectors [B, C] with a mean square of one."""
-    z = widened(z)
+    z = to_float32(z)
     return z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
 
 
@@ -83,13 +83,13 @@ class Mapping(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """[B, latent_dim] to [B, w_dim]."""
-        x = normalised(z)
+        x = normalise(z)
         for layer in self.layers:
             x = activate(layer(x, GAIN))
         return x
 
 
-def truncated(w: Tensor, mean: Tensor, truncation: float, layers: int) -> Tensor:
+def truncate(w: Tensor, mean: Tensor, truncation: float, layers: int) -> Tensor:
     """w [B, L, D] of which the first so many layers are moved towards the mean [D] (Karras 2019, section B).
 
     Args:
@@ -107,7 +107,7 @@ def binomial(like: Tensor, gain: float = 1.0) -> Tensor:
     return torch.outer(line, line) * (gain / 64)
 
 
-def filtered(x: Tensor, padding: tuple[int, int, int, int], stride: int = 1, gain: float = 1.0) -> Tensor:
+def fir_filter(x: Tensor, padding: tuple[int, int, int, int], stride: int = 1, gain: float = 1.0) -> Tensor:
     """x [B, C, H, W] padded with zeros (left, right, top, bottom), filtered, and every stride-th pixel of it."""
     kernel = binomial(x, gain).expand(x.shape[1], 1, 4, 4)
     left, right, top, bottom = padding
@@ -116,7 +116,7 @@ def filtered(x: Tensor, padding: tuple[int, int, int, int], stride: int = 1, gai
     return conv2d(pad(x, padding), kernel, stride=stride, groups=x.shape[1])
 
 
-def doubled(x: Tensor) -> Tensor:
+def upsample(x: Tensor) -> Tensor:
     """[B, C, 2H, 2W]: zeros between the pixels, filtered, times four; beyond the border there are zeros.
 
     Inside, that is bilinear interpolation; the outermost pixels get a quarter from beyond the border.
@@ -127,9 +127,9 @@ def doubled(x: Tensor) -> Tensor:
     return y * torch.outer(rows, columns)
 
 
-def halved(x: Tensor) -> Tensor:
+def downsample(x: Tensor) -> Tensor:
     """[B, C, H/2, W/2]: filtered, and every second pixel of it."""
-    return filtered(x, (1, 1, 1, 1), stride=2)
+    return fir_filter(x, (1, 1, 1, 1), stride=2)
 
 
 # Convolutions
@@ -158,9 +158,9 @@ class Convolution(nn.Module):
         if not self.down:
             return conv3x3(x, weight, bias) if self.size == 3 else conv2d(x, weight, bias, padding=self.size // 2)
         if self.size == 1:  # the filter and the kernel commute; this way round there is a quarter to compute
-            return conv2d(halved(x), weight, bias)
+            return conv2d(downsample(x), weight, bias)
         around = self.size // 2 + 1
-        return conv2d(filtered(x, (around,) * 4), weight, bias, stride=2)
+        return conv2d(fir_filter(x, (around,) * 4), weight, bias, stride=2)
 
 
 class ModulatedConvolution(nn.Module):
@@ -207,18 +207,18 @@ class ModulatedConvolution(nn.Module):
         if self.size == 1:
             kernels = self.kernels(w, gain)[..., 0, 0].to(x.dtype)
             y = torch.bmm(kernels, x.flatten(2)).unflatten(2, x.shape[2:])
-            return doubled(y) if self.up else y
+            return upsample(y) if self.up else y
         # Scaling activations is faster than kernels for each image, which need a grouped convolution.
         style = self.style(w)
         x = x * (style * (self.scale * gain))[:, :, None, None]
         if self.up:
-            y = filtered(conv_transpose2d(x, self.weight.transpose(0, 1), stride=2), (1, 1, 1, 1), gain=4.0)
+            y = fir_filter(conv_transpose2d(x, self.weight.transpose(0, 1), stride=2), (1, 1, 1, 1), gain=4.0)
         else:
             y = conv2d(x, self.weight, padding=self.size // 2)
         if not self.demodulate:
             return y
         with torch.autocast(x.device.type, enabled=False):
-            strength = widened(style).square() @ self.weight.square().sum((2, 3)).mT
+            strength = to_float32(style).square() @ self.weight.square().sum((2, 3)).mT
         return y * ((strength + 1e-8).rsqrt() / self.scale).to(y.dtype)[:, :, None, None]
 
 
@@ -268,7 +268,7 @@ class StyledLayer(nn.Module):
         return activate(y + self.conv.bias[:, None, None] * GAIN, bound)
 
 
-def with_deviation(x: Tensor, groups: int = 4) -> Tensor:
+def minibatch_stddev(x: Tensor, groups: int = 4) -> Tensor:
     """x [B, C, H, W] with one more channel: the mean standard deviation among images (Karras 2018, section 3).
 
     Images i, i + B / G, i + 2 B / G... are compared, G = min(groups, B) of them.
@@ -280,7 +280,7 @@ def with_deviation(x: Tensor, groups: int = 4) -> Tensor:
     size = min(groups, batch)
     if batch % size:
         raise UserError(f"The discriminator compares {size} images: a batch of {batch} must be a multiple of that.")
-    y = widened(x).unflatten(0, (size, batch // size))
+    y = to_float32(x).unflatten(0, (size, batch // size))
     y = ((y - y.mean(0)).square().mean(0) + 1e-8).sqrt().mean((1, 2, 3)).to(x.dtype)
     return torch.cat([x, y.repeat(size)[:, None, None, None].expand(-1, 1, height, width)], dim=1)
 
@@ -288,7 +288,7 @@ def with_deviation(x: Tensor, groups: int = 4) -> Tensor:
 # Sizes of networks that double or halve the resolution
 
 
-def doublings(low: int, high: int) -> list[int]:
+def resolutions(low: int, high: int) -> list[int]:
     """Sides from one to another, each twice that before it.
 
     Raises:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, pad, pixel_shuffle
 
-from zoo.layers.stylegan2 import GAIN, Convolution, activate, filtered
+from zoo.layers.stylegan2 import GAIN, Convolution, activate, fir_filter
 
 Upsampler = Callable[[int], nn.Module]  # makes one from its channels; a config names the class
 
@@ -34,12 +34,12 @@ class Adapter(nn.Module):
         return self.second(activate(self.first(x, GAIN)))
 
 
-def softened(x: Tensor) -> Tensor:
+def smooth(x: Tensor) -> Tensor:
     """Filtered with [1, 3, 3, 1] both ways, which moves everything by half a pixel towards the lower right."""
-    return filtered(x, (2, 1, 2, 1))
+    return fir_filter(x, (2, 1, 2, 1))
 
 
-def repeated(x: Tensor) -> Tensor:
+def upsample_nearest(x: Tensor) -> Tensor:
     """Every pixel four times."""
     return interpolate(x, scale_factor=2, mode="nearest")
 
@@ -58,8 +58,8 @@ class PixelShuffle(nn.Module):
         self.blur = blur
 
     def forward(self, x: Tensor) -> Tensor:
-        y = repeated(x) + pixel_shuffle(self.adapter(x), 2)
-        return softened(y) if self.blur else y
+        y = upsample_nearest(x) + pixel_shuffle(self.adapter(x), 2)
+        return smooth(y) if self.blur else y
 
 
 class NearestConcat(nn.Module):
@@ -82,9 +82,9 @@ class NearestConcat(nn.Module):
         # The adapter's first layer sees the repeated pixels and the neighbours' means side by side. It is linear, so it
         # comes before both, at the low resolution.
         own, near = (self.adapter.first.weight * (self.adapter.first.scale * GAIN)).chunk(2, dim=1)
-        hidden = repeated(conv2d(x, own, self.adapter.first.bias * GAIN)) + neighbours(conv2d(x, near))
-        y = repeated(x) + self.adapter.second(activate(hidden))
-        return softened(y) if self.blur else y
+        hidden = upsample_nearest(conv2d(x, own, self.adapter.first.bias * GAIN)) + neighbours(conv2d(x, near))
+        y = upsample_nearest(x) + self.adapter.second(activate(hidden))
+        return smooth(y) if self.blur else y
 
 
 def neighbours(x: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def neighbours(x: Tensor) -> Tensor:
     return pixel_shuffle(quarters.flatten(1, 2) * 0.5, 2)
 
 
-class Interpolated(nn.Module):
+class Interpolate(nn.Module):
     """Interpolated; corners stay corners, or, for nearest neighbours, filtered.
 
     Args:
@@ -115,11 +115,11 @@ class Interpolated(nn.Module):
             nn.init.zeros_(self.adapter.second.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = softened(repeated(x)) if self.mode == "nearest" else stretched(x, self.mode)
+        y = smooth(upsample_nearest(x)) if self.mode == "nearest" else upsample_aligned(x, self.mode)
         return y if self.adapter is None else y + self.adapter(y)
 
 
-def stretched(x: Tensor, mode: str = "bilinear") -> Tensor:
+def upsample_aligned(x: Tensor, mode: str = "bilinear") -> Tensor:
     """[B, C, 2H, 2W], interpolated between corner pixels that stay where they are."""
     return interpolate(x, scale_factor=2, mode=mode, align_corners=True)
 

@@ -1,8 +1,8 @@
 """The published pi-GAN's checkpoints (github.com/marcoamonteiro/pi-GAN) and ours.
 
 A training run of it leaves ``generator.pth`` and ``discriminator.pth``, whole modules; ``ema.pth`` and ``ema2.pth``,
-averages of the generator's parameters as a bare list in their order; and optimizers. The published downloads hold the
-first and the averages. Sizes are those of the tensors; cameras, depths and numbers of samples are in none of the files.
+EMAs of the generator's parameters, as a bare list in their order; and optimizers. The published downloads hold the
+first and the EMAs. Sizes are those of the tensors; cameras, depths and numbers of samples are in none of the files.
 """
 
 import re
@@ -30,13 +30,13 @@ from zoo.weights.read import (
 )
 
 NAME = "PiGAN"
-# files in a folder; averages have decays of 0.999 and 0.9999, and images and scores come from the first
+# files in a folder; EMAs have decays of 0.999 and 0.9999, and images and scores come from the first
 WEIGHTS = {"ema": "ema.pth", "raw": "generator.pth", "ema2": "ema2.pth", "discriminator": "discriminator.pth"}
 EXPERIMENTS = {
     "TALLSIREN": ["pigan/carla128"],
     "SPATIALSIRENBASELINE": ["pigan/celeba64", "pigan/cats64"],
 }
-# class of the discriminator -> init_args that its tensors do not tell
+# class of the discriminator -> init_args that do not follow from its tensors
 DISCRIMINATORS: dict[str, dict[str, Any]] = {
     "CCSEncoderDiscriminator": {"coordinates": True, "downsample": "stride"},
     "CCSDiscriminator": {"coordinates": True, "downsample": "stride"},
@@ -74,21 +74,21 @@ def table(network: nn.Module) -> Table:
 
 
 def part(contents: Contents) -> str | None:
-    """A whole module, or a bare state dict of a generator; averages have no names of their own."""
+    """A whole module, or a bare state dict of a generator; EMAs have no names of their own."""
     value = contents.value
     if is_module(value) and value.name == "generators.generators.ImplicitGenerator3d":
         return "generator"
     if is_module(value) and value.name.startswith("discriminators.") and class_name(value) in DISCRIMINATORS:
         return "discriminator"
     if isinstance(value, Record) and value.name == "torch_ema.ema.ExponentialMovingAverage":
-        return "averages"
+        return "ema"
     if isinstance(value, dict) and {"siren.network.0.layer.weight", "siren.final_layer.weight"} <= set(value):
         return "generator"
     return None
 
 
 def experiments(contents: Contents) -> list[str] | None:
-    """Its kind of SIREN tells the data set, or nearly."""
+    """The data sets whose experiments have its kind of SIREN."""
     if part(contents) != "generator":
         return None
     if not isinstance(contents.value, Record):
@@ -97,14 +97,14 @@ def experiments(contents: Contents) -> list[str] | None:
 
 
 def published(place: Place, contents: Contents, weights: str) -> Published | None:
-    """The file itself, with the averages or the discriminator that were saved together with it.
+    """The file itself, with the EMAs or the discriminator that were saved together with it.
 
     Raises:
         UserError: they are of something else.
     """
     kind = part(contents)
-    if kind == "averages":
-        raise UserError(f"{place} holds averages without names: give the generator.pth that they belong to.")
+    if kind == "ema":
+        raise UserError(f"{place} holds EMAs without names: give the generator.pth that they belong to.")
     if kind == "discriminator":
         return discriminator_in(place, contents) if weights == "discriminator" else None
     is_bare = isinstance(contents.value, dict)  # as 'zoo convert --to official' writes it, also an average
@@ -127,11 +127,11 @@ def published(place: Place, contents: Contents, weights: str) -> Published | Non
         return Published(state, f"{place.name}, raw weights", about, field)
     order = list(state if record is None else module_parameters(record))
     state |= dict(zip(order, shadow(found, place, [state[name] for name in order]), strict=True))
-    return Published(state, f"{place.name} with the averages in {found.name}", about, field)
+    return Published(state, f"{place.name} with the EMAs in {found.name}", about, field)
 
 
 def config(published: Published, weights: str, experiment: dict[str, Any] | None) -> dict[str, Any]:
-    """The experiment's with the sizes of the tensors; a discriminator's class says the rest."""
+    """The experiment's with the sizes of the tensors; a discriminator's other options follow from its class."""
     if weights == "discriminator":
         return discriminator_config(published.state, published.settings)
     return resized(experiment, published.state, published.settings)
@@ -164,13 +164,13 @@ def shadow(place: Place, of: Place, parameters: list[Tensor]) -> list[Tensor]:
     Raises:
         UserError: they are not of these parameters.
     """
-    held = read(place).value
-    held = held if isinstance(held, dict) else attributes(held) if isinstance(held, Record) else {}
-    averaged = held.get("shadow_params")
+    value = read(place).value
+    value = value if isinstance(value, dict) else attributes(value) if isinstance(value, Record) else {}
+    averaged = value.get("shadow_params")
     if not isinstance(averaged, list) or not all(isinstance(tensor, Tensor) for tensor in averaged):
-        raise UserError(f"{place} holds no averages; --weights raw does without.")
+        raise UserError(f"{place} holds no EMAs; --weights raw does without.")
     if [tensor.shape for tensor in averaged] != [tensor.shape for tensor in parameters]:
-        raise UserError(f"The averages in {place} are not of the parameters in {of}; --weights raw does without.")
+        raise UserError(f"The EMAs in {place} are not of the parameters in {of}; --weights raw does without.")
     return averaged
 
 

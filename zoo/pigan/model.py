@@ -5,8 +5,8 @@ Chan, Monteiro, Kellnhofer, Wu, Wetzstein, CVPR 2021, arXiv:2012.00926.
 What is unusual:
 
 * the radiance field is a SIREN, all sines; a latent acts only through the frequency and phase of each layer (FiLM);
-* the picture is rendered from that field directly: no convolution ever sees it, so views agree by construction;
-* the discriminator grows with the resolution, and may have to guess the latent and the camera of generated images.
+* the image is rendered from that field directly, without any convolution, so views are consistent by construction;
+* the discriminator grows with the resolution, and may predict the latent and the camera of generated images.
 
 B batch, R rays, S samples, N = R S points, L sine layers, C channels
 """
@@ -152,18 +152,18 @@ class Generator(generator.Generator):
 
     Args:
         field: the radiance field.
-        volume: the renderer.
+        renderer: the renderer.
         poses: distribution of cameras.
         latent_dim: size of z.
         mapping_dim: width of the mapping network.
-        resolution: of images where none is asked for.
+        resolution: default side of images [pixels].
         bounds: world box of the object, two corners.
     """
 
     def __init__(
         self,
         field: FilmSiren,
-        volume: Renderer,
+        renderer: Renderer,
         poses: Poses,
         latent_dim: int = 256,
         mapping_dim: int = 256,
@@ -171,7 +171,7 @@ class Generator(generator.Generator):
         bounds: tuple[tuple[float, float, float], tuple[float, float, float]] = ((-0.12,) * 3, (0.12,) * 3),
     ) -> None:
         super().__init__(poses, resolution, bounds)
-        self.field, self.volume, self.latent_dim = field, volume, latent_dim
+        self.field, self.renderer, self.latent_dim = field, renderer, latent_dim
         self.mapping = MappingNetwork(latent_dim, mapping_dim, field.num_layers + 1, field.hidden_dim)
         shape = (1, field.num_layers + 1, field.hidden_dim)
         self.register_buffer("mean_frequencies", torch.full(shape, torch.nan))
@@ -199,7 +199,7 @@ class Generator(generator.Generator):
         return Styles(*(x.mean(0, keepdim=True) for x in self.mapping(z)))
 
     def prepare(self) -> "Generator":
-        """Compute what is stored with finished weights but not learned: the mean styles."""
+        """Compute what a bundle stores beside what was learned: the mean styles."""
         styles = self.mean_styles()
         self.mean_frequencies.copy_(styles.frequencies)
         self.mean_phases.copy_(styles.phases)
@@ -228,20 +228,20 @@ class Generator(generator.Generator):
         """
         rays = self.rays(camera, resolution or self.resolution)
         field = partial(self.field, lock_view=True) if lock_view else self.field
-        integrated = self.volume(field, rays, self.field.modulate(styles), draws, density_noise)
+        integrated = self.renderer(field, rays, self.field.modulate(styles), draws, density_noise)
         image = to_map(integrated.features) * 2 - 1
         return Rendered(image, image, to_map(expected_depth(integrated)), to_map(integrated.opacity))
 
     def density(self, points: Tensor, styles: Styles) -> Tensor:
         """Density per world length [B, N, 1] at points [B, N, 3]."""
-        return self.volume.density(points, self.field, self.field.modulate(styles))
+        return self.renderer.density(points, self.field, self.field.modulate(styles))
 
 
 # Discriminator
 
 
 class Convolution(nn.Module):
-    """3x3 convolution, optionally told where it is: two more channels with row and column in [-1, 1] (CoordConv)."""
+    """3x3 convolution, optionally with two more input channels: row and column in [-1, 1] (CoordConv)."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, coordinates: bool) -> None:
         super().__init__()
@@ -287,7 +287,7 @@ class Discriminator(nn.Module):
 
     Args:
         channels: widths of the levels, from the largest images to 2x2: image side 2^len(channels) enters first.
-        coordinates: whether convolutions are told where they are.
+        coordinates: whether convolutions get row and column as input (CoordConv).
         downsample: how a block halves the resolution.
         latent_dim: size of the latent to guess, together with pitch and yaw; 0 for neither.
     """
@@ -325,7 +325,7 @@ class Discriminator(nn.Module):
                 small = leaky_relu(self.from_rgb[level + 1](images[..., ::2, ::2]), 0.2)
                 x = alpha * x + (1 - alpha) * small
             x = block(x)
-        found = self.final(x).flatten(1)
+        output = self.final(x).flatten(1)
         if not self.latent_dim:
-            return DiscriminatorOutput(found)
-        return DiscriminatorOutput(found[:, :1], found[:, 1:-2], found[:, -2:])
+            return DiscriminatorOutput(output)
+        return DiscriminatorOutput(output[:, :1], output[:, 1:-2], output[:, -2:])

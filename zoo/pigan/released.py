@@ -1,4 +1,4 @@
-"""The published pi-GAN's checkpoints, from its README: zips with the generator and two averages.
+"""The published pi-GAN's checkpoints, from its README: zips with the generator and two EMAs.
 
 Its repository has no licence file and states no FID; those here are the paper's, at 128x128.
 """

@@ -11,12 +11,12 @@ from torch.optim import Optimizer
 
 from zoo.draws import Draws
 from zoo.layers.discriminator import DiscriminatorOutput
-from zoo.losses import best, logistic_fake, logistic_real, r1_penalty
+from zoo.losses import logistic_fake, logistic_real, r1_penalty, top_k
 from zoo.pigan.model import Discriminator, Generator, Latent
-from zoo.render import off_the_poles
+from zoo.render import clamp_pitch
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen, set_learning_rates
-from zoo.training.schedules import current, falling, in_order, rising
+from zoo.training.schedules import check_stages, current_stage, ramp_down, ramp_up
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class PiGAN(GAN):
         self.top_k_every, self.top_k_least = top_k_every, top_k_least
         self.noise_iterations, self.fade_iterations = noise_iterations, fade_iterations
         self.clip_norm, self.slices, self.mapping_lr = clip_norm, slices, mapping_lr
-        self.stages = in_order(stages or [Stage()])
+        self.stages = check_stages(stages or [Stage()])
 
     def configure_optimizers(self) -> list[Optimizer]:
         field = self.generator.field.named_parameters("generator.field")
@@ -108,7 +108,7 @@ class PiGAN(GAN):
                 self.accumulate("loss_g", terms, last=z is final)
         self.step(optimizer_g, clip_norm=self.clip_norm)
 
-        self.update_averages()
+        self.update_emas()
         self.count(len(real))
 
     def generate(self, z: Tensor, like: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
@@ -119,7 +119,7 @@ class PiGAN(GAN):
         rendered = self.generator.render(
             styles, camera, resolution=like.shape[-1], draws=draws, density_noise=self.density_noise
         )
-        return rendered.image, torch.cat([off_the_poles(pitch), yaw], dim=-1)
+        return rendered.image, torch.cat([clamp_pitch(pitch), yaw], dim=-1)
 
     def loss_d(self, real: Tensor, fake: Tensor, z: Tensor, angles: Tensor) -> dict[str, Tensor]:
         """Discriminator loss, by term."""
@@ -138,7 +138,7 @@ class PiGAN(GAN):
         """Generator loss, by term: for its best images, and for what can't be guessed from all of them."""
         output = self.discriminator(fake, self.alpha)
         count = math.ceil(max(0.99 ** (self.iterations / self.top_k_every), self.top_k_least) * len(fake))
-        return {"fake": logistic_real(best(output.scores, count)), **self.guesses(output, z, angles)}
+        return {"fake": logistic_real(top_k(output.scores, count)), **self.guesses(output, z, angles)}
 
     def guesses(self, output: DiscriminatorOutput, z: Tensor, angles: Tensor) -> dict[str, Tensor]:
         """Penalties for wrong guesses of latent and camera; none without weights."""
@@ -152,14 +152,14 @@ class PiGAN(GAN):
     @property
     def stage(self) -> Stage:
         """The stage of this iteration."""
-        return current(self.stages, self.iterations)
+        return current_stage(self.stages, self.iterations)
 
     @property
     def alpha(self) -> float:
         """Share of the newest resolution in the discriminator's blend."""
-        return rising(self.iterations - self.stage.start, self.fade_iterations)
+        return ramp_up(self.iterations - self.stage.start, self.fade_iterations)
 
     @property
     def density_noise(self) -> float:
         """Standard deviation of the noise on raw densities."""
-        return falling(self.iterations, self.noise_iterations)
+        return ramp_down(self.iterations, self.noise_iterations)

@@ -6,17 +6,17 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     cameras=(
         "Camera FixedPoses GaussianPoses HybridPoses Orbit Poses SpherePoses "
-        "TruncatedGaussianPoses UniformPoses look_at off_the_poles orbit_cameras orbited"
+        "TruncatedGaussianPoses UniformPoses look_at clamp_pitch orbit_cameras orbit_camera"
     ),
     rays="Rays pixel_centres pixel_corners through",
     depths=(
-        "Depths FineDepths Importance InsideBox InsideSphere JitteredUniform Samples Stratified inverse_cdf jittered"
+        "Depths FineDepths Importance InsideBox InsideSphere JitteredUniform Samples Stratified inverse_cdf stratify"
     ),
-    query="Field raw_at",
+    query="Field raw_density",
     composite=(
         "Background BoundedRelu BoxedRelu ByMode Density Intervals MidpointQuadrature Quadrature RayWeights black "
-        "composited infinite_last_interval last_sample noisy relu softplus transmission_weights white "
-        "zero_last_interval"
+        "accumulate_along_rays add_density_noise infinite_last_interval last_sample relu softplus "
+        "transmission_weights white zero_last_interval"
     ),
-    volume="Integrated Rendered Renderer Volume expected_depth integrate to_map with_samples",
+    renderer="Integrated Rendered Renderer VolumeRenderer expected_depth integrate to_map with_sample_count",
 )

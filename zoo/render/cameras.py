@@ -17,7 +17,7 @@ from zoo.draws import Draws
 
 
 class Camera(NamedTuple):
-    """Where a picture is taken from, and with what lens.
+    """Where an image is taken from, and with what lens.
 
     pose: camera-to-world matrix, [B, 4, 4].
     intrinsics: normalised, [B, 3, 3]: focal lengths in units of the image's width and height, principal point
@@ -76,10 +76,10 @@ def orbit_cameras(yaw: Tensor, pitch: Tensor, radius: float, fov: float) -> Came
         radius: distance from the origin [world units].
         fov: field of view of the whole image, both ways [rad].
     """
-    return Camera(look_at(sphere_points(yaw, off_the_poles(pitch), radius)), intrinsics_from_fov(fov, len(yaw), yaw))
+    return Camera(look_at(sphere_points(yaw, clamp_pitch(pitch), radius)), intrinsics_from_fov(fov, len(yaw), yaw))
 
 
-def orbited(camera: Camera, yaw: Tensor, elevation: Tensor) -> Camera:
+def orbit_camera(camera: Camera, yaw: Tensor, elevation: Tensor) -> Camera:
     """Cameras [B] moved round the origin, which they keep seeing in the same place; differentiable.
 
     Args:
@@ -100,7 +100,7 @@ def rotations(vectors: Tensor) -> Tensor:
     return torch.linalg.matrix_exp(cross)
 
 
-def off_the_poles(pitch: Tensor) -> Tensor:
+def clamp_pitch(pitch: Tensor) -> Tensor:
     """The pitch [rad], at least 1e-5 from straight up and down, which have no "up"."""
     return pitch.clamp(1e-5, math.pi - 1e-5)
 
@@ -127,7 +127,7 @@ class Orbit:
 
     Args:
         yaw_mean, pitch_mean: middle of the distribution as in ``sphere_points`` [rad].
-        yaw_spread, pitch_spread: its width [rad]; what it means is said by each distribution.
+        yaw_spread, pitch_spread: its width [rad], as each distribution defines it.
         radius: distance from the origin [world units].
         fov_deg: field of view of the whole image, both ways [degrees].
     """
@@ -194,12 +194,12 @@ class TruncatedGaussianPoses(Orbit):
 
     def angles(self, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
         return (
-            self.yaw_mean + self.yaw_spread * self._bounded(draws.normal("yaw", (n, 1, 4))),
-            self.pitch_mean + self.pitch_spread * self._bounded(draws.normal("pitch", (n, 1, 4))),
+            self.yaw_mean + self.yaw_spread * self._truncate(draws.normal("yaw", (n, 1, 4))),
+            self.pitch_mean + self.pitch_spread * self._truncate(draws.normal("pitch", (n, 1, 4))),
         )
 
     @staticmethod
-    def _bounded(candidates: Tensor) -> Tensor:
+    def _truncate(candidates: Tensor) -> Tensor:
         first = (candidates.abs() < 2).int().argmax(-1, keepdim=True)
         return candidates.gather(-1, first)[..., 0]
 

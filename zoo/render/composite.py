@@ -35,7 +35,7 @@ class Intervals(Protocol):
 
 @untyped_in_configs
 class Background(Protocol):
-    """``(weights [B, R, S]) -> (weights, added [B, R, 1] or None)``: what becomes of light that hit nothing."""
+    """``(weights [B, R, S]) -> (weights, added [B, R, 1] or None)``: what becomes of the remaining light."""
 
     def __call__(self, weights: Tensor, /) -> tuple[Tensor, Tensor | None]: ...
 
@@ -55,12 +55,12 @@ def transmission_weights(density: Tensor, lengths: Tensor) -> Tensor:
     return alpha * torch.cat([torch.ones_like(alpha[..., :1]), passed], dim=-1)
 
 
-def composited(weights: Tensor, features: Tensor) -> Tensor:
+def accumulate_along_rays(weights: Tensor, features: Tensor) -> Tensor:
     """Weighted sums along rays, [B, R, C], of features [B, R, S, C] with weights [B, R, S]."""
     return torch.einsum("brs,brsc->brc", weights, features)
 
 
-def noisy(raw: Tensor, name: str, draws: Draws | None, deviation: float) -> Tensor:
+def add_density_noise(raw: Tensor, name: str, draws: Draws | None, deviation: float) -> Tensor:
     """Raw densities with gaussian noise (NeRF, appendix A); without draws as they are."""
     return raw if draws is None or deviation <= 0 else raw + deviation * draws.normal(name, raw.shape)
 
@@ -140,17 +140,17 @@ def _to_next(t: Tensor, directions: Tensor, last: float) -> Tensor:
 
 
 def black(weights: Tensor) -> tuple[Tensor, None]:
-    """Light that hit nothing is dark."""
+    """The remaining light is black."""
     return weights, None
 
 
 def white(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Light that hit nothing is white, 1 in every channel."""
+    """The remaining light is white, 1 in every channel."""
     return weights, 1 - weights.sum(-1, keepdim=True)
 
 
 def last_sample(weights: Tensor) -> tuple[Tensor, None]:
-    """Light that hit nothing takes the colour of the last sample."""
+    """The remaining light takes the colour of the last sample."""
     rest = 1 - weights.sum(-1, keepdim=True)
     return torch.cat([weights[..., :-1], weights[..., -1:] + rest], dim=-1), None
 
@@ -187,7 +187,7 @@ class Quadrature(nn.Module):
     Args:
         density: what makes the raw output a density.
         intervals: length of ray that each sample stands for.
-        background: what light that hit nothing becomes.
+        background: what the remaining light becomes.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class MidpointQuadrature(Quadrature):
     """Raw density, features and depth of an interval are the means of its two ends (EG3D; MipNeRF's marching).
 
     A sum of such means is linear in features, so each end takes half of the interval's weight. The last sample only
-    ends an interval, whatever ``intervals`` says of it.
+    ends an interval, whatever ``intervals`` makes of it.
     """
 
     def weigh(self, raw: Tensor, samples: Samples) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where along each ray the field is asked.
+"""Where along each ray the field is sampled.
 
 Depths count in lengths of the ray's direction. With ``draws=None`` nothing is random.
 
@@ -21,19 +21,19 @@ class Samples(NamedTuple):
 
     origins, directions: of the rays, [B, R, 3].
     t: depths, [B, R, S].
-    placed: the points [B, R, S, 3] where they were computed in another way than origin + t direction.
+    positions: the points [B, R, S, 3], where they are not origin + t direction.
     """
 
     origins: Tensor
     directions: Tensor
     t: Tensor
-    placed: Tensor | None = None
+    positions: Tensor | None = None
 
     @property
     def points(self) -> Tensor:
         """World points [B, R, S, 3]."""
-        if self.placed is not None:
-            return self.placed
+        if self.positions is not None:
+            return self.positions
         return self.origins[..., None, :] + self.t[..., None] * self.directions[..., None, :]
 
     def take(self, rays: slice | Tensor) -> "Samples":
@@ -65,9 +65,9 @@ class FineDepths(Protocol):
 
 @dataclass(frozen=True)
 class JitteredUniform:
-    """Evenly spaced depths, ends included, each moved by up to half a step either way (pi-GAN, CIPS-3D, VolumeGAN).
+    """Evenly spaced depths, ends included, each jittered by up to half a step (pi-GAN, CIPS-3D, VolumeGAN).
 
-    The first and last may leave [near, far] by half a step; the order is kept. Points are placed in camera space and
+    The first and last may leave [near, far] by half a step; the order is kept. Points are computed in camera space and
     then moved to the world, as published: a SIREN amplifies even the difference in rounding.
     """
 
@@ -76,7 +76,7 @@ class JitteredUniform:
     samples: int
 
     def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
-        even, offset = _even(self, rays), None
+        even, offset = _uniform(self, rays), None
         if draws is not None:
             offset = (draws.uniform("jitter", even.shape) - 0.5) * (even[..., 1:2] - even[..., :1])
         t = even if offset is None else even + offset
@@ -86,8 +86,8 @@ class JitteredUniform:
         if offset is not None:
             local = local + offset[..., None] * rays.local[:, :, None]
         homogeneous = torch.nn.functional.pad(local.flatten(1, 2), (0, 1), value=1.0)
-        placed = (rays.pose @ homogeneous.mT).mT[..., :3].reshape_as(local)
-        return Samples(rays.origins, rays.directions, t, placed)
+        positions = (rays.pose @ homogeneous.mT).mT[..., :3].reshape_as(local)
+        return Samples(rays.origins, rays.directions, t, positions)
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,10 @@ class Stratified:
     samples: int
 
     def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
-        return Samples(rays.origins, rays.directions, jittered(_even(self, rays), draws))
+        return Samples(rays.origins, rays.directions, stratify(_uniform(self, rays), draws))
 
 
-def jittered(t: Tensor, draws: Draws | None, name: str = "jitter") -> Tensor:
+def stratify(t: Tensor, draws: Draws | None, name: str = "jitter") -> Tensor:
     """Each of increasing numbers [..., S] drawn from its own cell: halfway to its neighbours, not beyond the ends."""
     if draws is None:
         return t
@@ -111,7 +111,7 @@ def jittered(t: Tensor, draws: Draws | None, name: str = "jitter") -> Tensor:
     return low + (high - low) * draws.uniform(name, t.shape)
 
 
-def _even(depths: JitteredUniform | Stratified, rays: Rays) -> Tensor:
+def _uniform(depths: JitteredUniform | Stratified, rays: Rays) -> Tensor:
     device, dtype = rays.origins.device, rays.origins.dtype
     line = torch.linspace(depths.near, depths.far, depths.samples, device=device, dtype=dtype)
     return line.expand(*rays.origins.shape[:-1], -1)

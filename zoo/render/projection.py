@@ -21,9 +21,9 @@ class Views(NamedTuple):
     solid: Tensor
 
 
-def shown_by(rays_of: Callable[[Camera, int], Rays], rendered: Rendered, camera: Camera) -> Views:
+def views_of(rays_of: Callable[[Camera, int], Rays], rendered: Rendered, camera: Camera) -> Views:
     """What these images show; ``rays_of`` as in ``zoo.generator.HasRays``."""
-    # Some systems render opacity and depth smaller than the picture.
+    # Some systems render opacity and depth smaller than the image.
     rays = rays_of(camera, rendered.opacity.shape[-1])
     rays = Rays(rays.origins, torch.nn.functional.normalize(rays.directions, dim=-1))
     depth, opacity = rendered.depth[:, 0], rendered.opacity[:, 0]
@@ -40,16 +40,16 @@ def image_coordinates(camera: Camera, view: int, points: Tensor) -> Tensor:
     return torch.stack([u, v], dim=-1)
 
 
-def pixel_coordinates(shown: Views, view: int, points: Tensor) -> Tensor:
+def pixel_coordinates(views: Views, view: int, points: Tensor) -> Tensor:
     """Column and row [..., 2] of points [..., 3] in a view, whole numbers at the places its rays go through.
 
-    Systems differ in whether rays pass through the centres of pixels or span the image from border to border; their
-    first and last rays tell.
+    Systems differ in whether rays pass through the centres of pixels or span the image from border to border; which
+    is seen from their first and last rays.
     """
-    size = shown.depth.shape[-1]
-    ends = shown.rays.origins[view, [0, -1]] + shown.rays.directions[view, [0, -1]]
-    first, last = image_coordinates(shown.camera, view, ends)
-    return (image_coordinates(shown.camera, view, points) - first) / (last - first) * (size - 1)
+    size = views.depth.shape[-1]
+    ends = views.rays.origins[view, [0, -1]] + views.rays.directions[view, [0, -1]]
+    first, last = image_coordinates(views.camera, view, ends)
+    return (image_coordinates(views.camera, view, points) - first) / (last - first) * (size - 1)
 
 
 def look_up(maps: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,10 +68,10 @@ class Projected(NamedTuple):
     distance: Tensor
 
 
-def project(shown: Views, source: int, target: int) -> Projected:
+def project(views: Views, source: int, target: int) -> Projected:
     """Surface points of the source view, seen from the target view."""
-    solid = shown.solid[source].flatten()
-    depth = shown.depth[source].flatten()[solid]
-    points = shown.rays.origins[source][solid] + depth[:, None] * shown.rays.directions[source][solid]
-    distance = (points - shown.camera.origins[target]).norm(dim=-1)
-    return Projected(points, pixel_coordinates(shown, target, points), distance)
+    solid = views.solid[source].flatten()
+    depth = views.depth[source].flatten()[solid]
+    points = views.rays.origins[source][solid] + depth[:, None] * views.rays.directions[source][solid]
+    distance = (points - views.camera.origins[target]).norm(dim=-1)
+    return Projected(points, pixel_coordinates(views, target, points), distance)

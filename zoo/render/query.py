@@ -21,11 +21,11 @@ def query(field: Field[Condition], samples: Samples, condition: Condition, chunk
     """Raw density [B, R, S, 1] and features [B, R, S, C] at all samples.
 
     Chunks that fit into the processor's cache are the fastest way, and what the field computes inside is not kept for
-    the backward pass, so memory does not grow with the number of samples. The backward pass asks again, but only about
+    the backward pass, so memory does not grow with the number of samples. The backward pass queries again, but only
     the samples that a gradient reaches: with relu densities those in empty space have none.
 
     Args:
-        field: what it says of one sample must not depend on the others. If it is a module, what it learns must reach it
+        field: its output for one sample must not depend on the others. If it is a module, what it learns must reach it
             through its parameters and the condition; any other callable is recomputed everywhere.
         samples: B x R x S of them.
         condition: handed to the field as it is: tensors in lists, tuples and dicts.
@@ -42,7 +42,7 @@ def query(field: Field[Condition], samples: Samples, condition: Condition, chunk
     return CheckpointedQuery.apply(field, chunk, structure, len(leaves), *leaves, *field.parameters())
 
 
-def raw_at(points: Tensor, field: Field[Condition], condition: Condition) -> Tensor:
+def raw_density(points: Tensor, field: Field[Condition], condition: Condition) -> Tensor:
     """Raw density [B, N, 1, 1] at points [B, N, 3]."""
     samples = Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1]))
     return query(field, samples, condition, chunk=4096)[0]
@@ -57,7 +57,7 @@ def in_chunks(field: Field[Condition], samples: Samples, condition: Condition, c
     return torch.cat(raw, dim=1), torch.cat(features, dim=1)
 
 
-def chosen_first(chosen: Tensor) -> Tensor:
+def selected_indices(chosen: Tensor) -> Tensor:
     """Indices [B, K] of what is chosen [B, N] in each row; K is the most of any row, and others fill up the rest."""
     return chosen.byte().argsort(dim=1, descending=True, stable=True)[:, : int(chosen.sum(1).max())]
 
@@ -90,8 +90,8 @@ class CheckpointedQuery(torch.autograd.Function):
         if torch.is_grad_enabled():  # the gradients are to be differentiated themselves: plain autograd
             outputs = ctx.field(*tree_unflatten(inputs[: ctx.count], ctx.structure))
             differentiable = {"create_graph": True, "allow_unused": True}
-            found = torch.autograd.grad(outputs, [inputs[i] for i in learned], gradients, **differentiable)
-            for i, gradient in zip(learned, found, strict=True):
+            downstream = torch.autograd.grad(outputs, [inputs[i] for i in learned], gradients, **differentiable)
+            for i, gradient in zip(learned, downstream, strict=True):
                 sums[i] = gradient
             return None, None, None, None, *sums
 
@@ -100,14 +100,14 @@ class CheckpointedQuery(torch.autograd.Function):
                 inputs[i] = inputs[i].detach().requires_grad_()
         samples, condition = tree_unflatten(inputs[: ctx.count], ctx.structure)
         reached = torch.stack([(gradient != 0).any(-1) for gradient in gradients]).any(0).flatten(1)
-        index = chosen_first(reached)
+        index = selected_indices(reached)
         flat = [gradient.flatten(1, 2) for gradient in gradients]
         with torch.enable_grad(), torch.autocast(**ctx.precision):
             for some in index.split(max(1, ctx.chunk // len(index)), dim=1):
                 outputs = ctx.field(samples.single(some), condition)
-                given = [g.gather(1, some[..., None].expand(-1, -1, g.shape[-1]))[:, :, None] for g in flat]
-                found = torch.autograd.grad(outputs, [inputs[i] for i in learned], given, allow_unused=True)
-                for i, gradient in zip(learned, found, strict=True):
+                upstream = [g.gather(1, some[..., None].expand(-1, -1, g.shape[-1]))[:, :, None] for g in flat]
+                downstream = torch.autograd.grad(outputs, [inputs[i] for i in learned], upstream, allow_unused=True)
+                for i, gradient in zip(learned, downstream, strict=True):
                     before = sums[i]
                     sums[i] = gradient if before is None else before + gradient
         return None, None, None, None, *sums

@@ -5,8 +5,11 @@ from zoo.utils.lazy import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     model="Generator",
-    field="StyledField PlainField Straight Warped StretchedVolume OutsideVolume zero_last_interval",
-    synthesis="Painter",
+    field=(
+        "StyledField PlainField LinearSpacing ContractedSpacing NormalisedDepthRenderer BackgroundRenderer "
+        "zero_last_interval"
+    ),
+    synthesis="SynthesisNetwork",
     discriminator="Discriminator",
     growing="Growth",
     training="StyleNeRF",

@@ -1,6 +1,6 @@
 """The published StyleNeRF's checkpoints (github.com/facebookresearch/StyleNeRF) and ours.
 
-A file ``network-snapshot-000123.pkl`` holds whole modules: the generator, its average ``G_ema``, from which images
+A file ``network-snapshot-000123.pkl`` holds whole modules: the generator, its EMA ``G_ema``, from which images
 are made, the discriminator, and the arguments they were built with, as nodes of a configuration. So nothing has to come
 from an experiment; the released files of 512 and 1024 pixels differ from the program's own configurations.
 """
@@ -29,12 +29,12 @@ UPSAMPLERS: dict[str, tuple[str | None, dict[str, Any]]] = {
     **{f"pixelshuffle{end}": ("PixelShuffle", {"blur": not end}) for end in ("", "_noblur")},
     **{f"nn_cat{end}": ("NearestConcat", {"blur": not end}) for end in ("", "_noblur")},
     **{
-        mode + end: ("Interpolated", {"mode": mode, "hidden": hidden})
+        mode + end: ("Interpolate", {"mode": mode, "hidden": hidden})
         for mode in ("bilinear", "bicubic", "nearest")
         for end, hidden in (("", None), ("_all", None), ("_ada", 8))
     },
 }
-# Published arguments that only these values of can be translated, by block.
+# Published arguments of which only these values can be translated, by block.
 FIXED = {
     "generator": {"c_dim": (0, None), "img_channels": (3, None)},
     "discriminator": {"c_dim": (0, None), "img_channels": (3, None), "architecture": ("skip", None)},
@@ -102,7 +102,7 @@ def table(network: nn.Module) -> Table:
     if not isinstance(network, Generator):
         return discriminator_table(network.resolution, 4 * 2 ** len(getattr(network, "small", None) or []))
     planes = getattr(network.foreground, "network", None)
-    return generator_table(network.painter.low, 8 if planes is None else planes.start)
+    return generator_table(network.synthesis.low, 8 if planes is None else planes.start)
 
 
 def generator_table(low: int, planes: int = 8) -> Table:
@@ -121,7 +121,7 @@ def generator_table(low: int, planes: int = 8) -> Table:
             for i in doublings
             for ours, published in (
                 (rf"foreground\.network\.blocks\.{i - 1}\.", f"synthesis.in_b{planes * 2**i}."),
-                (rf"painter\.blocks\.{i - 1}\.", f"synthesis.b{low * 2**i}."),
+                (rf"synthesis\.blocks\.{i - 1}\.", f"synthesis.b{low * 2**i}."),
             )
             for entry in inside(ours, published, BLOCK)
         ),
@@ -244,7 +244,7 @@ def names_in(given: Any) -> list[str]:
 
 
 def upsampler_config(mode: str) -> dict[str, Any]:
-    """``upsampler`` and ``image_up`` of our painter for a published ``upsample_mode``.
+    """``upsampler`` and ``image_up`` of our synthesis network for a published ``upsample_mode``.
 
     Raises:
         UserError: there is no such mode.
@@ -252,7 +252,7 @@ def upsampler_config(mode: str) -> dict[str, Any]:
     if mode not in UPSAMPLERS:
         raise UserError(f"The published upsample_mode '{mode}' has no counterpart here.")
     kind, args = UPSAMPLERS[mode]
-    image_up = f"{LAYERS}stretched" if mode in ("bilinear_all", "bilinear_ada") else "zoo.layers.stylegan2.doubled"
+    image_up = f"{LAYERS}upsample_aligned" if mode.startswith("bilinear_a") else "zoo.layers.stylegan2.upsample"
     return {"upsampler": kind and {"class_path": f"{LAYERS}{kind}", "init_args": args}, "image_up": image_up}
 
 
@@ -269,12 +269,12 @@ def generator_config(given: Mapping[str, Any]) -> dict[str, Any]:
         check_arguments(block, FIXED[name])
     top, low = given["img_resolution"], of["resolution_vol"]
     if top % low:
-        raise UserError(f"Pictures of {top} cannot be made from feature maps of {low}.")
+        raise UserError(f"Images of {top} cannot be made from feature maps of {low}.")
     start = of.get("resolution_start") or low
     args: dict[str, Any] = {
         "foreground": foreground_config(given, of, cameras),
-        "volume": volume_config(cameras, marching),
-        "painter": painter_config(given, of),
+        "renderer": renderer_config(cameras, marching),
+        "synthesis": synthesis_config(given, of),
         "poses": poses_config(cameras),
         "latent_dim": given["z_dim"],
         "mapping_layers": (given.get("mapping_kwargs") or {}).get("num_layers", 8),
@@ -282,7 +282,7 @@ def generator_config(given: Mapping[str, Any]) -> dict[str, Any]:
         "bounds": [[-box_side(cameras) / 2] * 3, [box_side(cameras) / 2] * 3],
     }
     if of.get("prog_nerf_only") and not of.get("progressive") and start < low:
-        args["volume_start"] = start
+        args["feature_start"] = start
     if not marching.get("no_background"):
         args["background"] = background_config(of, marching, cameras)
     if of.get("predict_camera"):
@@ -336,7 +336,7 @@ def channels(base: float) -> int:
 
 
 def decay(of: Mapping[str, Any]) -> float | None:
-    """Of average sizes; the published program has none below zero."""
+    """Of running magnitudes; the published program has none below zero."""
     beta = of.get("magnitude_ema_beta", -1)
     return float(beta) if beta > 0 else None
 
@@ -359,18 +359,18 @@ def background_config(of: Mapping[str, Any], marching: Mapping[str, Any], camera
         "samples": marching.get("n_bg_samples", 4),
         "start": float(cameras.get("bg_start", 0.5)),
     }
-    return {"class_path": "zoo.stylenerf.OutsideVolume", "init_args": args}
+    return {"class_path": "zoo.stylenerf.BackgroundRenderer", "init_args": args}
 
 
-def volume_config(cameras: Mapping[str, Any], marching: Mapping[str, Any]) -> dict[str, Any]:
+def renderer_config(cameras: Mapping[str, Any], marching: Mapping[str, Any]) -> dict[str, Any]:
     """Our config for the published sampling and compositing."""
     transform = cameras.get("depth_transform")
     near, far = (float(x) for x in cameras["depth_range"])
-    kind = "Warped" if transform else "Straight"
+    kind = "ContractedSpacing" if transform else "LinearSpacing"
     return {
-        "class_path": "zoo.stylenerf.StretchedVolume",
+        "class_path": "zoo.stylenerf.NormalisedDepthRenderer",
         "init_args": {
-            "line": {"class_path": f"zoo.stylenerf.{kind}", "init_args": {"near": near, "far": far}},
+            "spacing": {"class_path": f"zoo.stylenerf.{kind}", "init_args": {"near": near, "far": far}},
             "samples": marching.get("n_ray_samples", 14),
             "fine": bool(marching.get("hierarchical", True)),
             "quadrature": {
@@ -380,12 +380,12 @@ def volume_config(cameras: Mapping[str, Any], marching: Mapping[str, Any]) -> di
                     "background": "zoo.render.last_sample" if marching.get("no_background") else "zoo.render.black",
                 },
             },
-            "in_shares": bool(cameras.get("dists_normalized", False)),
+            "normalised_intervals": bool(cameras.get("dists_normalized", False)),
         },
     }
 
 
-def painter_config(given: Mapping[str, Any], of: Mapping[str, Any]) -> dict[str, Any]:
+def synthesis_config(given: Mapping[str, Any], of: Mapping[str, Any]) -> dict[str, Any]:
     """Our config for the published 2D network."""
     own = dict(of.get("upsampler_kwargs") or {})
     check_arguments(own, FIXED["upsampler_kwargs"])
@@ -402,7 +402,7 @@ def painter_config(given: Mapping[str, Any], of: Mapping[str, Any]) -> dict[str,
         "noise": bool(of.get("use_noise", True)),
         "decay": decay(of),
     }
-    return {"class_path": "zoo.stylenerf.Painter", "init_args": sizes}
+    return {"class_path": "zoo.stylenerf.SynthesisNetwork", "init_args": sizes}
 
 
 def poses_config(cameras: Mapping[str, Any]) -> dict[str, Any]:

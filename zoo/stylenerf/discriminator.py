@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from zoo.layers import discriminator
-from zoo.layers.stylegan2 import GAIN, activate, doublings, halved, width
+from zoo.layers.stylegan2 import GAIN, activate, downsample, resolutions, width
 from zoo.stylenerf.growing import grown
 
 
@@ -18,7 +18,7 @@ class Discriminator(discriminator.Discriminator):
         clamp, groups, image_channels: as in ``zoo.layers.discriminator.Discriminator``.
         start: side of images at which growing begins; None for no growing.
         fades_in: while it grows, images larger than its level are made smaller, and shown to the block of the level
-            before too, ever less. The published program means to, but never does once growing has begun.
+            before too, ever less. The published program has code for it, which is never reached once growing has begun.
         doubles: features of images that enter below the largest size count twice in the first block, as published.
     """
 
@@ -34,7 +34,7 @@ class Discriminator(discriminator.Discriminator):
         doubles: bool = True,
         image_channels: int = 3,
     ) -> None:
-        widths = {side: width(side, base_channels, most_channels) for side in reversed(doublings(4, resolution))}
+        widths = {side: width(side, base_channels, most_channels) for side in reversed(resolutions(4, resolution))}
         super().__init__(widths, clamp, groups, image_channels, residual=False)
         self.sides.remove(4)  # there is nothing but the last layers
         *entrances, self.from_rgb = self.from_rgb
@@ -67,7 +67,7 @@ class Discriminator(discriminator.Discriminator):
             entered = enter(block, images, self.clamp)
             twice = i == 0 and begin > 0 and self.doubles
             x = (entered + entered if twice else entered) if x is None else x + entered
-            x, images = block(x, self.clamp), halved(images)
+            x, images = block(x, self.clamp), downsample(images)
         return x, images
 
     def entered(self, x: Tensor, images: Tensor) -> Tensor:

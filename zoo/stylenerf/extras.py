@@ -1,5 +1,5 @@
 """What the published StyleNeRF can do beside what its paper describes: tri-planes, learned cameras, and discriminators
-that look for cameras or at small pictures too.
+that predict cameras or also score low-resolution images.
 
 B batch, L layers that take w, D width of w, R rays, S samples, C channels, H width of a field, V side of a plane
 """
@@ -23,9 +23,9 @@ from zoo.layers.stylegan2 import (
     ModulatedConvolution,
     activate,
     clamp,
-    doublings,
-    halved,
-    widened,
+    downsample,
+    resolutions,
+    to_float32,
     width,
 )
 from zoo.render import Camera, GaussianPoses, Samples, UniformPoses
@@ -61,7 +61,7 @@ class PlaneNetwork(nn.Module):
         decay: float | None = 0.999,
     ) -> None:
         super().__init__()
-        sides = doublings(start, resolution)
+        sides = resolutions(start, resolution)
         widths = [width(side, base_channels, most_channels) for side in sides]
         self.clamp, self.start, self.num_styles = clamp, start, 2 * len(sides)
         self.constant = nn.Parameter(torch.randn(widths[0], start, start))
@@ -70,20 +70,20 @@ class PlaneNetwork(nn.Module):
         more = {"size": size, "w_dim": w_dim, "image_channels": 3 * channels, "noise": True, "decay": decay}
         self.blocks = nn.ModuleList(Block(*widths[i : i + 2], side, None, **more) for i, side in enumerate(sides[1:]))
 
-    def forward(self, w: Tensor, draws: Draws | None = None, follow: bool = False) -> Tensor:
+    def forward(self, w: Tensor, draws: Draws | None = None, update_magnitude: bool = False) -> Tensor:
         """Planes [B, 3 C, V, V] of w [B, num_styles, D].
 
         Args:
             draws: for image noise; None for the stored one.
-            follow: move the average sizes of activations.
+            update_magnitude: update the running magnitudes of activations.
         """
         drawn = None if draws is None else draws.normal("planes_noise", (len(w), 1, self.start, self.start))
         x = self.constant.expand(len(w), -1, -1, -1)
-        x = self.layer(x, w[:, 0], drawn, bound=self.clamp, follow=follow)
+        x = self.layer(x, w[:, 0], drawn, bound=self.clamp, update_magnitude=update_magnitude)
         image = clamp(self.rgb(x, w[:, 1]) + self.rgb.bias[:, None, None], self.clamp)
         for i, block in enumerate(self.blocks):
             own = w[:, 2 * i + 1 : 2 * i + 4]
-            x, image = block(x, image, own, draws, bound=self.clamp, follow=follow)
+            x, image = block(x, image, own, draws, bound=self.clamp, update_magnitude=update_magnitude)
         return image
 
 
@@ -121,18 +121,18 @@ class TriPlaneField(nn.Module):
         self.features = nn.Linear(hidden_dim, feature_dim if separate_rgb else feature_dim + 3)
         self.rgb = Convolution(feature_dim, 3, 1) if separate_rgb else None
 
-    def planes(self, w: Tensor, draws: Draws | None, follow: bool) -> Tensor:
+    def planes(self, w: Tensor, draws: Draws | None, update_magnitude: bool) -> Tensor:
         """Planes [B, 3 C, V, V]."""
-        return self.network(w[:, : self.num_styles], draws, follow)
+        return self.network(w[:, : self.num_styles], draws, update_magnitude)
 
     def modulate(self, styles: Styles) -> Tensor:
-        """What the field is asked with: the planes."""
+        """The field's condition: the planes."""
         return styles.planes
 
     def forward(self, samples: Samples, planes: Tensor) -> tuple[Tensor, Tensor]:
         """Raw density [B, R, S, 1] and hidden features [B, R, S, H] of B x R x S samples."""
         points = paper_axes(samples.points.flatten(1, 2)) / (self.extent / 2)
-        x = looked_up(planes, points).unflatten(1, samples.t.shape[1:])
+        x = sample_planes(planes, points).unflatten(1, samples.t.shape[1:])
         for layer in self.layers:
             x = layer(x).relu()
         return self.density(x), x
@@ -143,7 +143,7 @@ class TriPlaneField(nn.Module):
         return x if self.rgb is None else with_rgb(x, total, self.rgb)
 
 
-def looked_up(planes: Tensor, points: Tensor) -> Tensor:
+def sample_planes(planes: Tensor, points: Tensor) -> Tensor:
     """Features [B, N, C] of points [B, N, 3]: sums over planes [B, 3 C, V, V], which span -1 to 1 in xy, xz and yz."""
     found = [
         grid_sample(plane, points[:, None, :, axes], align_corners=False)[:, :, 0]
@@ -200,7 +200,7 @@ class LearnedPoses(nn.Module):
         return self.at(place + self.strength * self.moves(place) if self.alpha > 0 else place)
 
     def moves(self, place: Tensor) -> Tensor:
-        """What the network says of places [B, 2]."""
+        """The network's output for places [B, 2]."""
         return self.network(place if isinstance(self.poses, GaussianPoses) else place - 0.5)
 
     def at(self, place: Tensor) -> Camera:
@@ -236,12 +236,12 @@ def pose_of(numbers: Tensor) -> Tensor:
 
 
 class CameraDiscriminator(Discriminator):
-    """Guesses where a picture was taken from, and asks whether it is real for that camera.
+    """Predicts the camera of an image, and scores the image conditioned on that prediction.
 
     Args:
-        numbers: of a guess: 3 for the place on the sphere, 16 for a pose, 9 for one by ``pose_of``.
-        separate: whether guesses are made by blocks of their own, of the picture made as small as ``start``.
-        mapping_layers: between the guess and what the last layer is multiplied with.
+        numbers: of a prediction: 3 for the place on the sphere, 16 for a pose, 9 for one by ``pose_of``.
+        separate: whether predictions are made by blocks of their own, from the image resized to ``start``.
+        mapping_layers: between the prediction and the embedding that the last layer is projected on.
         kwargs: as in ``zoo.stylenerf.Discriminator``.
     """
 
@@ -258,19 +258,19 @@ class CameraDiscriminator(Discriminator):
         self.score = Dense(channels, channels)
 
     def forward(self, images: Tensor) -> DiscriminatorOutput:
-        """Scores, and what was seen of the camera: [B, 3] its place, or [B, 16] its pose."""
+        """Scores, and the predicted camera: [B, 3] its place, or [B, 16] its pose."""
         self.check(images)
         x, rest = self.reduced(*self.sized(images))
-        seen = x if self.small is None else seen_small(self, images)[0]
-        guess = widened(conv2d(seen, self.guess.weight * self.guess.scale).flatten(1))
+        seen = x if self.small is None else low_resolution_features(self, images)[0]
+        guess = to_float32(conv2d(seen, self.guess.weight * self.guess.scale).flatten(1))
         camera = pose_of(guess).flatten(1) if self.numbers == 9 else guess
-        asked = self.mapping(self.embed(camera))
-        scores = (self.score(self.epilogue(self.entered(x, rest))) * asked).sum(1, keepdim=True)
-        return DiscriminatorOutput(scores / math.sqrt(asked.shape[1]), camera=camera)
+        embedding = self.mapping(self.embed(camera))
+        scores = (self.score(self.epilogue(self.entered(x, rest))) * embedding).sum(1, keepdim=True)
+        return DiscriminatorOutput(scores / math.sqrt(embedding.shape[1]), camera=camera)
 
 
 class DualDiscriminator(Discriminator):
-    """Also scores a small picture, by blocks of its own and the same last layers; scores come one after the other.
+    """Also scores a low-resolution image, by blocks of its own and the same last layers; scores are concatenated.
 
     Args:
         kwargs: as in ``zoo.stylenerf.Discriminator``.
@@ -283,15 +283,15 @@ class DualDiscriminator(Discriminator):
     def forward(self, images: Tensor, raw: Tensor | None = None) -> DiscriminatorOutput:
         """Scores [2 B, 1] of images [B, 3, H, H] and of small ones, which are made of them where they are not given."""
         scores = super().forward(images).scores
-        small = self.score(self.epilogue(self.entered(*seen_small(self, images if raw is None else raw))))
+        small = self.score(self.epilogue(self.entered(*low_resolution_features(self, images if raw is None else raw))))
         return DiscriminatorOutput(torch.cat([scores, small]))
 
 
 class DoubleDiscriminator(Discriminator):
-    """Looks at pictures beside blurred copies of themselves, as EG3D's (Chan 2022) looks beside small ones.
+    """Scores images concatenated with blurred copies, as EG3D's (Chan 2022) with low-resolution ones.
 
     Args:
-        ratio: by which pictures are made smaller, and larger again.
+        ratio: by which images are made smaller, and larger again.
         kwargs: as in ``zoo.stylenerf.Discriminator``.
     """
 
@@ -306,7 +306,7 @@ class DoubleDiscriminator(Discriminator):
 
 
 def small_blocks(discriminator: Discriminator) -> nn.ModuleList:
-    """Further blocks for pictures of the side at which a discriminator begins to grow."""
+    """Further blocks for images of the side at which a discriminator begins to grow."""
     sides = [side for side in discriminator.sides if side <= (discriminator.start or discriminator.resolution)]
     widths = [block.first.weight.shape[0] for block in discriminator.blocks[-len(sides) :]] + [
         len(discriminator.dense.bias)
@@ -317,11 +317,11 @@ def small_blocks(discriminator: Discriminator) -> nn.ModuleList:
     return nn.ModuleList(blocks)
 
 
-def seen_small(discriminator: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+def low_resolution_features(discriminator: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """What those blocks make of images, and the images, [B, C, 4, 4]."""
     side = 4 * 2 ** len(discriminator.small)
     x, images = 0, images if images.shape[-1] == side else interpolate(images, side, mode="bilinear")
     for block in discriminator.small:
         x = block(x + enter(block, images, discriminator.clamp), discriminator.clamp)
-        images = halved(images)
+        images = downsample(images)
     return x, images

@@ -24,11 +24,11 @@ from zoo.render import (
     Quadrature,
     Rays,
     Samples,
+    add_density_noise,
     integrate,
-    jittered,
     last_sample,
-    noisy,
-    raw_at,
+    raw_density,
+    stratify,
     transmission_weights,
 )
 from zoo.render.query import query
@@ -115,12 +115,12 @@ class StyledField(nn.Module):
         self.features = ModulatedConvolution(hidden_dim, features, w_dim=w_dim, demodulate=False)
         self.rgb = Convolution(feature_dim, 3, 1) if separate_rgb else None
 
-    def planes(self, w: Tensor, draws: Draws | None, follow: bool) -> None:
+    def planes(self, w: Tensor, draws: Draws | None, update_magnitude: bool) -> None:
         """Nothing of it can be computed before the points are known."""
         return None
 
     def modulate(self, styles: Styles) -> list[tuple[Tensor, Tensor]]:
-        """What the field is asked with: weights [B, C_in, C_out] and biases [C_out] of its layers, density's last.
+        """The field's condition: weights [B, C_in, C_out] and biases [C_out] of its layers, density's last.
 
         The gain of the leaky relu is in weights and biases.
         """
@@ -190,7 +190,7 @@ class PlainField(nn.Module):
     def forward(self, samples: Samples, z: Tensor) -> tuple[Tensor, Tensor]:
         """Raw density [B, R, S, 1] and hidden features [B, R, S, H] at inverse distances samples.t from the middle."""
         first, *others = self.layers
-        on_sphere = turned_inside_out(paper_axes(samples.origins), paper_axes(samples.directions), samples.t)
+        on_sphere = inverted_sphere_directions(paper_axes(samples.origins), paper_axes(samples.directions), samples.t)
         x = encoded(torch.cat([on_sphere, samples.t[..., None]], dim=-1), self.octaves)
         of_points, of_z = first.weight.split([x.shape[-1], self.latent_dim], dim=1)
         x = (x @ of_points.mT + (z @ of_z.mT + first.bias)[:, None, None]).relu()
@@ -203,7 +203,7 @@ class PlainField(nn.Module):
         return with_rgb(hidden @ self.features.weight.mT + self.features.bias * total, total, self.rgb)
 
 
-def turned_inside_out(origins: Tensor, directions: Tensor, inverse: Tensor) -> Tensor:
+def inverted_sphere_directions(origins: Tensor, directions: Tensor, inverse: Tensor) -> Tensor:
     """Directions [B, R, S, 3] of points on rays outside the unit sphere (NeRF++, Zhang 2020, section 4).
 
     Args:
@@ -226,8 +226,8 @@ def turned_inside_out(origins: Tensor, directions: Tensor, inverse: Tensor) -> T
 # Volume rendering (section 3.1)
 
 
-class Straight(nn.Module):
-    """Distances along rays from near to far, in even steps.
+class LinearSpacing(nn.Module):
+    """Samples at even distances along rays from near to far.
 
     Args:
         near, far: in lengths of the rays' directions.
@@ -238,29 +238,29 @@ class Straight(nn.Module):
         self.near, self.far = near, far
 
     def distance(self, t: Tensor) -> Tensor:
-        """How far along the ray, in lengths of its direction, a share t of the way is."""
+        """Distance along the ray, in lengths of its direction, of normalised depths t."""
         return self.near * (1 - t) + self.far * t
 
-    def placed(self, points: Tensor) -> Tensor:
-        """Where the field is asked instead of at these points."""
+    def contract(self, points: Tensor) -> Tensor:
+        """Points as the field sees them."""
         return points
 
     @property
     def rate(self) -> float:
-        """Share of the way for a unit of distance, at the middle of the world."""
+        """Normalised depth of a unit of distance, at the origin."""
         return 1 / (self.far - self.near)
 
 
-class Warped(Straight):
-    """Even steps of one over the distance, and all of the world inside a sphere of radius two (Barron 2022).
+class ContractedSpacing(LinearSpacing):
+    """Samples at even inverse distances, and space contracted to a sphere of radius two (mip-NeRF 360, Barron 2022).
 
-    So there is one field for object and background.
+    One field then holds object and background.
     """
 
     def distance(self, t: Tensor) -> Tensor:
         return 1 / ((1 / self.near) * (1 - t) + (1 / self.far) * t)
 
-    def placed(self, points: Tensor) -> Tensor:
+    def contract(self, points: Tensor) -> Tensor:
         length = paper_axes(points).norm(dim=-1, keepdim=True)
         far = length.clamp(min=1)
         return torch.where(length < 1, points, (2 - 1 / far) * (points / far))
@@ -275,86 +275,91 @@ def zero_last_interval(t: Tensor, directions: Tensor) -> Tensor:
     return pad(t.diff(dim=-1), (0, 1)) * paper_axes(directions).norm(dim=-1, keepdim=True)
 
 
-class StretchedVolume(nn.Module):
-    """Volume rendering of one field, with the methods of ``zoo.render.Volume``, in shares of the way to the end.
+class NormalisedDepthRenderer(nn.Module):
+    """Volume rendering as in ``zoo.render.VolumeRenderer``, with depths normalised to [0, 1] from near to far.
 
-    It differs in that: depths are drawn, and drawn anew where there is something, as shares from 0 to 1 of the way; and
-    noise on densities is drawn once for each sample, not once for each use.
+    Coarse and fine samples are drawn in normalised depths, as in mip-NeRF 360, and noise on densities is drawn once for
+    each sample, not once for each use.
 
     Args:
-        line: what distance a share stands for.
+        spacing: the distance that a normalised depth stands for.
         samples: along each ray, and as many again where the first ones found something.
         fine: whether there are those.
         quadrature: makes weights of raw densities; by default ``zero_last_interval`` before a black background,
             which leaves the rest of the light to a background field.
-        in_shares: whether the quadrature measures its intervals in shares of the way, not in distances.
+        normalised_intervals: whether the quadrature's intervals are normalised depths, not distances.
         chunk: points that the field sees at once, see ``zoo.render.query``; None for all of them.
     """
 
     def __init__(
         self,
-        line: Straight,
+        spacing: LinearSpacing,
         samples: int,
         fine: bool = True,
         quadrature: Quadrature | None = None,
-        in_shares: bool = False,
+        normalised_intervals: bool = False,
         chunk: int | None = 4096,
     ) -> None:
         super().__init__()
-        self.line, self.samples, self.in_shares, self.chunk = line, samples, in_shares, chunk
+        self.spacing, self.samples, self.normalised_intervals, self.chunk = (
+            spacing,
+            samples,
+            normalised_intervals,
+            chunk,
+        )
         self.quadrature = quadrature or Quadrature(intervals=zero_last_interval)
         self.fine = Importance(samples) if fine else None
 
     def forward(
         self, field: nn.Module, rays: Rays, condition: Any, draws: Draws | None = None, density_noise: float = 0.0
     ) -> Integrated:
-        """As ``zoo.render.Volume``."""
+        """As ``zoo.render.VolumeRenderer``."""
         line = torch.linspace(0, 1, self.samples, device=rays.origins.device, dtype=rays.origins.dtype)
-        samples = self.place(rays, jittered(line.expand(*rays.origins.shape[:-1], -1), draws))
+        samples = self.place(rays, stratify(line.expand(*rays.origins.shape[:-1], -1), draws))
         raw, features = query(field, samples, condition, self.chunk)
-        raw, queried, order = noisy(raw, "coarse_density_noise", draws, density_noise), (features,), None
+        raw, queried, order = add_density_noise(raw, "coarse_density_noise", draws, density_noise), (features,), None
         if self.fine is not None:
             with torch.no_grad():
                 weights = self.quadrature.weigh(raw, self.measured(samples))
                 fine = self.place(rays, self.fine(samples.t, weights, draws))
             fine_raw, fine_features = query(field, fine, condition, self.chunk)
-            fine_raw = noisy(fine_raw, "fine_density_noise", draws, density_noise)
+            fine_raw = add_density_noise(fine_raw, "fine_density_noise", draws, density_noise)
             t, order = torch.cat([fine.t, samples.t], -1).sort(-1)
             samples, queried = self.place(rays, t), (fine_features, features)
             raw = torch.cat([fine_raw, raw], 2).gather(2, order[..., None])
-        found = self.quadrature(raw, self.measured(samples))
-        return integrate(found, samples._replace(t=self.line.distance(samples.t)), raw, queried, order)
+        ray_weights = self.quadrature(raw, self.measured(samples))
+        return integrate(ray_weights, samples._replace(t=self.spacing.distance(samples.t)), raw, queried, order)
 
     def place(self, rays: Rays, t: Tensor) -> Samples:
-        """Samples as the field sees them at shares t [B, R, S] of the way."""
-        points = Samples(rays.origins, rays.directions, self.line.distance(t)).points
-        return Samples(rays.origins, rays.directions, t, self.line.placed(points))
+        """Samples as the field sees them, at normalised depths t [B, R, S]."""
+        points = Samples(rays.origins, rays.directions, self.spacing.distance(t)).points
+        return Samples(rays.origins, rays.directions, t, self.spacing.contract(points))
 
     def measured(self, samples: Samples) -> Samples:
         """The same as the quadrature sees them."""
-        return samples if self.in_shares else samples._replace(t=self.line.distance(samples.t))
+        return samples if self.normalised_intervals else samples._replace(t=self.spacing.distance(samples.t))
 
     def density(self, points: Tensor, field: nn.Module, condition: Any) -> Tensor:
-        """Density per world length [B, N, 1] at points [B, N, 3]; with ``in_shares`` as it is near the middle."""
-        raw = raw_at(self.line.placed(points), field, condition)
+        """Density per world length [B, N, 1] at points [B, N, 3]; with ``normalised_intervals`` near the origin."""
+        raw = raw_density(self.spacing.contract(points), field, condition)
         density = self.quadrature.density(raw, points[:, :, None])[:, :, 0]
-        return density * self.line.rate if self.in_shares else density
+        return density * self.spacing.rate if self.normalised_intervals else density
 
 
-class Behind(NamedTuple):
-    """What rays meet in the background: weights [B, R, S], which sum to one, and hidden features [B, R, S, H]."""
+class BackgroundSamples(NamedTuple):
+    """Samples of the background: weights [B, R, S], which sum to one, and hidden features [B, R, S, H]."""
 
     weights: Tensor
     hidden: Tensor
 
 
-class OutsideVolume(nn.Module):
-    """The background: a field marched outside the unit sphere, in even steps of one over the distance from its middle.
+class BackgroundRenderer(nn.Module):
+    """The background: a field marched outside the unit sphere, at even inverse distances from the origin (NeRF++).
 
     Args:
-        field: asked at (direction, one over distance).
+        field: queried at (direction, inverse distance).
         samples: along each ray.
-        start: one over the distance at which it begins.
+        start: inverse distance at which it begins.
         chunk: points that the field sees at once; None for all of them.
     """
 
@@ -362,16 +367,18 @@ class OutsideVolume(nn.Module):
         super().__init__()
         self.field, self.samples, self.start, self.chunk = field, samples, start, chunk
 
-    def forward(self, rays: Rays, z: Tensor, draws: Draws | None = None, density_noise: float = 0.0) -> Behind:
-        """What rays [B, R, 3] meet in backgrounds of latents z [B, background_dim]; the last sample ends all of them.
+    def forward(
+        self, rays: Rays, z: Tensor, draws: Draws | None = None, density_noise: float = 0.0
+    ) -> BackgroundSamples:
+        """Samples along rays [B, R, 3] through backgrounds of latents z [B, background_dim]; the last one is opaque.
 
         Args:
             draws: for jitter and density noise; None for none of them.
             density_noise: standard deviation of the noise on raw densities.
         """
         line = torch.linspace(-1, 0, self.samples, device=z.device, dtype=z.dtype) * self.start
-        place = jittered(line.expand(*rays.origins.shape[:-1], -1), draws, "background_jitter")
+        place = stratify(line.expand(*rays.origins.shape[:-1], -1), draws, "background_jitter")
         raw, hidden = query(self.field, Samples(rays.origins, rays.directions, -place), z, self.chunk)
-        raw = noisy(raw, "background_density_noise", draws, density_noise)
+        raw = add_density_noise(raw, "background_density_noise", draws, density_noise)
         weights = transmission_weights(raw[..., 0].relu(), pad(place.diff(dim=-1), (0, 1)))
-        return Behind(last_sample(weights)[0], hidden)
+        return BackgroundSamples(last_sample(weights)[0], hidden)

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from zoo.layers.stylegan2 import doublings
+from zoo.layers.stylegan2 import resolutions
 
 
 class Grown(NamedTuple):
-    """How far a network has grown: the side of its pictures, and how far their finest level has faded in."""
+    """Level of progressive growing: side of the images, and share of their finest level."""
 
     side: int
     share: float
@@ -24,7 +24,7 @@ def grown(alpha: Tensor, start: int | None, end: int) -> Grown:
         return Grown(end, 1.0)
     if alpha == 0:
         return Grown(start, 1.0)
-    place = (alpha * (len(doublings(start, end)) - 1)).item()
+    place = (alpha * (len(resolutions(start, end)) - 1)).item()
     return Grown(start * 2 ** (int(place) + 1), place - int(place))
 
 

@@ -5,11 +5,11 @@ Gu, Liu, Wang, Theobalt, ICLR 2022, arXiv:2110.08985.
 What is unusual:
 
 * a radiance field whose layers are modulated by w, as those of StyleGAN2, is rendered as a small map of features;
-  1x1 convolutions and upsamplers that hardly mix pixels make the large picture of it, so that views still agree;
-* what lies behind the object is a second field with a latent of its own, on the inside of a sphere turned inside out;
-* some pixels of each picture are made a second time the slow way, each sample along their rays through all layers
-  before they are composited, and the picture must agree with them: the path of a NeRF;
-* the picture grows from the field's size to its own, while more layers are blended in.
+  1x1 convolutions and upsamplers that hardly mix pixels make the large image of it, so that views still agree;
+* the background is a second field with a latent of its own, in an inverted sphere (NeRF++);
+* some pixels of each image are also computed as a NeRF would, each sample along their rays through all layers before
+  they are composited, and a loss makes the image agree with them: the NeRF path;
+* the image grows from the field's size to its own, while more layers are blended in.
 
 The fields and how they are rendered are in ``field.py``, the 2D networks in ``synthesis.py`` and ``discriminator.py``,
 how they grow in ``growing.py``; here is the generator that is made of them.
@@ -27,7 +27,7 @@ from torch.nn.functional import interpolate
 
 from zoo import generator
 from zoo.draws import Draws
-from zoo.layers.stylegan2 import Mapping, doublings, truncated
+from zoo.layers.stylegan2 import Mapping, resolutions, truncate
 from zoo.render import (
     Camera,
     Integrated,
@@ -35,14 +35,14 @@ from zoo.render import (
     Rays,
     Rendered,
     Renderer,
-    composited,
+    accumulate_along_rays,
     expected_depth,
     pixel_centres,
     to_map,
 )
-from zoo.stylenerf.field import Behind, OutsideVolume, Styles, rays_through
+from zoo.stylenerf.field import BackgroundRenderer, BackgroundSamples, Styles, rays_through
 from zoo.stylenerf.growing import Grown, grown
-from zoo.stylenerf.synthesis import Painter
+from zoo.stylenerf.synthesis import SynthesisNetwork
 from zoo.utils.errors import UserError
 
 
@@ -57,10 +57,10 @@ class Latent(NamedTuple):
 
 
 class NerfPath(NamedTuple):
-    """Some pixels of a picture, P x P in a grid, composited after the 2D network instead of before it.
+    """Some pixels of an image, P x P in a grid, composited after the 2D network instead of before it.
 
     index: which pixels, counted row by row, [B, P P].
-    samples: colours of all samples along their rays as a picture of P x P pieces, [B, 3, P l, P m] of l m samples.
+    samples: colours of all samples along their rays as an image of P x P pieces, [B, 3, P l, P m] of l m samples.
     weights: of the samples, [B, P P, l m].
     """
 
@@ -69,15 +69,15 @@ class NerfPath(NamedTuple):
     weights: Tensor
 
     def loss(self, image: Tensor) -> Tensor:
-        """How far the picture [B, 3, H, H] is from these pixels: squares, summed over colours, for each image [B]."""
+        """Squared distance of the image [B, 3, H, H] from these pixels, summed over colours, for each image [B]."""
         side = math.isqrt(self.index.shape[1])
         samples = rearrange(self.samples, "b c (l h) (m w) -> b (h w) (l m) c", h=side, w=side)
-        seen = image.flatten(2).mT.gather(1, self.index[..., None].expand(-1, -1, 3))
-        return (seen - composited(self.weights, samples)).square().sum(-1).mean(1)
+        pixels = image.flatten(2).mT.gather(1, self.index[..., None].expand(-1, -1, 3))
+        return (pixels - accumulate_along_rays(self.weights, samples)).square().sum(-1).mean(1)
 
 
 class Synthesised(NamedTuple):
-    """A picture that is learned from: ``Rendered``, and the pixels that must agree with it, if any."""
+    """A training image: ``Rendered``, and the pixels of the NeRF path, if any."""
 
     rendered: Rendered
     path: NerfPath | None = None
@@ -88,17 +88,17 @@ class Generator(generator.Generator):
 
     Args:
         foreground: the field of the object.
-        volume: renders it; what it leaves of the light goes to the background.
-        painter: the 2D network.
+        renderer: renders it; its remaining transmittance goes to the background.
+        synthesis: the 2D network.
         poses: distribution of cameras.
-        background: the field behind; None for none.
+        background: renders the background field; None for no background.
         latent_dim: size of z.
         mapping_layers: layers of the mapping network.
         mapping_rate: its learning rate, as a share of the others'.
         truncated_layers: layers, from the first, whose w truncation moves; None for all.
-        start: side of pictures at which growing begins; below the painter's lowest side the field's map itself grows.
-            None for no growing.
-        volume_start: side of the field's map at which it begins to grow to the painter's lowest side, in all
+        start: side of images at which growing begins; below the synthesis network's lowest side the feature map itself
+            grows. None for no growing.
+        feature_start: side of the feature map at which it begins to grow to the synthesis network's lowest side, in all
             resolutions; None for no such growing.
         spare_layers: layers of w that nothing reads.
         bounds: world box of the object, two corners.
@@ -107,31 +107,31 @@ class Generator(generator.Generator):
     def __init__(
         self,
         foreground: nn.Module,
-        volume: Renderer,
-        painter: Painter,
+        renderer: Renderer,
+        synthesis: SynthesisNetwork,
         poses: Poses,
-        background: OutsideVolume | None = None,
+        background: BackgroundRenderer | None = None,
         latent_dim: int = 512,
         mapping_layers: int = 8,
         mapping_rate: float = 0.01,
         truncated_layers: int | None = None,
         start: int | None = 32,
-        volume_start: int | None = None,
+        feature_start: int | None = None,
         spare_layers: int = 0,
         bounds: tuple[tuple[float, float, float], tuple[float, float, float]] = ((-0.12,) * 3, (0.12,) * 3),
     ) -> None:
-        super().__init__(poses, painter.resolution, bounds)
-        if foreground.feature_dim != painter.feature_dim:
+        super().__init__(poses, synthesis.resolution, bounds)
+        if foreground.feature_dim != synthesis.feature_dim:
             raise UserError(
-                f"The field renders {foreground.feature_dim} features, but the painter takes {painter.feature_dim}: "
-                "give both the same feature_dim."
+                f"The field renders {foreground.feature_dim} features, but the synthesis network takes "
+                f"{synthesis.feature_dim}: give both the same feature_dim."
             )
         if start is not None:
-            doublings(start, painter.resolution)
-        self.foreground, self.volume, self.painter = foreground, volume, painter
-        self.background, self.start, self.volume_start = background, start, volume_start
+            resolutions(start, synthesis.resolution)
+        self.foreground, self.renderer, self.synthesis = foreground, renderer, synthesis
+        self.background, self.start, self.feature_start = background, start, feature_start
         self.latent_dim, self.truncated_layers = latent_dim, truncated_layers
-        self.num_layers = foreground.num_styles + painter.num_styles + spare_layers
+        self.num_layers = foreground.num_styles + synthesis.num_styles + spare_layers
         self.mapping = Mapping(latent_dim, foreground.w_dim, foreground.w_dim, mapping_layers, mapping_rate)
         self.register_buffer("mean_w", torch.zeros(foreground.w_dim))
         self.register_buffer("alpha", torch.ones(()))  # how far it has grown, see ``grown``
@@ -154,12 +154,14 @@ class Generator(generator.Generator):
         """
         w = self.mapping(latent.z)[:, None].expand(-1, self.num_layers, -1)
         if truncation != 1:
-            w = truncated(w, self.mean_w, truncation, layers or self.truncated_layers or self.num_layers)
+            w = truncate(w, self.mean_w, truncation, layers or self.truncated_layers or self.num_layers)
         return self.styles(w, latent.background)
 
-    def styles(self, w: Tensor, background: Tensor, draws: Draws | None = None, follow: bool = False) -> Styles:
-        """Styles from w [B, L, D] and z of the background; draws and follow as in ``synthesise``."""
-        return Styles(w, background, self.foreground.planes(w, draws, follow))
+    def styles(
+        self, w: Tensor, background: Tensor, draws: Draws | None = None, update_magnitude: bool = False
+    ) -> Styles:
+        """Styles from w [B, L, D] and z of the background; draws and update_magnitude as in ``synthesise``."""
+        return Styles(w, background, self.foreground.planes(w, draws, update_magnitude))
 
     def free_parameters(self, styles: Styles) -> dict[str, Tensor]:
         """w and the background's z; planes follow."""
@@ -172,7 +174,7 @@ class Generator(generator.Generator):
     def grow(self, alpha: float) -> Grown:
         """Set how far this has grown, from 0 to 1, and say what that means."""
         self.alpha.fill_(alpha)
-        if hasattr(self.poses, "alpha"):  # cameras that are learned later than the first pictures
+        if hasattr(self.poses, "alpha"):  # cameras are learned once growing has begun
             self.poses.alpha.fill_(alpha)
         return grown(self.alpha, self.start, self.resolution)
 
@@ -192,8 +194,8 @@ class Generator(generator.Generator):
         """Images of B styles from B cameras. Levels that have not grown yet are shown enlarged.
 
         Args:
-            resolution: side of the image [pixels]: the first one of growing, or the painter's lowest, doubled up to the
-                generator's own.
+            resolution: side of the image [pixels]: that at which growing begins or the synthesis network's lowest,
+                doubled up to the generator's own.
             draws: for jitter and importance samples; None for none of them.
             background_camera: where the background is seen from, if that is somewhere else.
 
@@ -201,8 +203,8 @@ class Generator(generator.Generator):
             UserError: there is no level of this resolution.
         """
         resolution = resolution or self.resolution
-        lowest = min(self.start or self.painter.low, self.painter.low)
-        known = doublings(lowest, self.resolution)
+        lowest = min(self.start or self.synthesis.low, self.synthesis.low)
+        known = resolutions(lowest, self.resolution)
         if resolution not in known:
             raise UserError(f"StyleNeRF renders images of side {', '.join(map(str, known))}, not {resolution}.")
         now = grown(self.alpha, self.start, self.resolution)
@@ -220,30 +222,30 @@ class Generator(generator.Generator):
         draws: Draws | None = None,
         *,
         density_noise: float = 0.0,
-        follow: bool = False,
+        update_magnitude: bool = False,
         path_side: int = 0,
         background_camera: Camera | None = None,
     ) -> Synthesised:
-        """Images of this level, and what is needed to learn from them.
+        """Images of this level, and what their losses need.
 
         Args:
             styles: B of them.
             camera: B cameras.
-            level: side of the pictures, and how far its last level has faded in.
+            level: side of the images, and how far its last level has faded in.
             draws: for everything random.
             density_noise: standard deviation of the noise on raw densities.
-            follow: move the average sizes of activations.
-            path_side: P, if P x P pixels of each picture are to be made a second time; 0 for none.
+            update_magnitude: update the running magnitudes of activations.
+            path_side: P, if P x P pixels of each image are to be made a second time; 0 for none.
             background_camera: where the background is seen from, if that is somewhere else.
         """
-        side = min(level.side, self.volume_side)
+        side = min(level.side, self.feature_side)
         film = pixel_centres(side, self.device, camera.pose.dtype).expand(len(styles.w), -1, -1)
         index = None
         if path_side:
             index = path_pixels(draws.uniform("path_pixels", (len(film), 2)), path_side, level.side)
             film = torch.cat([film, pixel_centres(level.side, self.device, camera.pose.dtype)[index]], dim=1)
         rays = rays_through(camera, film)
-        front = self.volume(self.foreground, rays, self.foreground.modulate(styles), draws, density_noise)
+        front = self.renderer(self.foreground, rays, self.foreground.modulate(styles), draws, density_noise)
         behind = None
         if self.background is not None:
             behind_rays = rays if background_camera is None else rays_through(background_camera, film)
@@ -251,41 +253,45 @@ class Generator(generator.Generator):
 
         pixels = slice(0, side**2)
         colours = to_map(self.composite(front, behind, styles)[:, pixels])
-        if side < min(level.side, self.painter.low):  # the field's own map is still growing
-            colours = interpolate(colours, self.painter.low, mode="bilinear")
+        if side < min(level.side, self.synthesis.low):  # the field's own map is still growing
+            colours = interpolate(colours, self.synthesis.low, mode="bilinear")
         raw, features = colours[:, :3], colours[:, 3:]
-        levels = len([block for block in self.painter.blocks if block.resolution <= level.side])
+        levels = len([block for block in self.synthesis.blocks if block.resolution <= level.side])
         w = styles.w[:, self.foreground.num_styles :]
-        image, before = self.painter(features, raw, w, levels, draws, follow=follow)
+        image, before = self.synthesis(features, raw, w, levels, draws, update_magnitude=update_magnitude)
         if level.share < 1 and levels > 0:
             image = torch.lerp(interpolate(before, scale_factor=2, mode="bilinear"), image, level.share)
         depth = expected_depth(front) * rays.directions.norm(dim=-1, keepdim=True)
         rendered = Rendered(image, raw, to_map(depth[:, pixels]), to_map(front.opacity[:, pixels]))
         if index is None:
             return Synthesised(rendered)
-        picture, weights = self.samples(front, behind, styles, slice(side**2, None))
-        samples, _ = self.painter(picture[:, 3:], picture[:, :3], w, levels, follow=follow, alone=True)
+        grid, weights = self.samples(front, behind, styles, slice(side**2, None))
+        samples, _ = self.synthesis(
+            grid[:, 3:], grid[:, :3], w, levels, update_magnitude=update_magnitude, pixelwise=True
+        )
         return Synthesised(rendered, NerfPath(index, samples, weights))
 
     @property
-    def volume_side(self) -> int:
+    def feature_side(self) -> int:
         """Side of the map that the field is rendered as, at most."""
-        if self.volume_start is None or not 0 <= self.alpha < 1:
-            return self.painter.low
-        return round(self.volume_start + self.alpha.item() * (self.painter.low - self.volume_start))
+        if self.feature_start is None or not 0 <= self.alpha < 1:
+            return self.synthesis.low
+        return round(self.feature_start + self.alpha.item() * (self.synthesis.low - self.feature_start))
 
-    def composite(self, front: Integrated, behind: Behind | None, styles: Styles) -> Tensor:
+    def composite(self, front: Integrated, behind: BackgroundSamples | None, styles: Styles) -> Tensor:
         """Colours and features of rays, [B, R, 3 + C]: the foreground's, and the background's through what is left."""
         added = 0 if front.background is None else front.background
         total = front.weights.sum(-1, keepdim=True)
         colours = self.foreground.colours(front.features - added, total, styles) + added
         if behind is None:
             return colours
-        hidden = composited(behind.weights, behind.hidden)
+        hidden = accumulate_along_rays(behind.weights, behind.hidden)
         return colours + (1 - front.opacity) * self.background.field.colours(hidden, 1.0)
 
-    def samples(self, front: Integrated, behind: Behind | None, styles: Styles, rays: slice) -> tuple[Tensor, Tensor]:
-        """Colours and features of all samples along P x P rays as a picture [B, 3 + C, P l, P m], and their weights.
+    def samples(
+        self, front: Integrated, behind: BackgroundSamples | None, styles: Styles, rays: slice
+    ) -> tuple[Tensor, Tensor]:
+        """Colours and features of all samples along P x P rays as an image [B, 3 + C, P l, P m], and their weights.
 
         It lays P x P pieces side by side, one for each of l m samples, l and m as equal as possible.
         """
@@ -307,7 +313,7 @@ class Generator(generator.Generator):
 
     def density(self, points: Tensor, styles: Styles) -> Tensor:
         """Density of the object per world length [B, N, 1] at points [B, N, 3]."""
-        return self.volume.density(points, self.foreground, self.foreground.modulate(styles))
+        return self.renderer.density(points, self.foreground, self.foreground.modulate(styles))
 
 
 def path_pixels(u: Tensor, side: int, resolution: int) -> Tensor:

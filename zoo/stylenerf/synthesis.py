@@ -11,19 +11,19 @@ from torch import Tensor, nn
 
 from zoo.draws import Draws
 from zoo.layers import stylegan2
-from zoo.layers.stylegan2 import GAIN, ModulatedConvolution, activate, clamp, doubled, doublings, width
+from zoo.layers.stylegan2 import GAIN, ModulatedConvolution, activate, clamp, resolutions, upsample, width
 from zoo.layers.upsampling import Upsampler
 from zoo.utils.errors import UserError
 
 
 class StyledLayer(stylegan2.StyledLayer):
-    """StyleGAN2's, of what is divided by its average size, with an upsampler between convolution and noise.
+    """StyleGAN2's, with input divided by its running magnitude and an upsampler between convolution and noise.
 
     Args:
         channels_in, channels_out, size, w_dim, noise: as in ``zoo.layers.stylegan2.StyledLayer``.
         up: doubles the output; None for not at all.
         fir_up: the convolution doubles it, as in StyleGAN2.
-        decay: share of the old average size in the new one; None to divide by nothing.
+        decay: of the running magnitude; None for no division.
     """
 
     def __init__(
@@ -47,21 +47,21 @@ class StyledLayer(stylegan2.StyledLayer):
         w: Tensor,
         drawn: Tensor | None = None,
         bound: float | None = 256,
-        follow: bool = False,
-        alone: bool = False,
+        update_magnitude: bool = False,
+        pixelwise: bool = False,
     ) -> Tensor:
         """x [B, C_in, H, W] and w [B, D] to [B, C_out, H, W], or twice as large.
 
         Args:
             drawn: image noise [B, 1, H, W]; None for the stored one.
             bound: of the output.
-            follow: move the average size before it is used.
-            alone: neither upsampling nor noise: what becomes of each pixel by itself.
+            update_magnitude: update the running magnitude before it is used.
+            pixelwise: neither upsampling nor noise: each pixel by itself.
         """
-        if follow and self.magnitude is not None:
+        if update_magnitude and self.magnitude is not None:
             with torch.no_grad():
                 self.magnitude.lerp_(x.to(self.magnitude.dtype).square().mean(), 1 - self.decay)
-        divided, ups = 1.0 if self.magnitude is None else self.magnitude.rsqrt(), self.up is not None and not alone
+        divided, ups = 1.0 if self.magnitude is None else self.magnitude.rsqrt(), self.up is not None and not pixelwise
         # As published, kernels before an upsampler are turned around, as those of a transposed convolution are.
         if not ups:
             y = self.conv(x, w, divided * GAIN)
@@ -69,22 +69,22 @@ class StyledLayer(stylegan2.StyledLayer):
             y = self.up(self.conv(x, w, divided)) * GAIN
         else:
             y = self.up(self.conv(x.flip(2, 3), w, divided).flip(2, 3)) * GAIN
-        if self.noise is not None and not alone:
+        if self.noise is not None and not pixelwise:
             y = y + self.noise(drawn) * GAIN
         return activate(y + self.conv.bias[:, None, None] * GAIN, bound)
 
 
 class Block(nn.Module):
-    """Twice the resolution: two styled layers, and what they add to the picture.
+    """Twice the resolution: two styled layers, and what they add to the image.
 
     Args:
         channels_in, channels_out: widths.
         resolution: side of its output.
         upsampler: of features; None for StyleGAN2's, in the convolution.
-        image_up: of pictures.
+        image_up: of images.
         size: of the kernels.
         w_dim: size of w.
-        image_channels: of the picture.
+        image_channels: of the image.
         noise: whether there is image noise.
         decay: as in ``StyledLayer``.
     """
@@ -95,7 +95,7 @@ class Block(nn.Module):
         channels_out: int,
         resolution: int,
         upsampler: Upsampler | None,
-        image_up: Callable[[Tensor], Any] = doubled,
+        image_up: Callable[[Tensor], Any] = upsample,
         size: int = 1,
         w_dim: int = 512,
         image_channels: int = 3,
@@ -118,41 +118,41 @@ class Block(nn.Module):
         draws: Draws | None = None,
         *,
         bound: float | None = 256,
-        follow: bool = False,
-        alone: bool = False,
+        update_magnitude: bool = False,
+        pixelwise: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Features [B, C_out, 2H, 2W] and picture [B, 3, 2H, 2W] of features, picture and w [B, 3, D].
+        """Features [B, C_out, 2H, 2W] and image [B, 3, 2H, 2W] of features, image and w [B, 3, D].
 
         Args:
             draws: for image noise; None for the stored one.
-            bound, follow, alone: as in ``StyledLayer``.
+            bound, update_magnitude, pixelwise: as in ``StyledLayer``.
 
         Raises:
             UserError: StyleGAN2's upsampling cannot be left out of its convolution.
         """
-        if alone and self.first.up is None:
+        if pixelwise and self.first.up is None:
             raise UserError(
                 "The NeRF path needs an upsampler that can be left out, such as zoo.layers.upsampling.NearestConcat: "
-                "choose one as the painter's upsampler, or set path_side to 0."
+                "choose one as the synthesis network's upsampler, or set path_side to 0."
             )
         for i, layer in enumerate((self.first, self.second)):
             drawn = None
             if self.has_noise and draws is not None:
                 drawn = draws.normal(f"noise{self.resolution}_{i}", (len(x), 1, self.resolution, self.resolution))
-            x = layer(x, w[:, i], drawn, bound=bound, follow=follow, alone=alone)
+            x = layer(x, w[:, i], drawn, bound=bound, update_magnitude=update_magnitude, pixelwise=pixelwise)
         added = clamp(self.rgb(x, w[:, 2]) + self.rgb.bias[:, None, None], bound)
-        return x, added + (image if alone else self.image_up(image))
+        return x, added + (image if pixelwise else self.image_up(image))
 
 
-class Painter(nn.Module):
-    """The layers from rendered features to pictures, in blocks that double the resolution.
+class SynthesisNetwork(nn.Module):
+    """The layers from rendered features to images, in blocks that double the resolution.
 
     Args:
         low: side of the feature map.
-        resolution: side of the picture.
+        resolution: side of the image.
         feature_dim: of the feature map.
         upsampler: of features, made for each block from its channels; None for StyleGAN2's.
-        image_up: of pictures.
+        image_up: of images.
         base_channels, most_channels: a block has base_channels / its resolution channels, but at most so many.
         size: of the kernels.
         clamp: bound of all activations, which 16 bits need; None for none.
@@ -167,7 +167,7 @@ class Painter(nn.Module):
         resolution: int = 256,
         feature_dim: int = 256,
         upsampler: Upsampler | None = None,
-        image_up: Callable[[Tensor], Any] = doubled,
+        image_up: Callable[[Tensor], Any] = upsample,
         base_channels: int = 32768,
         most_channels: int = 1024,
         size: int = 1,
@@ -178,7 +178,7 @@ class Painter(nn.Module):
     ) -> None:
         super().__init__()
         self.low, self.resolution, self.feature_dim, self.clamp = low, resolution, feature_dim, clamp
-        sides = doublings(low, resolution)[1:]
+        sides = resolutions(low, resolution)[1:]
         widths = [feature_dim, *(width(side, base_channels, most_channels) for side in sides)]
         self.blocks = nn.ModuleList(
             Block(widths[i], widths[i + 1], side, upsampler, image_up, size, w_dim, 3, noise, decay)
@@ -194,23 +194,25 @@ class Painter(nn.Module):
         levels: int,
         draws: Draws | None = None,
         *,
-        follow: bool = False,
-        alone: bool = False,
+        update_magnitude: bool = False,
+        pixelwise: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """The pictures after the first so many blocks, and those one block before.
+        """The images after the first so many blocks, and those one block before.
 
         Args:
             x: features [B, C, h, h].
-            image: the picture so far, [B, 3, h, h].
+            image: the image so far, [B, 3, h, h].
             w: [B, num_styles, D]; the layer of colours shares its own with the next block.
             levels: how many blocks.
             draws: for image noise; None for the stored one.
-            follow: move the average sizes of activations.
-            alone: each pixel by itself, without upsampling: [B, C, H, W] to [B, 3, H, W].
+            update_magnitude: update the running magnitudes of activations.
+            pixelwise: each pixel by itself, without upsampling: [B, C, H, W] to [B, 3, H, W].
         """
         before = image
         for i, block in enumerate(self.blocks[:levels]):
             before = image
             own = w[:, 2 * i : 2 * i + 3]
-            x, image = block(x, image, own, draws, bound=self.clamp, follow=follow, alone=alone)
+            x, image = block(
+                x, image, own, draws, bound=self.clamp, update_magnitude=update_magnitude, pixelwise=pixelwise
+            )
         return image, before

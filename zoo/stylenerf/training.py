@@ -40,7 +40,7 @@ class StyleNeRF(GAN):
         optimizers, options: of every system, see ``zoo.training.gan.GAN``.
     """
 
-    networks_2d = ("discriminator", "generator.painter")
+    networks_2d = ("discriminator", "generator.synthesis")
     sanitise = staticmethod(stylegan2.bound_gradients)
 
     def __init__(
@@ -75,7 +75,7 @@ class StyleNeRF(GAN):
         draws, n = self.draws(), len(batch["image"])
         optimizer_g, optimizer_d = self.optimizers()
         level = self.grow(batch["image"].shape[-1])
-        real = shrunk(batch["image"], level.side)
+        real = downsample_lanczos(batch["image"], level.side)
 
         with frozen(self.discriminator):
             terms = self.loss_g(n, level, draws)
@@ -98,16 +98,16 @@ class StyleNeRF(GAN):
 
         # Without the regularisers, which would make the curves jump.
         self.log_dict({"loss_g": sum(terms.values()).detach(), "loss_d": (loss_fake + loss_real).detach()}, True)
-        stylegan2.average_over_processes(self.trainer.strategy, self.running())
-        self.update_averages()
+        stylegan2.average_over_processes(self.trainer.strategy, self.running_statistics())
+        self.update_emas()
         if self.augment is not None:
             self.augment.adjust(self.iterations, n * self.trainer.world_size)
         self.count(n)
 
-    def running(self) -> list[Tensor]:
-        """What follows the batches of one process, to be averaged over all of them at the end of an iteration."""
+    def running_statistics(self) -> list[Tensor]:
+        """Running statistics of one process's batches, to be averaged over all processes at the end of an iteration."""
         sizes = [part.magnitude for part in self.generator.modules() if getattr(part, "magnitude", None) is not None]
-        noted = [] if self.augment is None else self.augment.running()
+        noted = [] if self.augment is None else self.augment.running_statistics()
         return [self.generator.mean_w, self.mean_path, *sizes, *noted]
 
     def grow(self, side: int) -> Grown:
@@ -122,17 +122,17 @@ class StyleNeRF(GAN):
         """Images of n new latents from new cameras, and their w [B, L, D]."""
         generator = self.generator
         latent = generator.latents(n, draws)
-        w = stylegan2.mixed_styles(generator, latent.z, draws, self.mixing, self.mean_decay)
-        made = generator.synthesise(
-            generator.styles(w, latent.background, draws, follow=True),
+        w = stylegan2.mix_styles(generator, latent.z, draws, self.mixing, self.mean_decay)
+        synthesised = generator.synthesise(
+            generator.styles(w, latent.background, draws, update_magnitude=True),
             generator.cameras(n, draws),
             level,
             draws,
             density_noise=self.density_noise,
-            follow=True,
+            update_magnitude=True,
             path_side=self.nerf_path_side if generator.alpha != 0 else 0,
         )
-        return made, w
+        return synthesised, w
 
     def discriminate(self, images: Tensor, draws: Draws) -> Any:
         """The discriminator's output for images, changed by the augmentation."""
@@ -155,10 +155,10 @@ class StyleNeRF(GAN):
 
     def loss_path(self, n: int, level: Grown, draws: Draws) -> Tensor:
         """Path length regulariser for n images; moves the mean path length."""
-        made, w = self.generate(n, level, draws)
-        images = made.rendered.image
+        synthesised, w = self.generate(n, level, draws)
+        images = synthesised.rendered.image
         penalty = stylegan2.path_length_penalty(images, w, draws, self.mean_path, self.path_decay)
-        # What images depend on but lengths do not has a gradient of zero, as published, so that Adam ages there too.
+        # Parameters that only images depend on get a gradient of zero, as published, so that their moments decay, too.
         return self.path_weight * self.path_every * penalty + 0 * images[:, 0, 0, 0].mean()
 
     def loss_r1(self, real: Tensor, draws: Draws) -> Tensor:
@@ -169,7 +169,7 @@ class StyleNeRF(GAN):
         return loss + 0 * scores.mean()  # see loss_path
 
 
-def shrunk(images: Tensor, side: int) -> Tensor:
+def downsample_lanczos(images: Tensor, side: int) -> Tensor:
     """Images [B, 3, H, H] in [-1, 1] at a power of two times fewer pixels, rounded to bytes as published.
 
     Lanczos' window of eight pixels of the large image, whatever the factor: the program's library does no more.

@@ -1,5 +1,5 @@
-"""What every system is trained with: the base of all LightningModules, averages, precision, checkpoints."""
+"""What every system is trained with: the base of all LightningModules, EMA, precision, checkpoints."""
 
 from zoo.utils.lazy import exports
 
-__getattr__, __dir__, __all__ = exports(__name__, gan="GAN", averages="Average WarmUp")
+__getattr__, __dir__, __all__ = exports(__name__, gan="GAN", ema="EMA WarmUpDecay")

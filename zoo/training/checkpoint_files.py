@@ -10,7 +10,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from zoo.utils.containers import damage_explained, read_file
 from zoo.utils.errors import Stopped, UserError, disk_problem
 from zoo.utils.files import replacing
-from zoo.utils.old_names import renamed
+from zoo.utils.old_names import renamed, renamed_own_tensors
 from zoo.utils.records import check_plain
 
 LIGHTNINGS = {"pytorch-lightning_version", "optimizer_states", "lr_schedulers", "loops", "global_step", "epoch"}
@@ -65,7 +65,8 @@ def read_checkpoint(path: str | Path, to_resume: bool = False) -> dict[str, Any]
             "bundle of it, whose folder --init_from takes."
         )
     if to_resume and not checkpoint.keys() >= LIGHTNINGS:
-        raise UserError(f"{path} holds weights alone, so no run can go on from it: start from them with --init_from.")
+        raise UserError(f"{path} holds weights alone, so no run can resume from it: start from them with --init_from.")
+    checkpoint["state_dict"] = renamed_own_tensors(checkpoint["state_dict"], "zoo.training.GAN")
     return checkpoint | {key: renamed(checkpoint.get(key)) for key in ("config", "data_config")}
 
 
@@ -92,7 +93,7 @@ def write(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def disk_error(error: BaseException | None) -> OSError | None:
-    """What the file system said, underneath what was made of it."""
+    """The file system's error that caused this one."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
@@ -102,4 +103,4 @@ def not_saved(path: Path, error: OSError) -> str:
     """Why a checkpoint was not written and what to do, in one sentence."""
     problem = disk_problem(error) or f"{error.strerror or error}; mend that"
     kept = f" (the one from before is still whole: '{path}')" if os.path.exists(path) else ""
-    return f"The checkpoint '{path}' was not saved: {problem}, then go on from the last checkpoint{kept}."
+    return f"The checkpoint '{path}' was not saved: {problem}, then resume from the last checkpoint{kept}."

@@ -1,8 +1,8 @@
-"""What every system here is: two networks, two optimizers, averaged generators, two clocks.
+"""What every system here is: two networks, two optimizers, EMAs of the generator, two clocks.
 
 A system's ``training_step`` is its paper's algorithm, written out in the paper's order. This base offers the words it
 is written with: ``draws``, ``minimise`` (or its two halves ``accumulate`` and ``step``), ``full_precision``,
-``update_averages`` and ``count``. Removing every callback changes nothing that is learned.
+``update_emas`` and ``count``. Removing every callback changes nothing that is learned.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +20,7 @@ from zoo.draws import TrainingDraws
 from zoo.generator import render_samples
 from zoo.render import Rendered
 from zoo.training import resume
-from zoo.training.averages import Average
+from zoo.training.ema import EMA
 from zoo.training.nonfinite import NonFiniteGuard, parameters
 from zoo.training.optimizers import OptimizerFactory, check_optimizer
 from zoo.training.precision import HalfPrecision, Precision
@@ -33,7 +33,7 @@ class GAN(pl.LightningModule):
         generator: a ``zoo.generator.Generator``, or what answers as it does.
         discriminator: scores images.
         optimizer_g, optimizer_d: make an optimizer from named parameters.
-        averages: averaged generators by name; the first one is what samples, scores and weights are made from.
+        emas: EMAs of the generator by name; samples, scores and bundles are those of the first.
         seed: of every random number drawn in training.
         precision: in which ``networks_2d`` compute; all else, and all regularisers, compute in float32.
         max_skips: steps in a row that are left out because gradients are not finite, before training stops.
@@ -48,7 +48,7 @@ class GAN(pl.LightningModule):
         discriminator: nn.Module,
         optimizer_g: OptimizerFactory,
         optimizer_d: OptimizerFactory,
-        averages: dict[str, Average] | None = None,
+        emas: dict[str, EMA] | None = None,
         seed: int = 0,
         precision: Precision = "float32",
         max_skips: int = 3,
@@ -60,13 +60,13 @@ class GAN(pl.LightningModule):
         check_optimizer("optimizer_g", optimizer_g)
         check_optimizer("optimizer_d", optimizer_d)
         self.make_optimizer_g, self.make_optimizer_d = optimizer_g, optimizer_d
-        self.averages = nn.ModuleDict(averages or {})
-        for average in self.averages.values():
-            average.follow(generator)
+        self.emas = nn.ModuleDict(emas or {})
+        for ema in self.emas.values():
+            ema.init_from(generator)
         self.seed, self.guard = seed, NonFiniteGuard(max_skips)
         if plain:
             self.training_step = layers.plain()(self.training_step)
-        # After the averages were copied: what samples are made from stays float32.
+        # After the EMAs were copied, so that they stay float32.
         self.half = HalfPrecision([self.get_submodule(name) for name in self.networks_2d], precision)
         self.iterations = self.images_seen = 0
         self.seconds, self.started = 0.0, None  # of training, over all runs that were resumed, and the time it started
@@ -82,8 +82,8 @@ class GAN(pl.LightningModule):
 
     @property
     def sampler(self) -> nn.Module:
-        """The generator to draw samples from: the first average, or the trained one where there is none."""
-        return next(iter(self.averages.values())).module if self.averages else self.generator
+        """The generator to draw samples from: the first EMA, or the trained one where there is none."""
+        return next(iter(self.emas.values())).module if self.emas else self.generator
 
     def draws(self) -> TrainingDraws:
         """This iteration's random numbers, a function of (seed, iterations, rank)."""
@@ -147,10 +147,10 @@ class GAN(pl.LightningModule):
     def sanitise(self, optimizer: LightningOptimizer) -> None:
         """What a paper makes of gradients, unscaled ones, before they are looked at and used; here nothing."""
 
-    def update_averages(self) -> None:
-        """Move all averages towards the generator."""
-        for average in self.averages.values():
-            average.update(self.generator)
+    def update_emas(self) -> None:
+        """Update all EMAs of the generator."""
+        for ema in self.emas.values():
+            ema.update(self.generator)
 
     def count(self, images: int) -> None:
         """Move both clocks by so many real images of this process; the last line of every ``training_step``."""

@@ -1,7 +1,7 @@
 """Losses and gradients that are not finite: seen on all processes alike, before any weight is changed by them.
 
 A loss that is not finite stops training. Where only gradients are not (a root or a norm at zero has such), the step is
-left out, told and counted, up to so many times in a row.
+skipped, logged and counted, up to so many times in a row.
 """
 
 import logging
@@ -58,7 +58,7 @@ class NonFiniteGuard:
         Args:
             optimizer: whose step is left out if they are not.
             norm: length of all its gradients together.
-            overflowed: whether the next loss is scaled less for it, and nothing told or counted.
+            overflowed: whether the next loss is scaled less for it, and nothing logged or counted.
 
         Raises:
             NonFiniteLoss: a term is not finite; named.
@@ -71,7 +71,7 @@ class NonFiniteGuard:
         finite_losses, finite_gradients = finite.tolist()
         if not finite_losses:
             fault = f"The loss is not finite at iteration {model.iterations}: {self.terms(model, only_bad=True)}."
-            raise stopped(NonFiniteLoss, model, fault)
+            raise stop_error(NonFiniteLoss, model, fault)
         if finite_gradients:
             for prefix, *_ in self.pending:
                 self.in_row.pop(prefix, None), self.suspects.pop(prefix, None)
@@ -81,14 +81,14 @@ class NonFiniteGuard:
         return finite_gradients
 
     def skip(self, model: LightningModule, optimizer: LightningOptimizer) -> None:
-        """Tell and count a step that is left out, or stop."""
+        """Log and count a step that is skipped, or stop."""
         prefix = self.pending[-1][0]
         row = self.in_row[prefix] = self.in_row.get(prefix, 0) + 1
-        mine = {id(p) for p in parameters(optimizer)}
-        named = [(name, p.grad) for name, p in model.named_parameters() if id(p) in mine and p.grad is not None]
-        bad = [name for name, gradient in named if not gradient.isfinite().all()] or ["their sum of squares"]
+        own = {id(p) for p in parameters(optimizer)}
+        gradients = [(name, p.grad) for name, p in model.named_parameters() if id(p) in own and p.grad is not None]
+        bad = [name for name, gradient in gradients if not gradient.isfinite().all()] or ["their sum of squares"]
         # Known from the second time in a row on, when the gradients of each term are looked at for themselves.
-        suspects = sorted({name for names in everyone(model, self.suspects.get(prefix, [])) for name in names})
+        suspects = sorted({name for names in gather_objects(model, self.suspects.get(prefix, [])) for name in names})
         source = f", from {', '.join(f'{prefix}/{name}' for name in suspects)}" if suspects else ""
         fault = (
             f"The gradients of the {bad[0].split('.')[0]} are not finite at iteration {model.iterations}{source} "
@@ -97,7 +97,7 @@ class NonFiniteGuard:
         if row > self.max_skips:
             times = f", {row} times in a row" if row > 1 else ""
             fault = f"{fault}{times}. (--model.max_skips is {self.max_skips}.)"
-            raise stopped(NonFiniteGradients, model, fault)
+            raise stop_error(NonFiniteGradients, model, fault)
         self.skipped[prefix] = self.skipped.get(prefix, 0) + 1
         for logger in model.loggers:
             logger.log_metrics({f"{prefix}/skipped": self.skipped[prefix]}, step=model.trainer.global_step)
@@ -107,7 +107,7 @@ class NonFiniteGuard:
     def terms(self, model: LightningModule, only_bad: bool = False) -> str:
         """The terms of the losses since the last step and their values, on all processes."""
         pairs = [zip(names, values.tolist(), strict=True) for _, names, values in self.pending]
-        processes = everyone(model, [pair for loss in pairs for pair in loss])
+        processes = gather_objects(model, [pair for loss in pairs for pair in loss])
         return ", ".join(
             f"{name} is {value:.6g}" + (f" on process {rank}" if len(processes) > 1 else "")
             for rank, theirs in enumerate(processes)
@@ -116,8 +116,8 @@ class NonFiniteGuard:
         )
 
 
-def everyone(model: LightningModule, value: list) -> list[list]:
-    """What each process has here, in order; all have to ask."""
+def gather_objects(model: LightningModule, value: list) -> list[list]:
+    """This value of each process, in order; all processes must call this."""
     if model.trainer.world_size == 1:
         return [value]
     values: list = [None] * model.trainer.world_size
@@ -125,8 +125,8 @@ def everyone(model: LightningModule, value: list) -> list[list]:
     return values
 
 
-def stopped(kind: type[Stopped], model: LightningModule, fault: str) -> Stopped:
-    """The error for all processes, of which the first one tells."""
+def stop_error(kind: type[Stopped], model: LightningModule, fault: str) -> Stopped:
+    """The error for all processes, of which only the first prints it."""
     text = f"{fault} Training stopped before the weights were touched; the last checkpoint is good."
     return kind(text, silent=model.global_rank > 0)
 

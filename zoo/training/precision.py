@@ -2,7 +2,7 @@
 
 Rendering, SIRENs and regularisers always compute in float32: in 16 bits a sine of a large phase is noise, and a
 regulariser differentiates twice. Two-dimensional networks and discriminators may compute in ``bf16`` (RTX 30, A100 and
-later) or ``fp16`` (V100, RTX 20). Weights, averages, optimizers, and what a network returns are float32 in either case.
+later) or ``fp16`` (V100, RTX 20). Weights, EMAs, optimizers, and what a network returns are float32 in either case.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,8 +14,8 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
-from zoo.layers.stylegan2 import widened
-from zoo.training.nonfinite import NonFiniteLoss, stopped
+from zoo.layers.stylegan2 import to_float32
+from zoo.training.nonfinite import NonFiniteLoss, stop_error
 from zoo.utils.errors import UserError
 
 Precision = Literal["float32", "bf16", "fp16"]
@@ -98,14 +98,14 @@ class HalfPrecision:
         model.log(f"{name}/scale", before)
         if after < min(before, 1):
             fault = f"Gradients in fp16 are not finite at iteration {model.iterations}, even with a loss scale of"
-            raise stopped(NonFiniteLoss, model, f"{fault} {before}: go on with --model.precision bf16 or float32.")
+            raise stop_error(NonFiniteLoss, model, f"{fault} {before}: resume with --model.precision bf16 or float32.")
         return after < before
 
 
 def in_float32(value: Any) -> Any:
-    """The same tensors, alone or in (named) tuples, with 16-bit floats widened."""
+    """The same tensors, alone or in (named) tuples, with 16-bit floats to_float32."""
     if isinstance(value, Tensor):
-        return widened(value)
+        return to_float32(value)
     if isinstance(value, tuple):
         parts = [in_float32(part) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)

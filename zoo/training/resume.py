@@ -17,7 +17,7 @@ from zoo.training.lightning_private import trainer_of
 from zoo.utils.errors import UserError
 from zoo.utils.old_names import renamed_tensors
 
-ANEW = "or start anew from its weights with --init_from"
+ANEW = "or start a new run from its weights with --init_from"
 HARMLESS = ("data.num_workers", "data.predict_count")  # change nothing that is learned
 
 
@@ -41,7 +41,7 @@ def load(gan: LightningModule, checkpoint: dict[str, Any]) -> None:
     """Take over all of a checkpoint, whose tensors get the names of today, but these and the optimizers' states.
 
     Raises:
-        UserError: this model, or this number of processes, cannot go on from it; says what differs and what to do.
+        UserError: this model, or this number of processes, cannot resume from it; the message names the differences.
     """
     checkpoint["state_dict"] = renamed_tensors(checkpoint["state_dict"], gan)
     if problems := mismatches(gan.state_dict(), checkpoint["state_dict"]):
@@ -54,7 +54,7 @@ def load(gan: LightningModule, checkpoint: dict[str, Any]) -> None:
     if None not in (wrote, has) and wrote != has:
         raise UserError(
             f"The checkpoint was written by {count(wrote)}, and this run has {count(has)}: each draws its own "
-            f"images and random numbers, so it could not go on as it was. Give it {count(wrote)} again "
+            f"images and random numbers, so it could not resume exactly. Give it {count(wrote)} again "
             f"(--trainer.devices, --trainer.num_nodes), {ANEW}."
         )
     log(gan, config_changes(checkpoint.get("config"), gan.config, "model"))
@@ -70,15 +70,15 @@ def start(gan: LightningModule) -> None:
     """Once the optimizers are made and before their states are restored.
 
     Raises:
-        UserError: the states belong to other optimizers; says which.
+        UserError: the states belong to other optimizers; the message names them.
     """
     optimizers = gan.optimizers(use_pl_optimizer=False)
     gan.settings, before = settings(optimizers), gan.resumed.get("settings", [])
     for old, new, name in zip(before, gan.settings, ("optimizer_g", "optimizer_d"), strict=bool(before)):
         if old["class"] != new["class"] or len(old["groups"]) != len(new["groups"]):
             raise UserError(
-                f"The checkpoint holds the state of {old['class']} for {name}, which {new['class']} cannot go on "
-                f"from. Keep {old['class']}, {ANEW}."
+                f"The checkpoint holds the state of {old['class']} for {name}, which {new['class']} cannot "
+                f"resume from. Keep {old['class']}, {ANEW}."
             )
     for optimizer in optimizers if gan.resumed else []:
         optimizer.register_load_state_dict_pre_hook(partial(by_name, order=gan.resumed["tensors"], model=gan))
@@ -93,7 +93,7 @@ def finish(gan: LightningModule) -> None:
 
 
 def log(gan: LightningModule, changes: list[str]) -> None:
-    """Say what is not as it was when the checkpoint was written; once, however many processes there are."""
+    """Print what differs from when the checkpoint was written, on the first process only."""
     for line in changes if gan.global_rank == 0 else []:
         print(f"resume: {line}", file=sys.stderr)
 

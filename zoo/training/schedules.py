@@ -7,7 +7,7 @@ from typing import Any
 from zoo.utils.errors import UserError
 
 
-def in_order(stages: Sequence[Any]) -> list[Any]:
+def check_stages(stages: Sequence[Any]) -> list[Any]:
     """The stages, each of which has a ``start``, once that is checked.
 
     Raises:
@@ -19,16 +19,16 @@ def in_order(stages: Sequence[Any]) -> list[Any]:
     return list(stages)
 
 
-def current(stages: Sequence[Any], iteration: int) -> Any:
+def current_stage(stages: Sequence[Any], iteration: int) -> Any:
     """The stage of an iteration."""
     return [stage for stage in stages if stage.start <= iteration][-1]
 
 
-def rising(iterations: int, over: int) -> float:
+def ramp_up(iterations: int, over: int) -> float:
     """From 0 to 1 over so many iterations; 1 at once if over none."""
     return min(1.0, iterations / over) if over else 1.0
 
 
-def falling(iterations: int, over: int) -> float:
+def ramp_down(iterations: int, over: int) -> float:
     """From 1 to 0 over so many iterations; 0 at once if over none."""
     return max(0.0, 1 - iterations / over) if over else 0.0

@@ -13,7 +13,7 @@ from zoo.losses import path_lengths
 from zoo.training.nonfinite import parameters
 
 
-def mixed_styles(
+def mix_styles(
     generator: nn.Module, z: Tensor, draws: Draws, probability: float, decay: float, first: int = 1
 ) -> Tensor:
     """The w [B, L, D] of latents z, which the generator's mean w follows.

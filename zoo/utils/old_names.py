@@ -3,7 +3,7 @@
 Whatever reads one of these files hands its plain values through ``renamed``, and its tensors, once the network that
 they belong to is there, through ``renamed_tensors``; nothing else knows old names.
 
-In all tables but the first, a class goes by its package and its own name, as in ``zoo.render.Volume``, in whatever
+In all tables but the first, a class is named by its package and its own name, as in ``zoo.render.Camera``, in whatever
 module of the package it is.
 """
 
@@ -27,20 +27,48 @@ MODULES = {
     "zoo.cips3d_extras.": "zoo.cips3d.",
 }
 
+# Classes of the LightningModules, each of which is named by its package or by ``zoo`` alone.
+SYSTEMS = {
+    "pigan": "PiGAN",
+    "graf": "GRAF",
+    "giraffe": "GIRAFFE",
+    "stylenerf": "StyleNeRF",
+    "cips3d": "CIPS3D",
+    "volumegan": "VolumeGAN",
+}
+
 # What became of the init_args of a class; a function from those of any earlier version to those of today. Those of a
 # class in ``CLASSES`` become those of its successor.
 ARGUMENTS: dict[str, Callable[[Values], Values]] = {
-    "zoo.render.Volume": lambda values: with_quadrature(with_quadrature(values, "coarse", "coarse_")),
-    "zoo.giraffe.SceneVolume": lambda values: with_quadrature(values),
-    "zoo.stylenerf.StretchedVolume": lambda values: with_quadrature(
-        values, intervals="zoo.stylenerf.zero_last_interval"
+    "zoo.render.VolumeRenderer": lambda values: with_quadrature(with_quadrature(values, "coarse", "coarse_")),
+    "zoo.giraffe.SceneRenderer": lambda values: with_quadrature(values),
+    "zoo.stylenerf.NormalisedDepthRenderer": lambda values: arguments(line="spacing", in_shares="normalised_intervals")(
+        with_quadrature(values, intervals="zoo.stylenerf.zero_last_interval")
     ),
+    "zoo.graf.HierarchicalRenderer": lambda values: arguments(volume="renderer")(values),
+    "zoo.pigan.Generator": lambda values: arguments(volume="renderer")(values),
+    "zoo.graf.Generator": lambda values: arguments(volume="renderer")(values),
+    "zoo.cips3d.Generator": lambda values: arguments(volume="renderer")(values),
+    "zoo.volumegan.Generator": lambda values: arguments(volume="renderer", painter="synthesis")(values),
+    "zoo.stylenerf.Generator": lambda values: arguments(
+        volume="renderer", painter="synthesis", volume_start="feature_start"
+    )(values),
+    "zoo.giraffe.Generator": lambda values: (
+        arguments(renderer="neural_renderer", volume="renderer", volume_resolution="feature_resolution")(values)
+        if "volume" in values  # which is needed, and today's renderer was another thing then
+        else values
+    ),
+    **{
+        path: lambda values: with_stages(arguments(averages="emas")(values))
+        for package, name in SYSTEMS.items()
+        for path in (f"zoo.{name}", f"zoo.{package}.{name}")
+    },
 }
 
 # Classes and functions that have another name now, or that another one has replaced; in the order in which that came
 # about.
 CLASSES: dict[str, str] = {
-    "zoo.volumegan.TwiceWeighed": "zoo.render.Volume",
+    "zoo.volumegan.TwiceWeighed": "zoo.render.VolumeRenderer",
     "zoo.render.Shifted": "zoo.render.JitteredUniform",
     "zoo.render.open_ended": "zoo.render.infinite_last_interval",
     "zoo.render.closed": "zoo.render.zero_last_interval",
@@ -49,10 +77,40 @@ CLASSES: dict[str, str] = {
     "zoo.volumegan.equal": "zoo.volumegan.unit_intervals",
     "zoo.volumegan.Until": "zoo.volumegan.FarLastInterval",
     "callbacks.diagnostics.Gauges": "callbacks.diagnostics.Diagnostics",
+    "zoo.render.Volume": "zoo.render.VolumeRenderer",
+    "zoo.giraffe.SceneVolume": "zoo.giraffe.SceneRenderer",
+    "zoo.graf.TwoNetworks": "zoo.graf.HierarchicalRenderer",
+    "zoo.stylenerf.StretchedVolume": "zoo.stylenerf.NormalisedDepthRenderer",
+    "zoo.stylenerf.OutsideVolume": "zoo.stylenerf.BackgroundRenderer",
+    "zoo.stylenerf.Straight": "zoo.stylenerf.LinearSpacing",
+    "zoo.stylenerf.Warped": "zoo.stylenerf.ContractedSpacing",
+    "zoo.stylenerf.Painter": "zoo.stylenerf.SynthesisNetwork",
+    "zoo.volumegan.Painter": "zoo.volumegan.SynthesisNetwork",
+    "zoo.graf.Parallel": "zoo.graf.Orthographic",
+    "zoo.layers.repeated": "zoo.layers.upsampling.upsample_nearest",
+    "zoo.layers.stretched": "zoo.layers.upsampling.upsample_aligned",
+    "zoo.layers.Interpolated": "zoo.layers.upsampling.Interpolate",
+    "zoo.layers.doubled": "zoo.layers.stylegan2.upsample",
+    "zoo.training.Average": "zoo.training.EMA",
+    "zoo.training.WarmUp": "zoo.training.WarmUpDecay",
 }
 
 # By class of a module, names of its tensors: beginnings, as patterns, and what they became. Outer modules come first.
-TENSORS: dict[str, dict[str, str]] = {}
+# Styles, which ``zoo invert`` writes, are named by their class, too.
+TENSORS: dict[str, dict[str, str]] = {
+    "zoo.training.GAN": {r"averages\.": "emas."},
+    **{f"zoo.{package}.Generator": {r"volume\.": "renderer."} for package in ("pigan", "graf", "cips3d")},
+    "zoo.graf.HierarchicalRenderer": {r"volume\.": "renderer."},
+    "zoo.giraffe.Generator": {
+        r"renderer\.(?=(up|colour_up|enter|layers|colours?)\.)": "neural_renderer.",
+        r"volume\.": "renderer.",
+    },
+    "zoo.graf.Latent": {r"(shape|appearance)$": r"\1_code"},
+    "zoo.giraffe.Latent": {r"((background_)?(shape|appearance))$": r"\1_code"},
+    "zoo.volumegan.Styles": {r"volume$": "feature_volume"},
+    "zoo.stylenerf.Generator": {r"volume\.": "renderer.", r"painter\.": "synthesis."},
+    "zoo.volumegan.Generator": {r"volume\.": "renderer.", r"painter\.": "synthesis."},
+}
 
 
 def arguments(**names: str) -> Callable[[Values], Values]:
@@ -66,6 +124,14 @@ def with_quadrature(values: Values, name: str = "quadrature", prefix: str = "", 
     rest = {key: value for key, value in values.items() if key not in old}
     parts = {part: values[key] for key, part in old.items()}
     return rest | {name: others | parts} if parts else values
+
+
+def with_stages(values: Values) -> Values:
+    """For ``ARGUMENTS`` of a system: those of the stages of its curriculum, which have no class path."""
+    stages = values.get("stages")
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+        return values
+    return values | {"stages": [arguments(average_start="ema_start")(stage) for stage in stages]}
 
 
 def renamed(config: Any) -> Any:
@@ -95,17 +161,22 @@ def renamed_object(config: Values) -> Values:
 
 
 def home(path: str) -> str:
-    """``zoo.render.Volume`` of ``zoo.render.volume.Volume``."""
+    """``zoo.render.Camera`` of ``zoo.render.cameras.Camera``."""
     parts = path.split(".")
     return ".".join([*parts[:-1][:2], parts[-1]])
 
 
 def renamed_tensors(state: dict[str, V], module: Any) -> dict[str, V]:
     """What belongs to the tensors of a module, by name, under the names of today."""
-    for place, part in module.named_modules() if TENSORS else ():
-        prefix = f"{place}." if place else ""
+    for place, part in module.named_modules():
         for kind in type(part).__mro__:
-            for old, new in TENSORS.get(home(f"{kind.__module__}.{kind.__name__}"), {}).items():
-                pattern = f"^{re.escape(prefix)}{old}"
-                state = {re.sub(pattern, prefix + new, name): value for name, value in state.items()}
+            state = renamed_own_tensors(state, f"{kind.__module__}.{kind.__name__}", f"{place}." if place else "")
+    return state
+
+
+def renamed_own_tensors(state: dict[str, V], path: str, prefix: str = "") -> dict[str, V]:
+    """As ``renamed_tensors``, of a module of this class, but not of the modules inside it."""
+    for old, new in TENSORS.get(home(path), {}).items():
+        pattern = re.compile(f"^{re.escape(prefix)}{old}")
+        state = {pattern.sub(prefix + new, name): value for name, value in state.items()}
     return state

@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     model="Generator",
     field="StructuralVolume StyledField",
-    synthesis="Painter",
+    synthesis="SynthesisNetwork",
     discriminator="Discriminator",
     training="Growth VolumeGAN",
     extras="Unjittered shifted_softplus unit_intervals FarLastInterval",

@@ -1,6 +1,6 @@
 """The published VolumeGAN's checkpoints (github.com/genforce/volumegan) and ours.
 
-One file holds all: generator, its average ``generator_smooth``, from which images are made, discriminator, and the
+One file holds all: generator, its EMA ``generator_smooth``, from which images are made, discriminator, and the
 arguments that they were built with. A file may also hold the tensors alone; then cameras, depths and numbers of samples
 come from an experiment.
 """
@@ -92,11 +92,11 @@ GENERATOR = [
     (r"field\.layers\.(\d+)\.", r"nerfmlp.fg_mlps.\1."),
     (r"field\.density\.", "nerfmlp.fg_density."),
     (r"field\.colour\.", "nerfmlp.fg_color."),
-    (r"painter\.start\.", "synthesis.rgb_init_res."),
-    (r"painter\.blocks\.(\d+)\.rgb\.", lambda m: f"synthesis.output{int(m[1]) + 1}."),
-    (r"painter\.blocks\.(\d+)\.(up|same)\.conv\.", lambda m: f"{layer(m)}."),
-    (r"painter\.blocks\.(\d+)\.(up|same)\.noise\.strength", lambda m: f"{layer(m)}.noise_strength"),
-    (r"painter\.blocks\.(\d+)\.(up|same)\.noise\.stored", lambda m: f"{layer(m)}.noise"),
+    (r"synthesis\.start\.", "synthesis.rgb_init_res."),
+    (r"synthesis\.blocks\.(\d+)\.rgb\.", lambda m: f"synthesis.output{int(m[1]) + 1}."),
+    (r"synthesis\.blocks\.(\d+)\.(up|same)\.conv\.", lambda m: f"{layer(m)}."),
+    (r"synthesis\.blocks\.(\d+)\.(up|same)\.noise\.strength", lambda m: f"{layer(m)}.noise_strength"),
+    (r"synthesis\.blocks\.(\d+)\.(up|same)\.noise\.stored", lambda m: f"{layer(m)}.noise"),
 ]
 
 
@@ -157,7 +157,7 @@ def official(networks: dict[str, dict[str, Tensor]], card: dict[str, str]) -> di
 
 
 def states_in(value: Any) -> dict[str, Mapping]:
-    """The state dicts of a file, by name of the model; a bare one counts as the average."""
+    """The state dicts of a file, by name of the model; a bare one counts as the EMA."""
     if not isinstance(value, Mapping):
         return {}
     if "nerfmlp.fv.const" in value:
@@ -169,9 +169,9 @@ def states_in(value: Any) -> dict[str, Mapping]:
 
 def arguments(value: Any, model: str) -> dict[str, Any]:
     """What the published program built a network with; nothing where the file does not say."""
-    held = value.get("model_kwargs_init") if isinstance(value, Mapping) else None
-    found = held.get(model) or held.get("generator") if isinstance(held, Mapping) else None
-    return dict(found) if isinstance(found, Mapping) else {}
+    kwargs = value.get("model_kwargs_init") if isinstance(value, Mapping) else None
+    own = kwargs.get(model) or kwargs.get("generator") if isinstance(kwargs, Mapping) else None
+    return dict(own) if isinstance(own, Mapping) else {}
 
 
 # Published arguments in our words
@@ -187,12 +187,12 @@ def generator_config(given: Mapping[str, Any]) -> dict[str, Any]:
     blocks = {name: dict(given.get(name) or {}) for name in KNOWN if name.endswith("_cfg")}
     for name, block in blocks.items():
         check(block, name)
-    fg, embed, volume, cameras = (blocks[name] for name in ("fg_cfg", "embed_cfg", "fv_cfg", "ps_cfg"))
+    fg, embed, structural, cameras = (blocks[name] for name in ("fg_cfg", "embed_cfg", "fv_cfg", "ps_cfg"))
     structure = {
-        "resolution": volume.get("feat_res", 32),
-        "start": volume.get("init_res", 4),
-        "base_channels": volume.get("base_channels", 256),
-        "channels": volume.get("output_channels", 32),
+        "resolution": structural.get("feat_res", 32),
+        "start": structural.get("init_res", 4),
+        "base_channels": structural.get("base_channels", 256),
+        "channels": structural.get("output_channels", 32),
     }
     halvings = round(math.log2(structure["resolution"] / structure["start"]))
     channels = structure["base_channels"]
@@ -206,9 +206,9 @@ def generator_config(given: Mapping[str, Any]) -> dict[str, Any]:
         "frequencies": embed.get("N_freqs", 10),
         "max_log2": embed.get("max_freq_log2", 9),
     }
-    if volume.get("bounds") is not None:
-        field["bounds"] = [[float(x) for x in corner] for corner in volume["bounds"]]
-    painter = {
+    if structural.get("bounds") is not None:
+        field["bounds"] = [[float(x) for x in corner] for corner in structural["bounds"]]
+    synthesis = {
         "low": given.get("nerf_res", 32),
         "resolution": given.get("resolution", 256),
         "base_channels": given.get("fmaps_base", 32768),
@@ -217,7 +217,7 @@ def generator_config(given: Mapping[str, Any]) -> dict[str, Any]:
         "learned_start": bool(given.get("rgb_init_res_out", True)),  # the published class's default
         "bounded_output": bool(given.get("final_tanh", False)),
     }
-    needed = min(painter["base_channels"] // painter["low"], painter["most_channels"])
+    needed = min(synthesis["base_channels"] // synthesis["low"], synthesis["most_channels"])
     if field["colour_dim"] != needed:
         raise UserError(f"The published 'out_dim' {field['colour_dim']} must be {needed}, what the 2D network takes.")
     return {
@@ -225,8 +225,8 @@ def generator_config(given: Mapping[str, Any]) -> dict[str, Any]:
         "init_args": {
             "structure": {"class_path": "zoo.volumegan.StructuralVolume", "init_args": structure},
             "field": {"class_path": "zoo.volumegan.StyledField", "init_args": field},
-            "volume": volume_config(cameras, blocks["hs_cfg"], blocks["vr_cfg"]),
-            "painter": {"class_path": "zoo.volumegan.Painter", "init_args": painter},
+            "renderer": renderer_config(cameras, blocks["hs_cfg"], blocks["vr_cfg"]),
+            "synthesis": {"class_path": "zoo.volumegan.SynthesisNetwork", "init_args": synthesis},
             "poses": poses_config(cameras),
             "latent_dim": given.get("z_dim", 512),
             "mapping_dim": given.get("mapping_fmaps", 512),
@@ -251,7 +251,7 @@ def poses_config(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def volume_config(cameras: Mapping[str, Any], coarse: Mapping[str, Any], final: Mapping[str, Any]) -> dict[str, Any]:
+def renderer_config(cameras: Mapping[str, Any], coarse: Mapping[str, Any], final: Mapping[str, Any]) -> dict[str, Any]:
     """Our config for published arguments of sampling, of importance sampling and of compositing.
 
     Raises:
@@ -282,7 +282,7 @@ def volume_config(cameras: Mapping[str, Any], coarse: Mapping[str, Any], final: 
     }
     if (other := quadrature_config(coarse, background)) != args["quadrature"]:
         args["coarse"] = other
-    return {"class_path": "zoo.render.Volume", "init_args": args}
+    return {"class_path": "zoo.render.VolumeRenderer", "init_args": args}
 
 
 def quadrature_config(given: Mapping[str, Any], background: str) -> dict[str, Any]:

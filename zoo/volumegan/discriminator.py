@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from zoo.layers import discriminator
-from zoo.layers.stylegan2 import doublings, width
+from zoo.layers.stylegan2 import resolutions, width
 from zoo.utils.errors import UserError
 
 
@@ -36,7 +36,7 @@ class Discriminator(discriminator.Discriminator):
         residual: bool = True,
         last: int = 4,
     ) -> None:
-        widths = {side: width(side, base_channels, most_channels) for side in reversed(doublings(last, resolution))}
+        widths = {side: width(side, base_channels, most_channels) for side in reversed(resolutions(last, resolution))}
         super().__init__(widths, clamp, groups, residual=residual)
         self.resolution = resolution
         self.register_buffer("lod", torch.zeros(()))

@@ -1,6 +1,6 @@
 """Ways of rendering that the published VolumeGAN knows, but its experiments do not use.
 
-They are parts of ``zoo.render.Volume``, and what ``zoo.volumegan.convert`` makes of a published file's arguments.
+They are parts of ``zoo.render.VolumeRenderer``; ``zoo.volumegan.convert`` makes them of a published file's arguments.
 """
 
 from dataclasses import dataclass

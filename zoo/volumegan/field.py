@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu
 
 from zoo.layers.lookup import trilinear
-from zoo.layers.stylegan2 import GAIN, SLOPE, Dense, ModulatedConvolution, doublings
+from zoo.layers.stylegan2 import GAIN, SLOPE, Dense, ModulatedConvolution, resolutions
 from zoo.render import Samples
 
 
@@ -16,11 +16,11 @@ class Styles(NamedTuple):
     """What does not depend on the camera.
 
     w: one for each layer that takes it, [B, L, D]: first those of the field, then those of the 2D network.
-    volume: structural features, axes z, y, x: [B, C, V, V, V].
+    feature_volume: structural features, axes z, y, x: [B, C, V, V, V].
     """
 
     w: Tensor
-    volume: Tensor
+    feature_volume: Tensor
 
 
 # The structural feature volume
@@ -42,7 +42,7 @@ class StructuralVolume(nn.Module):
     ) -> None:
         super().__init__()
         widths = [base_channels, base_channels]
-        for _ in doublings(start, resolution)[1:]:
+        for _ in resolutions(start, resolution)[1:]:
             widths.append(max(widths[-1] // 2, channels))
         self.channels = widths[-1]
         self.constant = nn.Parameter(torch.ones(1, base_channels, start, start, start))
@@ -106,15 +106,15 @@ class StyledField(nn.Module):
         self.colour = Dense(hidden_dim, colour_dim)
 
     def modulate(self, styles: Styles) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """What the field is asked with: the volume, and weights [B, C_in, C_out] and biases [C_out] of its layers.
+        """The field's condition: the feature volume, and weights [B, C_in, C_out] and biases [C_out] of its layers.
 
-        The volume's features lie side by side, [B, V, V, V, C]; the gain of the leaky relu is in weights and biases.
+        Channels of the volume come last, [B, V, V, V, C]; the gain of the leaky relu is in weights and biases.
         """
         layers = [
             (layer.kernels(w, GAIN)[..., 0, 0].mT.contiguous(), layer.bias * GAIN)
             for layer, w in zip(self.layers, styles.w.unbind(1), strict=False)
         ]
-        return styles.volume.movedim(1, -1).contiguous(), layers
+        return styles.feature_volume.movedim(1, -1).contiguous(), layers
 
     def forward(self, samples: Samples, condition: tuple[Tensor, list[tuple[Tensor, Tensor]]]) -> tuple[Tensor, Tensor]:
         """Raw density [B, R, S, 1] and hidden features [B, R, S, hidden_dim] of B x R x S samples.
@@ -122,9 +122,9 @@ class StyledField(nn.Module):
         Colours are ``colour`` of the hidden features. It is linear, so what is composited are hidden features, and
         their colour is computed once a ray instead of once a sample.
         """
-        volume, layers = condition
+        feature_volume, layers = condition
         points = samples.points.flatten(1, 2)
-        x = torch.cat([trilinear(volume, points, self.bounds), self.encode(points)], dim=-1)
+        x = torch.cat([trilinear(feature_volume, points, self.bounds), self.encode(points)], dim=-1)
         for weight, bias in layers:
             x = leaky_relu(torch.baddbmm(bias, x, weight), SLOPE, inplace=True)
         shape = samples.t.shape[1:]

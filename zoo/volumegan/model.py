@@ -7,7 +7,7 @@ What is unusual:
 * a small volume of features, made by 3D convolutions, holds the structure; the radiance field reads it at each point
   and adds the point's own coordinates, so it need not remember where things are in its weights;
 * what is rendered along the rays is a map of features, not of colours; a 2D network without any spatial kernel but the
-  upsampling filter turns it into the picture, so that views still agree nearly;
+  upsampling filter turns it into the image, so that views still agree nearly;
 * structure and texture have codes of their own: the first layers of w drive the volume and the field, the others the
   2D network.
 
@@ -21,12 +21,12 @@ from torch import Tensor
 
 from zoo import generator
 from zoo.draws import Draws
-from zoo.layers.stylegan2 import Mapping, truncated
+from zoo.layers.stylegan2 import Mapping, truncate
 from zoo.render import Camera, Poses, Rays, Rendered, Renderer, expected_depth, pixel_corners, through, to_map
 from zoo.utils.errors import UserError
 from zoo.volumegan.discriminator import missing_levels
 from zoo.volumegan.field import StructuralVolume, StyledField, Styles
-from zoo.volumegan.synthesis import Painter
+from zoo.volumegan.synthesis import SynthesisNetwork
 
 
 class Latent(NamedTuple):
@@ -44,8 +44,8 @@ class Generator(generator.Generator):
     Args:
         structure: makes the structural volume.
         field: the radiance field, which reads it.
-        volume: the renderer.
-        painter: the 2D network.
+        renderer: of the field.
+        synthesis: the 2D network.
         poses: distribution of cameras.
         latent_dim: size of z.
         mapping_dim: width of the mapping network.
@@ -59,8 +59,8 @@ class Generator(generator.Generator):
         self,
         structure: StructuralVolume,
         field: StyledField,
-        volume: Renderer,
-        painter: Painter,
+        renderer: Renderer,
+        synthesis: SynthesisNetwork,
         poses: Poses,
         latent_dim: int = 512,
         mapping_dim: int = 512,
@@ -69,20 +69,20 @@ class Generator(generator.Generator):
         truncated_layers: int | None = 8,
         bounds: tuple[tuple[float, float, float], tuple[float, float, float]] = ((-0.15,) * 3, (0.15,) * 3),
     ) -> None:
-        super().__init__(poses, painter.resolution, bounds)
+        super().__init__(poses, synthesis.resolution, bounds)
         if field.channels != structure.channels:
             raise UserError(
                 f"The field reads {field.channels} features of a volume that has {structure.channels}: set the field's "
                 "channels to that."
             )
-        if field.colour.weight.shape[0] != painter.channels:
+        if field.colour.weight.shape[0] != synthesis.channels:
             raise UserError(
                 f"The field renders {field.colour.weight.shape[0]} features, but the 2D network takes "
-                f"{painter.channels}: set the field's colour_dim to that."
+                f"{synthesis.channels}: set the field's colour_dim to that."
             )
-        self.structure, self.field, self.volume, self.painter = structure, field, volume, painter
+        self.structure, self.field, self.renderer, self.synthesis = structure, field, renderer, synthesis
         self.latent_dim, self.truncated_layers = latent_dim, truncated_layers
-        self.num_layers = field.num_layers + painter.num_layers
+        self.num_layers = field.num_layers + synthesis.num_layers
         w_dim = structure.style.in_features
         self.mapping = Mapping(latent_dim, mapping_dim, w_dim, mapping_layers, mapping_rate)
         self.register_buffer("mean_w", torch.zeros(w_dim))
@@ -105,7 +105,7 @@ class Generator(generator.Generator):
         if truncation < 1:
             layers = self.truncated_layers if layers is None else layers
             layers = self.num_layers if layers is None else layers
-            w = truncated(w, self.mean_w, truncation, layers)
+            w = truncate(w, self.mean_w, truncation, layers)
         return self.styles(w)
 
     def styles(self, w: Tensor) -> Styles:
@@ -130,7 +130,7 @@ class Generator(generator.Generator):
         """Images of B styles from B cameras.
 
         Args:
-            resolution: side of the image [pixels]: that of the features, doubled up to the painter's.
+            resolution: side of the image [pixels]: that of the features, doubled up to the synthesis network's.
             draws: for jitter, importance samples and image noise; None for none of them, and stored image noise.
 
         Raises:
@@ -139,20 +139,20 @@ class Generator(generator.Generator):
         resolution = self.level(resolution or self.resolution)
         features, depth, opacity = self.render_features(styles, camera, draws)
         w = styles.w[:, self.field.num_layers :]
-        image, raw = self.painter(features, w, resolution, missing_levels(self, resolution), draws)
+        image, raw = self.synthesis(features, w, resolution, missing_levels(self, resolution), draws)
         return Rendered(image, raw, depth, opacity)
 
     def level(self, resolution: int) -> int:
         """The resolution, if there is a level for it."""
-        known = [self.painter.low, *(block.resolution for block in self.painter.blocks)]
+        known = [self.synthesis.low, *(block.resolution for block in self.synthesis.blocks)]
         if resolution not in known:
             raise UserError(f"VolumeGAN renders images of side {', '.join(map(str, known))}, not {resolution}.")
         return resolution
 
     def render_features(self, styles: Styles, camera: Camera, draws: Draws | None) -> tuple[Tensor, Tensor, Tensor]:
         """Maps of features, depth and opacity, [B, C or 1, h, h]."""
-        rays = self.rays(camera, self.painter.low)
-        integrated = self.volume(self.field, rays, self.field.modulate(styles), draws)
+        rays = self.rays(camera, self.synthesis.low)
+        integrated = self.renderer(self.field, rays, self.field.modulate(styles), draws)
         added = 0 if integrated.background is None else integrated.background
         total = integrated.weights.sum(-1, keepdim=True)
         colour = self.field.colour
@@ -161,4 +161,4 @@ class Generator(generator.Generator):
 
     def density(self, points: Tensor, styles: Styles) -> Tensor:
         """Density per world length [B, N, 1] at points [B, N, 3]."""
-        return self.volume.density(points, self.field, self.field.modulate(styles))
+        return self.renderer.density(points, self.field, self.field.modulate(styles))

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from zoo.draws import Draws
-from zoo.layers.stylegan2 import Convolution, ModulatedConvolution, StyledLayer, clamp, doubled, doublings, width
+from zoo.layers.stylegan2 import Convolution, ModulatedConvolution, StyledLayer, clamp, resolutions, upsample, width
 
 
-class PainterBlock(nn.Module):
-    """Twice the resolution: two styled layers, and what they add to the picture."""
+class SynthesisBlock(nn.Module):
+    """Twice the resolution: two styled layers, and what they add to the image."""
 
     def __init__(self, channels_in: int, channels_out: int, resolution: int, w_dim: int) -> None:
         super().__init__()
@@ -21,16 +21,16 @@ class PainterBlock(nn.Module):
         self.rgb = ModulatedConvolution(channels_out, 3, w_dim=w_dim, demodulate=False)
 
 
-class Painter(nn.Module):
-    """The 2D network from rendered features to pictures (section 3.3), and the blend of resolutions while it grows.
+class SynthesisNetwork(nn.Module):
+    """The 2D network from rendered features to images (section 3.3), and the blend of resolutions while it grows.
 
     Args:
         low: side of the feature map.
-        resolution: side of the picture.
+        resolution: side of the image.
         base_channels, most_channels: a layer has base_channels / its resolution channels, but at most so many.
         clamp: bound of all activations, which 16 bits need; None for none.
-        learned_start: the first picture is a layer of its own instead of the first three features.
-        bounded_output: tanh of the picture.
+        learned_start: the first image is a layer of its own instead of the first three features.
+        bounded_output: tanh of the image.
         w_dim: size of w.
     """
 
@@ -47,21 +47,21 @@ class Painter(nn.Module):
     ) -> None:
         super().__init__()
         self.low, self.resolution, self.clamp, self.bounded_output = low, resolution, clamp, bounded_output
-        sides = doublings(low, resolution)
+        sides = resolutions(low, resolution)
         widths = [width(side, base_channels, most_channels) for side in sides]
         self.start = Convolution(widths[0], 3, 1) if learned_start else None
         self.blocks = nn.ModuleList(
-            PainterBlock(widths[i], widths[i + 1], sides[i + 1], w_dim) for i in range(len(sides) - 1)
+            SynthesisBlock(widths[i], widths[i + 1], sides[i + 1], w_dim) for i in range(len(sides) - 1)
         )
         self.channels, self.num_layers = widths[0], 2 * len(sides)
 
     def forward(self, x: Tensor, w: Tensor, resolution: int, lod: float, draws: Draws | None) -> tuple[Tensor, Tensor]:
-        """Pictures of this resolution, and at that of the features: [B, 3, H, H] and [B, 3, h, h].
+        """Images of this resolution, and at that of the features: [B, 3, H, H] and [B, 3, h, h].
 
         Args:
             x: features [B, C, h, h].
             w: [B, num_layers, D]; the first is read by none.
-            resolution: side of the pictures.
+            resolution: side of the images.
             lod: how many of the finest levels are left out; a fraction is a blend. Levels that are left out are shown
                 enlarged.
             draws: for image noise; None for the stored one.
@@ -78,7 +78,7 @@ class Painter(nn.Module):
                     drawn = None if draws is None else draws.normal(f"noise{2 * i + j + 1}", shape)
                     x = layer(x, w[:, 2 * i + j + 1], drawn, self.clamp)
                 bias = block.rgb.bias[:, None, None]
-                rgb = clamp(block.rgb(x, w[:, 2 * i + 3]) + bias, self.clamp) + doubled(rgb)
+                rgb = clamp(block.rgb(x, w[:, 2 * i + 3]) + bias, self.clamp) + upsample(rgb)
             if missing <= 0:
                 image = rgb
             elif missing < 1:

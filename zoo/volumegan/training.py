@@ -60,7 +60,7 @@ class VolumeGAN(GAN):
         optimizers, options: of every system, see ``zoo.training.gan.GAN``.
     """
 
-    networks_2d = ("discriminator", "generator.painter")
+    networks_2d = ("discriminator", "generator.synthesis")
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class VolumeGAN(GAN):
         # Without the regularisers, which would make the curves jump.
         self.log_dict({"loss_g": terms["fake"].detach(), "loss_d": (loss_fake + loss_real).detach()}, prog_bar=True)
         stylegan2.average_over_processes(self.trainer.strategy, [self.generator.mean_w, self.mean_path])
-        self.update_averages()
+        self.update_emas()
         self.count(n)
 
     def generate(self, n: int, resolution: int, draws: Draws) -> tuple[Tensor, Tensor]:
@@ -122,7 +122,7 @@ class VolumeGAN(GAN):
         """
         generator = self.generator
         z, first = generator.latents(n, draws).z, generator.field.num_layers
-        w = stylegan2.mixed_styles(generator, z, draws, self.mixing, self.mean_decay, first)
+        w = stylegan2.mix_styles(generator, z, draws, self.mixing, self.mean_decay, first)
         camera = generator.cameras(n, draws)
         return generator.render(generator.styles(w), camera, resolution=resolution, draws=draws).image, w
 
@@ -146,7 +146,7 @@ class VolumeGAN(GAN):
         return 0.5 * self.r1_weight * self.r1_every * penalty
 
     def grow(self, resolution: int) -> None:
-        """Set both networks' level of detail; optimizers forget what they know when a level comes or has come."""
+        """Set both networks' level of detail; optimizers' states are reset when a level begins or ends fading in."""
         lod = math.log2(self.generator.resolution / resolution)
         if lod == 0 and self.growth is not None:
             if self.iterations > 0 and (self.iterations + 1) % self.growth.every:
@@ -162,8 +162,8 @@ class VolumeGAN(GAN):
     def sanitise(self, optimizer: LightningOptimizer) -> None:
         """Make gradients finite, up to 1e5.
 
-        A parameter that has had a gradient before but has none from this loss is stepped with zeros, as published: Adam
-        then forgets a little of its past gradients.
+        A parameter that has had a gradient before but has none from this loss is stepped with zeros, as published, so
+        that its moments in Adam decay.
         """
         stylegan2.bound_gradients(optimizer, clamp=True)
         for parameter in parameters(optimizer):

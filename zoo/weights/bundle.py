@@ -1,7 +1,7 @@
 """Weights bundles: a folder with ``model.safetensors``, ``config.yaml`` (how to build the generator) and ``README.md``.
 
-Other networks of a checkpoint are in the same folder: ``raw.safetensors`` for the weights behind an average, other
-averages, ``discriminator.safetensors`` with its own ``discriminator.yaml``.
+Other networks of a checkpoint are in the same folder: ``raw.safetensors`` for the weights behind an EMA, other
+EMAs, ``discriminator.safetensors`` with its own ``discriminator.yaml``.
 
 A generator is found by the name of a bundle that comes with the package or was downloaded, by the folder of a bundle,
 or by a Lightning checkpoint of one of our own runs. Nothing in these files can run code: tensors are read as tensors,
@@ -246,23 +246,23 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def read_run(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str], Path]:
-    """Config and tensors of the generator to sample from, in a checkpoint of a run: the first average, if any."""
+    """Config and tensors of the generator to sample from, in a checkpoint of a run: the first EMA, if any."""
     checkpoint = read_checkpoint(path)
     config = checkpoint.get("config")
     if not config:
         raise UserError(f"{path} does not say how its model is built; only checkpoints that 'zoo fit' wrote do.")
-    generator, averages = config["init_args"].get("generator"), list(config["init_args"].get("averages") or {})
+    generator, emas = config["init_args"].get("generator"), list(config["init_args"].get("emas") or {})
     if not isinstance(generator, dict):
         raise UserError(f"{path} does not say how its generator is built: it has no class_path.")
-    tensors = networks_in(checkpoint["state_dict"]).get(f"averages.{averages[0]}" if averages else "generator", {})
+    tensors = networks_in(checkpoint["state_dict"]).get(f"emas.{emas[0]}" if emas else "generator", {})
     card = {"system": config["class_path"].rsplit(".", 1)[-1]}
     card |= {name: str(value) for name, value in checkpoint["clocks"].items()}
     return generator, tensors, card, path
 
 
 def networks_in(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """The networks of a run's checkpoint by name: ``generator``, ``discriminator``, ``averages.<name>``."""
-    names = {".".join(key.split(".")[:2]) for key in state if key.startswith("averages.")}
+    """The networks of a run's checkpoint by name: ``generator``, ``discriminator``, ``emas.<name>``."""
+    names = {".".join(key.split(".")[:2]) for key in state if key.startswith("emas.")}
     places = {"generator": "generator.", "discriminator": "discriminator."} | {n: f"{n}.module." for n in sorted(names)}
     return {
         name: {key.removeprefix(place): tensor for key, tensor in state.items() if key.startswith(place)}

@@ -44,7 +44,7 @@ class Published(NamedTuple):
     """One network of a published checkpoint.
 
     state: its tensors, under their published names.
-    used: the files and averages that they are of, in words.
+    used: the files and EMAs that they are of, in words.
     card: more facts, such as ``iterations``.
     settings: what it was built with, where the file says so.
     complete: whether the network reads every tensor, so that one more is an error.
@@ -64,7 +64,7 @@ class Converted(NamedTuple):
     config: ``class_path`` and ``init_args`` that build it.
     unused: published tensors that it never reads, under ``unused.<published name>``.
     card: facts for the model card, among them which ``weights`` they are.
-    used: the files and averages that were used, in words.
+    used: the files and EMAs that were used, in words.
     """
 
     network: nn.Module

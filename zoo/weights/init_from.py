@@ -15,8 +15,8 @@ from zoo.weights.bundle import find, networks_in, read_folder
 def start_from(gan: nn.Module, source: str | Path, fresh: list[str] | None = None, is_first: bool = True) -> None:
     """Give a model the weights of a bundle, or of a checkpoint of another run; clocks and optimizers start afresh.
 
-    A bundle holds one generator: the trained one and all averages start from it, the discriminator as it is. A
-    checkpoint holds both networks and averages: an average that it has not starts from its first one.
+    A bundle holds one generator: the trained one and all EMAs start from it, the discriminator as it is. A
+    checkpoint holds both networks and EMAs: one that it does not have starts from its first one.
 
     Args:
         gan: changed in place.
@@ -33,17 +33,17 @@ def start_from(gan: nn.Module, source: str | Path, fresh: list[str] | None = Non
         raise UserError(f"--init_fresh names parts that the model does not have: {', '.join(unknown)}.")
     path = find(source)
     parts = networks_in(read_checkpoint(path)["state_dict"]) if path.is_file() else {"generator": read_folder(path)[1]}
-    averages = [name for name in parts if name.startswith("averages.")]
+    emas = [name for name in parts if name.startswith("emas.")]
     wanted = {"generator": (gan.generator, "generator")}
-    for name, average in gan.averages.items():
-        default = averages[0] if averages else "generator"
-        wanted[f"averages.{name}"] = (average.module, f"averages.{name}" if f"averages.{name}" in parts else default)
+    for name, ema in gan.emas.items():
+        default = emas[0] if emas else "generator"
+        wanted[f"emas.{name}"] = (ema.module, f"emas.{name}" if f"emas.{name}" in parts else default)
     if "discriminator" in parts:
         wanted["discriminator"] = (gan.discriminator, "discriminator")
 
     problems, states, lines = [], [], []
     for name, (module, part) in wanted.items():
-        role = "discriminator" if name == "discriminator" else "generator"  # an average has a generator's parts
+        role = "discriminator" if name == "discriminator" else "generator"  # an EMA has a generator's parts
         own, theirs = module.state_dict(), renamed_tensors(parts[part], module)
         new = {key for key in own.keys() | theirs.keys() if is_under(f"{role}.{key}", fresh)}
         unchanged = {key: own[key] for key in own if key in new or is_not_computed(own[key])}

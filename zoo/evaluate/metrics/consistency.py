@@ -28,7 +28,7 @@ from torchmetrics import MeanMetric
 
 from zoo.generator import Generator, HasDensity, HasRays, draws_for, evaluating, lacking, render_foreground, take
 from zoo.render import Camera, Rendered
-from zoo.render.projection import Projected, Views, look_up, pixel_coordinates, project, shown_by
+from zoo.render.projection import Projected, Views, look_up, pixel_coordinates, project, views_of
 from zoo.utils.errors import UserError
 
 MEANINGS = {
@@ -75,7 +75,7 @@ def consistency(
     side = longest_side(generator)
     for index in range(n):
         rendered, camera, styles = turntable_views(generator, index, views, resolution, seed, truncation)
-        shown = shown_by(generator.rays, rendered, camera)
+        shown = views_of(generator.rays, rendered, camera)
         places = [[project(shown, a, b) for b in range(views)] for a in range(views)]
         collected.append(
             {
@@ -101,7 +101,7 @@ def diagnostics(
         rendered, camera, _ = turntable_views(generator, index, views, resolution, seed, 1.0)
         collected.append(image_diagnostics(rendered))
         if isinstance(generator, HasRays):
-            shown = shown_by(generator.rays, rendered, camera)
+            shown = views_of(generator.rays, rendered, camera)
             next_views = [project(shown, a, (a + 1) % views) for a in range(views)]
             collected[-1] |= shape_diagnostics(shown, next_views, longest_side(generator))
     return means(collected)

@@ -1,7 +1,7 @@
 """The pluggable renderer: rays -> depths -> field -> quadrature -> composite.
 
-``Volume`` wires the functions of this folder for the systems that march rays through one field. A field is any callable
-``(samples, condition) -> (raw density [B, R, S, 1], features [B, R, S, C])``; the renderer never looks inside
+``VolumeRenderer`` wires the functions of this folder for the systems that march rays through one field. A field is any
+callable ``(samples, condition) -> (raw density [B, R, S, 1], features [B, R, S, C])``; the renderer never looks inside
 ``condition``. Everything in which papers differ is an object handed to the constructor, and a whole other renderer is
 any class with the methods of ``Renderer``. A system that merges several fields does so in a field of its own.
 
@@ -18,9 +18,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.draws import Draws
-from zoo.render.composite import Quadrature, RayWeights, composited, noisy
+from zoo.render.composite import Quadrature, RayWeights, accumulate_along_rays, add_density_noise
 from zoo.render.depths import Depths, FineDepths, Samples
-from zoo.render.query import Condition, Field, chosen_first, query, raw_at
+from zoo.render.query import Condition, Field, query, raw_density, selected_indices
 from zoo.render.rays import Rays
 from zoo.utils.errors import UserError
 from zoo.utils.protocols import untyped_in_configs
@@ -50,7 +50,7 @@ class Integrated(NamedTuple):
 
 @untyped_in_configs
 class Renderer(Protocol):
-    """What generators render with: ``Volume``, or any class with these methods."""
+    """What generators render with: ``VolumeRenderer``, or any class with these methods."""
 
     def __call__(
         self,
@@ -61,7 +61,7 @@ class Renderer(Protocol):
         density_noise: float = 0.0,
         /,
     ) -> Integrated:
-        """Render rays, see ``Volume``."""
+        """Render rays, see ``VolumeRenderer``."""
         ...
 
     def density(self, points: Tensor, field: Field[Condition], condition: Condition, /) -> Tensor:
@@ -69,14 +69,14 @@ class Renderer(Protocol):
         ...
 
 
-class Volume(nn.Module):
+class VolumeRenderer(nn.Module):
     """Volume rendering of one field, with an optional second, importance-sampled set of depths in the same field.
 
     Args:
         depths: the first depths along a ray.
         quadrature: makes weights of raw densities; by default that of NeRF, before a black background.
-        fine: further depths drawn where the first ones found something; both sets are composited together.
-        coarse: makes the weights that ``fine`` is told, if another quadrature does.
+        fine: further depths drawn from the weights of the first; both sets are composited together.
+        coarse: makes the weights that ``fine`` draws from, if another quadrature does.
         chunk: points that the field sees at once, see ``query``; None for all of them.
     """
 
@@ -110,24 +110,24 @@ class Volume(nn.Module):
             density_noise: standard deviation of the noise on raw densities; no effect without draws.
         """
         samples, order = self.depths(rays, draws), None
-        hits = chosen_first(samples.t[..., -1] > samples.t[..., 0])  # the other rays have no length
+        hits = selected_indices(samples.t[..., -1] > samples.t[..., 0])  # the other rays have no length
         raw, features = self.query_hits(field, samples, hits, condition)
         queried: tuple[Tensor, ...] = (features,)
         if self.fine is not None:
             with torch.no_grad():
-                noised = noisy(raw, "coarse_density_noise", draws, density_noise)
+                noised = add_density_noise(raw, "coarse_density_noise", draws, density_noise)
                 weights = (self.coarse or self.quadrature).weigh(noised, samples)
                 fine = Samples(*rays[:2], self.fine(samples.t, weights, draws))
             fine_raw, fine_features = self.query_hits(field, fine, hits, condition)
             t, order = torch.cat([fine.t, samples.t], -1).sort(-1)
             samples, queried = Samples(*rays[:2], t), (fine_features, features)
             raw = torch.cat([fine_raw, raw], 2).gather(2, order[..., None])
-        found = self.quadrature(noisy(raw, "final_density_noise", draws, density_noise), samples)
-        return integrate(found, samples, raw, queried, order)
+        ray_weights = self.quadrature(add_density_noise(raw, "final_density_noise", draws, density_noise), samples)
+        return integrate(ray_weights, samples, raw, queried, order)
 
     def density(self, points: Tensor, field: Field[Condition], condition: Condition) -> Tensor:
         """Density per world length [B, N, 1] at points [B, N, 3]."""
-        return self.quadrature.density(raw_at(points, field, condition), points[:, :, None])[:, :, 0]
+        return self.quadrature.density(raw_density(points, field, condition), points[:, :, None])[:, :, 0]
 
     def query_hits(
         self, field: Field[Condition], samples: Samples, hits: Tensor, condition: Condition
@@ -141,42 +141,45 @@ class Volume(nn.Module):
         return raw, features
 
 
-def with_samples(volume: Renderer, samples: int) -> Renderer:
+def with_sample_count(renderer: Renderer, samples: int) -> Renderer:
     """The same renderer with another number of samples along a ray, and as many again where it refines them.
 
     Raises:
         UserError: it has no such numbers.
     """
-    if not isinstance(volume, Volume):
-        raise UserError(f"{type(volume).__name__} has no samples to set: leave samples out, or use zoo.render.Volume.")
-    changed = copy(volume)
-    changed.depths = _with_samples(volume.depths, samples)
-    changed.fine = None if volume.fine is None else _with_samples(volume.fine, samples)
+    if not isinstance(renderer, VolumeRenderer):
+        raise UserError(
+            f"{type(renderer).__name__} has no number of samples: leave samples out, or use VolumeRenderer."
+        )
+    changed = copy(renderer)
+    changed.depths = _with_sample_count(renderer.depths, samples)
+    changed.fine = None if renderer.fine is None else _with_sample_count(renderer.fine, samples)
     return changed
 
 
-def _with_samples(part: Part, samples: int) -> Part:
+def _with_sample_count(part: Part, samples: int) -> Part:
     if not is_dataclass(part) or isinstance(part, type) or not hasattr(part, "samples"):
         raise UserError(f"{type(part).__name__} has no samples to set: leave samples out, or use zoo.render's depths.")
     return replace(part, samples=samples)
 
 
 def integrate(
-    found: RayWeights, samples: Samples, raw: Tensor, queried: tuple[Tensor, ...], order: Tensor | None
+    ray_weights: RayWeights, samples: Samples, raw: Tensor, queried: tuple[Tensor, ...], order: Tensor | None
 ) -> Integrated:
     """Sum features along rays; arguments as in ``Integrated``."""
-    weights, opacity, background = found
+    weights, opacity, background = ray_weights
     of_queries = weights  # sorting weights back is much cheaper than sorting features
     if order is not None:
         of_queries = torch.zeros_like(weights).scatter(-1, order, weights)
-    features = reduce(torch.add, map(composited, of_queries.split([x.shape[2] for x in queried], dim=-1), queried))
+    parts = of_queries.split([x.shape[2] for x in queried], dim=-1)
+    features = reduce(torch.add, map(accumulate_along_rays, parts, queried))
     features = features if background is None else features + background
     depth = (weights * samples.t).sum(-1, keepdim=True)
     return Integrated(features, depth, opacity, samples, weights, raw, queried, order, background)
 
 
 class Rendered(NamedTuple):
-    """A generator's picture."""
+    """A generator's image."""
 
     image: Tensor  # in [-1, 1], [B, 3, H, W]
     raw: Tensor  # the system's own low-resolution colour, [B, 3, h, w]

@@ -1,4 +1,4 @@
-"""Averaged generators: what samples, scores and weights are made from."""
+"""Exponential moving averages (EMA) of a generator's parameters; samples, scores and bundles are those of an EMA."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 
-class WarmUp:
-    """Decay that starts low, min(limit, (1 + n) / (10 + n)) at update n, so that early averages forget the start."""
+class WarmUpDecay:
+    """Decay min(limit, (1 + n) / (10 + n)) at update n, so that an EMA soon forgets the initial weights."""
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
@@ -18,12 +18,12 @@ class WarmUp:
         return min(self.limit, (1 + updates) / (10 + updates))
 
 
-class Average(nn.Module):
-    """A generator whose parameters are a running average of the trained one's.
+class EMA(nn.Module):
+    """A copy of a generator whose parameters are the exponential moving average of the trained one's.
 
     Args:
-        decay: share of the old average in the new one: a number, or a function of the number of this update (from 1).
-        buffers: what becomes of buffers: copied, averaged like parameters, or kept as they were at the start.
+        decay: of the old value at each update: a number, or a function of the number of this update (from 1).
+        buffers: of the trained generator are copied, averaged like parameters, or kept as they were at the start.
     """
 
     def __init__(
@@ -33,13 +33,13 @@ class Average(nn.Module):
         self.decay, self.buffer_rule = decay, buffers
         self.updates = 0
 
-    def follow(self, generator: nn.Module) -> None:
+    def init_from(self, generator: nn.Module) -> None:
         """Start as a copy of this generator."""
         self.module = deepcopy(generator).eval().requires_grad_(False)
 
     @torch.no_grad()
     def update(self, generator: nn.Module) -> None:
-        """Move towards the generator."""
+        """Move the average towards this generator's parameters."""
         self.updates += 1
         share = 1 - (self.decay(self.updates) if callable(self.decay) else self.decay)
         for mine, new in zip(self.module.parameters(), generator.parameters(), strict=True):
