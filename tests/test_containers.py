@@ -22,7 +22,7 @@ from zoo.utils.pickles import is_tool
 from zoo.weights.read import read
 
 ROOT = Path(__file__).parent.parent
-MEGABYTES, DECLARED = 128, 4000
+MEGABYTES, DECLARED = 128, 200_000  # more than it is packed
 
 
 def lying(name: str, method: int = zipfile.ZIP_DEFLATED, others: dict[str, bytes] | None = None) -> bytes:
@@ -106,7 +106,7 @@ def test_no_more_is_unpacked_than_is_declared(tmp_path):
     assert {name for name, *_ in results} == FILES.keys()
     for name, said, seconds, megabytes in results:
         assert megabytes < 90 and seconds < 10, (name, said, seconds, megabytes)
-        assert said != "no error", name
+        assert said != "no error" or name.endswith(".zip"), name  # of what is declared, the next reader makes no image
         assert "\n" not in said and "weights_only" not in said and "torch.load" not in said
 
 
