@@ -7,7 +7,7 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from zoo.training.checkpoint_files import NotSaved
+from zoo.training.checkpoint_io import NotSaved
 from zoo.utils.errors import UserError
 from zoo.utils.files import sweep
 

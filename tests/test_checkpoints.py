@@ -17,8 +17,9 @@ from tests.tiny import write_config
 from zoo.cli import lightning as training
 from zoo.cli.command import main
 from zoo.cli.lightning import job_checkpoint
-from zoo.training import checkpoint_files as checkpoint_io
-from zoo.training.checkpoint_files import AtomicCheckpoints, NotSaved, not_saved, read_checkpoint
+from zoo.training import checkpoint_files
+from zoo.training.checkpoint_files import read_checkpoint
+from zoo.training.checkpoint_io import AtomicCheckpoints, NotSaved, not_saved
 from zoo.utils.errors import UserError
 from zoo.utils.files import held, lock_of, sweep
 
@@ -69,7 +70,7 @@ def test_a_run_that_cannot_save_stops_with_one_sentence(tmp_path, monkeypatch, c
         if len(saves) == 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoint_io.torch, "save", fail_the_second_time)
+    monkeypatch.setattr(checkpoint_files.torch, "save", fail_the_second_time)
     assert main(["fit", "-c", config, "--checkpoint.every", "2"]) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("zoo: error: The checkpoint") and "make room" in last and "still whole" in last

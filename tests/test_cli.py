@@ -203,7 +203,7 @@ def test_evaluate_hands_everything_on(run, tmp_path, monkeypatch, capsys):
         (["mesh", "x", "--resolution", "0"], "at least 1 pixel, not 0"),
         (["mesh", "x", "y.ply"], "'y.ply' is one value too many"),
         (["bundle", "--out", "x"], "required: checkpoint"),
-        (["orbit", "{run}/checkpoints/last.ckpt", "--device", "gpu"], "There is no device 'gpu'"),
+        (["orbit", "{run}/checkpoints/last.ckpt", "--device", "gpu"], "'gpu' is no device: take auto"),
         (["evaluate", "{run}/samples", "--consistency", "3"], "leave out --consistency"),
         (["orbit", "{run}/checkpoints/last.ckpt", "--out", "x.avi"], "written as .gif, .webp or .mp4, not as 'x.avi'"),
         (["orbit", "{run}/checkpoints/last.ckpt", "--frames", "0"], "at least one frame"),

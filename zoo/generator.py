@@ -100,8 +100,19 @@ class Generator(nn.Module, ABC, Generic[Latents, Styles]):
             where it is below 1e-3. A system that knows no depth, such as a 2D network, has 0 and NaN everywhere.
 
         Raises:
-            UserError: there are no images of that side.
+            UserError: there are no images of that side, see ``image_side``.
         """
+
+    def image_side(self, resolution: int | None = None) -> int:
+        """The side of images [pixels] that is asked for, or the generator's own; weights need not be loaded for it.
+
+        Raises:
+            UserError: there are no images of that side; says of which there are.
+        """
+        side = self.resolution if resolution is None else resolution
+        if side < 1:
+            raise UserError(f"A side is at least 1 pixel, not {side}.")
+        return side
 
     def forward(self, latents: Latents, camera: Camera, **kwargs: Any) -> Rendered:
         """``map`` and ``render``."""

@@ -317,7 +317,7 @@ class Generator(generator.Generator):
             samples: along a ray, and as many again where the renderer refines them; None for the renderer's own.
         """
         renderer = self.renderer if samples is None else with_sample_count(self.renderer, samples)
-        rays = self.rays(camera, resolution or self.resolution)
+        rays = self.rays(camera, self.image_side(resolution))
         batch, total = rays.origins.shape[:2]
         own = None if draws is None else RayDraws(draws, total)
         modulated = self.field.modulate(styles), self.inr.modulate(styles.appearance)

@@ -3,6 +3,7 @@
 import json as jsonlib
 from typing import Literal
 
+from zoo.utils.devices import check_device_name, use_device
 from zoo.utils.paths import read_experiment
 
 
@@ -14,6 +15,7 @@ def run(
     threads: int | None = None,
     steps: int = 3,
     beside_load: bool = False,
+    device: str = "auto",
     json: bool = False,
 ) -> None:
     """Time rendering (seconds per image) or training (seconds per step) of an experiment.
@@ -26,10 +28,13 @@ def run(
         threads: of the CPU; by default as many as training uses.
         steps: repetitions, after one warm-up; the median is printed.
         beside_load: repeat it while another process keeps one CPU busy, and print the ratio.
+        device: auto (a CUDA GPU where there is one, else the CPU), cpu, cuda, cuda:1 or mps.
         json: print one line of JSON.
     """
+    check_device_name(device)
+    experiment, chosen = read_experiment(config), use_device(device)
     from zoo.cli.speed import measure
 
-    facts = measure(read_experiment(config), work, resolution, batch, threads, steps, beside_load)
+    facts = measure(experiment, work, resolution, batch, threads, steps, beside_load, chosen)
     width = max(map(len, facts))
     print(jsonlib.dumps(facts) if json else "\n".join(f"{name:<{width}} {value}" for name, value in facts.items()))

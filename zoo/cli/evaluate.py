@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.cli.options import SampleOptions
+from zoo.utils.devices import use_device
 from zoo.utils.errors import UserError, missing_file
 from zoo.utils.paths import read_experiment
 
@@ -52,9 +53,11 @@ def run(
         if consistency:
             raise UserError("A folder of images has no 3D consistency to measure: leave out --consistency.")
         scored = ImagePathDataset(source)
+        device = use_device(options.device)
         about = {"system": "images", "weights": scored.name, "weights_sha256": scored.digest()}
     else:
         scored, info = options.load()
+        device = scored.device
         about = about_weights(info)
     options_3d = {"seed": options.seed, "truncation": options.truncation}
     consistency_values = measure(scored, consistency, **options_3d) if consistency else {}  # first: scores take longer
@@ -67,7 +70,7 @@ def run(
         truncation=options.truncation,
         seed=options.seed,
         batch_size=batch_size,
-        device=options.device,
+        device=device,
         progress=True,
     )
     for name, value in scores.values.items():

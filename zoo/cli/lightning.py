@@ -28,7 +28,8 @@ from callbacks.predictions import PredictionWriter
 from callbacks.progress import Progress
 from zoo.cli.checks import check_config_file, check_options, check_root
 from zoo.cli.estimate import estimate
-from zoo.training.checkpoint_files import AtomicCheckpoints, read_checkpoint
+from zoo.training.checkpoint_files import read_checkpoint
+from zoo.training.checkpoint_io import AtomicCheckpoints
 from zoo.training.gan import GAN
 from zoo.training.lightning_private import TypedWins
 from zoo.utils.configs import bounded

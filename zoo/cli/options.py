@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from zoo.utils.devices import check_device_name, use_device
 from zoo.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,30 +21,30 @@ class SampleOptions:
         truncation: below 1, samples are nearer to the mean.
         resolution: side of the images in pixels; by default the generator's own.
         seed: of the whole set of samples.
-        device: cpu, cuda or cuda:1.
+        device: auto (a CUDA GPU where there is one, else the CPU), cpu, cuda, cuda:1 or mps.
     """
 
     source: str
     truncation: float = 1.0
     resolution: int | None = None
     seed: int = 0
-    device: str = "cpu"
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.resolution is not None and self.resolution < 1:
             raise UserError(f"A resolution is at least 1 pixel, not {self.resolution}.")
+        check_device_name(self.device)
 
     def load(self) -> "tuple[Generator, BundleInfo]":
         """The generator, on its device, and what is known of it.
 
         Raises:
-            FileNotFoundError, ValueError: there are no such weights, or there is no such device.
+            UserError: there are no such weights, no such device, or no images of that side.
         """
-        from zoo.utils.devices import usable
         from zoo.weights import load_bundle
 
-        device = usable(self.device)
-        generator, info = load_bundle(self.source)
+        device = use_device(self.device)
+        generator, info = load_bundle(self.source, self.resolution)
         return generator.to(device), info
 
     @property

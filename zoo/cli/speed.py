@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from zoo.cli.estimate import short_trainer
 from zoo.generator import Generator, draws_for, evaluating
 from zoo.training.gan import GAN
+from zoo.utils.devices import describe
 from zoo.utils.memory import keep_freed_memory, peak_memory
 from zoo.utils.readers import loader
 from zoo.utils.warnings import silence_warnings
@@ -34,6 +35,7 @@ def measure(
     threads: int | None,
     steps: int,
     beside_load: bool = False,
+    device: torch.device = torch.device("cpu"),
 ) -> dict[str, Any]:
     """Facts about one experiment on this machine.
 
@@ -44,16 +46,17 @@ def measure(
         resolution, batch, threads, steps: as of ``zoo benchmark``.
         beside_load: measure once more beside a process that keeps a CPU busy: the same seconds with _beside_load to
             their name, and beside_load_ratio, how many times longer that took.
+        device: where networks compute.
     """
     threads = torch.get_num_threads() if threads is None else threads
     torch.set_num_threads(threads)
     if work == "render":  # memory of what renders only
-        generator = build(config["model"]["init_args"]["generator"], nn.Module)
+        generator = build(config["model"]["init_args"]["generator"], nn.Module).to(device)
         times = partial(render_times, generator)
     else:
         keep_freed_memory()
         gan = build(config["model"], GAN)
-        generator, times = gan.generator, partial(train_times, gan)
+        generator, times = gan.generator, partial(train_times, gan, device)
     resolution = resolution or generator.resolution
     with Work(generator) as done:
         times(resolution, batch, 0)
@@ -62,6 +65,7 @@ def measure(
     seconds = statistics.median(times(resolution, batch, steps)) / units
     timed = {name: round(seconds, 6)}
     peak = peak_memory()
+    gpu = {"peak_gpu_mib": round(torch.cuda.max_memory_allocated(device) / 1024**2)} if device.type == "cuda" else {}
     if beside_load:
         with busy_process():
             busy = statistics.median(times(resolution, batch, steps)) / units
@@ -72,27 +76,37 @@ def measure(
         "work": work,
         **timed,
         "peak_rss_mib": None if peak is None else round(peak / 2**20),
+        **gpu,
         "field_gflop": float(f"{gflop:.5g}"),
         "field_gflops": float(f"{gflop / seconds:.4g}"),
-        "sgemm_gflops": round(sgemm(), 1),
+        "sgemm_gflops": round(sgemm(device=device), 1),
         "parameters": sum(p.numel() for p in generator.parameters()),
         "precision": str(next(generator.parameters()).dtype).removeprefix("torch."),
         "resolution": resolution,
         "batch": batch,
         "threads": threads,
+        "device": describe(device),
         "torch": torch.__version__,
     }
 
 
-def sgemm(side: int = 4096) -> float:
-    """GFLOP/s of a product of two square float32 matrices, the best of three: what this machine can reach."""
-    a, b = torch.rand(2, side, side)
+def sgemm(side: int = 4096, device: torch.device | str = "cpu") -> float:
+    """GFLOP/s of a product of two square float32 matrices, the best of three: what this device can reach."""
+    a, b = torch.rand(2, side, side, device=device)
     result, times = a @ b, []
     for _ in range(3):
+        wait_for(a.device)
         start = time.perf_counter()
         torch.mm(a, b, out=result)
+        wait_for(a.device)
         times.append(time.perf_counter() - start)
     return 2 * side**3 / min(times) / 1e9
+
+
+def wait_for(device: torch.device) -> None:
+    """Until all that was asked of a device is done."""
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
 
 
 BUSY = """
@@ -169,8 +183,10 @@ def render_times(generator: Generator, resolution: int, batch: int, steps: int) 
     with evaluating(generator):
         for step in range(steps + 1):
             latents, camera = generator.sample(batch, draws_for(generator, step, range(batch)))
+            wait_for(generator.device)
             start = time.perf_counter()
             generator.render(generator.map(latents), camera, resolution=resolution)
+            wait_for(generator.device)
             times.append(time.perf_counter() - start)
     return times[1:]
 
@@ -194,14 +210,16 @@ class Stopwatch(pl.Callback):
     def __init__(self) -> None:
         self.ends: list[float] = []
 
-    def on_train_batch_end(self, *args: object) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GAN, *_: object) -> None:
+        wait_for(pl_module.device)
         self.ends.append(time.perf_counter())
 
 
-def train_times(gan: GAN, resolution: int, batch: int, steps: int) -> list[float]:
-    """Seconds of each training step, after a warm-up."""
+def train_times(gan: GAN, device: torch.device, resolution: int, batch: int, steps: int) -> list[float]:
+    """Seconds of so many training steps, after one that is not counted."""
     silence_warnings()
     watch = Stopwatch()
-    short_trainer(watch, steps + 1, accelerator="cpu").fit(gan, loader(Grey(resolution, (steps + 1) * batch), batch))
+    where = {"accelerator": device.type, "devices": 1 if device.index is None else [device.index]}
+    short_trainer(watch, steps + 1, **where).fit(gan, loader(Grey(resolution, (steps + 1) * batch), batch))
     gan.trainer = None
     return [end - start for start, end in zip(watch.ends, watch.ends[1:], strict=False)]

@@ -56,7 +56,7 @@ def object_masks(
     farthest: Tensor | None = None,
 ) -> Tensor:
     """Opacity of each object as if it were alone, [B, N, h, w]; what lies at the last sample is not counted."""
-    rays = generator.rays(camera, generator.side(resolution), farthest)
+    rays = generator.rays(camera, generator.feature_side(resolution), farthest)
     samples, scene = generator.renderer.depths(rays, None), generator.scene
     local = scene.place(samples, styles)
     densities = scene.densities(scene.query(local, styles)[0], local, styles)
@@ -142,6 +142,13 @@ class PlainGenerator(generator.Generator):
         """The latent itself, made smaller by truncation below 1."""
         return PlainLatent(truncation * latent.z)
 
+    def image_side(self, resolution: int | None = None) -> int:
+        """The network's own."""
+        side = super().image_side(resolution)
+        if side != self.resolution:
+            raise UserError(f"This generator makes images of side {self.resolution} only, not {side}.")
+        return side
+
     def render(
         self, styles: PlainLatent, camera: Camera, *, resolution: int | None = None, draws: Draws | None = None
     ) -> Rendered:
@@ -150,8 +157,7 @@ class PlainGenerator(generator.Generator):
         Raises:
             UserError: another resolution than the network's own.
         """
-        if resolution not in (None, self.resolution):
-            raise UserError(f"This generator makes images of side {self.resolution} only, not {resolution}.")
+        self.image_side(resolution)
         x = self.enter(styles.z).unflatten(1, (-1, 4, 4))
         for block in self.blocks[:-1]:
             x = resize(block(x), scale_factor=2, mode="nearest")

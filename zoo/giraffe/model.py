@@ -209,16 +209,19 @@ class Generator(generator.Generator):
         points = x[..., None] * (right * inverse) + y[..., None] * (up * inverse) - back + origins
         return Rays(origins.expand_as(points), points - origins)
 
-    def side(self, resolution: int | None) -> int:
-        """Side of the feature map [pixels] for images of this side."""
-        factor = 2**self.neural_renderer.stages
-        side, rest = divmod(resolution or self.resolution, factor)
-        if rest or side < 2:
+    def image_side(self, resolution: int | None = None) -> int:
+        """The side that is asked for: every one of two or more pixels of the feature map, see ``feature_side``."""
+        side, factor = super().image_side(resolution), 2**self.neural_renderer.stages
+        if side % factor or side < 2 * factor:
             raise UserError(
                 f"This generator renders images whose side is a multiple of {factor} from {2 * factor} on, such as "
-                f"{self.resolution}, not {resolution}."
+                f"{self.resolution}, not {side}."
             )
         return side
+
+    def feature_side(self, resolution: int | None = None) -> int:
+        """Side of the feature map [pixels] for images of this side."""
+        return self.image_side(resolution) // 2**self.neural_renderer.stages
 
     def render(
         self,
@@ -239,7 +242,7 @@ class Generator(generator.Generator):
         Raises:
             UserError: the 2D network cannot make an image of that side.
         """
-        rays = self.rays(camera, self.side(resolution), farthest)
+        rays = self.rays(camera, self.feature_side(resolution), farthest)
         integrated = self.renderer(self.scene, rays, styles, draws, self.density_noise)
         image, raw = self.neural_renderer(to_map(integrated.features))
         depth = expected_depth(integrated) * rays.directions.norm(dim=-1, keepdim=True)

@@ -241,7 +241,7 @@ class Generator(generator.Generator):
             density_noise: standard deviation of the noise on raw densities.
             places: of patches [B, K, K, 2]; these are then rendered instead of the whole image.
         """
-        resolution = resolution or self.resolution
+        resolution = self.image_side(resolution)
         rays = self.rays(camera, resolution) if places is None else self.patch_rays(camera, places, resolution)
         integrated = self.renderer(self.field, rays, styles, draws, density_noise)
         image = to_map(integrated.features) * 2 - 1

@@ -54,7 +54,7 @@ class Dense(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, bias: float = 0.0, rate: float = 1.0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(channels_out, channels_in) / rate)
+        self.weight = nn.Parameter(torch.randn(channels_out, channels_in).div_(rate))
         self.bias = nn.Parameter(torch.full((channels_out,), bias / rate))
         self.scale, self.rate = rate / math.sqrt(channels_in), rate
 

@@ -226,7 +226,7 @@ class Generator(generator.Generator):
             density_noise: standard deviation of the noise on raw densities.
             lock_view: the colour sees every ray as coming from the front; the geometry is the same.
         """
-        rays = self.rays(camera, resolution or self.resolution)
+        rays = self.rays(camera, self.image_side(resolution))
         field = partial(self.field, lock_view=True) if lock_view else self.field
         integrated = self.renderer(field, rays, self.field.modulate(styles), draws, density_noise)
         image = to_map(integrated.features) * 2 - 1

@@ -182,6 +182,14 @@ class Generator(generator.Generator):
         """Rays [B, R, 3] of all pixels, row by row; they count depth along the optical axis."""
         return rays_through(camera, pixel_centres(resolution, self.device, camera.pose.dtype))
 
+    def image_side(self, resolution: int | None = None) -> int:
+        """The side that is asked for, if there is a level of it."""
+        side = super().image_side(resolution)
+        known = resolutions(min(self.start or self.synthesis.low, self.synthesis.low), self.resolution)
+        if side not in known:
+            raise UserError(f"StyleNeRF renders images of side {', '.join(map(str, known))}, not {side}.")
+        return side
+
     def render(
         self,
         styles: Styles,
@@ -202,11 +210,7 @@ class Generator(generator.Generator):
         Raises:
             UserError: there is no level of this resolution.
         """
-        resolution = resolution or self.resolution
-        lowest = min(self.start or self.synthesis.low, self.synthesis.low)
-        known = resolutions(lowest, self.resolution)
-        if resolution not in known:
-            raise UserError(f"StyleNeRF renders images of side {', '.join(map(str, known))}, not {resolution}.")
+        resolution = self.image_side(resolution)
         now = grown(self.alpha, self.start, self.resolution)
         now = now if resolution >= now.side else Grown(resolution, 1.0)
         rendered = self.synthesise(styles, camera, now, draws, background_camera=background_camera).rendered

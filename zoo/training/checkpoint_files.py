@@ -1,46 +1,17 @@
 """Checkpoint files that are whole or not there: what ``zoo fit`` writes and reads them with."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from zoo.utils.containers import damage_explained, read_file
-from zoo.utils.errors import Stopped, UserError, disk_problem
+from zoo.utils.errors import UserError
 from zoo.utils.files import replacing
 from zoo.utils.old_names import renamed, renamed_own_tensors
 from zoo.utils.records import check_plain
 
 LIGHTNINGS = {"pytorch-lightning_version", "optimizer_states", "lr_schedulers", "loops", "global_step", "epoch"}
-
-
-class NotSaved(Stopped):
-    """A checkpoint could not be written; what was there before still is."""
-
-
-class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes checkpoints in one step (see above) and reads nothing but tensors and plain values."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint, and its folder where there is none.
-
-        Raises:
-            NotSaved: the disk is full, or the folder cannot be written to.
-        """
-        path = Path(path)
-        try:
-            write(checkpoint, path)
-        except (OSError, RuntimeError) as error:  # torch wraps what the disk says into a RuntimeError
-            cause = disk_error(error)
-            if cause is None:
-                raise
-            raise NotSaved(not_saved(path, cause)) from error
-
-    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
-        """As ``read_checkpoint``, whatever is asked for."""
-        return read_checkpoint(path)
 
 
 def read_checkpoint(path: str | Path, to_resume: bool = False) -> dict[str, Any]:
@@ -90,17 +61,3 @@ def write(checkpoint: dict[str, Any], path: Path) -> None:
     """Replace a file by a checkpoint, in one step."""
     with replacing(path) as part, open(part, "wb") as file:  # torch by itself does not say why it cannot write
         torch.save(checkpoint, file)
-
-
-def disk_error(error: BaseException | None) -> OSError | None:
-    """The file system's error that caused this one."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__ or error.__context__
-    return error
-
-
-def not_saved(path: Path, error: OSError) -> str:
-    """Why a checkpoint was not written and what to do, in one sentence."""
-    problem = disk_problem(error) or f"{error.strerror or error}; mend that"
-    kept = f" (the one from before is still whole: '{path}')" if os.path.exists(path) else ""
-    return f"The checkpoint '{path}' was not saved: {problem}, then resume from the last checkpoint{kept}."

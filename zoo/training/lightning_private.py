@@ -4,9 +4,11 @@ Lightning may move them in any release; ``tests/test_private_parts.py`` says so,
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.plugins.environments import ClusterEnvironment
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+    from pytorch_lightning.plugins.environments import ClusterEnvironment
 
 
 class TypedWins:
@@ -16,16 +18,16 @@ class TypedWins:
         """Nothing. Lightning would read the checkpoint with torch and let its parameters override what was typed."""
 
 
-def trainer_of(module: LightningModule) -> Trainer | None:
+def trainer_of(module: "LightningModule") -> "Trainer | None":
     """The trainer of a module; None where it has none yet, for which ``module.trainer`` raises an error."""
     return module._trainer
 
 
-def requeued_checkpoint(trainer: Trainer) -> Path:
+def requeued_checkpoint(trainer: "Trainer") -> Path:
     """Where Lightning looks for a checkpoint when a job of SLURM is started again."""
     return Path(trainer._checkpoint_connector.hpc_save_path(trainer.default_root_dir))
 
 
-def cluster_environment(trainer: Trainer) -> ClusterEnvironment | None:
+def cluster_environment(trainer: "Trainer") -> "ClusterEnvironment | None":
     """What started the processes of a run."""
     return trainer._accelerator_connector.cluster_environment

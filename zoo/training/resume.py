@@ -7,9 +7,8 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -17,11 +16,14 @@ from zoo.training.lightning_private import trainer_of
 from zoo.utils.errors import UserError
 from zoo.utils.old_names import renamed_tensors
 
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule
+
 ANEW = "or start a new run from its weights with --init_from"
 HARMLESS = ("data.num_workers", "data.predict_count")  # change nothing that is learned
 
 
-def state(gan: LightningModule) -> dict[str, Any]:
+def state(gan: "LightningModule") -> dict[str, Any]:
     """What a checkpoint holds of a GAN beside its tensors and optimizers, in plain values."""
     if gan.started is not None:
         gan.seconds = time.monotonic() - gan.started
@@ -37,7 +39,7 @@ def state(gan: LightningModule) -> dict[str, Any]:
     }
 
 
-def load(gan: LightningModule, checkpoint: dict[str, Any]) -> None:
+def load(gan: "LightningModule", checkpoint: dict[str, Any]) -> None:
     """Take over all of a checkpoint, whose tensors get the names of today, but these and the optimizers' states.
 
     Raises:
@@ -66,7 +68,7 @@ def load(gan: LightningModule, checkpoint: dict[str, Any]) -> None:
     gan.resumed["tensors"] = list(checkpoint["state_dict"])
 
 
-def start(gan: LightningModule) -> None:
+def start(gan: "LightningModule") -> None:
     """Once the optimizers are made and before their states are restored.
 
     Raises:
@@ -84,7 +86,7 @@ def start(gan: LightningModule) -> None:
         optimizer.register_load_state_dict_pre_hook(partial(by_name, order=gan.resumed["tensors"], model=gan))
 
 
-def finish(gan: LightningModule) -> None:
+def finish(gan: "LightningModule") -> None:
     """Once the optimizers' states are restored."""
     if gan.resumed.get("settings"):
         changes = apply_changes(gan.resumed["settings"], gan.settings, gan.optimizers(use_pl_optimizer=False))
@@ -92,7 +94,7 @@ def finish(gan: LightningModule) -> None:
     gan.resumed, gan.started = {}, time.monotonic() - gan.seconds
 
 
-def log(gan: LightningModule, changes: list[str]) -> None:
+def log(gan: "LightningModule", changes: list[str]) -> None:
     """Print what differs from when the checkpoint was written, on the first process only."""
     for line in changes if gan.global_rank == 0 else []:
         print(f"resume: {line}", file=sys.stderr)

@@ -1,10 +1,14 @@
 """Checks of devices, before they fail."""
 
 import re
-
-import torch
+import sys
+from typing import TYPE_CHECKING
 
 from zoo.utils.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
 
 LAST_RELEASE = {(7, 0): "2.7.1"}  # the last torch whose default wheel was seen to support this capability
 
@@ -28,7 +32,8 @@ def unsupported(name: str, capability: tuple[int, int], arch_list: list[str], ve
     remedy = f"torch {release} has: pip install torch=={release}" if release else "Install a torch that lists it"
     return (
         f"torch {version} has no code for {name} ({wanted}), only for {', '.join(arch_list)}. {remedy} "
-        "(python -c 'import torch; print(torch.cuda.get_arch_list())'), or train with --trainer.accelerator cpu."
+        "(python -c 'import torch; print(torch.cuda.get_arch_list())'), or take the CPU: --device cpu, in training "
+        "--trainer.accelerator cpu."
     )
 
 
@@ -38,6 +43,8 @@ def check_gpus(indices: list[int]) -> None:
     Raises:
         UserError: names the GPU and the torch that supports it.
     """
+    import torch
+
     for index in indices:
         properties = torch.cuda.get_device_properties(index)
         capability = (properties.major, properties.minor)
@@ -45,17 +52,49 @@ def check_gpus(indices: list[int]) -> None:
             raise UserError(reason)
 
 
-def usable(name: str) -> torch.device:
-    """The device of this name: cpu, cuda, cuda:1.
+def check_device_name(name: str) -> None:
+    """Refuse what is no name of a device, before torch is imported.
 
     Raises:
-        UserError: there is none, or torch cannot support it.
+        UserError: says which there are.
     """
-    try:
-        device = torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        why = str(error).splitlines()[0].rstrip(".")
-        raise UserError(f"There is no device '{name}' for torch here ({why}): take cpu, cuda or cuda:1.") from error
-    if device.type == "cuda":
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise UserError(f"'{name}' is no device: take auto, cpu, cuda, cuda:1 (the second GPU) or mps (Apple's).")
+
+
+def use_device(name: str) -> "torch.device":
+    """The device of this name, with its number; says on stderr which it is.
+
+    Args:
+        name: cpu, cuda, cuda:1, mps, or auto: a CUDA GPU where there is one, else the CPU.
+
+    Raises:
+        UserError: it is no device, there is none of this name, or torch cannot support it.
+    """
+    check_device_name(name)
+    import torch
+
+    count = torch.cuda.device_count()
+    if name == "auto":
+        name = "cuda" if count else "cpu"
+    kind, _, number = name.partition(":")
+    if kind == "cuda" and int(number or 0) >= count:
+        built = "" if torch.version.cuda else " (this torch was built without CUDA)"
+        there = (
+            f"torch sees {count} CUDA GPU{'s' * (count > 1)}, numbered from 0" if count else "torch sees no CUDA GPU"
+        )
+        raise UserError(f"There is no device '{name}' here: {there}{built}. Leave out --device to take what there is.")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UserError("There is no device 'mps' here: it is Apple's GPU. Leave out --device to take what there is.")
+    device = torch.device(kind, int(number or 0)) if kind == "cuda" else torch.device(kind)
+    if kind == "cuda":
         check_gpus([device.index])
+    print(f"Running on {describe(device)}.", file=sys.stderr)
     return device
+
+
+def describe(device: "torch.device") -> str:
+    """A device and, of a GPU, its model."""
+    import torch
+
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

@@ -98,7 +98,7 @@ class StyledField(nn.Module):
     ) -> None:
         super().__init__()
         self.channels, self.num_layers = channels, num_layers
-        self.register_buffer("frequencies", 2 ** torch.linspace(0, max_log2, frequencies), persistent=False)
+        self.register_buffer("frequencies", torch.linspace(0, max_log2, frequencies).exp2_(), persistent=False)
         self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
         widths = [channels + 3 + 6 * frequencies, *[hidden_dim] * num_layers]
         self.layers = nn.ModuleList(ModulatedConvolution(i, o, w_dim=w_dim) for i, o in itertools.pairwise(widths))

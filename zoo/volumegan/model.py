@@ -124,6 +124,14 @@ class Generator(generator.Generator):
         """Unit rays [B, R, 3] of all pixels, row by row; the outermost ones lie on the border of the field of view."""
         return through(camera, pixel_corners(resolution, self.device, camera.pose.dtype))
 
+    def image_side(self, resolution: int | None = None) -> int:
+        """The side that is asked for, if there is a level of it."""
+        side = super().image_side(resolution)
+        known = [self.synthesis.low, *(block.resolution for block in self.synthesis.blocks)]
+        if side not in known:
+            raise UserError(f"VolumeGAN renders images of side {', '.join(map(str, known))}, not {side}.")
+        return side
+
     def render(
         self, styles: Styles, camera: Camera, *, resolution: int | None = None, draws: Draws | None = None
     ) -> Rendered:
@@ -136,18 +144,11 @@ class Generator(generator.Generator):
         Raises:
             UserError: there is no level of this resolution.
         """
-        resolution = self.level(resolution or self.resolution)
+        resolution = self.image_side(resolution)
         features, depth, opacity = self.render_features(styles, camera, draws)
         w = styles.w[:, self.field.num_layers :]
         image, raw = self.synthesis(features, w, resolution, missing_levels(self, resolution), draws)
         return Rendered(image, raw, depth, opacity)
-
-    def level(self, resolution: int) -> int:
-        """The resolution, if there is a level for it."""
-        known = [self.synthesis.low, *(block.resolution for block in self.synthesis.blocks)]
-        if resolution not in known:
-            raise UserError(f"VolumeGAN renders images of side {', '.join(map(str, known))}, not {resolution}.")
-        return resolution
 
     def render_features(self, styles: Styles, camera: Camera, draws: Draws | None) -> tuple[Tensor, Tensor, Tensor]:
         """Maps of features, depth and opacity, [B, C or 1, h, h]."""

@@ -21,8 +21,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-import zoo.training.gan  # noqa: F401  Classes are built on the meta device, in which torch 2.7 cannot import torchvision first.
 from zoo.generator import Generator
 from zoo.training.checkpoint_files import read_checkpoint
 from zoo.training.resume import mismatches, shortened
@@ -136,23 +136,26 @@ def model_card(name: str, facts: dict[str, str], numbers: int, draws: bool = Tru
     )
 
 
-def load_bundle(source: Path | str) -> tuple[Generator, BundleInfo]:
+def load_bundle(source: Path | str, resolution: int | None = None) -> tuple[Generator, BundleInfo]:
     """The generator of a bundle or checkpoint, in evaluation mode on the CPU.
 
     Args:
         source: name of a bundle that comes with the package or was downloaded, folder of a bundle, or a ``.ckpt`` of a
             run.
+        resolution: side of the images that will be rendered [pixels], refused before weights are read.
 
     Raises:
-        UserError: there is none (near matches are named), its tensors don't fit its config (each one is named), or it
-            was downloaded and has changed since.
+        UserError: there is none (near matches are named), its tensors don't fit its config (each one is named), it
+            was downloaded and has changed since, or the generator has no images of that side.
     """
     path = find(source)
-    config, tensors, card, file = read_run(path) if path.is_file() else read_folder(path)
-    with torch.device("meta"):  # a config of impossible sizes fails before memory is allocated
-        planned = build(config, Generator, allowed_only=True)
-        tensors = renamed_tensors(tensors, planned)
-        check_fit(planned, tensors, path)
+    run = read_run(path) if path.is_file() else None
+    config = run[0] if run else folder_config(path)
+    planned = plan(config, Generator, allowed_only=True)
+    planned.image_side(resolution)
+    _, tensors, card, file = run or read_folder(path)
+    tensors = renamed_tensors(tensors, planned)
+    check_fit(planned, tensors, path)
     generator = build(config, Generator, allowed_only=True)
     generator.load_state_dict(tensors)
     sha256 = sha256_of(file)
@@ -161,9 +164,9 @@ def load_bundle(source: Path | str) -> tuple[Generator, BundleInfo]:
     return generator.eval(), BundleInfo(name, path, sha256, config, card)
 
 
-def load(source: Path | str, device: torch.device | str = "cpu") -> Generator:
+def load(source: Path | str, device: torch.device | str = "cpu", resolution: int | None = None) -> Generator:
     """The generator of a bundle or checkpoint, in evaluation mode; see ``load_bundle``."""
-    return load_bundle(source)[0].to(device)
+    return load_bundle(source, resolution)[0].to(device)
 
 
 def find(source: Path | str) -> Path:
@@ -199,11 +202,17 @@ def find(source: Path | str) -> Path:
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str], Path]:
     """Config, tensors, card and tensor file of a bundle."""
-    if not (folder / CONFIG).is_file():
-        raise UserError(f"{folder} has no {CONFIG}, so it is not known which generator its weights belong to.")
+    config = folder_config(folder)
     tensors, card = read_tensors(folder / TENSORS)
     used = {name: tensor for name, tensor in tensors.items() if not name.startswith(UNUSED)}
-    return read_config(folder / CONFIG), used, card, folder / TENSORS
+    return config, used, card, folder / TENSORS
+
+
+def folder_config(folder: Path) -> dict[str, Any]:
+    """How the generator of a bundle is built."""
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{folder} has no {CONFIG}, so it is not known which generator its weights belong to.")
+    return read_config(folder / CONFIG)
 
 
 def read_parts(folder: Path) -> dict[str, Part]:
@@ -217,8 +226,7 @@ def read_parts(folder: Path) -> dict[str, Part]:
         tensors, card = read_tensors(file)
         config = file.with_suffix(".yaml")
         name = card.get("weights", "ema") if file.name == TENSORS else file.stem
-        with torch.device("meta"):
-            planned = build(read_config(config) if config.is_file() else model, nn.Module, allowed_only=True)
+        planned = plan(read_config(config) if config.is_file() else model, nn.Module, allowed_only=True)
         parts[name] = (planned, renamed_tensors(tensors, planned), card)
     return parts
 
@@ -274,6 +282,23 @@ def check_fit(module: nn.Module, tensors: dict[str, Tensor], source: Path | str)
     """Fail, naming the first ones, where tensors of a module's state are missing, left over or of another shape."""
     if problems := mismatches(module.state_dict(), tensors):
         raise UserError(f"The weights of {source} do not fit its config: {shortened(problems)}.")
+
+
+class NotFilled(TorchFunctionMode):
+    """Inside, tensors are neither filled with random numbers nor scaled in place: on the meta device they have no
+    numbers, and torch would import its compiler for that, which takes seconds."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function.__name__ in ("normal_", "uniform_", "div_", "exp2_"):  # of a tensor, or of torch.nn.init
+            return args[0] if args else kwargs["tensor"]
+        return (torch.empty if function in (torch.rand, torch.randn) else function)(*args, **kwargs)
+
+
+def plan(config: dict[str, Any], base: type[T], *, allowed_only: bool = False) -> T:
+    """As ``build``, on the meta device: a config of impossible sizes fails before memory is allocated."""
+    with torch.device("meta"), NotFilled():
+        return build(config, base, allowed_only=allowed_only)
 
 
 def build(config: dict[str, Any], base: type[T], *, allowed_only: bool = False) -> T:

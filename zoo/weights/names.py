@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.utils.errors import UserError
-from zoo.weights.bundle import UNUSED, build, check_fit
+from zoo.weights.bundle import UNUSED, build, check_fit, plan
 from zoo.weights.read import Place
 
 Table = list[tuple[str, Any]]
@@ -68,8 +68,7 @@ def load_published(
     Raises:
         UserError: they do not fit the config.
     """
-    with torch.device("meta"):  # a file that claims impossible sizes is found out before there is any memory
-        planned = build(config, nn.Module)
+    planned = plan(config, nn.Module)
     needed = planned.state_dict()
     ours = from_published(state, list(needed), table(planned))
     used = {name: tensor for name, tensor in ours.items() if not name.startswith(UNUSED)}
