@@ -183,7 +183,7 @@ def test_its_cameras_go_round_it(home: Path) -> None:
             f"Consistency in 3D needs density and rays, which {NAME} does not have.",
         ),
         ("sample {home}/weights --out x.png --edit rotate", f"--edit rotate needs edits, which {NAME} does not have."),
-        (INVERT, "What the weights stage moves does not change images of this kind: give it 0 steps."),
+        (INVERT, "What the weights stage optimises does not change images of this kind: give it 0 steps."),
     ],
 )
 def test_what_it_lacks_is_said_in_one_sentence(words: str, sentence: str, home: Path, capsys, monkeypatch) -> None:
