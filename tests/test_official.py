@@ -160,7 +160,7 @@ def official(folder: Path, system: str) -> tuple[Path, list[str], dict]:
     """The fixture of a system in its published form: folder, options that tell what it does not hold, and tensors."""
     source = FIXTURES / system / "bundle"
     assert main(["convert", str(source), str(folder), "--to", "official"]) == 0
-    return folder, ["--experiment", str(source / "config.yaml")], load_file(source / "model.safetensors")
+    return folder, ["--experiment", str(source / "config.yaml")], load_bundle(source)[0].state_dict()
 
 
 def is_back(folder: Path, tensors: dict) -> bool:
