@@ -136,7 +136,7 @@ def test_list_and_leaderboard_show_what_is_asked_for(capsys):
     assert main(["leaderboard", "cars", "--metric", "kid", "--markdown", "--top", "1"]) == 0
     shown = capsys.readouterr().out
     assert "KID |" in shown and "FID" not in shown and "more" in shown
-    assert main(["leaderboard", "cats"]) == 0 and "No results yet" in capsys.readouterr().out
+    assert main(["leaderboard", "cats"]) == 2 and "Did you mean 'cars'?" in capsys.readouterr().err
 
 
 def test_benchmark_prints_one_line(tmp_path, capsys, monkeypatch):
@@ -199,19 +199,19 @@ def test_evaluate_hands_everything_on(run, tmp_path, monkeypatch, capsys):
         (["sample", "x", "--ouput", "x.png"], "no option '--ouput'. Did you mean '--out'?"),
         (["sample", "x", "--out", "x.png", "--seeds", "a-b"], "'a-b' is not a list of samples"),
         (["sample", "{run}/checkpoints/lst.ckpt", "--out", "x.png"], "checkpoints/last.ckpt"),
-        (["sample", "x", "--out", "x.png", "--views", "0"], "at least one image and one view"),
-        (["mesh", "x", "--resolution", "0"], "at least 1 pixel, not 0"),
+        (["sample", "x", "--out", "x.png", "--views", "0"], "views is 0: give a number of at least 1."),
+        (["mesh", "x", "--resolution", "0"], "resolution is 0: give a number of at least 1."),
         (["mesh", "x", "y.ply"], "'y.ply' is one value too many"),
         (["bundle", "--out", "x"], "required: checkpoint"),
         (["orbit", "{run}/checkpoints/last.ckpt", "--device", "gpu"], "'gpu' is no device: take auto"),
-        (["evaluate", "{run}/samples", "--consistency", "3"], "leave out --consistency"),
+        (["evaluate", "{run}/samples", "--consistency", "3"], "--consistency 3 changes nothing for a folder of images"),
         (["orbit", "{run}/checkpoints/last.ckpt", "--out", "x.avi"], "written as .gif, .webp or .mp4, not as 'x.avi'"),
-        (["orbit", "{run}/checkpoints/last.ckpt", "--frames", "0"], "at least one frame"),
+        (["orbit", "{run}/checkpoints/last.ckpt", "--frames", "0"], "frames is 0: give a number of at least 1."),
         (["orbit", "{run}/checkpoints/last.ckpt", "--seeds", "3", "--interpolate"], "such as --seeds 0-3"),
         (["orbit", "{run}/checkpoints/last.ckpt", "--edit", "rotate", "--path", "rise"], "leave out --edit"),
         (["mesh", "{run}/checkpoints/last.ckpt", "--out", "x.obj"], "written as .ply or .glb, not as 'x.obj'"),
-        (["mesh", "{run}/checkpoints/last.ckpt", "--level", "0"], "a density above 0"),
-        (["mesh", "{run}/checkpoints/last.ckpt", "--cells", "1"], "at least 2 cells"),
+        (["mesh", "{run}/checkpoints/last.ckpt", "--level", "0"], "level is 0.0: give a number above 0."),
+        (["mesh", "{run}/checkpoints/last.ckpt", "--cells", "1"], "cells is 1: give a number of at least 2."),
         (["benchmark", "pigan/cars23"], "Did you mean 'pigan/cars32'?"),
         (["fit", "-c", "{run}/config.yml"], "Did you mean '{run}/config.yaml'?"),
         (

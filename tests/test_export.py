@@ -77,9 +77,9 @@ def test_mp4_has_a_frame_a_view(tmp_path):
 
 def test_mp4_without_its_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr(orbit, "find_spec", lambda name: None)
-    assert orbit.check_suffix("a.gif").suffix == ".gif"
+    assert orbit.check_target("a.gif").suffix == ".gif"
     with pytest.raises(ValueError, match=r"pip install 'gan3d-zoo\[video\]'"):
-        orbit.check_suffix("a.mp4")
+        orbit.check_target("a.mp4")
 
 
 def tiny() -> nn.Module:

@@ -8,6 +8,7 @@ import pytest
 from zoo import leaderboard
 from zoo.leaderboard.pages import markers
 from zoo.leaderboard.table import GROUP, rank_rows, table
+from zoo.utils.errors import UserError
 from zoo.weights.catalogue import released
 
 ROW = {
@@ -51,7 +52,7 @@ def test_rows_come_back_as_they_were(tmp_path):
         ({"value": "good"}, "float"),
         ({"resolution": 32.5}, "int"),
         ({"dataset_digest": ""}, "needs a value for 'dataset_digest'"),
-        ({"score": 3}, "Unknown columns"),
+        ({"score": 3}, "no column 'score'"),
         ({"system": "two\nlines"}, "one line"),
     ],
 )
@@ -64,15 +65,43 @@ def test_wrong_rows_are_refused_and_change_nothing(tmp_path, change, message):
     assert path.read_bytes() == before
 
 
-def test_a_damaged_file_is_named_with_its_line(tmp_path):
+DAMAGE = {
+    "a cut line": (lambda data: data + b"pigan,half a row\n", "line 3 has 2 values, not 21"),
+    "a blank line": (lambda data: data.replace(b"\npigan", b"\n\npigan"), "line 2 is blank; mend or delete it"),
+    "a blank end": (lambda data: data + b"\n", "line 3 is blank"),
+    "an open quote": (lambda data: data.replace(b"\npigan", b'\n"pigan'), "line 2 has 1 values, not 21"),
+    "no number": (lambda data: data.replace(b"12.25", b"good"), "line 2 is wrong: 'value' of a result must be float"),
+    "latin-1": (lambda data: data.replace(b"pigan,", b"pig\xe9n,"), "line 2 is not text in UTF-8"),
+    "UTF-16": (lambda data: data.decode().encode("utf-16"), "line 1 is not text in UTF-8"),
+    "a picture": (lambda data: b"\x89PNG\r\n\x1a\n" + data, "line 1 is not text in UTF-8"),
+    "other columns": (lambda data: b"a,b\n1,2\n", "line 1 has no column 'system' where it belongs"),
+    "semicolons": (lambda data: data.replace(b",", b";"), "line 1 has no column 'system' where it belongs"),
+    "a column more": (lambda data: data.replace(b"date\n", b"date,note\n"), "line 1 has 22 columns"),
+    "a long cell": (lambda data: data.replace(b"pigan,", b"p" * 200_000 + b","), "line 2 is not CSV: field larger"),
+    "nothing in it": (lambda data: data[:0], None),
+    "the mark of Excel": (lambda data: b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n"), None),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=list(DAMAGE))
+def test_a_damaged_file_is_named_with_its_line(tmp_path, damage, message):
     path = tmp_path / "results.csv"
     leaderboard.append_row(ROW, path)
-    path.write_text(path.read_text() + "pigan,half a row\n")
-    with pytest.raises(ValueError, match="line 3"):
-        leaderboard.read(path)
-    path.write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="not a results file"):
+    path.write_bytes(damage(path.read_bytes()))
+    if message is None:
         leaderboard.append_row(ROW, path)
+        assert leaderboard.read(path)[-1] == ROW
+        return
+    before = path.read_bytes()
+    with pytest.raises(UserError) as error:
+        leaderboard.append_row(ROW, path)
+    assert message in str(error.value) and str(path) in str(error.value) and len(str(error.value)) < 300
+    assert path.read_bytes() == before
+
+
+def test_a_folder_is_no_file_of_results(tmp_path):
+    with pytest.raises(UserError, match="it is a folder"):
+        leaderboard.read(tmp_path)
 
 
 def test_no_row_is_lost_when_many_are_added_at_once(tmp_path):
@@ -113,7 +142,16 @@ def test_filters_and_top(tmp_path):
     leaderboard.append_row({**ROW, "metric": "kid-cars-none-1k", "value": 0.0123}, path)
     assert "... and 3 more" in leaderboard.show([path], metric="fid", top=2)
     assert "0.01230" in leaderboard.show([path], metric="kid")
-    assert leaderboard.show([path], dataset="faces").startswith("No results")
+    assert leaderboard.show([tmp_path / "none.csv"], dataset="faces").startswith("No results yet")
+    for wanted, message in (
+        ({"dataset": "car"}, "no results of the dataset 'car'. Did you mean 'cars'?"),
+        ({"dataset": "faces"}, "no results of the dataset 'faces'. There are: cars."),
+        ({"metric": "psnr"}, "no results of the metric 'psnr'. There are: fid-cars-none-1k, kid-cars-none-1k."),
+        ({"top": 0}, "top is 0: give a number of at least 1"),
+    ):
+        with pytest.raises(UserError) as error:
+            leaderboard.show([path], **wanted)
+        assert message in str(error.value)
 
 
 def test_the_page_holds_the_texts_between_their_markers(tmp_path):

@@ -121,7 +121,11 @@ def test_too_few_images_are_said_so():
         kid(torch.zeros(5, 4), torch.zeros(30, 4), subset_size=10)
     with pytest.raises(ValueError, match="at least 2"):
         score(Sphere(), Data(), colours(), n_fake=1)
-    with pytest.raises(ValueError, match="holds 40: lower n_real"):
+    with pytest.raises(ValueError, match="take at least 2 real images, not 0"):
+        score(Sphere(), Data(), colours(), n_fake=8, n_real=0)
+    with pytest.raises(ValueError, match="take at least 2 images to score, not 0"):
+        score(Sphere(), Data(), colours(), n_fake=0)
+    with pytest.raises(ValueError, match=r"41 images of .* are requested, but it holds 40: take fewer"):
         score(Sphere(), Data(), colours(), n_fake=8, n_real=41)
 
 

@@ -5,6 +5,9 @@ from typing import Literal
 
 from zoo.utils.devices import check_device_name, use_device
 from zoo.utils.paths import read_experiment
+from zoo.utils.ranges import at_least, between, given
+
+MOST_THREADS = 1024  # OpenMP ends the process where it cannot start as many as it is told to
 
 
 def run(
@@ -31,6 +34,8 @@ def run(
         device: auto (a CUDA GPU where there is one, else the CPU), cpu, cuda, cuda:1 or mps.
         json: print one line of JSON.
     """
+    at_least(1, batch=batch, steps=steps, **given(resolution=resolution))
+    between(1, MOST_THREADS, **given(threads=threads))
     check_device_name(device)
     experiment, chosen = read_experiment(config), use_device(device)
     from zoo.cli.speed import measure

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from zoo.utils.targets import folder_target
+
 
 def run(
     checkpoint: str, out: Path, experiment: str | None = None, license: str | None = None, data: str | None = None
@@ -15,6 +17,7 @@ def run(
         license: of the weights, for the card.
         data: what they were trained on, for the card.
     """
+    out = folder_target(out)
     from zoo.weights.bundle import load_bundle, save_bundle
 
     generator, info = load_bundle(checkpoint)

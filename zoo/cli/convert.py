@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
+from zoo.cli.options import refuse_unused
+from zoo.utils.targets import folder_target
+
 
 def run(
     file: str,
@@ -31,6 +34,11 @@ def run(
         license: of the weights, for the card.
         data: what they were trained on, for the card.
     """
+    out = folder_target(out)
+    if to == "official" or system == "tensors":
+        where = "with --to official" if to == "official" else "with --system tensors"
+        unused = {"experiment": experiment, "weights": weights, "rest": rest, "license": license, "data": data}
+        refuse_unused(where, run, **unused, **({"system": system} if to == "official" else {}))
     from zoo.weights.convert import convert as convert_file
     from zoo.weights.convert import save_tensors, to_official
 

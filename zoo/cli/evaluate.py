@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from zoo.cli.options import SampleOptions
+from zoo.cli.options import SampleOptions, refuse_unused
 from zoo.utils.devices import use_device
-from zoo.utils.errors import UserError, missing_file
+from zoo.utils.errors import missing_file
 from zoo.utils.paths import read_experiment
+from zoo.utils.ranges import at_least, given
+from zoo.utils.targets import file_target
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule
@@ -43,15 +45,25 @@ def run(
         results: the table of your own scores.
     """
     options = SampleOptions(source, resolution=None, **drawn)
+    at_least(1, batch_size=batch_size)
+    at_least(2, **given(count=count, real_count=real_count))
+    at_least(0, consistency=consistency)
+    if extractor == "cars":
+        refuse_unused("with --extractor cars", run, inception_weights=inception_weights)
+    results = file_target(results, option="--results")
     from zoo.evaluate import ImagePathDataset, load_extractor, score
     from zoo.evaluate import consistency as measure
     from zoo.evaluate.images import holds_images
     from zoo.evaluate.metrics.consistency import MEANINGS
-    from zoo.leaderboard import RESULTS
+    from zoo.leaderboard import RESULTS, check_values, read
 
-    if holds_images(Path(source)):
-        if consistency:
-            raise UserError("A folder of images has no 3D consistency to measure: leave out --consistency.")
+    tables = [results, *[file_target(RESULTS, option="--record")] * record]
+    for table in tables:
+        read(table)
+    if holds_images(Path(source)) and not holds_weights(Path(source)):
+        where = "for a folder of images, which is scored as it is"
+        refuse_unused(where, run, consistency=consistency)
+        refuse_unused(where, SampleOptions, truncation=options.truncation, seed=options.seed)
         scored = ImagePathDataset(source)
         device = use_device(options.device)
         about = {"system": "images", "weights": scored.name, "weights_sha256": scored.digest()}
@@ -59,12 +71,15 @@ def run(
         scored, info = options.load()
         device = scored.device
         about = about_weights(info)
-    options_3d = {"seed": options.seed, "truncation": options.truncation}
-    consistency_values = measure(scored, consistency, **options_3d) if consistency else {}  # first: scores take longer
+    compared, network = real_images(real, scored.resolution), load_extractor(extractor, inception_weights)
+    check_values(about | {"dataset": compared.name})
+    if consistency:
+        for name, value in measure(scored, consistency, seed=options.seed, truncation=options.truncation).items():
+            print(f"{name:<24} {value:<10.4g} {MEANINGS[name]}", flush=True)
     scores = score(
         scored,
-        real_images(real, scored.resolution),
-        load_extractor(extractor, inception_weights),
+        compared,
+        network,
         n_fake=count,
         n_real=real_count,
         truncation=options.truncation,
@@ -74,10 +89,8 @@ def run(
         progress=True,
     )
     for name, value in scores.values.items():
-        print(f"{name:<24} {value:.4g}")
-    for name, value in consistency_values.items():
-        print(f"{name:<24} {value:<10.4g} {MEANINGS[name]}")
-    add_rows(scores.rows(**about), results, *[RESULTS] * record)
+        print(f"{name:<24} {value:.4g}", flush=True)
+    add_rows(scores.rows(**about), *tables)
     print(f"Added to {results}; 'zoo leaderboard' shows the table.")
 
 
@@ -90,6 +103,13 @@ def add_rows(rows: list[dict[str, Any]], *tables: Path) -> None:
             append_row(row, table)
 
 
+def holds_weights(folder: Path) -> bool:
+    """Whether this is a bundle or the folder of a run; either may have images beside its weights."""
+    from zoo.weights.store import TENSORS
+
+    return (folder / TENSORS).is_file() or (folder / "checkpoints").is_dir()
+
+
 def about_weights(info: "BundleInfo") -> dict[str, Any]:
     """The columns of a results file that identify the weights."""
     card = info.card
@@ -98,8 +118,8 @@ def about_weights(info: "BundleInfo") -> dict[str, Any]:
         "config": card.get("experiment"),
         "weights": info.name,
         "weights_sha256": info.sha256,
-        "images_seen": int(card["images_seen"]) if "images_seen" in card else None,
-        "seconds": float(card["seconds"]) if "seconds" in card else None,
+        "images_seen": card.get("images_seen"),
+        "seconds": card.get("seconds"),
         "precision": "float32",
     }
 

@@ -1,12 +1,16 @@
 """``zoo invert``: GAN inversion."""
 
+from math import radians
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.options import SampleOptions
+from zoo.cli.options import SampleOptions, refuse_unused
 from zoo.utils.errors import UserError, missing_file
+from zoo.utils.ranges import at_least, between, given
+from zoo.utils.targets import folder_target
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
 
@@ -41,19 +45,23 @@ def run(
     """
     options = SampleOptions(truncation=1.0, **drawn)
     steps = {"latent": latent_steps, "styles": style_steps, "weights": weight_steps}
-    if min(steps.values()) < 0:
-        raise UserError("Numbers of steps must be 0 or more.")
-    from math import radians
-
+    at_least(0, latent_steps=latent_steps, style_steps=style_steps, weight_steps=weight_steps, locality=locality)
+    at_least(1, samples=samples)
+    between(-360, 360, **given(yaw=yaw))
+    between(-90, 90, **given(elevation=elevation))
+    if weight_steps == 0:
+        refuse_unused("with --weight_steps 0", run, locality=locality)
+    out = folder_target(out)
     from tqdm import tqdm
 
     from zoo.export.inversion import save_inversion
     from zoo.inversion.search import STAGES, camera_at
     from zoo.inversion.search import invert as search
 
+    pixels, weights = read_image(image), None if mask is None else read_image(mask)
     generator, info = options.load()
-    side = options.resolution or generator.resolution
-    target = read_image(image, side)
+    side = generator.image_side(options.resolution)
+    target = fitted(pixels, side)
     angles = [None if angle is None else radians(angle) for angle in (yaw, elevation)]
     has_camera = keep_camera or angles != [None, None]
     with tqdm(total=sum(n + 1 for n in steps.values() if n), unit="step", disable=None, dynamic_ncols=True) as bar:
@@ -70,7 +78,7 @@ def run(
             camera=camera_at(generator, *angles) if has_camera else None,
             find_camera=not keep_camera,
             samples=samples,
-            mask=None if mask is None else (read_image(mask, side).mean(0, keepdim=True) + 1) / 2,
+            mask=None if weights is None else (fitted(weights, side).mean(0, keepdim=True) + 1) / 2,
             locality=locality,
             seed=options.seed,
             callback=callback,
@@ -81,17 +89,24 @@ def run(
     print(out)
 
 
-def read_image(path: Path, resolution: int) -> "Tensor":
-    """The largest square in the middle of an image, resized as training images are, [3, H, H] in [-1, 1].
+def read_image(path: Path) -> "Image":
+    """An image, upright, RGB.
 
     Raises:
-        FileNotFoundError, ValueError: it is not there, or no image.
+        FileNotFoundError, UserError: it is not there, or no image.
     """
-    from datamodules.images import BadImage, decode, fit
+    from datamodules.images import BadImage, decode
 
     if not path.is_file():
         raise FileNotFoundError(missing_file(path))
     try:
-        return fit(decode(path.read_bytes()), resolution).float() / 127.5 - 1
+        return decode(path.read_bytes())
     except BadImage as error:
         raise UserError(f"'{path}' is no usable image: {error}.") from None
+
+
+def fitted(image: "Image", side: int) -> "Tensor":
+    """The largest square in the middle of an image, resized as training images are, [3, H, H] in [-1, 1]."""
+    from datamodules.images import fit
+
+    return fit(image, side).float() / 127.5 - 1

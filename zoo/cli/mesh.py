@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.cli.options import SampleOptions, numbers
-from zoo.utils.errors import UserError
+from zoo.utils.ranges import above, at_least, given
 
 
 def run(
@@ -25,14 +25,13 @@ def run(
         views: images that colours are taken from.
     """
     options, indices = SampleOptions(**drawn), numbers(seeds)
-    if cells < 2 or views < 1:
-        raise UserError(f"A mesh takes at least 2 cells and 1 view, not {cells} and {views}.")
-    if level is not None and level <= 0:
-        raise UserError(f"The level of a surface is a density above 0, not {level:g}.")
+    at_least(2, cells=cells)
+    at_least(1, views=views)
+    above(0, **given(level=level))
     from zoo.export import mesh_of, save_mesh
     from zoo.export.mesh import check_target
 
-    check_target(out)
+    out = check_target(out)
     generator, _ = options.load()
     for index in indices:
         found = mesh_of(generator, index, cells=cells, level=level, views=views, **options.drawn)

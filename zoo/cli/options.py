@@ -1,15 +1,20 @@
 """Options that several verbs share: a verb passes its other options on, and jsonargparse finds them there."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from zoo.utils.devices import check_device_name, use_device
-from zoo.utils.errors import UserError
+from zoo.utils.errors import UserError, printable
+from zoo.utils.ranges import at_least, between, given
 
 if TYPE_CHECKING:
     from zoo.generator import Generator
     from zoo.weights.bundle import BundleInfo
+
+MOST_SAMPLES = 10_000  # of a grid, a video or meshes
+LARGEST_TRUNCATION = 100.0
 
 
 @dataclass
@@ -31,8 +36,8 @@ class SampleOptions:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.resolution is not None and self.resolution < 1:
-            raise UserError(f"A resolution is at least 1 pixel, not {self.resolution}.")
+        at_least(1, **given(resolution=self.resolution))
+        between(-LARGEST_TRUNCATION, LARGEST_TRUNCATION, truncation=self.truncation)
         check_device_name(self.device)
 
     def load(self) -> "tuple[Generator, BundleInfo]":
@@ -57,15 +62,36 @@ def numbers(text: str) -> list[int]:
     """The numbers in a text such as '0-3,8'.
 
     Raises:
-        UserError: it is something else.
+        UserError: it is something else, counts down, or stands for more samples than anybody looks at.
     """
-    try:
-        return [number for part in text.split(",") for number in span(part)]
-    except ValueError:
-        raise UserError(f"'{text}' is not a list of samples such as 0-7 or 0,3,8.") from None
+    found: list[int] = []
+    for part in text.split(","):
+        low, dash, high = part.partition("-")
+        try:
+            first, last = int(low), int(high if dash else low)
+        except ValueError:
+            raise UserError(f"'{printable(text, 60)}' is not a list of samples such as 0-7 or 0,3,8.") from None
+        if last < first:
+            raise UserError(f"'{printable(part, 60)}' of --seeds counts down: write {last}-{first}.")
+        if last - first >= MOST_SAMPLES - len(found):
+            raise UserError(
+                f"'{printable(text, 60)}' stands for more than {MOST_SAMPLES:,} samples: give fewer --seeds."
+            )
+        found += range(first, last + 1)
+    return found
 
 
-def span(part: str) -> Iterator[int]:
-    """The numbers from the first to the last in '3-8'."""
-    first, _, last = part.partition("-")
-    return iter(range(int(first), int(last or first) + 1))
+def refuse_unused(where: str, verb: Callable, **values: Any) -> None:
+    """Refuse options that are given, and would change nothing.
+
+    Args:
+        where: they are unused, such as "for a grid".
+        verb: the function with their defaults.
+        values: of the options.
+
+    Raises:
+        UserError: names the first one.
+    """
+    for name, value in values.items():
+        if value != signature(verb).parameters[name].default:
+            raise UserError(f"--{name} {printable(value, 60)} changes nothing {where}: leave it out.")

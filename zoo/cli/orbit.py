@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from zoo.cli.options import SampleOptions, numbers
 from zoo.utils.errors import UserError
+from zoo.utils.ranges import above, at_least
 
 
 def run(
@@ -34,12 +35,12 @@ def run(
     options, indices = SampleOptions(**drawn), numbers(seeds)
     if edit is not None and (interpolate or path != "turntable"):
         raise UserError("An edit has a camera and samples of its own: leave out --edit, or --path and --interpolate.")
-    if frames < 1 or seconds <= 0:
-        raise UserError(f"A video has at least one frame and a positive length, not {frames} in {seconds:g} seconds.")
-    from zoo.export.orbit import check_suffix, orbit_frames, save_orbit
+    at_least(1, frames=frames)
+    above(0, seconds=seconds)
+    from zoo.export.orbit import check_target, orbit_frames, save_orbit
     from zoo.export.views import interpolated_views, turntable_views
 
-    check_suffix(out)
+    out = check_target(out)
     generator, _ = options.load()
     how = {"path": path, "progress": True, **options.drawn}
     if interpolate:

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.options import SampleOptions, numbers
+from zoo.cli.options import SampleOptions, numbers, refuse_unused
 from zoo.utils.errors import UserError
-from zoo.utils.files import replacing
+from zoo.utils.ranges import at_least
+from zoo.utils.targets import folder_target
 
 if TYPE_CHECKING:
     from zoo.generator import Generator
@@ -35,17 +36,23 @@ def run(
     if (out is None) == (images is None):
         raise UserError("Give an output: --out FILE.png for a grid, or --images DIR for single images.")
     options, indices = SampleOptions(**drawn), numbers(seeds)
-    if count < 1 or views < 1:
-        raise UserError(f"Give at least one image and one view, not {count} and {views}.")
-    from zoo.export import grid, turntable_views, with_depth_rows
+    at_least(1, count=count, views=views)
+    if images is None:
+        refuse_unused("for a grid", run, count=count)
+    else:
+        refuse_unused("for --images", run, seeds=seeds, views=views, depth=depth, edit=edit)
+        images = folder_target(images, option="--images")
+    from zoo.export import grid, save_image, turntable_views, with_depth_rows
+    from zoo.export.images import check_target
 
+    if out is not None:
+        out = check_target(out)
     generator, _ = options.load()
     if images is not None:
         print(save_samples(generator, images, count, options))
         return
     rendered_views = turntable_views(generator, indices, views, edit=edit, **options.drawn, progress=True)
-    with replacing(out) as part:
-        grid(with_depth_rows(rendered_views.image, rendered_views.depth if depth else None)).save(part)
+    save_image(out, grid(with_depth_rows(rendered_views.image, rendered_views.depth if depth else None)))
     print(out)
 
 
@@ -53,13 +60,12 @@ def save_samples(generator: "Generator", folder: Path, count: int, options: Samp
     """Write samples 0 to count - 1 as PNG files named by their index."""
     from tqdm import tqdm
 
-    from zoo.export import to_pil_image
+    from zoo.export import save_image, to_pil_image
     from zoo.generator import quantise, render_samples
 
     for start in tqdm(range(0, count, 8), unit="batch", disable=None):
         indices = range(start, min(start + 8, count))
         rendered = render_samples(generator, indices, **options.drawn)
         for index, image in zip(indices, quantise(rendered.image), strict=True):
-            with replacing(folder / f"{index:06d}.png", durable=False) as part:
-                to_pil_image(image).save(part)
+            save_image(folder / f"{index:06d}.png", to_pil_image(image), durable=False)
     return folder

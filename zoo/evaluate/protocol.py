@@ -26,6 +26,7 @@ from zoo.evaluate.processes import broadcast, gather_rows, rank_and_world
 from zoo.evaluate.real_statistics import RealImages, image_batches, real_features, subsample
 from zoo.generator import DrawsPolicy, Generator, quantise, render_samples
 from zoo.utils.errors import UserError
+from zoo.utils.ranges import at_least
 
 
 @dataclass
@@ -82,13 +83,16 @@ def score(
     Raises:
         UserError: too few images, sizes that differ or that the extractor does not take, non-finite images.
     """
+    is_folder = isinstance(source, ImagePathDataset)
+    if n_fake is None:
+        n_fake = len(source) if isinstance(source, ImagePathDataset) else 1000
+    for side, count in (("images to score", n_fake), ("real images", n_real)):
+        if count is not None and count < 2:
+            raise UserError(f"FID and KID compare sets of images: take at least 2 {side}, not {count}.")
+    at_least(1, batch_size=batch_size)
     if isinstance(source, ImagePathDataset):
-        n_fake, device = n_fake or len(source), device or "cpu"
-    else:
-        n_fake, device = n_fake or 1000, device or source.device
-    if min(n_fake, n_real or n_fake) < 2:
-        raise UserError(f"FID and KID compare sets of images: take at least 2 of each side, not {n_fake}/{n_real}.")
-    device = torch.device(device)
+        own_images = subsample(len(source), n_fake, source.name)  # before real images take minutes
+    device = torch.device(device or ("cpu" if isinstance(source, ImagePathDataset) else source.device))
     extractor = load_extractor(extractor) if isinstance(extractor, str) else extractor
     extractor.to(device)
     rank, world = rank_and_world()
@@ -98,7 +102,7 @@ def score(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         known = real_features(real, extractor, source.resolution, n_real, batch_size, device)
         if isinstance(source, ImagePathDataset):
-            batches = image_batches(source, subsample(len(source), n_fake), batch_size, source.resolution)
+            batches = image_batches(source, own_images, batch_size, source.resolution)
         else:
             own = torch.arange(rank, n_fake, world).split(batch_size)
             batches = ((indices, fakes(source, indices, seed, truncation, draws)) for indices in own)
@@ -110,7 +114,6 @@ def score(
         size = min(1000, len(features), len(known.features))
         values[metric_name("fid", extractor, n_fake)] = fid(moments(features), known.moments)
         values[metric_name("kid", extractor, n_fake)] = kid(features, known.features, subset_size=size).mean
-    is_folder = isinstance(source, ImagePathDataset)
     fields = {
         "dataset": real.name,
         "dataset_digest": real.digest(),

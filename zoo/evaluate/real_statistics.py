@@ -16,7 +16,7 @@ from zoo.evaluate.extractors import Extractor
 from zoo.evaluate.metrics.fid import Moments, moments
 from zoo.evaluate.processes import broadcast, gather_rows, rank_and_world
 from zoo.generator import QUANTISATION, quantise
-from zoo.utils.errors import UserError
+from zoo.utils.errors import UserError, printable
 from zoo.utils.files import replacing
 from zoo.utils.paths import cache_folder
 from zoo.utils.readers import loader
@@ -45,15 +45,17 @@ class RealFeatures(NamedTuple):
     moments: Moments
 
 
-def subsample(total: int, count: int | None) -> list[int]:
-    """``count`` indices, evenly spaced over a dataset of ``total``; all of them if count is None.
+def subsample(total: int, count: int | None, name: str) -> list[int]:
+    """``count`` indices, evenly spaced over a dataset of ``total`` and of this name; all of them if count is None.
 
     Raises:
         UserError: more than the dataset holds.
     """
     count = total if count is None else count
     if count > total:
-        raise UserError(f"{count} real images are requested, but the dataset holds {total}: lower n_real.")
+        raise UserError(
+            f"{count:,} images of '{printable(name, 80)}' are requested, but it holds {total:,}: take fewer."
+        )
     return [i * total // count for i in range(count)]
 
 
@@ -89,7 +91,7 @@ def real_features(
 ) -> RealFeatures | None:
     """Features and moments of n_real real images (None: all), on the first process; None on all others."""
     dataset_size = len(real.val_dataloader().dataset)  # type: ignore[arg-type]  # torch lets some have no length
-    indices = subsample(dataset_size, n_real)
+    indices = subsample(dataset_size, n_real, real.name)
     key = {
         "dataset": real.name,
         "dataset_digest": real.digest(),

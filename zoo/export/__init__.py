@@ -9,7 +9,7 @@ from zoo.utils.lazy import exports
 __getattr__, __dir__, __all__ = exports(
     __name__,
     views="Views interpolated_views turntable_views",
-    images="grid to_pil_image with_depth_rows",
+    images="grid save_image to_pil_image with_depth_rows",
     orbit="orbit_frames save_orbit",
     mesh="mesh_of save_mesh",
     inversion="load_inversion save_inversion",

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from zoo.export.images import depth_to_bytes, grid, to_pil_image
+from zoo.export.images import depth_to_bytes, grid, save_image, to_pil_image
 from zoo.generator import Generator, draws_for, quantise, render_foreground
 from zoo.inversion.search import Inversion, camera_angles
 from zoo.render import Camera
@@ -54,8 +54,8 @@ def save_inversion(
         "losses": {name: [round(x, 6) for x in values] for name, values in inverted.losses.items()},
     }
     with replacing_files(folder) as made:
-        comparison(inverted, target).save(made / "comparison.png")
-        to_pil_image(quantise(inverted.rendered.image[0])).save(made / "reconstruction.png")
+        save_image(made / "comparison.png", comparison(inverted, target), durable=False)
+        save_image(made / "reconstruction.png", to_pil_image(quantise(inverted.rendered.image[0])), durable=False)
         save_file({name: x.cpu().contiguous().clone() for name, x in tensors.items()}, made / FOUND)
         (made / ABOUT).write_text(json.dumps(facts, indent=1))
 

@@ -26,6 +26,7 @@ from zoo.render import Camera, Rendered
 from zoo.render.projection import pixel_coordinates, views_of
 from zoo.utils.errors import UserError
 from zoo.utils.files import replacing
+from zoo.utils.targets import file_target
 
 if TYPE_CHECKING:
     from trimesh import Trimesh
@@ -256,13 +257,14 @@ def unlit(tree: dict[str, Any]) -> None:
             part["material"] = 0
 
 
-def check_target(path: Path) -> None:
-    """
+def check_target(path: Path | str, option: str = "--out") -> Path:
+    """The path, if a mesh can be written there.
+
     Raises:
-        UserError: the file's suffix is of no kind that is written, or packages are missing.
+        UserError: says why not.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"A mesh is written as {' or '.join(SUFFIXES)}, not as '{path.name}'.")
+    path = file_target(path, SUFFIXES, option=option, what="A mesh")
     if missing := [name for name in ("skimage", "trimesh") if find_spec(name) is None]:
         names = " and ".join({"skimage": "scikit-image"}.get(name, name) for name in missing)
         raise UserError(f"Meshes need {names}: pip install 'gan3d-zoo[mesh]'.")
+    return path

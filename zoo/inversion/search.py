@@ -328,13 +328,16 @@ def invert(
         callback: called with the stage's name and the distance, before each step and at the end.
 
     Raises:
-        UserError: fewer samples than candidates; a stage has diverged, or optimises nothing that images depend on.
+        UserError: fewer samples than candidates; a black mask; a stage has diverged, or optimises nothing that images
+            depend on.
     """
     initial = max(stage.candidates for stage in stages)
     if samples < initial:
         raise UserError(
             f"The nearest {initial} samples are the initial candidates, so take at least so many, not {samples}."
         )
+    if mask is not None and not mask.any():
+        raise UserError("The mask is black throughout the square that is used: make white what the image is to match.")
     generator = deepcopy(generator).eval().requires_grad_(False)
     target, mask = (None if x is None else x[None].to(generator.bounds) for x in (target, mask))
     search = Search(generator, target, mask, find_camera, locality=locality)

@@ -7,12 +7,14 @@ numbers (published.csv) were measured by other protocols and have a table of the
 import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from io import StringIO
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
-from zoo.utils.errors import UserError
+from zoo.utils.errors import UserError, near, printable
 from zoo.utils.files import locked, replacing
+from zoo.utils.ranges import at_least
 
 RESULTS = Path(__file__).with_name("results.csv")
 PUBLISHED = Path(__file__).with_name("published.csv")
@@ -51,28 +53,43 @@ def check_row(row: Mapping[str, Any]) -> Row:
     """The row with every column, in order, each of its type.
 
     Raises:
-        UserError: a column that is missing, unknown, or not of its type; a value that is not finite.
+        UserError: a column that is missing; and as ``check_values``.
     """
-    if unknown := set(row) - set(COLUMNS):
-        raise ValueError(f"Unknown columns {sorted(unknown)}; a result has {', '.join(COLUMNS)}.")
-    checked = {}
-    for column, kind in COLUMNS.items():
-        value = row.get(column, "")
-        if value is None or value == "":
-            if column not in OPTIONAL:
-                raise ValueError(f"A result needs a value for '{column}'.")
-            checked[column] = ""
-            continue
-        try:
-            checked[column] = kind(value)
-            if kind is int and float(value) != checked[column]:
-                raise ValueError
-        except (TypeError, ValueError):
-            raise ValueError(f"'{column}' of a result must be {kind.__name__}, not {value!r}.") from None
-        if kind is str and any(c in checked[column] for c in "\r\n"):
-            raise ValueError(f"'{column}' of a result must be one line, not {value!r}.")
-        if kind is float and not math.isfinite(checked[column]):
-            raise ValueError(f"'{column}' of a result must be finite, not {value!r}.")
+    checked = check_values(row)
+    for column in COLUMNS:
+        if column not in OPTIONAL and checked.get(column, "") == "":
+            raise UserError(f"A result needs a value for '{column}'.")
+    return {column: checked.get(column, "") for column in COLUMNS}
+
+
+def check_values(values: Mapping[str, Any]) -> Row:
+    """Values of some columns, each of its type, or empty.
+
+    Raises:
+        UserError: a column that is unknown; a value that is not of its type, or not finite.
+    """
+    return {column: "" if value in (None, "") else check_value(column, value) for column, value in values.items()}
+
+
+def check_value(column: str, value: Any) -> Any:
+    """A value of the column's type.
+
+    Raises:
+        UserError: there is no such column; the value is not of its type, or not finite.
+    """
+    if column not in COLUMNS:
+        raise UserError(f"A result has no column '{printable(column, 60)}'.{near(str(column), list(COLUMNS))}")
+    kind, shown = COLUMNS[column], printable(repr(value), 60)
+    try:
+        checked = kind(value)
+        if kind is int and float(value) != checked:
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"'{column}' of a result must be {kind.__name__}, not {shown}.") from None
+    if kind is str and any(c in checked for c in "\r\n"):
+        raise UserError(f"'{column}' of a result must be one line, not {shown}.")
+    if kind is float and not math.isfinite(checked):
+        raise UserError(f"'{column}' of a result must be finite, not {shown}.")
     return checked
 
 
@@ -80,25 +97,46 @@ def read(path: Path | str) -> list[Row]:
     """All rows of a results file; none where there is no file.
 
     Raises:
-        UserError: the file is not a results file; names the line.
+        UserError: the file is not a results file; names the line and what is wrong with it.
     """
     path = Path(path)
     if not path.exists():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
-        header = next(reader, None)
-        if header is None:
-            return []
-        if header != list(COLUMNS):
-            raise UserError(f"{path} is not a results file: its first line should be {','.join(COLUMNS)}.")
-        rows = []
+    if not path.is_file():
+        raise UserError(
+            f"'{printable(path)}' is no file of results: it is {'a folder' if path.is_dir() else 'a device'}."
+        )
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")  # Excel begins its files with a mark
+    except UnicodeDecodeError as error:
+        raise broken(
+            path, data.count(b"\n", 0, error.start) + 1, "is not text in UTF-8; save it as CSV in UTF-8"
+        ) from None
+    reader, rows, line = csv.reader(StringIO(text, newline="")), [], 1
+    try:
         for cells in reader:
-            try:
-                rows.append(check_row(dict(zip(COLUMNS, cells, strict=True))))
-            except ValueError as error:
-                raise UserError(f"{path}, line {reader.line_num}: {error}") from None
-        return rows
+            if line == 1 and cells != list(COLUMNS):
+                first = next((a for a, b in zip_longest(COLUMNS, cells) if a != b), None)
+                wrong = f"has no column '{first}' where it belongs" if first else f"has {len(cells)} columns"
+                raise broken(path, 1, f"{wrong}, so this is no file of results; name another one")
+            if len(cells) != len(COLUMNS):
+                wrong = f"has {len(cells)} values, not {len(COLUMNS)}" if cells else "is blank"
+                raise broken(path, line, f"{wrong}; mend or delete it")
+            if line > 1:
+                try:
+                    rows.append(check_row(dict(zip(COLUMNS, cells, strict=True))))
+                except UserError as error:
+                    raise broken(path, line, f"is wrong: {error}") from None
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise broken(path, line, f"is not CSV: {error}") from None
+    return rows
+
+
+def broken(path: Path, line: int, what: str) -> UserError:
+    """The error for a line of a results file."""
+    return UserError(f"'{printable(path, 120)}', line {line} {what.rstrip('.')}.")
 
 
 def append_row(row: Mapping[str, Any], path: Path | str) -> Row:
@@ -226,8 +264,22 @@ def show(
         markdown: as Markdown, else for a terminal.
         with_published: add the numbers of the papers, in a table of their own.
         top: rows of each table.
+
+    Raises:
+        UserError: there are results, but none of this dataset or metric; and as ``read``.
     """
+    at_least(1, top=top)
     rows = [row for path in results for row in read(path)]
-    rows = [row for row in rows if dataset in (None, row["dataset"]) and row["metric"].startswith(metric or "")]
+    for column, wanted in (("dataset", dataset), ("metric", metric)):
+        known = sorted({row[column] for row in rows})
+        rows = [row for row in rows if wanted is None or is_wanted(row[column], wanted, column)]
+        if known and not rows:
+            names = near(str(wanted), known) or f" There are: {printable(', '.join(known), 150)}."
+            raise UserError(f"There are no results of the {column} '{printable(wanted, 60)}'.{names}")
     text = table(rows, markdown=markdown, top=top)
     return f"{text}\n\n{published(markdown=markdown)}" if with_published else text
+
+
+def is_wanted(value: str, wanted: str, column: str) -> bool:
+    """Whether it is the dataset, or a metric whose name begins so."""
+    return value == wanted if column == "dataset" else value.startswith(wanted)

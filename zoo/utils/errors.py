@@ -35,8 +35,10 @@ def near(word: str, words: list[str]) -> str:
 
 
 def missing_file(path: Path | str) -> str:
-    """There is no such file; the nearest name beside it."""
+    """There is no such file; the nearest name beside it. Of a folder, that it is one."""
     path = Path(path)
+    if path.is_dir():
+        return f"'{printable(path, 120)}' is a folder: name a file, such as one in it."
     path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     beside = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
     return f"There is no file '{path}'.{near(str(path), beside + config_names())}"

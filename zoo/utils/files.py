@@ -8,6 +8,7 @@ which ends with the process, on whatever machine that runs: ``sweep`` removes wh
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,8 @@ from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 from filelock import FileLock, Timeout
+
+from zoo.utils.errors import disk_problem
 
 PREFIX, LOCK = ".saving-", ".lock"
 
@@ -32,7 +35,8 @@ def replacing(path: Path | str, durable: bool = True) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Never the name it is for: Lightning takes whatever holds "hpc_ckpt_" for a checkpoint of SLURM's.
     part = path.with_name(f"{PREFIX}{uuid4().hex}{path.suffix}")
-    with held(lock_of(part), wait=5.0):  # where anybody else wants it, a run that sweeps, and only for a moment
+    # Where anybody else wants the lock, a run that sweeps, and only for a moment.
+    with naming(path, part), held(lock_of(part), wait=5.0):
         try:
             yield part
             take_place(part, path, durable)
@@ -45,13 +49,33 @@ def replacing_files(folder: Path | str) -> Iterator[Path]:
     """A folder of the same name to write files into, which are moved to this one if nothing goes wrong."""
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".making-", dir=folder.parent) as place:
+    # In the folder itself, where there is one: it may be a disk of its own, or all that may be written to.
+    beside = folder if folder.is_dir() else folder.parent
+    with TemporaryDirectory(prefix=".making-", dir=beside) as place, naming(folder, place):
         made = Path(place) / folder.resolve().name
         made.mkdir()
         yield made
         folder.mkdir(exist_ok=True)
         for file in sorted(made.iterdir()):
             take_place(file, folder / file.name)
+
+
+@contextmanager
+def naming(path: Path, temporary: Path | str) -> Iterator[None]:
+    """Have errors of the disk name this file or folder, instead of a temporary one, or none: writing names no file."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError):
+            number, name = error.errno, error.filename
+        else:  # safetensors writes by itself, and its error has the system's number in its text only
+            found, name = re.search(r"\(os error (\d+)\)", str(error)), None
+            number = int(found[1]) if found else None
+        if number is not None and (name is None or os.fspath(temporary) in str(name)):
+            named = OSError(number, os.strerror(number), os.fspath(path))
+            if disk_problem(named):
+                raise named from error
+        raise
 
 
 def take_place(part: Path, path: Path, durable: bool = True) -> None:

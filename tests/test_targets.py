@@ -1,0 +1,144 @@
+"""What a command would do in vain is refused before anything is loaded, and a full disk costs no file."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from torch import nn
+
+from tests.test_user_errors import refusal
+from tests.tiny import CONFIG
+from zoo.export import save_image, save_orbit
+from zoo.utils.errors import Stopped, UserError
+from zoo.weights.bundle import build, save_bundle
+
+NOBODY = "nosuch"  # no weights have this name, so a sentence about anything else comes before they are looked for
+VERBS = {
+    "sample": ["sample", NOBODY, "--out"],
+    "images": ["sample", NOBODY, "--images"],
+    "orbit": ["orbit", NOBODY, "--out"],
+    "mesh": ["mesh", NOBODY, "--out"],
+    "invert": ["invert", "image.png", NOBODY, "--out"],
+    "bundle": ["bundle", NOBODY, "--out"],
+    "convert": ["convert", NOBODY, "--out"],
+    "evaluate": ["evaluate", NOBODY, "--results"],
+}
+SUFFIX = {"sample": ".png", "orbit": ".mp4", "mesh": ".ply", "evaluate": ".csv"}  # the others write folders
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> Path:
+    """The working folder: a file, a folder whose name is that of a file, and an image."""
+    (tmp_path / "file").write_text("mine")
+    for suffix in SUFFIX.values():
+        (tmp_path / f"folder{suffix}").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_target_is_checked_before_anything_is_loaded(verb, folder, capsys):
+    suffix, option = SUFFIX.get(verb, ""), VERBS[verb][-1]
+    wrong = {
+        f"file/x{suffix}": f"{option} is 'file/x{suffix}', but '{folder / 'file'}' is no folder: take another place.",
+        f"{'n' * 300}{suffix}": "File name too long. Take another place.",
+    }
+    if suffix:
+        wrong[f"folder{suffix}"] = f"{option} is 'folder{suffix}', which is a folder: give a file"
+    else:
+        wrong["file"] = "is no folder: take another place."
+    if verb in ("sample", "orbit", "mesh"):
+        wrong |= {"x": "is written as ", "x.xyz": "is written as ", "": "is a folder"}
+    for target, message in wrong.items():
+        said = refusal([*VERBS[verb], target], capsys)
+        assert message in said and len(said) < 300, said
+    assert refusal([*VERBS[verb], f"new/deep/x{suffix}"], capsys) and not (folder / "new").exists()
+    assert (folder / "file").read_text() == "mine"
+
+
+def test_a_disk_that_takes_nothing_is_known_before_anything_is_loaded(folder):
+    lines = [f"{' '.join(words)} disk/x{SUFFIX.get(verb, '')}" for verb, words in VERBS.items()]
+    codes, said = on_disk(folder, "ro,size=1m", lines)
+    assert codes == [2] * len(lines) and len(said) == len(lines)
+    assert all("disk' cannot be written to: make it writable, or take another place." in line for line in said)
+
+
+def test_a_full_disk_is_said_and_costs_no_file(folder):
+    config = CONFIG["model"]["init_args"]["generator"]
+    save_bundle(folder / "tiny", build(config, nn.Module), config)
+    lines = {
+        "sample tiny --seeds 0 --views 1 --out": "x.png",
+        "sample tiny --count 1 --images": "images",
+        "orbit tiny --seeds 0 --frames 2 --out": "x.mp4",
+        "orbit tiny --seeds 0 --frames 3 --out ": "x.gif",
+        "mesh tiny --cells 8 --views 1 --level 1e-9 --out": "x.ply",
+        "invert image.png tiny --samples 4 --latent_steps 0 --style_steps 0 --weight_steps 1 --out": "tuned",
+    }
+    (folder / "before").mkdir()
+    for name in ("x.png", "x.mp4", "x.gif", "x.ply"):
+        (folder / "before" / name).write_text("old")
+    (folder / "before" / "z").write_bytes(bytes(100 * 2**10))  # does not fit, and fills what is left
+    codes, said = on_disk(folder, "size=64k", [f"{line} disk/{name}" for line, name in lines.items()])
+    assert codes == [1] * len(lines) and len(said) == len(lines)
+    for name, line in zip(lines.values(), said, strict=True):
+        assert f"disk/{name}" in line and "o space left" in line and "make room" in line.lower() and len(line) < 300
+    assert {p.name: p.read_text() for p in (folder / "after").glob("x.*")} == dict.fromkeys(
+        ("x.png", "x.mp4", "x.gif", "x.ply"), "old"
+    )
+    assert not [*(folder / "after").rglob(".*")]
+
+
+def on_disk(folder: Path, options: str, lines: list[str]) -> tuple[list[int], list[str]]:
+    """Exit codes of commands, in one process, and the sentences that they end with.
+
+    Beside ``disk``, a small disk of its own, to which ``before`` is copied first, and of which ``after`` is a copy.
+    """
+    (folder / "disk").mkdir()
+    commands = (
+        "import shlex, sys; from zoo.cli.command import main; print([main(shlex.split(x)) for x in sys.argv[1:]])"
+    )
+    script = f"mount -t tmpfs -o {options} none disk || exit 77; cp before/* disk 2>/dev/null; "
+    script += f"{shlex.join([sys.executable, '-c', commands, *lines])}; cp -r disk after"
+    if shutil.which("unshare") is None:
+        pytest.skip("unshare (util-linux) is not installed, so no disk can be made for this test")
+    words = ["unshare", "--mount", "--map-root-user", "sh", "-c", script]
+    paths = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300, env=paths)
+    if done.returncode == 77 or "unshare: " in done.stderr:
+        pytest.skip("this system lets tests mount no disk of their own")
+    said = [line for line in done.stderr.splitlines() if line.startswith("zoo: error: ")]
+    return json.loads(done.stdout.splitlines()[-1]), said
+
+
+FFMPEG = {
+    "killed": ("kill -9 $$", "ffmpeg could not write 'x.mp4': it was killed (Killed)"),
+    "failing": ("echo '[out @ 0x5] No encoder.' >&2; exit 3", "could not write 'x.mp4': No encoder. Make room"),
+    "lazy": ("cat >/dev/null", "could not write 'x.mp4': it ended with code 0, having written nothing"),
+}
+
+
+@pytest.mark.parametrize(("script", "message"), FFMPEG.values(), ids=list(FFMPEG))
+def test_a_video_that_ffmpeg_did_not_write_is_an_error(script, message, folder, monkeypatch):
+    (folder / "ffmpeg").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "ffmpeg").chmod(0o755)
+    (folder / "x.mp4").write_text("old")
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(folder / "ffmpeg"))
+    with pytest.raises(Stopped) as error:
+        save_orbit("x.mp4", [Image.new("RGB", (640, 480))] * 3)
+    assert message in str(error.value) and (folder / "x.mp4").read_text() == "old"
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "gone")
+    with pytest.raises(UserError, match="'gone' cannot be run: set "):
+        save_orbit("x.mp4", [Image.new("RGB", (640, 480))])
+
+
+def test_an_image_that_its_format_cannot_hold_is_said(folder):
+    with pytest.raises(UserError, match=r"of 70000x1 pixels cannot be written as .webp .* ends in .png"):
+        save_image("x.webp", Image.new("RGB", (70000, 1)))
+    assert not (folder / "x.webp").exists()
