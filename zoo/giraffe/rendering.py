@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
-from torch.utils.checkpoint import checkpoint
 
 from zoo.draws import Draws
 from zoo.giraffe.field import Field
@@ -212,6 +211,8 @@ class SceneRenderer(nn.Module):
 
     def run(self, part: Callable, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         if self.recompute and self.chunk is not None and torch.is_grad_enabled():
+            from torch.utils.checkpoint import checkpoint  # torch 2.7 imports sympy with it, which takes a second
+
             return checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False)
         return part(*inputs)
 

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
-from torch.utils.checkpoint import checkpoint
 
 from zoo.render.depths import Samples
 
@@ -37,6 +36,8 @@ def query(field: Field[Condition], samples: Samples, condition: Condition, chunk
     if not torch.is_grad_enabled():
         return in_chunks(field, samples, condition, chunk)
     if not isinstance(field, nn.Module):
+        from torch.utils.checkpoint import checkpoint  # torch 2.7 imports sympy with it, which takes a second
+
         return in_chunks(lambda *some: checkpoint(field, *some, use_reentrant=False), samples, condition, chunk)
     leaves, structure = tree_flatten((samples, condition))
     return CheckpointedQuery.apply(field, chunk, structure, len(leaves), *leaves, *field.parameters())

@@ -14,7 +14,6 @@ from functools import reduce
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from zoo.draws import Draws
@@ -191,7 +190,7 @@ def to_map(values: Tensor) -> Tensor:
     """Values of all pixels row by row, [B, R, C], as a square map [B, C, H, W]."""
     side = round(values.shape[1] ** 0.5)
     # Contiguous: convolutions of few channels-last channels have been seen to corrupt memory on CPUs (torch 2.14).
-    return rearrange(values, "b (h w) c -> b c h w", h=side).contiguous()
+    return values.unflatten(1, (side, -1)).permute(0, 3, 1, 2).contiguous()
 
 
 def expected_depth(integrated: Integrated) -> Tensor:

@@ -284,13 +284,16 @@ def check_fit(module: nn.Module, tensors: dict[str, Tensor], source: Path | str)
         raise UserError(f"The weights of {source} do not fit its config: {shortened(problems)}.")
 
 
+IN_PLACE = ("normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_", "div_", "exp2_")
+
+
 class NotFilled(TorchFunctionMode):
     """Inside, tensors are neither filled with random numbers nor scaled in place: on the meta device they have no
     numbers, and torch would import its compiler for that, which takes seconds."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if function.__name__ in ("normal_", "uniform_", "div_", "exp2_"):  # of a tensor, or of torch.nn.init
+        if function.__name__ in IN_PLACE:  # of a tensor, or of torch.nn.init
             return args[0] if args else kwargs["tensor"]
         return (torch.empty if function in (torch.rand, torch.randn) else function)(*args, **kwargs)
 
