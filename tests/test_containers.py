@@ -69,8 +69,8 @@ FILES = {
 CHILD = """
 import json, resource, sys, time
 from pathlib import Path
-from datamodules.images import Zip
-from zoo.training.checkpoint_files import AtomicCheckpoints
+from zoo.utils.image_folders import Zip
+from zoo.training.checkpoint_io import AtomicCheckpoints
 from zoo.utils.containers import check_whole, read_array
 from zoo.weights.read import read
 

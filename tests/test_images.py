@@ -129,10 +129,10 @@ def test_every_kind_of_image_has_its_colours(trap, tmp_path, files):
 
 
 def test_training_and_scores_take_the_same_files_for_images(tmp_path, files):
-    good = ["a.png", "b.BMP", "c.jpeg", "d.webp"]
+    good = ["a.png", "b.BMP", "c.jpeg", "d.webp", "f.gif"]
     data = encoded(plain((200, 100, 50)))
-    folder = folder_of(tmp_path / "in", dict.fromkeys([*good, "._a.png", ".saving-1.png", "e.txt", "f.gif"], data))
-    assert files(folder).open() == good == [path.name for path in ImagePathDataset(folder).files]
+    folder = folder_of(tmp_path / "in", dict.fromkeys([*good, "._a.png", ".saving-1.png", "e.txt"], data))
+    assert files(folder).open() == good == ImagePathDataset(folder, tmp_path / "manifests").images.open()
 
 
 def test_the_middle_square_is_cut_before_resizing(tmp_path, files):

@@ -331,9 +331,9 @@ def test_images_that_are_not_finite_are_refused():
 def test_folders_of_several_sizes_are_refused(tmp_path):
     for i, size in enumerate((8, 16)):
         Image.fromarray(np.zeros((size, size, 3), np.uint8)).save(tmp_path / f"{i}.png")
-    with pytest.raises(ValueError, match=r"1.png is 16x16, but 0.png is 8x8"):
+    with pytest.raises(ValueError, match=r"1.png' is 16x16, but '.*0.png' is 8x8"):
         score(ImagePathDataset(tmp_path), ImagePathDataset(tmp_path), colours())
-    with pytest.raises(ValueError, match="holds no images"):
+    with pytest.raises(ValueError, match="There is no folder or zip file"):
         score(ImagePathDataset(tmp_path / "none"), Data(), colours())
 
 

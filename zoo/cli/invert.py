@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.options import SampleOptions, refuse_unused
-from zoo.utils.errors import UserError, missing_file
 from zoo.utils.ranges import at_least, between, given
 from zoo.utils.targets import folder_target
 
@@ -31,7 +30,7 @@ def run(
     """Invert an image: find the latent, camera, styles and weights that reproduce it; shows the object from all sides.
 
     Args:
-        image: the image (png, jpeg or webp) of any size; the largest square in its middle is used, resized.
+        image: the image, of any size and format that Pillow reads; the largest square in its middle is used, resized.
         out: folder for comparison.png, found.safetensors, found.json, and bundle where weights were tuned.
         samples: of the prior, the nearest of which are the initial latents.
         latent_steps: of optimising the latent; 0 starts styles at the nearest sample.
@@ -57,6 +56,7 @@ def run(
     from zoo.export.inversion import save_inversion
     from zoo.inversion.search import STAGES, camera_at
     from zoo.inversion.search import invert as search
+    from zoo.utils.images import read_image
 
     pixels, weights = read_image(image), None if mask is None else read_image(mask)
     generator, info = options.load()
@@ -87,22 +87,6 @@ def run(
     save_inversion(out, inverted, target, options.source, info, tuned=weight_steps > 0, **facts)
     print("  ".join(f"{stage} {value:.1f} dB" for stage, value in inverted.psnr.items()))
     print(out)
-
-
-def read_image(path: Path) -> "Image":
-    """An image, upright, RGB.
-
-    Raises:
-        FileNotFoundError, UserError: it is not there, or no image.
-    """
-    from datamodules.images import BadImage, decode
-
-    if not path.is_file():
-        raise FileNotFoundError(missing_file(path))
-    try:
-        return decode(path.read_bytes())
-    except BadImage as error:
-        raise UserError(f"'{path}' is no usable image: {error}.") from None
 
 
 def fitted(image: "Image", side: int) -> "Tensor":

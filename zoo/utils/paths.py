@@ -8,7 +8,13 @@ from typing import Any
 PACKAGE = Path(__file__).parent.parent
 CONFIGS = next((d for d in (PACKAGE.parent / "configs", PACKAGE / "configs") if d.is_dir()), PACKAGE / "configs")
 BUNDLED = PACKAGE / "weights" / "bundled"
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+# Of all formats that ``zoo.utils.images`` reads.
+SUFFIXES = """
+    .png .apng .jpg .jpeg .jpe .jfif .webp .bmp .dib .gif .tif .tiff .avif .avifs .jp2 .j2k .j2c .jpc .jpf .jpx
+    .pbm .pgm .ppm .pnm .pfm .tga .icb .vda .vst .psd .qoi .ico .icns .cur .dds .pcx .dcx .sgi .rgb .rgba .bw .ras
+    .im .msp .xbm .xpm .fit .fits .fli .flc .ftc .ftu .gbr .blp .pcd .pxr .mpo
+"""
+IMAGE_SUFFIXES = tuple(SUFFIXES.split())
 
 
 def is_image(name: str) -> bool:

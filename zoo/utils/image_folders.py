@@ -1,0 +1,363 @@
+"""Folders and zips of images: which of their files are images, which can be used, and what is left out.
+
+Subfolders belong to a folder, and so do folders and files that links lead to; hidden files and folders do not. Nothing
+of a zip is ever written to disk.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import stat
+import zipfile
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, Literal, NamedTuple
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from zoo.utils.containers import unpacked
+from zoo.utils.errors import Stopped, UserError, printable
+from zoo.utils.files import replacing
+from zoo.utils.images import MAX_BYTES, BadImage, decode, pillow_silenced
+from zoo.utils.paths import is_image
+
+log = logging.getLogger(__name__)
+
+MANIFEST_VERSION = 2  # raise it when other files become usable
+BROKEN = (ValueError, OSError, KeyError, EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile)
+CAMERAS = re.compile(
+    r"(.*/)?(dataset\.json|transforms\w*\.json|cameras?\.(json|npz|npy)|(?P<folder>(?:^|.*/)(poses?|cameras?))/.*)"
+)
+LABEL = re.compile(rb'\[\s*"[^"]+"\s*,\s*(\[[^\[\]]*\]|-?\d+)\s*\]')  # of StyleGAN's dataset.json
+
+
+class File(NamedTuple):
+    """A file of a folder or zip, before it is opened.
+
+    name: its path within, with forward slashes.
+    size: [bytes].
+    stamp: changes when the content does, as far as one can tell without reading it.
+    problem: why it must not be opened, if so.
+    """
+
+    name: str
+    size: int = 0
+    stamp: str = ""
+    problem: str | None = None
+
+
+class Folder:
+    """The files below a folder and below the folders that it links to, each folder once; hidden ones left out."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def files(self) -> Iterator[File]:
+        seen: set[str] = set()
+        starts = [str(self.path)]
+        for start in starts:  # the folder itself, and then what links lead to
+            root = os.path.realpath(start)
+            around = Path(os.path.realpath(os.path.dirname(start))).is_relative_to(root) and start != starts[0]
+            if around or root in seen:
+                yield File(self.name(start), problem="a link to a folder that is read already")
+                continue
+            found = []
+            for folder, folders, names in os.walk(start, onerror=unreadable):
+                seen.add(os.path.normpath(os.path.join(root, os.path.relpath(folder, start))))
+                folders[:] = [name for name in folders if not name.startswith(".")]
+                found += [os.path.join(folder, name) for name in folders if os.path.islink(os.path.join(folder, name))]
+                for name in names:
+                    if not name.startswith("."):
+                        yield self.file(os.path.join(folder, name))
+            starts += sorted(found)
+
+    def name(self, path: str) -> str:
+        return Path(path).relative_to(self.path).as_posix()
+
+    def file(self, path: str) -> File:
+        try:
+            about = os.stat(path)
+        except OSError as error:
+            lost = "a link that leads nowhere" if os.path.islink(path) else f"it cannot be read ({error.strerror})"
+            return File(self.name(path), problem=lost)
+        problem = None if stat.S_ISREG(about.st_mode) else "it is no regular file"
+        return File(self.name(path), about.st_size, f"{about.st_size}-{about.st_mtime_ns}", problem)
+
+    def read(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
+    def head(self, name: str) -> bytes:
+        """Its first 64 KiB."""
+        with open(self.path / name, "rb") as file:
+            return file.read(2**16)
+
+
+def unreadable(error: OSError) -> None:
+    raise UserError(f"The folder '{text(error.filename)}' cannot be read ({error.strerror}).") from error
+
+
+class Zip:
+    """The members of a zip, hidden ones left out. Each process opens the file for itself, at its first use."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.opened: tuple[int, zipfile.ZipFile] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "opened": None}
+
+    @property
+    def zip(self) -> zipfile.ZipFile:
+        if self.opened is None or self.opened[0] != os.getpid():  # a forked worker must not share a file position
+            try:
+                self.opened = os.getpid(), zipfile.ZipFile(self.path)
+            except zipfile.BadZipFile as error:
+                raise UserError(f"'{text(self.path)}' is not a zip file, or a broken one ({error}).") from error
+        return self.opened[1]
+
+    def files(self) -> Iterator[File]:
+        for member in self.zip.infolist():
+            parts = PurePosixPath(member.filename.replace("\\", "/")).parts
+            if member.is_dir() or any(part.startswith((".", "__MACOSX")) and part != ".." for part in parts):
+                continue
+            leaves = ".." in parts or member.filename.startswith("/") or PureWindowsPath(member.filename).anchor
+            problem = "its path leads out of the zip" if leaves else None
+            problem = "a link" if stat.S_ISLNK(member.external_attr >> 16) else problem
+            problem = "it is encrypted" if member.flag_bits & 1 else problem
+            yield File(member.filename, member.file_size, f"{member.file_size}-{member.CRC}", problem)
+
+    def read(self, name: str) -> bytes:
+        return bytes(unpacked(self.zip, name))  # no more than the size in files(), or an error
+
+    def head(self, name: str) -> bytes:
+        """Its first 64 KiB."""
+        with self.zip.open(name) as file:
+            return file.read(2**16)
+
+
+def container_of(path: Path) -> Folder | Zip:
+    """What is at this path.
+
+    Raises:
+        UserError: nothing, or neither a folder nor a zip.
+    """
+    if not path.exists():
+        raise UserError(f"There is no folder or zip file '{text(path)}'.")
+    if not path.is_dir() and path.suffix.lower() != ".zip":
+        raise UserError(f"'{text(path)}' is neither a folder nor a .zip file.")
+    return Folder(path) if path.is_dir() else Zip(path)
+
+
+class CheckedImages:
+    """The images of a folder or zip, sorted by name.
+
+    All files are decoded once, at first use, so that broken ones are known before training; the result is kept in
+    a manifest, and files that have not changed are not read again. What is left out is logged.
+
+    Args:
+        path: folder or zip file.
+        on_bad: skip files that are no usable images with a warning that names them, or refuse to start.
+        manifests: folder for manifests; where it cannot be written to, files are checked again each time.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        on_bad: Literal["skip", "refuse"] = "skip",
+        manifests: str | Path = "data/manifests",
+    ) -> None:
+        if on_bad not in ("skip", "refuse"):
+            raise UserError(f"on_bad is '{on_bad}', but must be skip or refuse.")
+        self.path, self.on_bad, self.manifests = Path(path).expanduser(), on_bad, Path(manifests)
+        self.container: Folder | Zip | None = None
+        self.names: list[str] | None = None
+        self.hashes: dict[str, str] = {}  # by name
+        self.bad: dict[str, str] = {}  # the problem, by name
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return text(self.path.resolve().stem)
+
+    def open(self) -> list[str]:
+        """Names of the usable images, in order.
+
+        Raises:
+            UserError: there is no such folder or zip, no image in it, or a bad one that must not be skipped.
+        """
+        if self.names is not None:
+            return self.names
+        self.container, path = container_of(self.path), text(self.path)
+        found = list(self.container.files())
+        everything = {file.name: file for file in found}  # of members of one name the last, as other programs do
+        files = [file for name, file in sorted(everything.items()) if is_image(name)]
+        others = [file for name, file in sorted(everything.items()) if not is_image(name)]
+        left_out = summary(others, Counter(file.name for file in found))
+        if not files:
+            raise UserError(f"'{path}' holds no images (.png, .jpg, .webp ...): {left_out or 'it is empty'}.")
+        self.hashes, self.bad = self.check(files)
+        if self.bad:
+            message = f"{len(self.bad)} of {len(files)} files of '{path}' are no usable images: "
+            if self.on_bad == "refuse":
+                raise UserError(f"{message}{listing(self.bad)}. Repair or remove them, or set on_bad to skip.")
+            problems = [f"{text(name)}: {problem}" for name, problem in self.bad.items()]
+            say(f"{message}{listing(problems, 20, '; ')}. They are skipped.")
+            if not self.hashes:
+                raise UserError(f"No image of '{path}' can be used: {printable(problems[0], 120)}. Take others.")
+        if left_out:
+            say(f"Left out of '{path}': {left_out}.")
+        if unused := unused_cameras(self.container, others):
+            say(f"Cameras or labels that come with '{path}' are not used: {unused}.")
+        self.names = list(self.hashes)
+        return self.names
+
+    def manifest_path(self) -> Path:
+        key = hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:8]
+        return self.manifests / f"{self.path.name}-{key}.json"
+
+    def check(self, files: list[File]) -> tuple[dict[str, str], dict[str, str]]:
+        """sha256 of each usable image, and the problem of each of the others, by name."""
+        path = self.manifest_path()
+        known = read_manifest(path)
+        todo = [file for file in files if known.get(file.name, {}).get("stamp") != file.stamp or file.problem]
+        if todo:
+            title = f"checking {text(self.path.name)}"
+            threads = 1 if isinstance(self.container, Zip) else torch.get_num_threads()  # a zip has one file position
+            with pillow_silenced(), ThreadPoolExecutor(threads) as pool:
+                results = tqdm(pool.map(self.check_file, todo), title, len(todo), unit="file", dynamic_ncols=True)
+                known = known | {file.name: result for file, result in zip(todo, results, strict=True)}
+        checked = {file.name: known[file.name] for file in files}
+        usable = {name: about["sha256"] for name, about in checked.items() if about["problem"] is None}
+        bad = {name: about["problem"] for name, about in checked.items() if about["problem"] is not None}
+        if any(file.problem is None for file in todo):
+            about = {
+                "version": MANIFEST_VERSION,
+                "path": str(self.path),
+                "usable": len(usable),
+                "bad": bad,
+                "files": checked,
+            }
+            with suppress(OSError), replacing(path) as part:  # it only saves time
+                part.write_text(json.dumps(about, indent=1))
+        return usable, bad
+
+    def check_file(self, file: File) -> dict[str, str | None]:
+        """Its line of the manifest."""
+        problem, digest = file.problem, None
+        if problem is None and file.size > MAX_BYTES:
+            problem = f"{file.size} bytes are more than the {MAX_BYTES:,} allowed"
+        if problem is None:
+            try:
+                data = self.container.read(file.name)
+                digest = hashlib.sha256(data).hexdigest()
+                decode(data, file.name)
+            except Exception as error:  # also what zip and file system raise for a single broken member
+                problem = str(error) if isinstance(error, BadImage) else f"it cannot be read ({error})"
+        return {"stamp": file.stamp, "sha256": digest, "problem": problem}
+
+    def __len__(self) -> int:
+        return len(self.open())
+
+    def image(self, index: int) -> Image.Image:
+        """The whole image.
+
+        Raises:
+            zoo.utils.errors.Stopped: it could be read at the start, but now cannot.
+        """
+        name = self.open()[index]
+        try:
+            with pillow_silenced():
+                return decode(self.container.read(name), name)
+        except BROKEN as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise Stopped(
+                f"'{text(name)}' of '{text(self.path)}' could be read at the start, but now: {why}. Restore or remove "
+                "it, and resume from the last checkpoint (--ckpt_path)."
+            ) from error
+
+
+def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
+    """Its lines by name of the file: those that are whole, and of an earlier version those of usable images."""
+    try:
+        manifest = json.loads(path.read_text())
+        lines, is_current = dict(manifest["files"]), manifest["version"] == MANIFEST_VERSION
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # there is none, or it was damaged
+        return {}
+    return {name: line for name, line in lines.items() if is_line(line) and (is_current or line["problem"] is None)}
+
+
+def is_line(line: Any) -> bool:
+    """Whether this is what ``CheckedImages.check_file`` has returned."""
+    if not isinstance(line, dict) or not isinstance(line.get("stamp"), str) or "problem" not in line:
+        return False
+    if line["problem"] is not None:
+        return isinstance(line["problem"], str)
+    return isinstance(line.get("sha256"), str) and re.fullmatch("[0-9a-f]{64}", line["sha256"]) is not None
+
+
+# ------------------------------------------------------------------------------------------------------ what is said
+
+
+def text(name: str | Path, most: int = 200) -> str:
+    """A name from elsewhere, as it can be printed and written."""
+    return printable(os.fsencode(name).decode("utf-8", "replace"), most)
+
+
+def say(line: str) -> None:
+    """Log it; once, however many processes of a run read the images."""
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        log.warning("%s", line)
+
+
+def listing(names: Iterable[str], most: int = 3, between: str = ", ") -> str:
+    """The first few, and how many more."""
+    names = [text(name, 60 if most == 3 else 200) for name in names]
+    return between.join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def summary(files: list[File], copies: Counter[str]) -> str:
+    """How many files of each kind are no images, or only there for a second time, with the names of some."""
+    kinds = defaultdict(list)
+    for file in files:
+        kinds[file.problem or PurePosixPath(file.name).suffix.lower() or "no suffix"].append(file.name)
+    if repeated := [name for name, count in copies.items() if count > 1]:
+        kinds["members of the same name as a later one"] = repeated
+    lines = [f"{len(names)} x {text(kind, 60)} ({listing(names)})" for kind, names in kinds.items()]
+    return listing(lines, 6, "; ")
+
+
+def unused_cameras(container: Folder | Zip, files: list[File]) -> str:
+    """Cameras and labels in other files of a folder or zip, or in a folder beside it; empty where there are none."""
+    found = defaultdict(list)
+    for file in files:
+        if (match := CAMERAS.fullmatch(file.name)) and not file.problem:
+            found[match["folder"] or file.name].append(file)
+    several = {name: f"{text(name)} ({len(of)} files)" for name, of in found.items() if of[0].name != name}
+    lines = [several.get(name) or described(container, of[0]) for name, of in found.items()]
+    beside = [container.path.parent / name for name in ("poses", "pose", "cameras")]
+    lines += [f"the folder '{text(folder)}'" for folder in beside if folder.is_dir() and folder != container.path]
+    return listing([line for line in lines if line], 5)
+
+
+def described(container: Folder | Zip, file: File) -> str:
+    """What a json of labels or cameras holds, as its beginning shows it; empty where there are no labels."""
+    name = text(file.name)
+    if PurePosixPath(file.name).name != "dataset.json":
+        return name
+    try:
+        labels = {
+            value.count(b",") + 1 if value[:1] == b"[" else 0 for value in LABEL.findall(container.head(file.name))
+        }
+    except BROKEN as error:
+        return f"{name} (it cannot be read: {error})"
+    kinds = {0: "a class", 1: "1 number"}
+    counts = " or ".join(kinds.get(count, f"{count} numbers") for count in sorted(labels, reverse=True))
+    return f"{name} ({counts} an image)" if labels else ""
