@@ -1,5 +1,7 @@
 """The contract: what every generator has, what only some have, and that callers go by it."""
 
+from inspect import Parameter, signature
+
 import pytest
 import torch
 
@@ -35,6 +37,15 @@ def test_capabilities_are_those_of_the_paper(system):
     generator = tiny(system)
     has = {kind for kind in (HasRays, HasDensity, HasSurface, HasForeground, HasEdits) if isinstance(generator, kind)}
     assert has == {HasRays, HasDensity} | ({HasForeground, HasEdits} if system == "giraffe" else set())
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_arguments_have_the_names_of_the_contract(system):
+    """So that all generators are called alike, by keyword too; what only one knows comes after, with a default."""
+    for method in ("latents", "sample", "map", "render"):
+        ours, contract = (signature(getattr(kind, method)).parameters for kind in (type(tiny(system)), Generator))
+        assert list(ours)[: len(contract)] == list(contract), method
+        assert all(ours[name].default is not Parameter.empty for name in [*ours][len(contract) :]), method
 
 
 def test_a_2d_network_has_no_capability():

@@ -210,7 +210,7 @@ class RenderedRays(NamedTuple):
     opacity: Tensor
 
 
-class Generator(generator.Generator):
+class Generator(generator.Generator[Latent, Styles]):
     """Latents and cameras to images.
 
     Args:
@@ -267,9 +267,9 @@ class Generator(generator.Generator):
             draws.normal("z_appearance", (n, self.mapping.appearance.latent_dim)),
         )
 
-    def map(self, latent: Latent, *, truncation: float = 1.0, condition: Camera | None = None) -> Styles:
+    def map(self, latents: Latent, *, truncation: float = 1.0, condition: Camera | None = None) -> Styles:
         """Styles of latents; truncation below 1 moves them towards their means."""
-        styles = self.mapping(latent)
+        styles = self.mapping(latents)
         if truncation == 1:
             return styles
         return Styles(*(m + truncation * (s - m) for m, s in zip(self.mean_styles(), styles, strict=True)))

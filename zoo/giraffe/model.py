@@ -122,7 +122,7 @@ class NeuralRenderer(nn.Module):
         return colours, avg_pool2d(colours, 2**self.stages)
 
 
-class Generator(generator.Generator):
+class Generator(generator.Generator[Latent, Latent]):
     """Scenes and cameras to images.
 
     Args:
@@ -177,10 +177,10 @@ class Generator(generator.Generator):
             present[:, :-1] = self.counts(n, self.boxes.count, draws)
         return Latent(*(x.to(self.device) for x in (*codes, *boxes, rotation, present)))
 
-    def map(self, latent: Latent, *, truncation: float = 1.0, condition: Camera | None = None) -> Latent:
+    def map(self, latents: Latent, *, truncation: float = 1.0, condition: Camera | None = None) -> Latent:
         """The scene itself; truncation below 1 makes its codes smaller. The paper's videos take 0.65."""
-        codes = (x if truncation == 1 else truncation * x for x in latent[:4])
-        return Latent(*codes, *latent[4:])
+        codes = (x if truncation == 1 else truncation * x for x in latents[:4])
+        return Latent(*codes, *latents[4:])
 
     def free_parameters(self, styles: Latent) -> dict[str, Tensor]:
         """Codes, and how large boxes are and where; rotations are bound to be rotations."""

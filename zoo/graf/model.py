@@ -179,7 +179,7 @@ class HierarchicalRenderer(nn.Module):
         return self.renderer.density(points, self.field, condition)
 
 
-class Generator(generator.Generator):
+class Generator(generator.Generator[Latent, Latent]):
     """Latents and cameras to images.
 
     Args:
@@ -210,9 +210,9 @@ class Generator(generator.Generator):
         sizes = [self.field.shape_dim, self.field.appearance_dim]
         return Latent(*self.prior(n, sum(sizes), draws).split(sizes, dim=1))
 
-    def map(self, latent: Latent, *, truncation: float = 1.0, condition: Camera | None = None) -> Latent:
+    def map(self, latents: Latent, *, truncation: float = 1.0, condition: Camera | None = None) -> Latent:
         """The codes themselves; truncation below 1 moves them towards zero."""
-        return latent if truncation == 1 else Latent(*(truncation * code for code in latent))
+        return latents if truncation == 1 else Latent(*(truncation * code for code in latents))
 
     def rays(self, camera: Camera, resolution: int) -> Rays:
         """Rays [B, R, 3] of all pixels, row by row, through their top left corners, in the networks' precision."""

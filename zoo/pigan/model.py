@@ -147,7 +147,7 @@ def sine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return x.sin() if x.requires_grad else x.sin_()  # in place is faster
 
 
-class Generator(generator.Generator):
+class Generator(generator.Generator[Latent, Styles]):
     """Latents and cameras to images.
 
     Args:
@@ -181,9 +181,9 @@ class Generator(generator.Generator):
         """n latents."""
         return Latent(draws.normal("z", (n, self.latent_dim)))
 
-    def map(self, latent: Latent, *, truncation: float = 1.0, condition: Camera | None = None) -> Styles:
+    def map(self, latents: Latent, *, truncation: float = 1.0, condition: Camera | None = None) -> Styles:
         """Frequencies and phases of latents; truncation below 1 moves them towards their means (section 4.4)."""
-        styles = self.mapping(latent.z)
+        styles = self.mapping(latents.z)
         if truncation == 1:
             return styles
         mean = self.mean_styles()

@@ -83,7 +83,7 @@ class Synthesised(NamedTuple):
     path: NerfPath | None = None
 
 
-class Generator(generator.Generator):
+class Generator(generator.Generator[Latent, Styles]):
     """Latents and cameras to images.
 
     Args:
@@ -144,7 +144,7 @@ class Generator(generator.Generator):
         return Latent(z, draws.normal("z_background", (n, self.background.field.latent_dim)))
 
     def map(
-        self, latent: Latent, *, truncation: float = 1.0, condition: Camera | None = None, layers: int | None = None
+        self, latents: Latent, *, truncation: float = 1.0, condition: Camera | None = None, layers: int | None = None
     ) -> Styles:
         """Styles of latents; truncation below 1 moves w towards its mean, in the first ``layers`` of them.
 
@@ -152,10 +152,10 @@ class Generator(generator.Generator):
             truncation: share of the way from the mean that is kept.
             layers: by default ``truncated_layers``.
         """
-        w = self.mapping(latent.z)[:, None].expand(-1, self.num_layers, -1)
+        w = self.mapping(latents.z)[:, None].expand(-1, self.num_layers, -1)
         if truncation != 1:
             w = truncate(w, self.mean_w, truncation, layers or self.truncated_layers or self.num_layers)
-        return self.styles(w, latent.background)
+        return self.styles(w, latents.background)
 
     def styles(
         self, w: Tensor, background: Tensor, draws: Draws | None = None, update_magnitude: bool = False

@@ -38,7 +38,7 @@ class Latent(NamedTuple):
 # Generator
 
 
-class Generator(generator.Generator):
+class Generator(generator.Generator[Latent, Styles]):
     """Latents and cameras to images.
 
     Args:
@@ -93,7 +93,7 @@ class Generator(generator.Generator):
         return Latent(draws.normal("z", (n, self.latent_dim)))
 
     def map(
-        self, latent: Latent, *, truncation: float = 1.0, condition: Camera | None = None, layers: int | None = None
+        self, latents: Latent, *, truncation: float = 1.0, condition: Camera | None = None, layers: int | None = None
     ) -> Styles:
         """Styles of latents; truncation below 1 moves w towards its mean, in the first ``layers`` of them.
 
@@ -101,7 +101,7 @@ class Generator(generator.Generator):
             truncation: share of the way from the mean that is kept.
             layers: by default ``truncated_layers``.
         """
-        w = self.mapping(latent.z)[:, None].expand(-1, self.num_layers, -1)
+        w = self.mapping(latents.z)[:, None].expand(-1, self.num_layers, -1)
         if truncation < 1:
             layers = self.truncated_layers if layers is None else layers
             layers = self.num_layers if layers is None else layers
