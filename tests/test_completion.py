@@ -50,7 +50,7 @@ def printed(tmp_path_factory):
         (["zoo", "fit", "--init"], {"--init_from", "--init_fresh"}),
         (["zoo", "completion", "--shell", ""], {"bash", "zsh"}),
     ],
-    ids=lambda value: " ".join(value),
+    ids=lambda value: " ".join(sorted(value)) if isinstance(value, set) else " ".join(value),
 )
 def test_bash_completes_verbs_and_options(words, found, printed):
     assert subprocess.run(["bash", "-n", printed], capture_output=True).stderr == b""

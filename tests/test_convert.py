@@ -18,7 +18,7 @@ from zoo.pigan.model import Discriminator, FilmSiren, Generator, SpatialEmbeddin
 from zoo.render import Orbit, Stratified, VolumeRenderer
 from zoo.stylenerf import convert as stylenerf
 from zoo.utils.records import Record
-from zoo.weights.bundle import load_bundle, save_bundle
+from zoo.weights.bundle import load_bundle, load_network, save_bundle
 from zoo.weights.convert import convert, convert_network, recognise, systems
 from zoo.weights.names import to_published
 from zoo.weights.read import Contents, Place
@@ -99,7 +99,7 @@ def test_the_published_zip_and_a_folder(tmp_path, experiment):
 def test_a_discriminator_becomes_a_bundle_too(tmp_path):
     convert(RUN / "discriminator.pth", tmp_path / "out")
     assert equal(published(tmp_path / "out", DISCRIMINATOR), "discriminator.")
-    assert load_bundle(tmp_path / "out")[0](torch.zeros(1, 3, 32, 32)).latent.shape == (1, 256)
+    assert load_network(tmp_path / "out", Discriminator)[0](torch.zeros(1, 3, 32, 32)).latent.shape == (1, 256)
 
 
 def module(name: str, state: dict[str, torch.Tensor], **attributes) -> Record:
@@ -122,7 +122,7 @@ def test_what_our_network_never_reads_is_kept(tmp_path):
     save_bundle(tmp_path / "out", done.network, done.config, done.unused)
     back = published(tmp_path / "out", PLAIN_DISCRIMINATOR)
     assert set(back) == set(state) and all(torch.equal(back[n], state[n]) for n in state)
-    assert torch.equal(load_bundle(tmp_path / "out")[0].final.weight, own.final.weight)
+    assert torch.equal(load_network(tmp_path / "out", Discriminator)[0].final.weight, own.final.weight)
 
 
 @pytest.mark.parametrize("embedded", [False, True])

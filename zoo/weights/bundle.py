@@ -42,6 +42,7 @@ UNUSED = "unused."  # before the names of tensors that came with published weigh
 LICENCES = {"MIT": "mit", "Apache-2.0": "apache-2.0", "CC BY 4.0": "cc-by-4.0", "CC BY-NC 4.0": "cc-by-nc-4.0"}
 
 T = TypeVar("T")
+M = TypeVar("M", bound=nn.Module)
 Part = tuple[nn.Module, dict[str, Tensor], dict[str, str]]  # one network on the meta device, its tensors and card
 
 
@@ -146,22 +147,29 @@ def load_bundle(source: Path | str, resolution: int | None = None) -> tuple[Gene
 
     Raises:
         UserError: there is none (near matches are named), its tensors don't fit its config (each one is named), it
-            was downloaded and has changed since, or the generator has no images of that side.
+            was downloaded and has changed since, it is of another network than a generator, or the generator has no
+            images of that side.
     """
+    return load_network(source, Generator, resolution)
+
+
+def load_network(source: Path | str, kind: type[M], resolution: int | None = None) -> tuple[M, BundleInfo]:
+    """As ``load_bundle``, for a network of any kind: bundles of discriminators exist, too."""
     path = find(source)
     run = read_run(path) if path.is_file() else None
     config = run[0] if run else folder_config(path)
-    planned = plan(config, Generator, allowed_only=True)
-    planned.image_side(resolution)
+    planned = plan(config, kind, allowed_only=True)
+    if isinstance(planned, Generator):
+        planned.image_side(resolution)
     _, tensors, card, file = run or read_folder(path)
     tensors = renamed_tensors(tensors, planned)
     check_fit(planned, tensors, path)
-    generator = build(config, Generator, allowed_only=True)
-    generator.load_state_dict(tensors)
+    network = build(config, kind, allowed_only=True)
+    network.load_state_dict(tensors)
     sha256 = sha256_of(file)
     check_unchanged(path, sha256)
     name = path.stem if path.is_file() else path.resolve().name
-    return generator.eval(), BundleInfo(name, path, sha256, config, card)
+    return network.eval(), BundleInfo(name, path, sha256, config, card)
 
 
 def load(source: Path | str, device: torch.device | str = "cpu", resolution: int | None = None) -> Generator:
