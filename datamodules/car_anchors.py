@@ -56,9 +56,9 @@ def main() -> None:
         ellipsoid_images = ellipsoids(cars, light, camera, args.resolution)
         for name, images in (("train-cars", views.image), ("ellipsoids", ellipsoid_images)):
             for index, image in zip(indices, images, strict=True):
-                picture = Image.fromarray(to_bytes(image).permute(1, 2, 0).numpy())
+                drawn = Image.fromarray(to_bytes(image).permute(1, 2, 0).numpy())
                 with replacing(args.folder / name / f"{index:05d}.png", durable=False) as part:
-                    picture.save(part)
+                    drawn.save(part)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """3x3 convolutions of many channels with a quarter of the multiplications (Lavin 2016, arXiv:1509.09308).
 
-For processors: on graphics cards the library does it itself. Rounding is about ten times that of the direct way, 1e-5
+For processors: on GPUs cuDNN does it itself. Rounding is about ten times that of the direct way, 1e-5
 of the output's size.
 
 B batch, C channels in, K channels out, H height, W width, L = H W / 16 tiles
