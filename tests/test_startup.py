@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 import zoo
 from zoo.cli.command import main
@@ -76,6 +77,12 @@ def test_a_grid_takes_at_most_1_8_times_what_importing_torch_takes(tmp_path) -> 
     assert min(drawn) <= 1.8 * min(bare)
 
 
+@pytest.fixture
+def photo(tmp_path) -> str:
+    Image.new("RGB", (16, 16)).save(tmp_path / "photo.png")
+    return str(tmp_path / "photo.png")
+
+
 # Devices
 
 
@@ -111,12 +118,12 @@ def test_gpus_that_are_not_there_or_cannot_be_served(two_gpus) -> None:
         ("mps", "no device 'mps' here: it is Apple's"),
     ],
 )
-def test_every_verb_that_computes_refuses_such_a_device_first(verb, name, message, monkeypatch, capsys) -> None:
+def test_every_verb_that_computes_refuses_such_a_device_first(verb, name, message, photo, monkeypatch, capsys) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(bundle, "load_bundle", None)  # is not called
     monkeypatch.setattr(bundle, "build", None)
-    words = {"sample": ["--out", "x.png"], "invert": ["--image", "x.png"]}.get(verb, [])
+    words = {"sample": ["--out", "x.png"], "invert": ["--image", photo]}.get(verb, [])
     source = "pigan/cars32" if verb == "benchmark" else "pigan-cars32"
     assert main([verb, source, *words, f"--device={name}"]) == 2
     said = capsys.readouterr().err
@@ -140,9 +147,9 @@ def test_verbs_say_where_they_run(tmp_path, capsys) -> None:
         ("giraffe-cars32", 30, "a multiple of 4 from 8 on, such as 32, not 30."),
     ],
 )
-def test_a_resolution_is_refused_before_weights_are_read(name, resolution, message, monkeypatch, capsys) -> None:
+def test_a_resolution_is_refused_before_weights_are_read(name, resolution, message, photo, monkeypatch, capsys) -> None:
     monkeypatch.setattr(bundle, "read_tensors", None)  # is not called
-    for words in (["sample", "--out", "x.png"], ["orbit"], ["mesh"], ["invert", "--image", "x.png"]):
+    for words in (["sample", "--out", "x.png"], ["orbit"], ["mesh"], ["invert", "--image", photo]):
         assert main([words[0], name, *words[1:], "--resolution", str(resolution)]) == 2
         assert message in capsys.readouterr().err
     with pytest.raises(ValueError, match=message):
