@@ -130,6 +130,14 @@ def test_every_verb_that_computes_refuses_such_a_device_first(verb, name, messag
     assert message in said and said.startswith("zoo: error: ") and said.count("\n") == 1 and len(said) < 300
 
 
+def test_what_is_no_device_costs_no_import_of_torch(tmp_path) -> None:
+    lines = [f"{verb} a --device tpu" for verb in ("sample --out b", "orbit", "mesh", "evaluate", "benchmark")]
+    lines += ["invert a --image b --device tpu"]
+    code = f"print([main(line.split()) for line in {lines}], 'torch' in sys.modules)"
+    printed, _ = python("-c", f"import sys; from zoo.cli.command import main; {code}", folder=tmp_path)
+    assert printed == "[2, 2, 2, 2, 2, 2] False\n"
+
+
 def test_verbs_say_where_they_run(tmp_path, capsys) -> None:
     words = ["--out", str(tmp_path / "grid.png"), "--seeds", "0", "--views", "1"]
     assert main(["sample", "pigan-cars32", *words]) == 0
