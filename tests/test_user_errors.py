@@ -134,3 +134,9 @@ def test_a_bug_keeps_its_traceback(error, monkeypatch):
     monkeypatch.setattr(list_verb, "config_names", broken)
     with pytest.raises(type(error)):
         main(["list"])
+
+
+def test_what_a_terminal_would_obey_is_not_printed(capsys):
+    assert main(["sample", "\x1b[31mno\n\x9bsuch.ckpt"]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and said.strip().isprintable() and "[31mno" in said

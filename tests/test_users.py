@@ -98,7 +98,7 @@ def test_what_cannot_be_read_is_not_called_unwritable(folder):
         "sample pigan-cars32 --seeds 0 --views 1 --out closed/x.png",
         ZOO_CACHE=str(folder / "cache"),
     )
-    assert code == 1 and "cannot be written" in said.splitlines()[-1]
+    assert code == 2 and "cannot be written" in said.splitlines()[-1]
     for (command, name), (code, said, _) in zip(commands.items(), answers, strict=True):
         last = said.strip().splitlines()[-1]
-        assert code in (1, 2) and name in last and "cannot be read (Permission denied)" in last, (command, said)
+        assert code == 2 and name in last and "cannot be read (Permission denied)" in last, (command, said)

@@ -44,11 +44,14 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(error, Stopped):
             if error.silent and started_by_trainer():
                 return 0
-            if not error.silent:
-                print(error if error.code > 128 else f"zoo: error: {error}", file=sys.stderr)
+            if error.silent:
+                return error.code
+            if error.code <= 128:
+                return fail(str(error), error.code)
+            print(error, file=sys.stderr)
             return error.code
         if (problem := disk_problem(error)) and error.filename:
-            return fail(f"'{error.filename}': {problem}.", 1)
+            return fail(f"'{error.filename}': {problem}.", 2 if isinstance(error, PermissionError) else 1)
         if sentence := mendable(error):
             return fail(sentence)
         raise

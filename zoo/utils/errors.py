@@ -73,8 +73,13 @@ def is_unreadable(path: Path | str) -> bool:
 
 def printable(text: object, most: int = 200) -> str:
     """One line of text from elsewhere, without what a terminal would obey, and cut where it is long."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)[: 4 * most]).split())
+    line = " ".join(one_line(str(text)[: 4 * most]).split())
     return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
+def one_line(text: str) -> str:
+    """With blanks for what a terminal would obey, such as escape codes in the name of a file."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 SHARED_MEMORY_FULL = (
@@ -114,5 +119,5 @@ def reader_died(how: str = "") -> str:
 
 def fail(message: str, code: int = 2) -> int:
     """Print the message as the last line of stderr."""
-    print(f"zoo: error: {message}", file=sys.stderr)
+    print(f"zoo: error: {one_line(message)}", file=sys.stderr)
     return code
