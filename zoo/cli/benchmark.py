@@ -39,7 +39,9 @@ def run(
     check_device_name(device)
     experiment, chosen = read_experiment(config), use_device(device)
     from zoo.cli.speed import measure
+    from zoo.utils.user_code import working_folder_last
 
+    working_folder_last()
     facts = measure(experiment, work, resolution, batch, threads, steps, beside_load, chosen)
     width = max(map(len, facts))
     print(jsonlib.dumps(facts) if json else "\n".join(f"{name:<{width}} {value}" for name, value in facts.items()))

@@ -16,6 +16,7 @@ from typing import Any
 from zoo.cli.help import TRAINING, VERBS, overview, training_help, version
 from zoo.utils.errors import Stopped, disk_problem, fail, mendable, near, reader_failed
 from zoo.utils.parser import OneLineErrors, required_names
+from zoo.utils.user_code import PACKAGES, own_packages_first, trusted, whose, working_folder_last
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     Errors of the user end in one line on stderr and code 2, failures in training with code 1, an interrupted run with
     128 and the signal's number; a bug keeps its traceback.
     """
+    own_packages_first()
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(overview())
@@ -35,6 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in VERBS:
         return fail(f"There is no verb '{verb}'.{near(verb, list(VERBS))} 'zoo --help' lists them.")
     try:
+        if trusted():
+            working_folder_last()
         return train(verb, rest) if verb in TRAINING else call(verb, rest)
     except BrokenPipeError:  # the reader of our output, such as head, has ended
         return 1
@@ -70,6 +74,10 @@ def train(verb: str, rest: list[str]) -> int:
     if "-h" in rest or "--help" in rest:
         print(training_help(verb))
         return 0
+    working_folder_last()
+    for name in PACKAGES:
+        if not started_by_trainer() and (said := whose(name)):
+            print(f"zoo: {said}", file=sys.stderr)
     from zoo.cli.lightning import run
 
     run([verb, *("--help" if a == "--help-all" else a for a in rest)])

@@ -133,8 +133,10 @@ def real_images(name: str, resolution: int) -> "LightningDataModule":
     """
     from pytorch_lightning import LightningDataModule
 
+    from zoo.utils.user_code import working_folder_last
     from zoo.weights.bundle import build
 
+    working_folder_last()
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         config = read_experiment(name)

@@ -14,6 +14,7 @@ from importlib import import_module
 from inspect import signature
 
 from zoo.utils.errors import fail, mendable, missing_file, near
+from zoo.utils.user_code import whose
 
 LONGEST = 280  # characters of a sentence
 TYPES = {
@@ -67,6 +68,7 @@ def allowed_imports(packages: list[str]) -> Iterator[None]:
     from jsonargparse import _common, set_parsing_settings
 
     before = dict(_common.parsing_settings)
+    packages = [name for name in packages if not _common.denying_import_path_entry(name)]  # would undo that
     set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=packages)
     try:
         yield
@@ -124,6 +126,9 @@ def wrong_value(texts: list[str], words: list[str]) -> str | None:
     """The sentence for a value that is not of its option's type, whose errors these are; None for anything else."""
     keys = [(depth, found[1]) for depth, text in enumerate(texts) if (found := re.match(r'Parser key "(\S+)"', text))]
     if not keys or not (found := next((f for p in WRONG if (f := re.match(p, texts[-1], re.DOTALL))), None)):
+        return None
+    not_there = rf"class_path '{re.escape(found['value'].strip())}':\s+(No module|module \S+ has no|cannot import)"
+    if any(re.search(not_there, text) for text in texts):
         return None
     value, type_ = found["value"].strip(), found.groupdict().get("type") or "the import path of a class"
     for text in texts[keys[-1][0] :]:  # of several types, each was tried
@@ -185,16 +190,23 @@ def _option(found: re.Match, keys: list[str], text: str) -> str:
 
 def _class(found: re.Match, keys: list[str], text: str) -> str:
     module, name = found[1], found[2]
-    return f"There is no '{module}.{name}'.{near(name, contents(module))}"
+    return no_such(module, name)
 
 
 def _module(found: re.Match, keys: list[str], text: str) -> str:
-    return f"There is no module '{found[1]}'.{near(found[1].split('.')[-1], ['zoo', 'datamodules', 'callbacks'])}"
+    first, *inner = found[1].split(".")
+    if inner and (said := whose(first)):
+        return f"There is no module '{found[1]}': {said}"
+    hint = near(found[1].split(".")[-1], ["zoo", "datamodules", "callbacks"])
+    return f"There is no module '{found[1]}' in the working folder or among what is installed.{hint}"
 
 
 def _denied(found: re.Match, keys: list[str], text: str) -> str:
     if found[2] == "*":
-        return f"Importing '{found[1]}' is not allowed: a config that comes with weights may not name it."
+        return (
+            f"Importing '{found[1]}' is not allowed: a config that comes with weights may only name classes of zoo. "
+            f"If it is your own code, set the environment variable ZOO_TRUST={found[1].split('.')[0]}."
+        )
     return f"'{found[1]}' runs programs or code, or touches files: options and configs may not name it."
 
 
@@ -214,7 +226,7 @@ PATTERNS = [
     (r"Option '([\w.]+)' is not accepted", _option),
     (r"does not accept option '([\w.+]+)'", _option),
     (r"module '([\w.]+)' has no attribute '(\w+)'", _class),
-    (r"cannot import name '(\w+)' from '([\w.]+)'", lambda f, k, t: f"There is no '{f[2]}.{f[1]}'."),
+    (r"cannot import name '(\w+)' from '([\w.]+)'", lambda f, k, t: no_such(f[2], f[1])),
     (r"No module named '([\w.]+)'", _module),
     (r"Importing '([\w.]+)' is not allowed, denied by the '(\S+)' entry", _denied),
     (r"following arguments are required: ((?:fit|validate|test|predict)\..*)", _required),
@@ -222,6 +234,12 @@ PATTERNS = [
     (r"[Uu]nrecognized arguments: (\S+)", _unrecognised),
     (r"argument (\S+): expected (?:one|at least one) argument", lambda f, k, t: f"{f[1]} needs a value."),
 ]
+
+
+def no_such(module: str, name: str) -> str:
+    """That a module has nothing of this name, and where it may be."""
+    said = whose(module)
+    return f"There is no '{module}.{name}'" + (f": {said}" if said else f".{near(name, contents(module))}")
 
 
 def parameters(class_path: str) -> list[str]:

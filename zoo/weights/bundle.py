@@ -5,7 +5,7 @@ EMAs, ``discriminator.safetensors`` with its own ``discriminator.yaml``.
 
 A generator is found by the name of a bundle that comes with the package or was downloaded, by the folder of a bundle,
 or by a Lightning checkpoint of one of our own runs. Nothing in these files can run code: tensors are read as tensors,
-and a config may only name classes of the packages in ``ALLOWED``.
+and a config may only name classes of the packages in ``ALLOWED`` and of modules in $ZOO_TRUST.
 """
 
 from contextlib import nullcontext
@@ -32,6 +32,7 @@ from zoo.utils.files import replacing_files
 from zoo.utils.old_names import renamed_tensors
 from zoo.utils.parser import allowed_imports, explain, refuse_imports_that_do_harm
 from zoo.utils.paths import BUNDLED, bundled_names, downloaded_names
+from zoo.utils.user_code import trusted
 from zoo.weights.catalogue import released
 from zoo.weights.fetch import sha256_of
 from zoo.weights.store import TENSORS, check_unchanged, downloaded
@@ -318,7 +319,7 @@ def build(config: dict[str, Any], base: type[T], *, allowed_only: bool = False) 
     Args:
         config: plain values, as read from yaml.
         base: what it must be an instance of.
-        allowed_only: refuse classes outside ``ALLOWED``: for configs that came with weights.
+        allowed_only: refuse classes outside ``ALLOWED`` and $ZOO_TRUST: for configs that came with weights.
 
     Raises:
         UserError: the config is wrong; says where.
@@ -327,7 +328,7 @@ def build(config: dict[str, Any], base: type[T], *, allowed_only: bool = False) 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(base, "config", required=True)
     try:
-        with allowed_imports(ALLOWED) if allowed_only else nullcontext():
+        with allowed_imports(ALLOWED + trusted()) if allowed_only else nullcontext():
             return parser.instantiate(parser.parse_object({"config": config})).config
     except ArgumentError as error:
         raise UserError(explain(str(error), error, parser)) from None
