@@ -21,22 +21,31 @@ pytestmark = [
 ROOT = Path(__file__).parent.parent
 CHILD = """
 import os, sys
+from PIL import Image
 from zoo.cli.command import main
 import torch, zoo.weights.convert, zoo.weights.download, zoo.cli.sample  # before the rights to read them are gone
+Image.init()
 os.setgroups([]), os.setgid(54321), os.setuid(54321)
 for line in sys.stdin:
-    print("CODE", main(line.split()), file=sys.stderr, flush=True)
+    words = line.split()
+    os.environ.pop("HOME", None), os.environ.pop("ZOO_CACHE", None)
+    while "=" in words[0]:
+        os.environ.update([words.pop(0).split("=")])
+    print("CODE", main(words), file=sys.stderr, flush=True)
 """
 
 
-def as_nobody(folder: Path, *commands: str, **environment: str) -> list[tuple[int, str, str]]:
-    """Exit code and what was said by each command of a user id that has neither a name nor, without HOME, a home."""
+def as_nobody(folder: Path, *commands: str) -> list[tuple[int, str, str]]:
+    """Exit code and what was said by each command of a user id that has neither a name nor, without HOME, a home.
+
+    All commands are one process's; each may begin with NAME=VALUE for its environment.
+    """
     known = {name: os.environ[name] for name in ("PATH",)} | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", CHILD],
         input="\n".join(commands),
         cwd=folder,
-        env=known | environment,
+        env=known,
         capture_output=True,
         text=True,
         timeout=120,
@@ -61,14 +70,16 @@ def test_nothing_of_the_cache_is_needed_for_bundled_weights(folder):
     (folder / "file").write_text("")
     commands = ["list pigan*", "download pigan-cars32", "download pigan-celeba-64.official"]
     commands.insert(1, "sample pigan-cars32 --seeds 0 --views 1 --out x.png")
-    for environment, why in (
-        ({}, "There is no home folder for this user to keep files in: set $ZOO_CACHE"),
-        ({"ZOO_CACHE": str(folder / "file")}, "is not a folder: set $ZOO_CACHE to one"),
-        ({"HOME": "/proc/1/cwd"}, "/proc/1/cwd"),  # another user's
-    ):
-        *good, (code, said, out) = as_nobody(folder, *commands, **environment)
+    reasons = {
+        "": "There is no home folder for this user to keep files in: set $ZOO_CACHE",
+        f"ZOO_CACHE={folder / 'file'}": "is not a folder: set $ZOO_CACHE to one",
+        "HOME=/proc/1/cwd": "/proc/1/cwd",  # another user's
+    }
+    answers = as_nobody(folder, *(f"{environment} {command}" for environment in reasons for command in commands))
+    for i, why in enumerate(reasons.values()):
+        *good, (code, said, out) = answers[4 * i : 4 * i + 4]
         assert [code for code, *_ in good] == [0, 0, 0], good
-        assert "pigan-cars32" in out and code in (1, 2) and why in said.splitlines()[-1]
+        assert out.count("  pigan-cars32") == 3 and code == 2 and why in said.splitlines()[-1]
 
 
 def test_what_cannot_be_read_is_not_called_unwritable(folder):
@@ -92,11 +103,9 @@ def test_what_cannot_be_read_is_not_called_unwritable(folder):
     }
     (folder / "closed").mkdir()
     (folder / "closed").chmod(0o755)
+    into_closed = "sample pigan-cars32 --seeds 0 --views 1 --out closed/x.png"
     *answers, (code, said, _) = as_nobody(
-        folder,
-        *commands,
-        "sample pigan-cars32 --seeds 0 --views 1 --out closed/x.png",
-        ZOO_CACHE=str(folder / "cache"),
+        folder, *(f"ZOO_CACHE={folder / 'cache'} {command}" for command in (*commands, into_closed))
     )
     assert code == 2 and "cannot be written" in said.splitlines()[-1]
     for (command, name), (code, said, _) in zip(commands.items(), answers, strict=True):
