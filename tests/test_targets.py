@@ -14,8 +14,10 @@ from torch import nn
 
 from tests.test_user_errors import refusal
 from tests.tiny import CONFIG
+from zoo.cli.command import main
 from zoo.export import save_image, save_orbit
 from zoo.utils.errors import Stopped, UserError
+from zoo.utils.paths import BUNDLED
 from zoo.weights.bundle import build, save_bundle
 
 NOBODY = "nosuch"  # no weights have this name, so a sentence about anything else comes before they are looked for
@@ -142,3 +144,91 @@ def test_an_image_that_its_format_cannot_hold_is_said(folder):
     with pytest.raises(UserError, match=r"of 70000x1 pixels cannot be written as .webp .* ends in .png"):
         save_image("x.webp", Image.new("RGB", (70000, 1)))
     assert not (folder / "x.webp").exists()
+
+
+def test_a_home_is_found_behind_every_option(folder, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(folder))
+    for verb in ("sample", "images", "orbit", "invert", "evaluate"):
+        said = refusal([*VERBS[verb][:-1], f"{VERBS[verb][-1]}=~/file/x{SUFFIX.get(verb, '')}"], capsys)
+        assert f"but '{folder / 'file'}' is no folder" in said
+    assert "There is no file 'gone.png'" in refusal(["invert", "~/gone.png", NOBODY], capsys)
+    said = refusal(["fit", "-c", "pigan/cars32", "--ckpt_path=~/gone.ckpt"], capsys)
+    assert "There is no file 'gone.ckpt'" in said
+
+
+IMAGES = "evaluate images --real images"
+REFUSED = {
+    "sample x --out x.png --seeds 5-2": "'5-2' of --seeds counts down: write 2-5.",
+    "sample x --out x.png --seeds 3-1,4": "'3-1' of --seeds counts down: write 1-3.",
+    "mesh x --seeds 4,0-99999999999": "stands for more than 10,000 samples: give fewer --seeds.",
+    "orbit x --seeds 3-": "'3-' is not a list of samples",
+    "sample x --images s --count -3": "count is -3: give a number of at least 1.",
+    "sample x --images s --seeds 0-3": "--seeds 0-3 changes nothing for --images: leave it out.",
+    "sample x --out x.png --count 3": "--count 3 changes nothing for a grid: leave it out.",
+    "orbit x --seconds 0": "seconds is 0.0: give a number above 0.",
+    "sample x --out x.png --truncation 1e9": "truncation is 1000000000.0: give a number from -100 to 100.",
+    "convert x out --to official --weights ema": "--weights ema changes nothing with --to official",
+    "benchmark pigan/cars32 --steps 0": "steps is 0: give a number from 1 to 100000.",
+    "benchmark pigan/cars32 --threads -1": "threads is -1: give a number from 1 to 1024.",
+    "benchmark other.yaml": "other.yaml is no experiment: it has no model with a generator.",
+    "leaderboard --top 0": "top is 0: give a number of at least 1.",
+    "leaderboard --results reslts.csv": "There is no file 'reslts.csv'. Did you mean 'results.csv'?",
+    "invert images x": "'images' is a folder: name a file",
+    "invert image.png x --mask images": "'images' is a folder: name a file",
+    "invert image.png x --latent_steps -1": "latent_steps is -1: give a number of at least 0.",
+    "invert image.png x --elevation 91": "elevation is 91.0: give a number from -90 to 90.",
+    "invert image.png x --weight_steps 0 --locality 1": "--locality 1.0 changes nothing with --weight_steps 0",
+    "invert image.png pigan-cars32 --mask black.png": "The mask is black throughout the square that is used",
+    f"{IMAGES} --count 20": "20 images of 'images' are requested, but it holds 2: take fewer.",
+    f"{IMAGES} --real_count 20": "20 images of 'images' are requested, but it holds 2: take fewer.",
+    f"{IMAGES} --count 1": "count is 1: give a number of at least 2.",
+    f"{IMAGES} --batch_size 0": "batch_size is 0: give a number from 1 to 100000.",
+    f"{IMAGES} --truncation 0.5": "--truncation 0.5 changes nothing for a folder of images, which is scored as it is",
+    f"{IMAGES} --inception_weights x": "--inception_weights x changes nothing with --extractor cars",
+    f"{IMAGES} --extractor inception2015 --inception_weights images": "'images' is a folder: name a file",
+    f"{IMAGES} --results image.png": "'image.png', line 1 is not text in UTF-8",
+    f"{IMAGES} --results results.csv": "'results.csv', line 1 has no column 'system' where it belongs",
+    f"{IMAGES} --results /dev/null": "--results is '/dev/null', which is no regular file",
+    "evaluate images --real other.yaml": "'other.yaml' names no real images",
+    "evaluate images --real empty.yaml": "'empty.yaml' is empty",
+    "evaluate images --real list.yaml": "'list.yaml' holds a list",
+    "evaluate images --real self.yaml": "an anchor (&, *) that repeats or contains itself",
+    "evaluate images --real broken.yaml": "'broken.yaml' is no yaml: ",
+    "evaluate run --real images": "run is not a weights bundle",
+}
+
+
+@pytest.mark.parametrize(("line", "message"), REFUSED.items(), ids=list(REFUSED))
+def test_what_makes_no_sense_is_one_sentence(line, message, folder, capsys):
+    for name in ("images/0.png", "images/1.png", "run/views.png", "black.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (32, 32)).save(folder / name)
+    (folder / "run" / "checkpoints").mkdir()
+    texts = {"empty": "", "list": "- a\n", "self": "data: &a {x: *a}\n", "broken": "a: [}", "other": "data:\n"}
+    for name, text in texts.items():
+        (folder / f"{name}.yaml").write_text(text)
+    (folder / "results.csv").write_text("a,b\n1,2\n")
+    before = {*folder.rglob("*")}
+    said = refusal(shlex.split(line), capsys)
+    assert message in said and len(said) < 300
+    assert {path for path in folder.rglob("*") if folder / "data" not in (path, *path.parents)} == before
+
+
+def test_scores_are_printed_whatever_happens_to_the_table(folder, monkeypatch, capsys):
+    from zoo import leaderboard
+
+    shutil.copytree(BUNDLED / "pigan-cars32", folder / "bundle")
+    (folder / "images").mkdir()
+    for index in range(4):
+        Image.new("RGB", (32, 32), (index, 90, 20)).save(folder / "images" / f"{index}.png")
+    shutil.copy(folder / "images" / "0.png", folder / "bundle")  # the bundle stays one
+    monkeypatch.setenv("ZOO_CACHE", str(folder / "cache"))
+
+    def full(row, path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(leaderboard, "append_row", full)
+    assert main(["evaluate", "bundle", "--real", "images", "--count", "4", "--results", "results.csv"]) == 1
+    printed = capsys.readouterr()
+    assert "fid-cars-none-4 " in printed.out and "kid-cars-none-4 " in printed.out
+    assert "'results.csv': there is no space left for it" in printed.err

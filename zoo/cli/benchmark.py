@@ -3,9 +3,11 @@
 import json as jsonlib
 from typing import Literal
 
+from zoo.cli.options import LARGEST
 from zoo.utils.devices import check_device_name, use_device
+from zoo.utils.errors import UserError
 from zoo.utils.paths import read_experiment
-from zoo.utils.ranges import at_least, between, given
+from zoo.utils.ranges import between, given
 
 MOST_THREADS = 1024  # OpenMP ends the process where it cannot start as many as it is told to
 
@@ -34,10 +36,15 @@ def run(
         device: auto (a CUDA GPU where there is one, else the CPU), cpu, cuda, cuda:1 or mps.
         json: print one line of JSON.
     """
-    at_least(1, batch=batch, steps=steps, **given(resolution=resolution))
+    between(1, LARGEST, batch=batch, steps=steps, **given(resolution=resolution))
     between(1, MOST_THREADS, **given(threads=threads))
     check_device_name(device)
-    experiment, chosen = read_experiment(config), use_device(device)
+    experiment = read_experiment(config)
+    try:
+        experiment["model"]["init_args"]["generator"]["class_path"]
+    except (KeyError, TypeError):
+        raise UserError(f"{config} is no experiment: it has no model with a generator.") from None
+    chosen = use_device(device)
     from zoo.cli.speed import measure
     from zoo.utils.user_code import working_folder_last
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from zoo.cli.help import TRAINING, VERBS, overview, training_help, version
 from zoo.utils.errors import Stopped, disk_problem, fail, mendable, near, reader_failed
+from zoo.utils.memory import out_of_memory
 from zoo.utils.parser import OneLineErrors, required_names
 from zoo.utils.user_code import PACKAGES, own_packages_first, trusted, whose, working_folder_last
 
@@ -34,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"gan3d-zoo {version()}")
         return 0
     verb, *rest = argv
+    rest = [with_home(word) for word in rest]
     if verb not in VERBS:
         return fail(f"There is no verb '{verb}'.{near(verb, list(VERBS))} 'zoo --help' lists them.")
     try:
@@ -54,6 +56,8 @@ def main(argv: list[str] | None = None) -> int:
                 return fail(str(error), error.code)
             print(error, file=sys.stderr)
             return error.code
+        if whose := out_of_memory(error):
+            return fail(f"There is not enough memory on {whose} for this: lower {' or '.join(sizes(verb))}.", 2)
         if (problem := disk_problem(error)) and error.filename:
             return fail(f"'{error.filename}': {problem}.", 2 if isinstance(error, PermissionError) else 1)
         if sentence := mendable(error):
@@ -110,6 +114,21 @@ def parser_of(verb: str, as_positional: bool = False) -> tuple[Callable, Any, li
     description = (function.__doc__ or "").split("\n\n")[0]
     parser = Parser(prog=f"zoo {verb}", description=description, epilog=f"example: {VERBS[verb].example}")
     return function, parser, parser.add_function_arguments(function, as_group=False, as_positional=as_positional)
+
+
+def sizes(verb: str) -> list[str]:
+    """Options that a verb's need of memory grows with."""
+    if verb in TRAINING:
+        return ["--data.batch_size", "--data.resolution"]
+    names = parser_of(verb)[2]
+    known = ("resolution", "cells", "batch_size", "batch", "samples", "views", "frames", "seeds", "real_count")
+    return [f"--{name}" for name in known if name in names]
+
+
+def with_home(word: str) -> str:
+    """An argument with the user's home for a ~ before its value; shells leave it where it is, as in --out=~/car.png."""
+    option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    return f"{option}{equals}{os.path.expanduser(value)}"
 
 
 def with_underscores(words: list[str], names: list[str]) -> list[str]:

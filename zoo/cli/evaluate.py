@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from zoo.cli.options import SampleOptions, refuse_unused
+from zoo.cli.options import LARGEST, SampleOptions, refuse_unused
 from zoo.utils.devices import use_device
-from zoo.utils.errors import missing_file
+from zoo.utils.errors import UserError, missing_file
 from zoo.utils.paths import read_experiment
-from zoo.utils.ranges import at_least, given
+from zoo.utils.ranges import at_least, between, given
 from zoo.utils.targets import file_target
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run(
         results: the table of your own scores.
     """
     options = SampleOptions(source, resolution=None, **drawn)
-    at_least(1, batch_size=batch_size)
+    between(1, LARGEST, batch_size=batch_size)
     at_least(2, **given(count=count, real_count=real_count))
     at_least(0, consistency=consistency)
     if extractor == "cars":
@@ -141,6 +141,8 @@ def real_images(name: str, resolution: int) -> "LightningDataModule":
     if path.suffix in (".yaml", ".yml"):
         config = read_experiment(name)
         config = config.get("data", config)
+        if not isinstance(config, str) and (not isinstance(config, dict) or "class_path" not in config):
+            raise UserError(f"'{name}' names no real images: it has neither a class_path nor a data block with one.")
     elif path.exists():
         config = {"class_path": "datamodules.ImageFolder", "init_args": {"path": name, "resolution": resolution}}
     elif "/" not in name and "." in name and not name.endswith(".zip"):

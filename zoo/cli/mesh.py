@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from zoo.cli.options import SampleOptions, numbers
-from zoo.utils.ranges import above, at_least, given
+from zoo.cli.options import LARGEST, SampleOptions, numbers
+from zoo.utils.ranges import above, between, given
 
 
 def run(
@@ -25,8 +25,8 @@ def run(
         views: images that colours are taken from.
     """
     options, indices = SampleOptions(**drawn), numbers(seeds)
-    at_least(2, cells=cells)
-    at_least(1, views=views)
+    between(2, LARGEST, cells=cells)
+    between(1, LARGEST, views=views)
     above(0, **given(level=level))
     from zoo.export import mesh_of, save_mesh
     from zoo.export.mesh import check_target

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.utils.devices import check_device_name, use_device
 from zoo.utils.errors import UserError, printable
-from zoo.utils.ranges import at_least, between, given
+from zoo.utils.ranges import between, given
 
 if TYPE_CHECKING:
     from zoo.generator import Generator
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MOST_SAMPLES = 10_000  # of a grid, a video or meshes
 LARGEST_TRUNCATION = 100.0
+LARGEST = 100_000  # side of an image, or number of frames
 
 
 @dataclass
@@ -36,7 +37,7 @@ class SampleOptions:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        at_least(1, **given(resolution=self.resolution))
+        between(1, LARGEST, **given(resolution=self.resolution))
         between(-LARGEST_TRUNCATION, LARGEST_TRUNCATION, truncation=self.truncation)
         check_device_name(self.device)
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from zoo.cli.options import SampleOptions, numbers
+from zoo.cli.options import LARGEST, SampleOptions, numbers
 from zoo.utils.errors import UserError
-from zoo.utils.ranges import above, at_least
+from zoo.utils.ranges import above, between
 
 
 def run(
@@ -35,7 +35,7 @@ def run(
     options, indices = SampleOptions(**drawn), numbers(seeds)
     if edit is not None and (interpolate or path != "turntable"):
         raise UserError("An edit has a camera and samples of its own: leave out --edit, or --path and --interpolate.")
-    at_least(1, frames=frames)
+    between(1, LARGEST, frames=frames)
     above(0, seconds=seconds)
     from zoo.export.orbit import check_target, orbit_frames, save_orbit
     from zoo.export.views import interpolated_views, turntable_views

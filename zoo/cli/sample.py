@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.options import SampleOptions, numbers, refuse_unused
+from zoo.cli.options import LARGEST, SampleOptions, numbers, refuse_unused
 from zoo.utils.errors import UserError
-from zoo.utils.ranges import at_least
+from zoo.utils.memory import images_at_once
+from zoo.utils.ranges import at_least, between
 from zoo.utils.targets import folder_target
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def run(
     if (out is None) == (images is None):
         raise UserError("Give an output: --out FILE.png for a grid, or --images DIR for single images.")
     options, indices = SampleOptions(**drawn), numbers(seeds)
-    at_least(1, count=count, views=views)
+    at_least(1, count=count)
+    between(1, LARGEST, views=views)
     if images is None:
         refuse_unused("for a grid", run, count=count)
     else:
@@ -63,8 +65,9 @@ def save_samples(generator: "Generator", folder: Path, count: int, options: Samp
     from zoo.export import save_image, to_pil_image
     from zoo.generator import quantise, render_samples
 
-    for start in tqdm(range(0, count, 8), unit="batch", disable=None):
-        indices = range(start, min(start + 8, count))
+    at_once = images_at_once(generator.image_side(options.resolution), generator.device)
+    for start in tqdm(range(0, count, at_once), unit="batch", disable=None):
+        indices = range(start, min(start + at_once, count))
         rendered = render_samples(generator, indices, **options.drawn)
         for index, image in zip(indices, quantise(rendered.image), strict=True):
             save_image(folder / f"{index:06d}.png", to_pil_image(image), durable=False)

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from zoo.utils.errors import UserError
+from zoo.utils.errors import UserError, missing_file
 from zoo.weights.catalogue import Address
 from zoo.weights.fetch import NotFetched, fetch, sha256_of
 from zoo.weights.read import read
@@ -119,6 +119,8 @@ def inception_weights(file: Path | str | None = None) -> Path:
         UserError: the file has another hash.
         FileNotFoundError: no file, and no download.
     """
+    if file and Path(file).is_dir():
+        raise FileNotFoundError(missing_file(file))
     path = Path(file) if file else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     if not path.exists():
         if file:

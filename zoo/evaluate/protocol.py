@@ -26,6 +26,7 @@ from zoo.evaluate.processes import broadcast, gather_rows, rank_and_world
 from zoo.evaluate.real_statistics import RealImages, image_batches, real_features, subsample
 from zoo.generator import DrawsPolicy, Generator, quantise, render_samples
 from zoo.utils.errors import UserError
+from zoo.utils.memory import images_at_once
 from zoo.utils.ranges import at_least
 
 
@@ -133,7 +134,9 @@ def score(
 
 def fakes(generator: Generator, indices: Tensor, seed: int, truncation: float, draws: DrawsPolicy) -> Tensor:
     """The samples with these indices as uint8 [B, 3, H, W]."""
-    images = render_samples(generator, indices.tolist(), seed, truncation, draws=draws).image
+    parts = indices.split(images_at_once(generator.image_side(), generator.device, most=len(indices)))
+    rendered = (render_samples(generator, part.tolist(), seed, truncation, draws=draws).image for part in parts)
+    images = torch.cat([*rendered])
     if not images.isfinite().all():
         bad = [i for i, image in zip(indices.tolist(), images, strict=True) if not image.isfinite().all()]
         raise UserError(f"The generated images {bad} hold values that are not finite; they cannot be scored.")

@@ -12,8 +12,7 @@ from zoo.export.camera_paths import frames_along_path
 from zoo.generator import Edit, Generator, HasEdits, draws_for, evaluating, quantise, require, take
 from zoo.render import Camera, Rendered
 from zoo.utils.errors import UserError, near
-
-BATCH = 8
+from zoo.utils.memory import images_at_once
 
 
 class Views(NamedTuple):
@@ -119,9 +118,10 @@ def render_views(generator: Generator, scenes: Any, count: int, views: int, prog
 def in_batches(
     generator: Generator, latents: Any, camera: Camera, truncation: float, resolution: int | None
 ) -> Iterator[Rendered]:
-    """A few views at a time, so that memory does not grow with their number."""
-    for start in range(0, len(camera.pose), BATCH):
-        part = slice(start, start + BATCH)
+    """A few views at a time, so that memory does not grow with their number; the fewer the larger they are."""
+    at_once = images_at_once(generator.image_side(resolution), generator.device)
+    for start in range(0, len(camera.pose), at_once):
+        part = slice(start, start + at_once)
         styles = generator.map(take(latents, part), truncation=truncation)
         yield generator.render(styles, camera.take(part), resolution=resolution)
 

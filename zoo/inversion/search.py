@@ -29,9 +29,7 @@ from zoo.draws import SampleDraws
 from zoo.generator import Generator, draws_for, take
 from zoo.render import Camera, Rendered, orbit_camera
 from zoo.utils.errors import UserError
-
-BATCH = 8
-
+from zoo.utils.memory import images_at_once
 
 # Candidates and results
 
@@ -398,8 +396,9 @@ def initial_candidates(
         return Candidates(draws, styles, Camera(*(x.to(generator.bounds).repeat(len(indices), 1, 1) for x in camera)))
 
     with torch.no_grad():
-        for first in range(0, samples, BATCH):
-            candidates = at(range(first, min(first + BATCH, samples)))
+        at_once = images_at_once(search.target.shape[-1], generator.device)
+        for first in range(0, samples, at_once):
+            candidates = at(range(first, min(first + at_once, samples)))
             parameters.append(generator.free_parameters(candidates.styles))
             distances.append(search.distance(search.image(candidates)))
         for name in parameters[0]:

@@ -37,7 +37,7 @@ def between(low: float, high: float, **values: Any) -> None:
     Raises:
         UserError: names the value and the range.
     """
-    refuse_outside(lambda value: low <= value <= high, f"from {low:g} to {high:g}", values)
+    refuse_outside(lambda value: low <= value <= high, f"from {low:g} to {high:.12g}", values)
 
 
 def given(**values: Any) -> dict[str, Any]:
