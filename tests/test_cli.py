@@ -319,3 +319,26 @@ def test_fit_and_predict_on_a_folder_or_zip_of_ones_own_images(tmp_path, monkeyp
     assert main(["predict", *words, "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]) == 0
     assert len(list((run / "predictions").glob("0000*.png"))) == 16
     assert main(["evaluate", str(run / "predictions"), "--real", str(path)]) == 2  # the cars' extractor wants 32 or 64
+
+
+@pytest.mark.parametrize(
+    ("words", "trainer"),
+    [
+        (["--device", "cpu"], ["--trainer.accelerator", "cpu"]),
+        (["--device=auto"], ["--trainer.accelerator", "auto"]),
+        (["--device", "cuda"], ["--trainer.accelerator", "gpu"]),
+        (["--device=cuda:1"], ["--trainer.accelerator", "gpu", "--trainer.devices", "[1]"]),
+    ],
+)
+def test_training_takes_a_device_like_all_other_verbs(words, trainer):
+    from zoo.cli import lightning as training
+
+    assert training.with_device(["fit", *words, "-c", "x.yaml"]) == ["fit", *trainer, "-c", "x.yaml"]
+
+
+def test_training_says_where_it_runs_and_refuses_what_is_no_device(tmp_path, capsys):
+    config = write_config(tmp_path, max_steps=1)
+    assert main(["fit", "-c", config, "--device", "gpu"]) == 2
+    assert "'gpu' is no device: take auto, cpu, cuda" in capsys.readouterr().err
+    assert main(["fit", "-c", config, "--device", "cpu"]) == 0
+    assert "Running on cpu." in capsys.readouterr().err.splitlines()

@@ -87,8 +87,8 @@ usage: zoo {verb} -c CONFIG.yaml [-c OVERLAY.yaml ...] [--KEY VALUE ...]
 
   -c CONFIG.yaml              an experiment or overlay, a file or a name that 'zoo list' shows; the last one wins
   --trainer.max_steps N       stop after so many iterations
-  --trainer.devices N         processes or GPUs
-  --trainer.accelerator NAME  cpu or gpu
+  --device NAME               auto (GPUs where there are some), cpu, cuda, cuda:1 or mps
+  --trainer.devices N         how many processes or GPUs
   --trainer.default_root_dir DIR
                               where everything is written (default: runs/<name of the first config>)
   --trainer.callbacks+=NAME   add a callback, e.g. callbacks.samples.SampleGrid

@@ -33,7 +33,7 @@ from zoo.training.checkpoint_io import AtomicCheckpoints
 from zoo.training.gan import GAN
 from zoo.training.lightning_private import TypedWins
 from zoo.utils.configs import bounded
-from zoo.utils.devices import check_gpus
+from zoo.utils.devices import check_device_name, check_gpus, describe
 from zoo.utils.errors import UserError
 from zoo.utils.files import replacing
 from zoo.utils.memory import keep_freed_memory
@@ -122,7 +122,11 @@ class ZooCLI(TypedWins, LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpoints())
         with refusals("The trainer refuses its options", *REFUSALS):
-            return super().instantiate_trainer(strategy=strategy(trainer), plugins=plugins, **kwargs)
+            built = super().instantiate_trainer(strategy=strategy(trainer), plugins=plugins, **kwargs)
+        if built.is_global_zero:
+            several = f", {built.world_size} processes" if built.world_size > 1 else ""
+            print(f"Running on {describe(built.strategy.root_device)}{several}.", file=sys.stderr)
+        return built
 
     def fit(self, model: GAN, **kwargs: Any) -> None:
         """What Lightning calls for ``zoo fit``."""
@@ -156,7 +160,7 @@ def run(argv: list[str]) -> None:
     """
     silence_warnings()
     refuse_imports_that_do_harm()
-    argv = [resolved(previous, word) for previous, word in zip(["", *argv], argv, strict=False)]
+    argv = with_device([resolved(previous, word) for previous, word in zip(["", *argv], argv, strict=False)])
     with refusals("Lightning refuses this", MisconfigurationException):
         start(argv)
 
@@ -197,6 +201,22 @@ def resolved(previous: str, word: str) -> str:
     if (previous in ("-c", "--config") or given) and not Path(name).exists() and (found := config_path(name)):
         return f"{option}{given}{found}"
     return word
+
+
+def with_device(argv: list[str]) -> list[str]:
+    """The words, with ``--device``, as all other verbs have it, in the trainer's terms."""
+    words, changed = iter(argv), []
+    for word in words:
+        option, given, name = word.partition("=")
+        if option != "--device":
+            changed.append(word)
+            continue
+        name = name if given else next(words, "")
+        check_device_name(name)
+        kind, _, number = name.partition(":")
+        changed += ["--trainer.accelerator", "gpu" if kind == "cuda" else kind]
+        changed += ["--trainer.devices", f"[{number}]"] if number else []
+    return changed
 
 
 def config_files(argv: list[str]) -> list[str]:

@@ -32,8 +32,7 @@ def unsupported(name: str, capability: tuple[int, int], arch_list: list[str], ve
     remedy = f"torch {release} has: pip install torch=={release}" if release else "Install a torch that lists it"
     return (
         f"torch {version} has no code for {name} ({wanted}), only for {', '.join(arch_list)}. {remedy} "
-        "(python -c 'import torch; print(torch.cuda.get_arch_list())'), or take the CPU: --device cpu, in training "
-        "--trainer.accelerator cpu."
+        "(python -c 'import torch; print(torch.cuda.get_arch_list())'), or take the CPU: --device cpu."
     )
 
 
