@@ -199,7 +199,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("line", "message"), REFUSED.items(), ids=list(REFUSED))
-def test_what_makes_no_sense_is_one_sentence(line, message, folder, capsys):
+def test_what_makes_no_sense_is_one_sentence(line, message, folder, capsys, monkeypatch):
+    if "--results" in line:  # the table is looked at before minutes of scoring
+        monkeypatch.setattr("zoo.evaluate.protocol.score", lambda *args, **kwargs: pytest.fail("it is scored"))
     for name in ("images/0.png", "images/1.png", "run/views.png", "black.png"):
         (folder / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (32, 32)).save(folder / name)
