@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from zoo.training.checkpoint_io import NotSaved
 from zoo.utils.errors import UserError
 from zoo.utils.files import sweep
+from zoo.utils.ranges import at_least, given
 
 
 class RegularCheckpoint(Checkpoint):
@@ -29,8 +30,7 @@ class RegularCheckpoint(Checkpoint):
     """
 
     def __init__(self, every: int = 1000, keep_every: int | None = None, best: str | None = "fid") -> None:
-        if every < 1 or (keep_every is not None and keep_every < 1):
-            raise UserError(f"Intervals of checkpoints are at lowest 1 iteration, not {every}, {keep_every}.")
+        at_least(1, self, every=every, **given(keep_every=keep_every))
         self.every, self.keep_every, self.best = every, keep_every, best
         self.saved = -1
         self.best_name: str | None = None  # of the score

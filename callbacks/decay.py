@@ -5,7 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from zoo.training.optimizers import share_learning_rates
-from zoo.utils.errors import UserError
+from zoo.utils.ranges import above, at_least, between
 
 
 class LearningRateDecay(pl.Callback):
@@ -18,12 +18,13 @@ class LearningRateDecay(pl.Callback):
         factor: by this, in (0, 1].
 
     Raises:
-        UserError: the factor is not in (0, 1].
+        UserError: the factor is not in (0, 1], or a milestone below 0.
     """
 
     def __init__(self, milestones: list[int], factor: float = 0.3) -> None:
-        if not 0 < factor <= 1:
-            raise UserError(f"Learning rates decay by a factor above 0 and up to 1, not {factor}.")
+        at_least(0, self, milestones=milestones)
+        above(0, self, factor=factor)
+        between(0, 1, self, factor=factor)
         self.milestones, self.factor = milestones, factor
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:

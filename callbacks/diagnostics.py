@@ -9,6 +9,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from callbacks.scores import log_message, log_now
 from zoo.evaluate.metrics.consistency import diagnostics
 from zoo.generator import HasRays
+from zoo.utils.ranges import at_least, given
 
 
 class Diagnostics(pl.Callback):
@@ -20,7 +21,7 @@ class Diagnostics(pl.Callback):
     Args:
         every: iterations between measurements; the first is before training.
         n: objects.
-        views: sides each is shown from.
+        views: sides each is shown from, at least 2.
         resolution: side of the images [pixels]; by default the generator's own.
         seed: of the objects.
     """
@@ -28,6 +29,8 @@ class Diagnostics(pl.Callback):
     def __init__(
         self, every: int = 500, n: int = 4, views: int = 4, resolution: int | None = None, seed: int = 0
     ) -> None:
+        at_least(1, self, every=every, n=n, **given(resolution=resolution))
+        at_least(2, self, views=views)
         self.every, self.n, self.views, self.resolution, self.seed = every, n, views, resolution, seed
 
     @rank_zero_only

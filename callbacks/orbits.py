@@ -5,7 +5,7 @@ from pathlib import Path
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.loggers import log_film
-from zoo.utils.errors import UserError
+from zoo.utils.ranges import at_least, given
 
 
 class Orbits(Callback):
@@ -23,7 +23,7 @@ class Orbits(Callback):
         seed: of the samples; object i is sample i of this seed.
 
     Raises:
-        UserError: fewer than one iteration, object or frame.
+        UserError: fewer than one iteration, object, frame or pixel.
     """
 
     def __init__(
@@ -36,8 +36,7 @@ class Orbits(Callback):
         truncation: float = 1.0,
         seed: int = 0,
     ) -> None:
-        if min(every, latents, frames) < 1:
-            raise UserError(f"every, latents and frames of Orbits are at least 1, not {every}, {latents}, {frames}.")
+        at_least(1, self, every=every, latents=latents, frames=frames, **given(resolution=resolution))
         self.every, self.latents, self.frames, self.depth = every, latents, frames, depth
         self.resolution, self.truncation, self.seed = resolution, truncation, seed
         self.filmed = -1

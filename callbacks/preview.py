@@ -11,6 +11,7 @@ from zoo.generator import draws_for
 from zoo.render import Camera
 from zoo.render.projection import image_coordinates
 from zoo.utils.files import replacing
+from zoo.utils.ranges import at_least
 
 AXES = [("x", (200, 40, 40)), ("y", (30, 140, 60)), ("z", (40, 70, 210))]
 # The twelve edges of a box whose corner i has the upper bound on axis a where bit a of i is set.
@@ -31,6 +32,7 @@ class PriorPreview(Callback):
     """
 
     def __init__(self, count: int = 16, size: int = 128, seed: int = 0) -> None:
+        at_least(1, self, count=count, size=size)
         self.count, self.size, self.seed = count, size, seed
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

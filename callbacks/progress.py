@@ -7,6 +7,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
+from zoo.utils.ranges import at_least
+
 
 class Progress(ProgressBar):
     """A bar on a terminal; elsewhere (a log file, a pipe) a line at regular intervals.
@@ -18,6 +20,7 @@ class Progress(ProgressBar):
 
     def __init__(self, every_seconds: float = 0.5, line_every_seconds: float = 20.0) -> None:
         super().__init__()
+        at_least(0, self, every_seconds=every_seconds, line_every_seconds=line_every_seconds)
         self.terminal = sys.stderr.isatty()
         self.pause = every_seconds if self.terminal else line_every_seconds
         self.bar: tqdm | None = None

@@ -9,7 +9,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from zoo.evaluate.extractors import Extractor, load_extractor
 from zoo.evaluate.protocol import score
 from zoo.generator import DrawsPolicy
-from zoo.utils.errors import UserError
+from zoo.utils.ranges import at_least, given
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +45,9 @@ class Scores(pl.Callback):
         seed: int = 0,
         batch_size: int = 32,
     ) -> None:
-        if n_fake < 2 or (n_real is not None and n_real < 2):
-            raise UserError(
-                f"Scores compare sets of images: n_fake and n_real must be at least 2, not {n_fake}, {n_real}."
-            )
+        at_least(0, self, every=every)
+        at_least(1, self, batch_size=batch_size)
+        at_least(2, self, n_fake=n_fake, **given(n_real=n_real))  # scores compare sets of images
         self.every, self.at_start, self.at_end = every, at_start, at_end
         self.extractor, self.inception_weights = extractor, inception_weights
         self.protocol: dict[str, Any] = {"n_fake": n_fake, "n_real": n_real, "batch_size": batch_size}

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from zoo.draws import stream_seed
 from zoo.utils.errors import UserError
+from zoo.utils.ranges import at_least
 from zoo.utils.readers import loader
 from zoo.utils.threads import cpus_of_each
 
@@ -72,8 +73,8 @@ def read_stages(stages: dict[int, dict[str, int]] | None, resolution: int, batch
                 f"The stage from batch {start} sets {sorted(unknown)}; only resolution and batch_size can be."
             )
         read.append(Stage(start, settings.get("resolution", resolution), settings.get("batch_size", batch_size)))
-        if read[-1].resolution < 1 or read[-1].batch_size < 1:
-            raise UserError(f"The stage from batch {start} needs a positive resolution and batch_size: {settings}.")
+        sizes = zip(("resolution", "batch_size"), read[-1][1:], strict=True)
+        at_least(1, **{f"{name} of the stage from batch {start}": size for name, size in sizes})
     if read[0].start != 0:
         raise UserError(f"The first stage starts at batch {read[0].start}, but one must start at 0.")
     return read
@@ -181,6 +182,8 @@ class ImageData(pl.LightningDataModule):
         predict_count: int = 16,
     ) -> None:
         super().__init__()
+        at_least(1, self, resolution=resolution, batch_size=batch_size, predict_count=predict_count)
+        at_least(0, self, num_workers=num_workers)
         self.stages = read_stages(stages, resolution, batch_size)
         self.resolution, self.batch_size, self.flip, self.seed = resolution, batch_size, flip, seed
         self.max_workers, self.predict_count = num_workers, predict_count

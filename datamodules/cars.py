@@ -14,8 +14,8 @@ from tqdm import tqdm
 from datamodules.base import ImageData, to_bytes
 from datamodules.car_renderer import VERSION, Views, car_attributes, car_camera, render_cars
 from zoo.render.cameras import Camera
-from zoo.utils.errors import UserError
 from zoo.utils.files import replacing
+from zoo.utils.ranges import between
 
 TRAIN_CARS, TEST_CARS = 20_000, 5_000
 SHARD = 100  # cars of a file
@@ -140,11 +140,8 @@ class Cars(ImageData):
         **options: Any,
     ) -> None:
         super().__init__(resolution, batch_size, flip=False, **options)
-        if not (1 <= train_count <= TRAIN_CARS and 1 <= test_count <= TEST_CARS):
-            raise UserError(
-                f"There are {TRAIN_CARS} train cars and {TEST_CARS} test cars: train_count {train_count} and "
-                f"test_count {test_count} must be between 1 and those."
-            )
+        between(1, TRAIN_CARS, self, train_count=train_count)
+        between(1, TEST_CARS, self, test_count=test_count)
         self.train_cars = CarImages(root, car_seed, "train", train_count)
         self.test_cars = CarImages(root, car_seed, "test", test_count)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from datamodules.base import ImageData
 from zoo.utils.errors import UserError
 from zoo.utils.image_folders import CheckedImages
+from zoo.utils.ranges import at_least, finite, given
 
 FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
@@ -42,6 +43,10 @@ class Crop:
     shorter: int | None = None
     right: int = 0
     down: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(1, self, **given(side=self.side, shorter=self.shorter))
+        finite(self, right=self.right, down=self.down)
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """The square; black where it leaves the image."""

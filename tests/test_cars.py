@@ -216,7 +216,7 @@ def test_the_datamodule_gives_images_and_cameras(tmp_path):
     assert (batch["image"][1] - (views.image[0] * 2 - 1)).abs().max() < 1.01 / 255
     values = [i for batch in data.val_dataloader() for i in batch["index"].tolist()]
     assert values == list(range(6))
-    with pytest.raises(ValueError, match="20000 train cars"):
+    with pytest.raises(ValueError, match="train_count of Cars is 20001: give a number from 1 to 20000"):
         Cars(train_count=20_001)
 
 

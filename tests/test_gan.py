@@ -122,7 +122,7 @@ def test_learning_rates_decay_with_the_clock_and_go_on_after_a_checkpoint(tmp_pa
     faster = tiny_gan(partial(Adam, lr=1.0, betas=(0.0, 0.9)))
     fit(faster, 6, tmp_path, [LearningRateDecay([2, 3], 0.1), Rates()], ckpt_path=tmp_path / "last.ckpt")
     assert seen[0][0] == pytest.approx(0.01)  # what is asked for now wins over what the checkpoint was made with
-    with pytest.raises(ValueError, match="by a factor above 0 and up to 1, not 0"):
+    with pytest.raises(ValueError, match="factor of LearningRateDecay is 0: give a number above 0"):
         LearningRateDecay([1], 0)
 
 

@@ -43,9 +43,10 @@ def test_a_container_has_what_it_may_still_take(tmp_path):
 def test_memory_that_ran_out_is_told_from_other_errors():
     assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory.")) == "the GPU"
     assert out_of_memory(MemoryError()) == out_of_memory(OSError(12, "x")) == "this machine"
-    with pytest.raises(RuntimeError) as error:
-        torch.empty(2**60, dtype=torch.uint8)
-    assert out_of_memory(error.value) == "this machine"
+    for sizes, device in (((2**60,), "cpu"), ((2**62, 2**62), "cpu"), ((2**62, 4), "meta"), ((10**20,), "cpu")):
+        with pytest.raises((RuntimeError, TypeError)) as error:
+            torch.empty(sizes, device=device)
+        assert out_of_memory(error.value) == "this machine"
     wrapped = ValueError("of another library")
     wrapped.__cause__ = error.value
     assert out_of_memory(wrapped) == "this machine"

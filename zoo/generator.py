@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from zoo.draws import Draws, SampleDraws
 from zoo.render import Camera, Poses, Rays, Rendered
 from zoo.utils.errors import UserError
+from zoo.utils.ranges import at_least, finite
 
 Latents = TypeVar("Latents", bound=NamedTuple)  # a system's own: tensors [B, ...]
 Styles = TypeVar("Styles", bound=NamedTuple)  # likewise; a part that a generator does without is None
@@ -46,6 +47,8 @@ class Generator(nn.Module, ABC, Generic[Latents, Styles]):
     bounds: Tensor
 
     def __init__(self, poses: Poses, resolution: int, bounds: Sequence[Sequence[float]]) -> None:
+        at_least(1, self, resolution=resolution)
+        finite(self, bounds=bounds)
         super().__init__()
         self.poses, self.resolution = poses, resolution
         self.register_buffer("bounds", torch.tensor(bounds), persistent=False)

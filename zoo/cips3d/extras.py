@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from zoo.cips3d.model import Generator, MappingNetwork, linear_layers
+from zoo.utils.ranges import at_least
 
 
 class Heads(nn.Module):
@@ -29,6 +30,8 @@ class Heads(nn.Module):
     def __init__(
         self, base: MappingNetwork, style_dim: int, names: list[str], num_layers: int = 1, norm_out: bool = False
     ) -> None:
+        at_least(1, self, style_dim=style_dim)
+        at_least(0, self, num_layers=num_layers)
         super().__init__()
         self.base, self.style_dim, self.latent_dim = base, style_dim, base.latent_dim
         self.style_shape = (len(names), style_dim)

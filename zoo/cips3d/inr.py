@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from zoo.utils.errors import UserError
+from zoo.utils.ranges import at_least
 
 
 def layer_style(style: Tensor, i: int) -> Tensor:
@@ -78,9 +79,12 @@ class Inr(nn.Module):
         first_residual: int = 4,
         rgb_dim: int = 3,
     ) -> None:
+        at_least(1, self, feature_dim=feature_dim, hidden_dim=hidden_dim, style_dim=style_dim, num_blocks=num_blocks)
+        at_least(3, self, rgb_dim=rgb_dim)
+        at_least(0, self, first_rgb=first_rgb, first_residual=first_residual)
         super().__init__()
-        if rgb_dim < 3 or first_rgb >= num_blocks:
-            raise UserError(f"No colour comes of rgb_dim {rgb_dim} and first_rgb {first_rgb} of {num_blocks} blocks.")
+        if first_rgb >= num_blocks:
+            raise UserError(f"No colour comes of first_rgb {first_rgb} of {num_blocks} blocks: give less than those.")
         self.feature_dim, self.style_dim = feature_dim, style_dim
         self.blocks = nn.ModuleList(
             InrBlock(

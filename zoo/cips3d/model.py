@@ -39,6 +39,7 @@ from zoo.render import (
     with_sample_count,
 )
 from zoo.utils.errors import UserError
+from zoo.utils.ranges import above, at_least, given, inside
 
 
 class Latent(NamedTuple):
@@ -106,6 +107,9 @@ class FilmSiren(nn.Module):
         style_dim: int = 128,
         input_scale: float = 2 / 0.24,
     ) -> None:
+        at_least(1, self, num_layers=num_layers, feature_dim=feature_dim, style_dim=style_dim)
+        at_least(2, self, hidden_dim=hidden_dim)
+        above(0, self, input_scale=input_scale)
         super().__init__()
         self.feature_dim, self.style_dim, self.input_scale = feature_dim, style_dim, input_scale
         widths = [3, *[hidden_dim] * num_layers]
@@ -166,6 +170,7 @@ class MappingNetwork(nn.Sequential):
     def __init__(
         self, latent_dim: int, style_dim: int, num_layers: int, norm_hidden: bool = False, norm_out: bool = False
     ) -> None:
+        at_least(1, self, latent_dim=latent_dim, style_dim=style_dim, num_layers=num_layers)
         widths = [latent_dim, *[style_dim] * num_layers]
         super().__init__(*linear_layers(widths, norm_hidden, norm_out))
         self.latent_dim, self.style_dim, self.style_shape = latent_dim, style_dim, (style_dim,)
@@ -240,6 +245,8 @@ class Generator(generator.Generator[Latent, Styles]):
         chunk: int = 512,
         empty: float | None = None,
     ) -> None:
+        at_least(1, self, chunk=chunk)
+        inside(-1, 1, self, **given(empty=empty))
         super().__init__(poses, resolution, bounds)
         for ours, theirs, a, b in (
             (field.feature_dim, inr.feature_dim, "field.feature_dim", "inr.feature_dim"),

@@ -1,5 +1,6 @@
 """How CIPS-3D is trained: in stages, on all rays or on some of them."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen, set_learning_rates
 from zoo.training.schedules import check_stages, current_stage, ramp_down, ramp_up
 from zoo.utils.errors import UserError
+from zoo.utils.ranges import at_least, between, given
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,13 @@ class Stage:
     ema_start: int = 1000
     samples: int | None = None
 
+    def __post_init__(self) -> None:
+        at_least(0, self, start=self.start, **given(lr_g=self.lr_g, lr_d=self.lr_d))
+        at_least(0, self, fade_iterations=self.fade_iterations, noise_iterations=self.noise_iterations)
+        at_least(0, self, auxiliary_every=self.auxiliary_every, ema_start=self.ema_start)
+        optional = given(gradient_rays=self.gradient_rays, samples=self.samples)
+        at_least(1, self, batch_split=self.batch_split, **optional)
+
 
 class CIPS3D(GAN):
     """The training algorithm of CIPS-3D: discriminators, then generator, every iteration.
@@ -71,6 +80,9 @@ class CIPS3D(GAN):
         stages: list[Stage] | None = None,
         **options: Any,
     ) -> None:
+        at_least(0, self, r1_weight=r1_weight)
+        at_least(1, self, r1_every=r1_every)
+        between(1e-6, math.inf, self, clip_norm=clip_norm)
         super().__init__(generator, discriminator, *optimizers, **options)
         self.r1_weight, self.r1_every, self.clip_norm = r1_weight, r1_every, clip_norm
         self.stages = check_stages(stages or [Stage()])

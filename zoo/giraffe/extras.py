@@ -16,8 +16,10 @@ from zoo.draws import Draws
 from zoo.giraffe.model import Generator
 from zoo.giraffe.scenes import Latent
 from zoo.layers.discriminator import DiscriminatorOutput
+from zoo.layers.stylegan2 import resolutions
 from zoo.render import Camera, FixedPoses, Rendered, to_map, transmission_weights, zero_last_interval
 from zoo.utils.errors import UserError
+from zoo.utils.ranges import above, at_least
 
 
 class GaussianFeatures(nn.Module):
@@ -32,6 +34,11 @@ class GaussianFeatures(nn.Module):
     """
 
     def __init__(self, features: int = 30, downscale: float = 2.0, after: int = 0, std: float = 4.0) -> None:
+        at_least(3, self, features=features)
+        above(0, self, downscale=downscale)
+        at_least(0, self, after=after, std=std)
+        if features % 3:
+            raise UserError(f"features of GaussianFeatures is {features}: give a multiple of 3.")
         import numpy as np
 
         super().__init__()
@@ -93,8 +100,9 @@ class ResidualDiscriminator(nn.Module):
     """
 
     def __init__(self, resolution: int = 64, channels: int = 16, most: int = 512) -> None:
+        at_least(1, self, resolution=resolution, channels=channels, most=most)
         super().__init__()
-        count = round(math.log2(resolution / 4))
+        count = len(resolutions(4, resolution)) - 1
         widths = [min(channels * 2**i, most) for i in range(count + 1)]
         self.enter = nn.Conv2d(3, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList([Block(widths[0], widths[0])])
@@ -126,9 +134,10 @@ class PlainGenerator(generator.Generator):
     """
 
     def __init__(self, latent_dim: int = 256, resolution: int = 64, channels: int = 16, most: int = 512) -> None:
+        at_least(1, self, latent_dim=latent_dim, resolution=resolution, channels=channels, most=most)
         super().__init__(FixedPoses(), resolution, [[-1.0] * 3, [1.0] * 3])
         self.latent_dim = latent_dim
-        count = round(math.log2(resolution / 4))
+        count = len(resolutions(4, resolution)) - 1
         widths = [min(channels * 2**i, most) for i in reversed(range(count + 1))]
         self.enter = nn.Linear(latent_dim, 16 * widths[0])
         self.blocks = nn.ModuleList(Block(widths[i], widths[min(i + 1, count)]) for i in range(count + 1))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
 from zoo.layers.encoding import positional_encoding
+from zoo.utils.ranges import above, at_least
 
 
 class Octaves(nn.Module):
@@ -18,6 +19,8 @@ class Octaves(nn.Module):
     """
 
     def __init__(self, octaves: int = 10, downscale: float = 2.0) -> None:
+        at_least(1, self, octaves=octaves)
+        above(0, self, downscale=downscale)
         super().__init__()
         self.downscale, self.channels = downscale, 6 * octaves
         self.octaves = octaves
@@ -52,6 +55,8 @@ class Field(nn.Module):
         features: int = 128,
         sigmoid: bool = False,
     ) -> None:
+        at_least(1, self, latent_dim=latent_dim, hidden_dim=hidden_dim, num_layers=num_layers, features=features)
+        at_least(0, self, skips=skips)
         super().__init__()
         self.positions, self.directions, self.sigmoid = positions, directions, sigmoid
         self.latent_dim, self.hidden_dim = latent_dim, hidden_dim

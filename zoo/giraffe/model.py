@@ -31,6 +31,7 @@ from zoo.giraffe.scenes import BoxPrior, Counts, Latent, ScenePoses, between, ve
 from zoo.layers.discriminator import DiscriminatorOutput
 from zoo.render import Camera, Rays, Rendered, Renderer, expected_depth, to_map
 from zoo.utils.errors import UserError
+from zoo.utils.ranges import at_least, finite
 
 # From features to the image
 
@@ -87,6 +88,8 @@ class NeuralRenderer(nn.Module):
         colour_up: nn.Module | None = None,
         sigmoid: bool = True,
     ) -> None:
+        at_least(0, self, stages=stages)
+        at_least(1, self, channels_in=channels_in, channels=channels, least=least)
         super().__init__()
         if channels // 2 < least:
             raise UserError(
@@ -154,6 +157,9 @@ class Generator(generator.Generator[Latent, Latent]):
         counts: Counts | None = None,
         density_noise: float = 1.0,
     ) -> None:
+        at_least(1, self, feature_resolution=feature_resolution)
+        at_least(0, self, density_noise=density_noise)
+        finite(self, background_rotation=background_rotation)
         super().__init__(poses, feature_resolution * 2**neural_renderer.stages, boxes.bounds())
         self.scene = Scene(objects, background, compose)
         self.boxes, self.renderer, self.neural_renderer = boxes, renderer, neural_renderer
@@ -321,11 +327,14 @@ class Discriminator(nn.Module):
         bias: bool = False,
         image_channels: int = 3,
     ) -> None:
+        at_least(1, self, resolution=resolution, image_channels=image_channels)
+        finite(self, image_min=image_min)
         super().__init__()
         self.resolution, self.image_min, self.image_channels = resolution, image_min, image_channels
         count = resolution.bit_length() - 3  # halvings down to a side of 4
         if count < 1 or resolution != 4 << count:
             raise UserError(f"This discriminator cannot take images of side {resolution}: give a power of two >= 8.")
+        at_least(2 ** (count - 1), self, channels=channels)
         widths = [image_channels, *(channels // 2 ** (count - 1 - i) for i in range(count))]
         pairs = itertools.pairwise(widths)
         self.layers = nn.ModuleList(nn.Conv2d(i, o, 4, 2, padding=1, bias=bias) for i, o in pairs)

@@ -12,6 +12,7 @@ from zoo.draws import Draws
 from zoo.giraffe.field import Field
 from zoo.giraffe.scenes import Latent, rotate_points, to_paper
 from zoo.render import Depths, Integrated, Quadrature, Rays, Samples, add_density_noise, raw_density, stratify
+from zoo.utils.ranges import above, at_least, given
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,11 @@ class StratifiedDepths:
     near: float
     far: float
     samples: int
+
+    def __post_init__(self) -> None:
+        at_least(0, self, near=self.near)
+        above(self.near, self, far=self.far)
+        at_least(1, self, samples=self.samples)
 
     def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
         line = torch.linspace(0, 1, self.samples, device=rays.origins.device, dtype=rays.origins.dtype)
@@ -143,6 +149,7 @@ class SceneRenderer(nn.Module):
         chunk: int | None = 4096,
         recompute: bool = False,
     ) -> None:
+        at_least(1, self, **given(chunk=chunk))
         super().__init__()
         self.depths, self.quadrature, self.chunk, self.recompute = depths, quadrature or Quadrature(), chunk, recompute
 

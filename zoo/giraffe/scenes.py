@@ -17,6 +17,7 @@ from torch import Tensor
 
 from zoo.draws import Draws
 from zoo.render import Camera, look_at
+from zoo.utils import ranges
 from zoo.utils.errors import UserError
 
 
@@ -104,6 +105,15 @@ class BoxPrior:
     margin: float | None = None
     coordinates: Path | None = None
     coordinates_scale: float = 0.2378777237835723
+
+    def __post_init__(self) -> None:
+        ranges.at_least(1, self, count=self.count)
+        ranges.above(
+            0, self, scale_min=self.scale_min, scale_max=self.scale_max, coordinates_scale=self.coordinates_scale
+        )
+        ranges.finite(self, place_min=self.place_min, place_max=self.place_max, rotation=self.rotation)
+        ranges.finite(self, **ranges.given(level=self.level))
+        ranges.at_least(0, self, **ranges.given(margin=self.margin))
 
     def __call__(self, n: int, draws: Draws) -> Boxes:
         """Boxes of n scenes."""
@@ -204,6 +214,10 @@ class Counts:
     shares: tuple[float, ...]
     least: int = 2
 
+    def __post_init__(self) -> None:
+        ranges.between(0, 1, self, shares=self.shares or [None])
+        ranges.at_least(0, self, least=self.least)
+
     def __call__(self, n: int, boxes: int, draws: Draws) -> Tensor:
         """Which boxes hold an object, bool [n, boxes]."""
         greatest = self.least + len(self.shares) - 1
@@ -241,6 +255,12 @@ class ScenePoses:
     radius: tuple[float, float] = (2.732, 2.732)
     fov_deg: float = 49.13
     zoom: bool = True
+
+    def __post_init__(self) -> None:
+        ranges.finite(self, azimuth=self.azimuth)
+        ranges.between(0, 1, self, polar=self.polar)
+        ranges.above(0, self, radius=self.radius)
+        ranges.inside(0, 180, self, fov_deg=self.fov_deg)
 
     @property
     def farthest(self) -> float | None:

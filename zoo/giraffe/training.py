@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from zoo.losses import logistic_fake, logistic_real, r1_penalty
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen
+from zoo.utils.ranges import above, at_least, given
 
 
 class GIRAFFE(GAN):
@@ -32,6 +33,9 @@ class GIRAFFE(GAN):
         fakes: int | None = None,
         **options: Any,
     ) -> None:
+        at_least(0, self, r1_weight=r1_weight)
+        above(0, self, r1_range=r1_range)
+        at_least(1, self, **given(fakes=fakes))
         super().__init__(generator, discriminator, *optimizers, **options)
         self.r1_weight, self.r1_range, self.fakes = r1_weight, r1_range, fakes
 

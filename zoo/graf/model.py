@@ -43,6 +43,7 @@ from zoo.render import (
     to_map,
 )
 from zoo.utils.errors import UserError
+from zoo.utils.ranges import at_least, given
 
 
 class Latent(NamedTuple):
@@ -90,6 +91,11 @@ class RadianceField(nn.Module):
         view_octaves: int | None = 4,
         outputs: int = 4,
     ) -> None:
+        at_least(0, self, shape_dim=shape_dim, appearance_dim=appearance_dim)
+        at_least(0, self, point_octaves=point_octaves, **given(view_octaves=view_octaves))
+        at_least(1, self, num_layers=num_layers)
+        at_least(2, self, hidden_dim=hidden_dim)
+        at_least(4, self, outputs=outputs)
         super().__init__()
         self.shape_dim, self.appearance_dim, self.hidden_dim = shape_dim, appearance_dim, hidden_dim
         self.point_octaves, self.view_octaves = point_octaves, view_octaves
@@ -271,6 +277,8 @@ class Discriminator(nn.Module):
     """
 
     def __init__(self, size: int = 32, channels: int = 64) -> None:
+        at_least(1, self, size=size)
+        at_least(2 if size == 128 else 1, self, channels=channels)
         super().__init__()
         if size not in (32, 64, 128):
             raise UserError(f"This discriminator cannot take patches of side {size}: give a size of 32, 64 or 128.")

@@ -11,6 +11,7 @@ from torch.nn.functional import grid_sample
 
 from zoo.draws import Draws
 from zoo.render import Camera, Rays, Samples, orbit_cameras
+from zoo.utils import ranges
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,12 @@ class OnSphere:
     polar_deg: tuple[float, float] = (0.0, 85.0)
     radius: tuple[float, float] = (10.0, 10.0)
     fov_deg: float = 30.0
+
+    def __post_init__(self) -> None:
+        ranges.finite(self, azimuth_deg=self.azimuth_deg)
+        ranges.between(0, 180, self, polar_deg=self.polar_deg)
+        ranges.above(0, self, radius=self.radius)
+        ranges.inside(0, 180, self, fov_deg=self.fov_deg)
 
     def __call__(self, n: int, draws: Draws | None) -> Camera:
         if draws is None:
@@ -108,6 +115,9 @@ class Orthographic:
 
     width: float
 
+    def __post_init__(self) -> None:
+        ranges.above(0, self, width=self.width)
+
     def __call__(self, camera: Camera, pixels: Tensor, resolution: int) -> Rays:
         x, y = ((pixels - resolution / 2) * (self.width / resolution)).unbind(-1)
         local = torch.stack([x, -y, torch.zeros_like(x)], dim=-1)
@@ -131,6 +141,12 @@ class AlongAxis:
     far: float
     samples: int
     radius: float | None = None
+
+    def __post_init__(self) -> None:
+        ranges.at_least(0, self, near=self.near)
+        ranges.above(self.near, self, far=self.far)
+        ranges.at_least(1, self, samples=self.samples)
+        ranges.above(0, self, **ranges.given(radius=self.radius))
 
     def planes(self, rays: Rays) -> tuple[Tensor, Tensor]:
         """near and far of each ray, [B, R, 1]."""
@@ -164,6 +180,12 @@ class Patches:
     min_scale: float = 0.25
     max_scale: float = 1.0
     anneal: float | None = 0.0025
+
+    def __post_init__(self) -> None:
+        ranges.at_least(1, self, size=self.size)
+        ranges.above(0, self, min_scale=self.min_scale)
+        ranges.between(self.min_scale, 1, self, max_scale=self.max_scale)
+        ranges.at_least(0, self, **ranges.given(anneal=self.anneal))
 
     def least_scale(self, iterations: int) -> float:
         """Least scale after so many iterations: exp(-3 anneal i / 1000) between the ends, and never above 0.9."""

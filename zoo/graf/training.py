@@ -12,6 +12,7 @@ from zoo.graf.rays import Patches, sample_patches
 from zoo.losses import logistic_fake, logistic_real, r1_penalty
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen, share_learning_rates
+from zoo.utils.ranges import above, at_least
 
 
 def random_flip(patches: Tensor, draws: Draws) -> Tensor:
@@ -49,6 +50,9 @@ class GRAF(GAN):
         decay: float = 0.5,
         **options: Any,
     ) -> None:
+        at_least(0, self, r1_weight=r1_weight, density_noise=density_noise)
+        at_least(0, self, noise_iterations=noise_iterations, milestones=milestones)
+        above(0, self, decay=decay)
         super().__init__(generator, discriminator, *optimizers, **options)
         self.patches, self.r1_weight, self.mirror = patches, r1_weight, mirror
         self.density_noise, self.noise_iterations = density_noise, noise_iterations

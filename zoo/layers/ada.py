@@ -17,6 +17,7 @@ from torch.nn.functional import affine_grid, conv2d, conv_transpose2d, pad
 from zoo.draws import Draws
 from zoo.layers.lookup import interpolate_linear
 from zoo.utils.errors import UserError
+from zoo.utils.ranges import at_least, between
 
 # Scaling filters of wavelets, "symlets" (Daubechies 1992): sym6 for warps, sym2 for bands of frequencies.
 SYM6 = [
@@ -47,6 +48,8 @@ class Controller(nn.Module):
     """
 
     def __init__(self, target: float = 0.6, every: int = 4, images: int = 500_000) -> None:
+        between(-1, 1, self, target=target)
+        at_least(1, self, every=every, images=images)
         super().__init__()
         self.target, self.every, self.images = target, every, images
         self.register_buffer("signs", torch.zeros(()))
@@ -121,6 +124,8 @@ class Augmentation(nn.Module):
         strengths: dict[str, float] | None = None,
         bands: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
     ) -> None:
+        between(0, 1, self, probability=probability)
+        at_least(0, self, weights=weights, strengths=strengths or {}, bands=bands)
         super().__init__()
         known = [*BLIT, *GEOMETRY, *COLOUR, *OTHERS]
         unknown = sorted({*weights, *(strengths or {})} - {*known})

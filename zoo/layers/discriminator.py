@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zoo.layers.stylegan2 import GAIN, Convolution, Dense, activate, minibatch_stddev
 from zoo.utils.errors import UserError
+from zoo.utils.ranges import above, at_least, given
 
 
 class DiscriminatorOutput(NamedTuple):
@@ -69,6 +70,9 @@ class Discriminator(nn.Module):
         residual: bool = True,
         down_first: bool = False,
     ) -> None:
+        at_least(1, self, widths=widths, image_channels=image_channels)
+        at_least(0, self, groups=groups)
+        above(0, self, **given(clamp=clamp))
         super().__init__()
         self.sides, self.last, self.clamp, self.groups = [*widths], min(widths), clamp, groups
         self.from_rgb = nn.ModuleList(Convolution(image_channels, channels, 1) for channels in widths.values())

@@ -15,6 +15,7 @@ from torch.nn.functional import conv2d, conv_transpose2d, interpolate, leaky_rel
 
 from zoo.layers.winograd import conv3x3
 from zoo.utils.errors import UserError
+from zoo.utils.ranges import above, at_least
 
 SLOPE, GAIN = 0.2, math.sqrt(2)  # of the leaky relu
 
@@ -77,6 +78,9 @@ class Mapping(nn.Module):
     def __init__(
         self, latent_dim: int, hidden_dim: int = 512, w_dim: int = 512, layers: int = 8, rate: float = 0.01
     ) -> None:
+        at_least(1, self, latent_dim=latent_dim, hidden_dim=hidden_dim, w_dim=w_dim)
+        at_least(0, self, layers=layers)
+        above(0, self, rate=rate)
         super().__init__()
         widths = [latent_dim, *[hidden_dim] * (layers - 1), w_dim]
         self.layers = nn.ModuleList(Dense(widths[i], widths[i + 1], rate=rate) for i in range(layers))

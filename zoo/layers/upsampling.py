@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, pad, pixel_shuffle
 
 from zoo.layers.stylegan2 import GAIN, Convolution, activate, fir_filter
+from zoo.utils.ranges import at_least, given
 
 Upsampler = Callable[[int], nn.Module]  # makes one from its channels; a config names the class
 
@@ -108,6 +109,7 @@ class Interpolate(nn.Module):
     def __init__(
         self, channels: int, mode: Literal["bilinear", "bicubic", "nearest"] = "bilinear", hidden: int | None = None
     ) -> None:
+        at_least(1, self, channels=channels, **given(hidden=hidden))
         super().__init__()
         self.mode, self.adapter = mode, None
         if hidden is not None:

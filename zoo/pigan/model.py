@@ -25,6 +25,7 @@ from zoo.draws import Draws, SampleDraws
 from zoo.layers.discriminator import DiscriminatorOutput
 from zoo.render import Camera, Poses, Rays, Rendered, Renderer, Samples, expected_depth, pixel_corners, through, to_map
 from zoo.utils.errors import UserError
+from zoo.utils.ranges import above, at_least
 
 
 class Latent(NamedTuple):
@@ -64,6 +65,8 @@ class SpatialEmbedding(nn.Module):
     """A learned cube of features [1, C, D, D, D] over [-1, 1]^3, interpolated trilinearly; zero outside."""
 
     def __init__(self, channels: int, resolution: int, std: float = 0.01) -> None:
+        at_least(1, self, channels=channels, resolution=resolution)
+        at_least(0, self, std=std)
         super().__init__()
         self.cube = nn.Parameter(torch.randn(1, channels, resolution, resolution, resolution) * std)
 
@@ -91,6 +94,8 @@ class FilmSiren(nn.Module):
         input_scale: float = 1.0,
         embedding: SpatialEmbedding | None = None,
     ) -> None:
+        at_least(1, self, hidden_dim=hidden_dim, num_layers=num_layers)
+        above(0, self, input_scale=input_scale)
         super().__init__()
         self.hidden_dim, self.num_layers, self.input_scale = hidden_dim, num_layers, input_scale
         self.embedding = embedding
@@ -170,6 +175,7 @@ class Generator(generator.Generator[Latent, Styles]):
         resolution: int = 64,
         bounds: tuple[tuple[float, float, float], tuple[float, float, float]] = ((-0.12,) * 3, (0.12,) * 3),
     ) -> None:
+        at_least(1, self, latent_dim=latent_dim, mapping_dim=mapping_dim)
         super().__init__(poses, resolution, bounds)
         self.field, self.renderer, self.latent_dim = field, renderer, latent_dim
         self.mapping = MappingNetwork(latent_dim, mapping_dim, field.num_layers + 1, field.hidden_dim)
@@ -299,6 +305,8 @@ class Discriminator(nn.Module):
         downsample: Literal["stride", "pool"] = "stride",
         latent_dim: int = 256,
     ) -> None:
+        at_least(1, self, channels=channels or [None])
+        at_least(0, self, latent_dim=latent_dim)
         super().__init__()
         self.latent_dim, self.pool = latent_dim, downsample == "pool"
         self.from_rgb = nn.ModuleList(nn.Conv2d(3, c, 1) for c in channels)

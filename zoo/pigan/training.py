@@ -17,6 +17,8 @@ from zoo.render import clamp_pitch
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen, set_learning_rates
 from zoo.training.schedules import check_stages, current_stage, ramp_down, ramp_up
+from zoo.utils.errors import UserError
+from zoo.utils.ranges import at_least, between, given
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class Stage:
     lr_d: float | None = None
     batch_split: int = 1
 
+    def __post_init__(self) -> None:
+        at_least(0, self, start=self.start, **given(lr_g=self.lr_g, lr_d=self.lr_d))
+        at_least(1, self, batch_split=self.batch_split)
+
 
 class PiGAN(GAN):
     """The training algorithm of pi-GAN (section 3.3 and supplement): discriminator, then generator, every iteration.
@@ -50,6 +56,9 @@ class PiGAN(GAN):
         slices: the generator's gradient is the sum over the slices of a batch, as published, or their mean.
         mapping_lr: learning rate of the mapping network as a share of the generator's.
         optimizers, options: of every system, see ``zoo.training.gan.GAN``.
+
+    Raises:
+        UserError: a weight is given to guesses that the discriminator does not make; or a number is out of its range.
     """
 
     def __init__(
@@ -70,6 +79,16 @@ class PiGAN(GAN):
         mapping_lr: float = 1.0,
         **options: Any,
     ) -> None:
+        at_least(0, self, r1_weight=r1_weight, latent_weight=latent_weight, angle_weight=angle_weight)
+        at_least(0, self, noise_iterations=noise_iterations, fade_iterations=fade_iterations, mapping_lr=mapping_lr)
+        at_least(1, self, top_k_every=top_k_every)
+        between(0, 1, self, top_k_least=top_k_least)
+        between(1e-6, math.inf, self, clip_norm=clip_norm)
+        if (latent_weight or angle_weight) and discriminator.latent_dim != generator.latent_dim:
+            raise UserError(
+                f"latent_weight and angle_weight need guesses of the discriminator: set its latent_dim, "
+                f"{discriminator.latent_dim}, to the generator's, {generator.latent_dim}."
+            )
         super().__init__(generator, discriminator, *optimizers, **options)
         self.r1_weight, self.latent_weight, self.angle_weight = r1_weight, latent_weight, angle_weight
         self.top_k_every, self.top_k_least = top_k_every, top_k_least

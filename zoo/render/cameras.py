@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo.draws import Draws
+from zoo.utils.ranges import above, at_least, between, finite, inside
 
 
 class Camera(NamedTuple):
@@ -139,6 +140,12 @@ class Orbit:
     radius: float = 1.0
     fov_deg: float = 12.0
 
+    def __post_init__(self) -> None:
+        finite(self, yaw_mean=self.yaw_mean, pitch_mean=self.pitch_mean)
+        at_least(0, self, yaw_spread=self.yaw_spread, pitch_spread=self.pitch_spread)
+        above(0, self, radius=self.radius)
+        inside(0, 180, self, fov_deg=self.fov_deg)
+
     def __call__(self, n: int, draws: Draws | None) -> Camera:
         yaw, pitch = self.angles(n, draws) if draws is not None else self.middle(n)
         return self.camera(yaw, pitch)
@@ -224,6 +231,10 @@ class SpherePoses(Orbit):
         yaw = self.yaw_mean + (draws.uniform("yaw", (n, 1)) - 0.5) * 2 * self.yaw_spread
         v = (draws.uniform("pitch", (n, 1)) - 0.5) * 2 * (self.pitch_spread / math.pi) + self.pitch_mean / math.pi
         return yaw, (1 - 2 * v.clamp(1e-5, 1 - 1e-5)).arccos()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        between(0, math.pi, self, pitch_mean=self.pitch_mean)
 
     def middle(self, n: int) -> tuple[Tensor, Tensor]:
         pitch = math.acos(1 - 2 * self.pitch_mean / math.pi)

@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 from zoo.draws import Draws
 from zoo.render.depths import Samples
 from zoo.utils.protocols import untyped_in_configs
+from zoo.utils.ranges import above, finite
 
 # What a quadrature is made of
 
@@ -94,6 +95,10 @@ class BoundedRelu:
     radius: float = 1.0
     margin: float = 0.1
 
+    def __post_init__(self) -> None:
+        finite(self, scale=self.scale, shift=self.shift)
+        above(0, self, radius=self.radius, margin=self.margin)
+
     def __call__(self, raw: Tensor, points: Tensor) -> Tensor:
         fade = ((self.radius - points.norm(dim=-1, keepdim=True)) / self.margin).clamp(0, 1)
         return (self.scale * raw + self.shift).relu() * fade
@@ -113,6 +118,10 @@ class BoxedRelu:
     shift: float = 0.0
     half: tuple[float, float, float] = (1.0, 1.0, 1.0)
     margin: float = 0.1
+
+    def __post_init__(self) -> None:
+        finite(self, scale=self.scale, shift=self.shift)
+        above(0, self, half=self.half, margin=self.margin)
 
     def __call__(self, raw: Tensor, points: Tensor) -> Tensor:
         inside = (points.new_tensor(self.half) - points.abs()).amin(-1, keepdim=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 from zoo.draws import Draws
 from zoo.render.rays import Rays
 from zoo.utils.protocols import untyped_in_configs
+from zoo.utils.ranges import above, at_least
 
 
 class Samples(NamedTuple):
@@ -75,6 +76,11 @@ class JitteredUniform:
     far: float
     samples: int
 
+    def __post_init__(self) -> None:
+        at_least(0, self, near=self.near)
+        above(self.near, self, far=self.far)
+        at_least(2, self, samples=self.samples)
+
     def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
         even, offset = _uniform(self, rays), None
         if draws is not None:
@@ -97,6 +103,11 @@ class Stratified:
     near: float
     far: float
     samples: int
+
+    def __post_init__(self) -> None:
+        at_least(0, self, near=self.near)
+        above(self.near, self, far=self.far)
+        at_least(1, self, samples=self.samples)
 
     def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
         return Samples(rays.origins, rays.directions, stratify(_uniform(self, rays), draws))
@@ -127,6 +138,10 @@ class InsideSphere:
     radius: float
     samples: int
 
+    def __post_init__(self) -> None:
+        above(0, self, radius=self.radius)
+        at_least(1, self, samples=self.samples)
+
     def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
         a = rays.directions.square().sum(-1, keepdim=True)
         b = (rays.origins * rays.directions).sum(-1, keepdim=True)
@@ -147,6 +162,10 @@ class InsideBox:
 
     half: tuple[float, float, float]
     samples: int
+
+    def __post_init__(self) -> None:
+        above(0, self, half=self.half)
+        at_least(1, self, samples=self.samples)
 
     def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
         half = rays.origins.new_tensor(self.half)
@@ -181,6 +200,9 @@ class Importance:
     samples: int
     floor: float = 1e-5
     right: bool = False
+
+    def __post_init__(self) -> None:
+        at_least(0, self, samples=self.samples, floor=self.floor)  # none: as published without a fine pass
 
     def __call__(self, t: Tensor, weights: Tensor, draws: Draws | None) -> Tensor:
         shape = (*t.shape[:-1], self.samples)

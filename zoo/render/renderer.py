@@ -23,6 +23,7 @@ from zoo.render.query import Condition, Field, query, raw_density, selected_indi
 from zoo.render.rays import Rays
 from zoo.utils.errors import UserError
 from zoo.utils.protocols import untyped_in_configs
+from zoo.utils.ranges import at_least, given
 
 Part = TypeVar("Part", Depths, FineDepths)
 
@@ -87,6 +88,7 @@ class VolumeRenderer(nn.Module):
         coarse: Quadrature | None = None,
         chunk: int | None = 4096,
     ) -> None:
+        at_least(1, self, **given(chunk=chunk))
         super().__init__()
         self.depths, self.quadrature = depths, quadrature or Quadrature()
         self.fine, self.coarse, self.chunk = fine, coarse, chunk

@@ -7,6 +7,7 @@ from torch.nn.functional import interpolate
 from zoo.layers import discriminator
 from zoo.layers.stylegan2 import GAIN, activate, downsample, resolutions, width
 from zoo.stylenerf.growing import grown
+from zoo.utils.ranges import at_least, given
 
 
 class Discriminator(discriminator.Discriminator):
@@ -34,6 +35,8 @@ class Discriminator(discriminator.Discriminator):
         doubles: bool = True,
         image_channels: int = 3,
     ) -> None:
+        at_least(1, self, resolution=resolution, most_channels=most_channels, **given(start=start))
+        at_least(resolution, self, base_channels=base_channels)
         widths = {side: width(side, base_channels, most_channels) for side in reversed(resolutions(4, resolution))}
         super().__init__(widths, clamp, groups, image_channels, residual=False)
         self.sides.remove(4)  # there is nothing but the last layers

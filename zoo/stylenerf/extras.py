@@ -32,6 +32,7 @@ from zoo.render import Camera, GaussianPoses, Samples, UniformPoses
 from zoo.stylenerf.discriminator import Discriminator, enter
 from zoo.stylenerf.field import Styles, paper_axes, with_rgb
 from zoo.stylenerf.synthesis import Block, StyledLayer
+from zoo.utils.ranges import above, at_least, between, given
 
 
 class PlaneNetwork(nn.Module):
@@ -60,6 +61,19 @@ class PlaneNetwork(nn.Module):
         w_dim: int = 512,
         decay: float | None = 0.999,
     ) -> None:
+        at_least(
+            1,
+            self,
+            start=start,
+            resolution=resolution,
+            channels=channels,
+            most_channels=most_channels,
+            size=size,
+            w_dim=w_dim,
+        )
+        at_least(resolution, self, base_channels=base_channels)
+        above(0, self, **given(clamp=clamp))
+        between(0, 1, self, **given(decay=decay))
         super().__init__()
         sides = resolutions(start, resolution)
         widths = [width(side, base_channels, most_channels) for side in sides]
@@ -112,6 +126,9 @@ class TriPlaneField(nn.Module):
         separate_rgb: bool = False,
         w_dim: int = 512,
     ) -> None:
+        at_least(1, self, plane_channels=plane_channels, hidden_dim=hidden_dim, feature_dim=feature_dim, w_dim=w_dim)
+        at_least(0, self, num_layers=num_layers)
+        above(0, self, extent=extent)
         super().__init__()
         self.network, self.feature_dim, self.w_dim = network, feature_dim, w_dim
         self.num_styles, self.extent = network.num_styles, extent
@@ -163,6 +180,7 @@ class CameraNetwork(nn.Module):
     """
 
     def __init__(self, hidden_dim: int = 128) -> None:
+        at_least(1, self, hidden_dim=hidden_dim)
         super().__init__()
         self.first, self.second = Dense(2, hidden_dim), Dense(hidden_dim, hidden_dim)
         self.last = Dense(hidden_dim, 2)
@@ -184,6 +202,7 @@ class LearnedPoses(nn.Module):
     def __init__(
         self, poses: GaussianPoses | UniformPoses, network: CameraNetwork = CameraNetwork(), strength: float = 0.1
     ) -> None:
+        at_least(0, self, strength=strength)
         super().__init__()
         self.poses, self.network, self.strength = poses, network, strength
         self.register_buffer("alpha", torch.ones(()), persistent=False)  # of the generator
@@ -248,6 +267,7 @@ class CameraDiscriminator(Discriminator):
     def __init__(
         self, numbers: Literal[3, 9, 16] = 3, separate: bool = False, mapping_layers: int = 8, **kwargs
     ) -> None:
+        at_least(0, self, mapping_layers=mapping_layers)
         super().__init__(**kwargs)
         channels = len(self.dense.bias)
         self.numbers = numbers
@@ -296,6 +316,7 @@ class DoubleDiscriminator(Discriminator):
     """
 
     def __init__(self, ratio: int = 4, **kwargs) -> None:
+        at_least(1, self, ratio=ratio)
         super().__init__(image_channels=6, **kwargs)
         self.ratio = ratio
 

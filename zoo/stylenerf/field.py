@@ -32,6 +32,7 @@ from zoo.render import (
     transmission_weights,
 )
 from zoo.render.query import query
+from zoo.utils.ranges import above, at_least, given
 
 
 class Styles(NamedTuple):
@@ -105,6 +106,10 @@ class StyledField(nn.Module):
         separate_rgb: bool = True,
         w_dim: int = 512,
     ) -> None:
+        at_least(1, self, hidden_dim=hidden_dim, feature_dim=feature_dim, w_dim=w_dim)
+        at_least(0, self, num_layers=num_layers)
+        at_least(0 if with_points else 1, self, octaves=octaves)
+        above(0, self, scale=scale)
         super().__init__()
         self.hidden_dim, self.feature_dim, self.octaves, self.w_dim = hidden_dim, feature_dim, octaves, w_dim
         self.with_points, self.scale, self.num_styles = with_points, scale, num_layers + 2
@@ -180,6 +185,8 @@ class PlainField(nn.Module):
         octaves: int = 10,
         latent_dim: int = 32,
     ) -> None:
+        at_least(1, self, hidden_dim=hidden_dim, feature_dim=feature_dim, latent_dim=latent_dim)
+        at_least(0, self, num_layers=num_layers, octaves=octaves)
         super().__init__()
         self.octaves, self.latent_dim = octaves, latent_dim
         widths = [8 * octaves + latent_dim, *[hidden_dim] * max(num_layers, 1)]
@@ -234,6 +241,8 @@ class LinearSpacing(nn.Module):
     """
 
     def __init__(self, near: float, far: float) -> None:
+        at_least(0, self, near=near)
+        above(near, self, far=far)
         super().__init__()
         self.near, self.far = near, far
 
@@ -300,6 +309,7 @@ class NormalisedDepthRenderer(nn.Module):
         normalised_intervals: bool = False,
         chunk: int | None = 4096,
     ) -> None:
+        at_least(1, self, samples=samples, **given(chunk=chunk))
         super().__init__()
         self.spacing, self.samples, self.normalised_intervals, self.chunk = (
             spacing,
@@ -364,6 +374,8 @@ class BackgroundRenderer(nn.Module):
     """
 
     def __init__(self, field: PlainField, samples: int = 4, start: float = 0.5, chunk: int | None = 4096) -> None:
+        at_least(1, self, samples=samples, **given(chunk=chunk))
+        above(0, self, start=start)
         super().__init__()
         self.field, self.samples, self.start, self.chunk = field, samples, start, chunk
 

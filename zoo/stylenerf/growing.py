@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from zoo.layers.stylegan2 import resolutions
+from zoo.utils.ranges import above, at_least
 
 
 class Grown(NamedTuple):
@@ -34,6 +35,10 @@ class Growth:
 
     begin: int = 500_000
     end: int = 5_000_000
+
+    def __post_init__(self) -> None:
+        at_least(0, self, begin=self.begin)
+        above(self.begin, self, end=self.end)
 
     def __call__(self, images_seen: int) -> float:
         """Share of the growth after so many images."""

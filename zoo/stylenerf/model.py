@@ -44,6 +44,7 @@ from zoo.stylenerf.field import BackgroundRenderer, BackgroundSamples, Styles, r
 from zoo.stylenerf.growing import Grown, grown
 from zoo.stylenerf.synthesis import SynthesisNetwork
 from zoo.utils.errors import UserError
+from zoo.utils.ranges import above, at_least, given
 
 
 class Latent(NamedTuple):
@@ -120,6 +121,10 @@ class Generator(generator.Generator[Latent, Styles]):
         spare_layers: int = 0,
         bounds: tuple[tuple[float, float, float], tuple[float, float, float]] = ((-0.12,) * 3, (0.12,) * 3),
     ) -> None:
+        at_least(1, self, latent_dim=latent_dim, **given(start=start, feature_start=feature_start))
+        at_least(0, self, spare_layers=spare_layers, **given(truncated_layers=truncated_layers))
+        at_least(0, self, mapping_layers=mapping_layers)
+        above(0, self, mapping_rate=mapping_rate)
         super().__init__(poses, synthesis.resolution, bounds)
         if foreground.feature_dim != synthesis.feature_dim:
             raise UserError(

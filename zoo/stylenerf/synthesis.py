@@ -14,6 +14,7 @@ from zoo.layers import stylegan2
 from zoo.layers.stylegan2 import GAIN, ModulatedConvolution, activate, clamp, resolutions, upsample, width
 from zoo.layers.upsampling import Upsampler
 from zoo.utils.errors import UserError
+from zoo.utils.ranges import above, at_least, between, given
 
 
 class StyledLayer(stylegan2.StyledLayer):
@@ -176,6 +177,11 @@ class SynthesisNetwork(nn.Module):
         noise: bool = False,
         decay: float | None = 0.999,
     ) -> None:
+        at_least(1, self, low=low, resolution=resolution, feature_dim=feature_dim)
+        at_least(1, self, most_channels=most_channels, size=size, w_dim=w_dim)
+        at_least(resolution, self, base_channels=base_channels)
+        above(0, self, **given(clamp=clamp))
+        between(0, 1, self, **given(decay=decay))
         super().__init__()
         self.low, self.resolution, self.feature_dim, self.clamp = low, resolution, feature_dim, clamp
         sides = resolutions(low, resolution)[1:]

@@ -14,6 +14,7 @@ from zoo.stylenerf.model import Generator, Synthesised
 from zoo.training import stylegan2
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen
+from zoo.utils.ranges import at_least, between
 
 
 class StyleNeRF(GAN):
@@ -63,6 +64,10 @@ class StyleNeRF(GAN):
         augment: Augmentation | None = None,
         **options: Any,
     ) -> None:
+        at_least(0, self, nerf_path_weight=nerf_path_weight, nerf_path_side=nerf_path_side, density_noise=density_noise)
+        at_least(0, self, r1_weight=r1_weight, path_weight=path_weight)
+        at_least(1, self, r1_every=r1_every, path_every=path_every, path_shrink=path_shrink)
+        between(0, 1, self, path_decay=path_decay, mixing=mixing, mean_decay=mean_decay)
         super().__init__(generator, discriminator, *optimizers, **options)
         self.nerf_path_weight, self.nerf_path_side = nerf_path_weight, nerf_path_side
         self.density_noise, self.r1_weight, self.r1_every = density_noise, r1_weight, r1_every

@@ -7,11 +7,14 @@ from typing import Literal
 import torch
 from torch import nn
 
+from zoo.utils.ranges import between
+
 
 class WarmUpDecay:
     """Decay min(limit, (1 + n) / (10 + n)) at update n, so that an EMA soon forgets the initial weights."""
 
     def __init__(self, limit: float) -> None:
+        between(0, 1, self, limit=limit)
         self.limit = limit
 
     def __call__(self, updates: int) -> float:
@@ -29,6 +32,8 @@ class EMA(nn.Module):
     def __init__(
         self, decay: float | Callable[[int], float] = 0.999, buffers: Literal["copy", "lerp", "keep"] = "copy"
     ) -> None:
+        if not callable(decay):
+            between(0, 1, self, decay=decay)
         super().__init__()
         self.decay, self.buffer_rule = decay, buffers
         self.updates = 0

@@ -24,6 +24,7 @@ from zoo.training.ema import EMA
 from zoo.training.nonfinite import NonFiniteGuard, parameters
 from zoo.training.optimizers import OptimizerFactory, check_optimizer
 from zoo.training.precision import HalfPrecision, Precision
+from zoo.utils.ranges import at_least, finite
 
 
 class GAN(pl.LightningModule):
@@ -54,6 +55,8 @@ class GAN(pl.LightningModule):
         max_skips: int = 3,
         plain: bool = False,
     ) -> None:
+        finite(self, seed=seed)
+        at_least(0, self, max_skips=max_skips)
         super().__init__()
         self.automatic_optimization = False
         self.generator, self.discriminator = generator, discriminator

@@ -85,7 +85,7 @@ def out_of_memory(error: BaseException | None) -> str | None:
             return "the GPU"
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
             return "this machine"
-        if isinstance(error, RuntimeError) and any(text in str(error) for text in NO_MEMORY):
+        if isinstance(error, RuntimeError | TypeError) and any(text in str(error) for text in NO_MEMORY):
             return "this machine"
         error = error.__cause__ or error.__context__
     return None
@@ -95,4 +95,5 @@ NO_MEMORY = (
     "DefaultCPUAllocator: ",  # can't allocate memory, on Windows: not enough memory
     "Storage size calculation overflowed",
     "numel: integer multiplication overflow",
+    "Overflow when unpacking long",  # a size that no number of the machine could be
 )

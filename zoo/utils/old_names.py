@@ -151,6 +151,8 @@ def renamed(config: Any) -> Any:
 def renamed_object(config: Values) -> Values:
     """``class_path`` and ``init_args`` with the names of today, but for what is inside the latter."""
     path, values = config["class_path"], config.get("init_args") or {}
+    if not isinstance(values, dict):  # left to the parser, which says what is wrong with it
+        return config
     for old, new in MODULES.items():
         path = new + path.removeprefix(old) if path.startswith(old) else path
     values = ARGUMENTS.get(home(path), dict)(values)

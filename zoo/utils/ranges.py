@@ -1,8 +1,9 @@
 """Ranges of numbers that users give, checked where they are given: ``at_least(1, views=views, frames=frames)``.
 
-The names of the keywords are what users read, so they are those of the options or of the ``init_args``. A value can be
-a list, tuple or dict of numbers: each is checked. NaN and null are in no range, and infinity only in that of
-``between(low, math.inf)``; ``given`` leaves out what need not be given: ``at_least(1, **given(resolution=None))``.
+The names of the keywords are what users read, so they are those of the options or of the ``init_args``; a class says
+whose they are, ``at_least(1, self, every=every)``. A value can be a list, tuple or dict of numbers: each is checked.
+NaN and null are in no range, and infinity only in that of ``between(low, math.inf)``; ``given`` leaves out what need
+not be given: ``at_least(1, **given(resolution=None))``.
 """
 
 import math
@@ -13,31 +14,49 @@ from typing import Any
 from zoo.utils.errors import UserError, printable
 
 
-def at_least(low: float, **values: Any) -> None:
+def at_least(low: float, of: object = None, /, **values: Any) -> None:
     """Refuse numbers below ``low``.
 
     Raises:
         UserError: names the value and the range.
     """
-    refuse_outside(lambda value: low <= value < math.inf, f"of at least {low:g}", values)
+    refuse_outside(lambda value: low <= value < math.inf, f"of at least {low:g}", of, values)
 
 
-def above(low: float, **values: Any) -> None:
+def above(low: float, of: object = None, /, **values: Any) -> None:
     """Refuse numbers that are not greater than ``low``.
 
     Raises:
         UserError: names the value and the range.
     """
-    refuse_outside(lambda value: low < value < math.inf, f"above {low:g}", values)
+    refuse_outside(lambda value: low < value < math.inf, f"above {low:g}", of, values)
 
 
-def between(low: float, high: float, **values: Any) -> None:
+def between(low: float, high: float, of: object = None, /, **values: Any) -> None:
     """Refuse numbers outside of ``low`` to ``high``, which are allowed themselves.
 
     Raises:
         UserError: names the value and the range.
     """
-    refuse_outside(lambda value: low <= value <= high, f"from {low:g} to {high:.12g}", values)
+    refuse_outside(lambda value: low <= value <= high, f"from {low:g} to {high:.12g}", of, values)
+
+
+def inside(low: float, high: float, of: object = None, /, **values: Any) -> None:
+    """Refuse numbers that are not between ``low`` and ``high``, or are one of them.
+
+    Raises:
+        UserError: names the value and the range.
+    """
+    refuse_outside(lambda value: low < value < high, f"above {low:g} and below {high:g}", of, values)
+
+
+def finite(of: object = None, /, **values: Any) -> None:
+    """Refuse what is no number, or none that is finite.
+
+    Raises:
+        UserError: names the value.
+    """
+    refuse_outside(lambda value: -math.inf < value < math.inf, "that is finite", of, values)
 
 
 def given(**values: Any) -> dict[str, Any]:
@@ -45,17 +64,23 @@ def given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def refuse_outside(allowed: Callable[[Any], bool], range: str, values: dict[str, Any]) -> None:
+def refuse_outside(allowed: Callable[[Any], bool], range: str, of: object, values: dict[str, Any]) -> None:
     """
+    Args:
+        of: whose values they are; the name of its class is said.
+
     Raises:
         UserError: names the first value that is not allowed, and the range.
     """
+    whose = "" if of is None else f" of {type(of).__name__}"
     for name, value in values.items():
         for number in numbers_in(value):
             if not isinstance(number, Real) or not allowed(number):
                 shown = "null" if number is None else printable(number, 40)
                 verb = "is" if number is value else "holds"
-                raise UserError(f"{name} {verb} {shown}: give {'a number' if verb == 'is' else 'numbers'} {range}.")
+                raise UserError(
+                    f"{name}{whose} {verb} {shown}: give {'a number' if verb == 'is' else 'numbers'} {range}."
+                )
 
 
 def numbers_in(value: Any) -> Iterator[Any]:

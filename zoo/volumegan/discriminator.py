@@ -9,6 +9,7 @@ from torch.nn.functional import avg_pool2d
 from zoo.layers import discriminator
 from zoo.layers.stylegan2 import resolutions, width
 from zoo.utils.errors import UserError
+from zoo.utils.ranges import at_least
 
 
 def missing_levels(network: nn.Module, resolution: int) -> float:
@@ -36,6 +37,8 @@ class Discriminator(discriminator.Discriminator):
         residual: bool = True,
         last: int = 4,
     ) -> None:
+        at_least(1, self, resolution=resolution, most_channels=most_channels, last=last)
+        at_least(resolution, self, base_channels=base_channels)
         widths = {side: width(side, base_channels, most_channels) for side in reversed(resolutions(last, resolution))}
         super().__init__(widths, clamp, groups, residual=residual)
         self.resolution = resolution

@@ -11,6 +11,7 @@ from torch.nn.functional import softplus
 
 from zoo.draws import Draws
 from zoo.render import Depths, Rays, Samples
+from zoo.utils.ranges import above
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class FarLastInterval:
     """From each sample to the next; the last interval ends at a depth."""
 
     far: float
+
+    def __post_init__(self) -> None:
+        above(0, self, far=self.far)
 
     def __call__(self, t: Tensor, directions: Tensor) -> Tensor:
         return t.diff(append=torch.full_like(t[..., :1], self.far)) * directions.norm(dim=-1, keepdim=True)

@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate, leaky_relu
 from zoo.layers.lookup import trilinear
 from zoo.layers.stylegan2 import GAIN, SLOPE, Dense, ModulatedConvolution, resolutions
 from zoo.render import Samples
+from zoo.utils.ranges import at_least, finite
 
 
 class Styles(NamedTuple):
@@ -40,6 +41,8 @@ class StructuralVolume(nn.Module):
     def __init__(
         self, resolution: int = 32, start: int = 4, base_channels: int = 256, channels: int = 32, w_dim: int = 512
     ) -> None:
+        at_least(1, self, resolution=resolution, start=start, base_channels=base_channels)
+        at_least(1, self, channels=channels, w_dim=w_dim)
         super().__init__()
         widths = [base_channels, base_channels]
         for _ in resolutions(start, resolution)[1:]:
@@ -96,6 +99,10 @@ class StyledField(nn.Module):
         ),
         w_dim: int = 512,
     ) -> None:
+        at_least(1, self, channels=channels, hidden_dim=hidden_dim, num_layers=num_layers, colour_dim=colour_dim)
+        at_least(1, self, w_dim=w_dim)
+        at_least(0, self, frequencies=frequencies, max_log2=max_log2)
+        finite(self, bounds=bounds)
         super().__init__()
         self.channels, self.num_layers = channels, num_layers
         self.register_buffer("frequencies", torch.linspace(0, max_log2, frequencies).exp2_(), persistent=False)

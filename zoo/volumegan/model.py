@@ -24,6 +24,7 @@ from zoo.draws import Draws
 from zoo.layers.stylegan2 import Mapping, truncate
 from zoo.render import Camera, Poses, Rays, Rendered, Renderer, expected_depth, pixel_corners, through, to_map
 from zoo.utils.errors import UserError
+from zoo.utils.ranges import above, at_least, given
 from zoo.volumegan.discriminator import missing_levels
 from zoo.volumegan.field import StructuralVolume, StyledField, Styles
 from zoo.volumegan.synthesis import SynthesisNetwork
@@ -69,6 +70,9 @@ class Generator(generator.Generator[Latent, Styles]):
         truncated_layers: int | None = 8,
         bounds: tuple[tuple[float, float, float], tuple[float, float, float]] = ((-0.15,) * 3, (0.15,) * 3),
     ) -> None:
+        at_least(1, self, latent_dim=latent_dim, mapping_dim=mapping_dim)
+        at_least(0, self, mapping_layers=mapping_layers, **given(truncated_layers=truncated_layers))
+        above(0, self, mapping_rate=mapping_rate)
         super().__init__(poses, synthesis.resolution, bounds)
         if field.channels != structure.channels:
             raise UserError(

@@ -8,6 +8,7 @@ from torch.nn.functional import interpolate
 
 from zoo.draws import Draws
 from zoo.layers.stylegan2 import Convolution, ModulatedConvolution, StyledLayer, clamp, resolutions, upsample, width
+from zoo.utils.ranges import above, at_least, given
 
 
 class SynthesisBlock(nn.Module):
@@ -45,6 +46,9 @@ class SynthesisNetwork(nn.Module):
         bounded_output: bool = False,
         w_dim: int = 512,
     ) -> None:
+        at_least(1, self, low=low, resolution=resolution, most_channels=most_channels, w_dim=w_dim)
+        at_least(resolution, self, base_channels=base_channels)
+        above(0, self, **given(clamp=clamp))
         super().__init__()
         self.low, self.resolution, self.clamp, self.bounded_output = low, resolution, clamp, bounded_output
         sides = resolutions(low, resolution)

@@ -15,6 +15,7 @@ from zoo.training import stylegan2
 from zoo.training.gan import GAN
 from zoo.training.nonfinite import parameters
 from zoo.training.optimizers import frozen
+from zoo.utils.ranges import at_least, between
 from zoo.volumegan.discriminator import Discriminator
 from zoo.volumegan.model import Generator
 
@@ -33,6 +34,10 @@ class Growth:
     hold: int = 750_000
     fade: int = 750_000
     every: int = 4
+
+    def __post_init__(self) -> None:
+        at_least(0, self, levels=self.levels, hold=self.hold)
+        at_least(1, self, fade=self.fade, every=self.every)
 
     def __call__(self, images_seen: int) -> float:
         """How many of the finest levels are left out after so many images."""
@@ -78,6 +83,9 @@ class VolumeGAN(GAN):
         growth: Growth | None = None,
         **options: Any,
     ) -> None:
+        at_least(0, self, r1_weight=r1_weight, path_weight=path_weight)
+        at_least(1, self, r1_every=r1_every, path_every=path_every, path_shrink=path_shrink)
+        between(0, 1, self, path_decay=path_decay, mixing=mixing, mean_decay=mean_decay)
         super().__init__(generator, discriminator, *optimizers, **options)
         self.r1_weight, self.r1_every = r1_weight, r1_every
         self.path_weight, self.path_every, self.path_shrink = path_weight, path_every, path_shrink
