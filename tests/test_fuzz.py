@@ -12,6 +12,10 @@ def test_mutated_commands_work_or_end_in_one_sentence():
     assert fuzz.run(60) == []
 
 
+def test_a_long_word_is_no_long_sentence():
+    assert fuzz.problem(fuzz.Case(["x" * 2000], {}, False)) is None
+
+
 def test_mutations_are_those_of_the_seed_and_of_all_kinds():
     first = list(fuzz.cases(60, seed=0))
     assert first == list(fuzz.cases(60, seed=0)) != list(fuzz.cases(60, seed=1))

@@ -26,6 +26,7 @@ REFUSED = {
     "--model.optimizer_d.lr=-1": "optimizer_d cannot be made: Invalid learning rate: -1.0.",
     "--model.optimizer_g.eps=-1": "optimizer_g cannot be made: Invalid epsilon value: -1.0.",
     "--model.optimizer_g.betas=[2,2]": "optimizer_g cannot be made: Invalid beta parameter",
+    "--model.optimizer_g.lr=1e308": "lr of optimizer_g is 1e+308: give a number from -1e+30 to 1e+30.",
     "--model.optimizer_d=torch.optim.LBFGS": "optimizer_d is LBFGS, which evaluates the loss itself",
     "--model.optimizer_d=tests.test_user_errors.Ungrouped": "optimizer_d cannot be made: no groups here.",
     "--model.r1_weight=&a [*a]": "look for an anchor (&, *) that repeats or contains itself",
@@ -81,6 +82,7 @@ CONFIGS = {
     "empty": (b"# nothing\n", "is empty, where a config has names and values"),
     "a list": (b"- model\n", "holds a list, where a config has"),
     "broken": (b"data:\n  path: {a: [}\n", "is no yaml: "),
+    "with a zero byte": (b'trainer: {max_time: "a\\0b"}\n', "holds a value with a zero byte"),
     "deep": (b"data: " + b"[" * 5000, "nested too deeply"),
     "a circle": (b"data: &a\n  x: *a\n", "contains itself"),
     "a bomb": (

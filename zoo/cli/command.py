@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from zoo.cli.help import TRAINING, VERBS, overview, training_help, version
-from zoo.utils.errors import Stopped, disk_problem, fail, mendable, near, reader_failed
+from zoo.utils.errors import Stopped, disk_problem, fail, mendable, near, printable, reader_failed
 from zoo.utils.memory import out_of_memory
 from zoo.utils.parser import OneLineErrors, required_names
 from zoo.utils.user_code import PACKAGES, own_packages_first, trusted, whose, working_folder_last
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     verb, *rest = argv
     rest = [with_home(word) for word in rest]
     if verb not in VERBS:
-        return fail(f"There is no verb '{verb}'.{near(verb, list(VERBS))} 'zoo --help' lists them.")
+        return fail(f"There is no verb '{printable(verb, 80)}'.{near(verb, list(VERBS))} 'zoo --help' lists them.")
     try:
         if trusted():
             working_folder_last()

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from zoo.utils.errors import UserError
+from zoo.utils.ranges import between
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 
@@ -22,8 +23,10 @@ def check_optimizer(name: str, make: OptimizerFactory) -> None:
     """
     try:
         optimizer = make([{"params": [nn.Parameter(torch.zeros(1, device="cpu"))]}])
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"{name} cannot be made: {' '.join(str(error).split()).rstrip('.')}.") from error
+    options = {f"{key} of {name}": value for key, value in optimizer.defaults.items() if isinstance(value, float)}
+    between(-1e30, 1e30, **options)  # what float32 can hold, also after a few divisions
     closure = signature(type(optimizer).step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         raise UserError(

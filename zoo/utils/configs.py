@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from zoo.utils.errors import UserError
+from zoo.utils.errors import UserError, printable
 from zoo.utils.old_names import renamed
 
 MOST_VALUES = 10_000  # in a config; in yaml a few lines can stand for any number, and a value can contain itself
@@ -58,6 +58,8 @@ def bounded(values: Any, source: str) -> Any:
         value = waiting.pop()
         waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
         seen += 1
+        if isinstance(value, str) and "\0" in value:
+            raise UserError(f"{source} holds a value with a zero byte, '{printable(value, 40)}', which no value has.")
         if seen > MOST_VALUES:
             raise UserError(
                 f"{source} stands for more than {MOST_VALUES:,} values, which no config does: look for an anchor "
