@@ -209,7 +209,7 @@ def test_what_peoples_scripts_add_is_taken_away(tmp_path, system, around):
     assert is_back(tmp_path / "back", tensors)
 
 
-def test_all_networks_of_pigan_and_stylenerf_come_back_but_the_discriminator(tmp_path):
+def test_all_networks_of_pigan_and_stylenerf_come_back_but_the_discriminator(tmp_path, capsys):
     """Tensors alone do not say how theirs was built."""
     for system in ("pigan", "stylenerf"):
         file, experiment, _, _ = SYSTEMS[system]
@@ -219,6 +219,8 @@ def test_all_networks_of_pigan_and_stylenerf_come_back_but_the_discriminator(tmp
         assert main(["convert", str(file), str(first), *options]) == 0
         assert main(["convert", str(first), str(there), "--to", "official"]) == 0
         assert main(["convert", str(there), str(back), "--experiment", str(first / "config.yaml")]) == 0
+        said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Used ")][-1]
+        assert "; left out: " in said and said.endswith("do not say how a discriminator was built.")
         names = {path.name for path in first.glob("*.safetensors")} - {"discriminator.safetensors"}
         assert {path.name for path in back.glob("*.safetensors")} == names and len(names) > 1
         for name in names:

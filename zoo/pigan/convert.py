@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from zoo.pigan.model import Discriminator
 from zoo.utils.errors import UserError
 from zoo.utils.records import Record
-from zoo.weights.convert import Published
+from zoo.weights.convert import NotBuilt, Published
 from zoo.weights.names import Table, count, size
 from zoo.weights.read import (
     Contents,
@@ -115,8 +115,10 @@ def published(place: Place, contents: Contents, weights: str) -> Published | Non
     if found is None:
         return None
     held = contents if found == place else read(found)
-    if weights == "discriminator":  # bare tensors do not say how it was built
-        return None if isinstance(held.value, dict) else discriminator_in(found, held)
+    if weights == "discriminator":
+        if isinstance(held.value, dict):
+            raise NotBuilt(f"{found.name} holds bare tensors, which do not say how a discriminator was built.")
+        return discriminator_in(found, held)
     if part(held) == "generator" and isinstance(held.value, dict):
         return Published(tensors_in("", held.value), f"{found.name}, {weights} weights", {})
     record = contents.value if isinstance(contents.value, Record) else None

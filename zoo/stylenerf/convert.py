@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from zoo.stylenerf.model import Generator
 from zoo.utils.errors import UserError
 from zoo.utils.paths import config_names
-from zoo.weights.convert import Published
+from zoo.weights.convert import NotBuilt, Published
 from zoo.weights.names import Table, check_arguments, inside
 from zoo.weights.read import Contents, Place, attributes, class_name, is_module, module_state, plain, tensors_in
 
@@ -188,11 +188,12 @@ def published(place: Place, contents: Contents, weights: str) -> Published | Non
     Raises:
         UserError: the file does not say that, or not in a way that ends.
     """
-    is_bare = generator_in(contents) is contents.value
-    module = {"ema": contents.value}.get(weights) if is_bare else contents.value.get(WEIGHTS[weights])
-    if isinstance(module, dict):  # tensors alone, which do not say how a discriminator was built
-        state = stacked(tensors_in("", module))
-        return Published(state, f"{place.name}, {WEIGHTS[weights]}", {}) if weights != "discriminator" else None
+    held = {"G_ema": contents.value} if generator_in(contents) is contents.value else contents.value
+    module = held.get(WEIGHTS[weights])
+    if isinstance(module, dict):
+        if weights == "discriminator":
+            raise NotBuilt(f"{place.name} holds bare tensors of D, which do not say how a discriminator was built.")
+        return Published(stacked(tensors_in("", module)), f"{place.name}, {WEIGHTS[weights]}", {})
     if not is_module(module):
         return None
     given = plain(attributes(module).get("_init_kwargs"))

@@ -8,7 +8,8 @@ A converter is ``zoo/<system>/convert.py``, found by the name of the package. Ea
 * ``part(contents)``: the part of the system that a file holds: "generator", another word, or None if there is none;
 * ``experiments(contents)``: names of the published experiments that a generator's file may come from, one of which
   gives what it does not hold; None where it holds everything;
-* ``published(place, contents, weights)``: one of the networks, as ``Published``; None where it is not there;
+* ``published(place, contents, weights)``: one of the networks, as ``Published``; None where it is not there; raises
+  ``NotBuilt`` where a network is there that could not be built;
 * ``config(published, weights, experiment)``: ``class_path`` and ``init_args`` that build it; ``experiment`` is the
   config of an experiment's generator;
 * ``official(networks, card)``: the inverse: files of the published program, by name, for published state dicts.
@@ -17,6 +18,7 @@ The functions raise UserError for what cannot be translated.
 """
 
 import hashlib
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -74,6 +76,10 @@ class Converted(NamedTuple):
     used: str
 
 
+class NotBuilt(UserError):
+    """A network is there, but not how it was built."""
+
+
 def systems() -> dict[str, ModuleType]:
     """The modules that can convert, by system."""
     return {name: import_module(f"zoo.{name}.convert") for name in system_names()}
@@ -122,7 +128,12 @@ def convert(
     generator = generator_of(experiment) if experiment else None
     done = convert_network(module, place, contents, generator, weights)
     names = module.WEIGHTS if rest and module.part(contents) == "generator" else ()
-    others = {key: network_of(module, place, contents, generator, key) for key in names if key != done.card["weights"]}
+    others, left_out = {}, []
+    for key in names:
+        try:
+            others |= {} if key == done.card["weights"] else {key: network_of(module, place, contents, generator, key)}
+        except NotBuilt as error:
+            left_out.append(str(error).removesuffix("."))
     with place.open() as file:
         source = hashlib.file_digest(file, "sha256").hexdigest()
     made_with = f"zoo convert {place.name} OUT" + (f" --experiment {experiment}" if experiment else "")
@@ -132,7 +143,7 @@ def convert(
         for name, other in others.items():
             if other:
                 save_part(folder, name, other.network, other.config, other.unused, **other.card | facts)
-    return done, contents
+    return done._replace(used="; left out: ".join([done.used, *left_out])), contents
 
 
 def convert_network(
@@ -159,7 +170,10 @@ def convert_network(
     for name in [weights] if weights else module.WEIGHTS:
         if found := network_of(module, place, contents, experiment, name):
             return found
-    there = [name for name in module.WEIGHTS if module.published(place, contents, name)]
+    there = []
+    for name in module.WEIGHTS:
+        with suppress(NotBuilt):
+            there += [name] if module.published(place, contents, name) else []
     raise UserError(
         f"{place} has no weights '{weights}': there is no {module.WEIGHTS[weights]} in or beside it; --weights can be "
         f"{', '.join(there)}."
