@@ -223,6 +223,13 @@ class ImageData(pl.LightningDataModule):
     def _process(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
+    def _share(self, count: int, what: str) -> range:
+        """Those of so many items that belong to this process."""
+        rank, world = self._process()
+        if world > 1 and count < world:
+            raise UserError(f"{world} processes cannot share {count} {what}: give more, or lower --trainer.devices.")
+        return range(rank, count, world)
+
     @property
     def num_workers(self) -> int:
         """Workers that read images: as many as requested, but no more than there are CPUs for this process."""
@@ -241,17 +248,14 @@ class ImageData(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         """Every real image once, in order, never flipped; each process its share, without padding."""
         dataset = ImageDataset(self.val_source(), self.resolution)
-        rank, world = self._process()
-        share = range(rank, len(dataset), world)
-        return loader(dataset, self.batch_size, self.num_workers, sampler=share)
+        return loader(dataset, self.batch_size, self.num_workers, sampler=self._share(len(dataset), "image(s)"))
 
     def test_dataloader(self) -> DataLoader:
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader:
         """Indices of samples, batches of [B]."""
-        rank, world = self._process()
-        return loader(range(rank, self.predict_count, world), self.batch_size)
+        return loader(self._share(self.predict_count, "sample(s)"), self.batch_size)
 
 
 def to_bytes(image: Tensor) -> Tensor:

@@ -57,11 +57,16 @@ def check_options(config: Any, verb: str) -> None:
         raise UserError("--ckpt_path is empty: name the checkpoint to resume from, or leave it out to start anew.")
     if config.ckpt_path and not Path(config.ckpt_path).is_file():
         raise FileNotFoundError(missing_file(config.ckpt_path))
+    if verb != "fit" and not config.ckpt_path:
+        raise UserError(
+            f"'zoo {verb}' without weights would draw from random ones: give --ckpt_path, or take 'zoo evaluate' or "
+            "'zoo sample' for a bundle."
+        )
     check_trainer(config.trainer)
 
 
 def check_trainer(trainer: Any) -> None:
-    """Refuse numbers of processes that cannot be.
+    """Refuse numbers of processes that cannot be, epochs, and a strategy with which no GAN trains.
 
     Raises:
         UserError: says which.
@@ -73,6 +78,16 @@ def check_trainer(trainer: Any) -> None:
         raise UserError(f"--trainer.devices is {devices}: give a number from 1 on, a list of GPUs, or 'auto'.")
     if nodes < 1:
         raise UserError(f"--trainer.num_nodes is {nodes}: give a number of machines from 1 on.")
+    if trainer.max_epochs not in (None, -1):
+        raise UserError(
+            f"--trainer.max_epochs is {trainer.max_epochs}, but training has no epochs: leave it out and give "
+            "--trainer.max_steps, a number of iterations."
+        )
+    if "unused_parameters_false" in str(trainer.strategy):
+        raise UserError(
+            f"--trainer.strategy is '{trainer.strategy}', but each loss trains one of two networks, so the other's "
+            "parameters are unused: take 'ddp' or leave it out."
+        )
 
 
 def check_root(root: str) -> None:

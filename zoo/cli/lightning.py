@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,7 @@ from callbacks.interrupt import GracefulInterrupt
 from callbacks.loggers import log_run
 from callbacks.predictions import PredictionWriter
 from callbacks.progress import Progress
+from callbacks.run_folder import EarlierRun, keep_old_metrics, locked_folder
 from zoo.cli.checks import check_config_file, check_options, check_root
 from zoo.cli.estimate import estimate
 from zoo.training.checkpoint_files import read_checkpoint
@@ -45,6 +46,7 @@ from zoo.utils.warnings import silence_warnings
 from zoo.weights.init_from import start_from
 
 REFUSALS = (ValueError, TypeError, RuntimeError, MisconfigurationException)  # of Lightning, about values
+STARTS = {"ddp": "popen", "ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}  # of processes
 READ_YAML = get_loader("yaml")
 # For configs and single values. What is wrong with a file is said before, by ``check_config_file``.
 set_loader("yaml", lambda text: renamed(bounded(READ_YAML(text), f"'{text[:40]}'")), (yaml.YAMLError,))
@@ -55,14 +57,20 @@ class Parser(OneLineErrors, LightningArgumentParser):
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes config.yaml into the run's folder, wherever the loggers write."""
+    """Writes config.yaml into the run's folder, wherever the loggers write, once nothing is refused any more."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Nothing: a checkpoint that does not fit would leave the config of another run beside it."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.save_config(trainer, pl_module, "fit")
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit":
-            path = Path(trainer.default_root_dir) / self.config_filename
-            options = {"skip_unset": False, "skip_validation": True}  # it was just parsed
-            with replacing(path) as part:
-                self.parser.save(self.config, part, multifile=False, **options)
+        path = Path(trainer.default_root_dir) / self.config_filename
+        options = {"skip_unset": False, "skip_validation": True}  # it was just parsed
+        with replacing(path) as part:
+            self.parser.save(self.config, part, multifile=False, **options)
 
 
 class ZooCLI(TypedWins, LightningCLI):
@@ -142,13 +150,16 @@ class ZooCLI(TypedWins, LightningCLI):
         if config.init_from and not config.ckpt_path:  # a checkpoint holds all weights
             start_from(model, config.init_from, config.init_fresh, is_first=self.trainer.is_global_zero)
         # Signals are listened to before the first scores are measured, which may take minutes.
-        self.trainer.callbacks.sort(key=lambda callback: not isinstance(callback, GracefulInterrupt))
-        if self.trainer.is_global_zero:
-            keep_old_metrics(Path(self.trainer.default_root_dir))
-        log_run(self.trainer, self.plain_config, self.command)
-        self.trainer.fit(model, **kwargs)
-        if self.trainer.is_global_zero:
-            print(f"Everything is in {self.trainer.default_root_dir}", file=sys.stderr)
+        self.trainer.callbacks.sort(key=lambda callback: not isinstance(callback, GracefulInterrupt | SaveConfig))
+        folder, is_first = Path(self.trainer.default_root_dir), self.trainer.is_global_zero
+        with locked_folder(folder) if is_first else nullcontext():
+            if is_first:
+                keep_old_metrics(folder)
+            self.trainer.callbacks.insert(0, EarlierRun(folder, config.ckpt_path and Path(config.ckpt_path)))
+            log_run(self.trainer, self.plain_config, self.command)
+            self.trainer.fit(model, **kwargs)
+        if is_first:
+            print(f"Everything is in {folder}", file=sys.stderr)
 
 
 def run(argv: list[str]) -> None:
@@ -292,12 +303,14 @@ def plain_config(parser: LightningArgumentParser, config: Any, verb: str) -> dic
 
 
 def strategy(trainer: Any) -> Any:
-    """The strategy that the user chose; by default, with several processes, the one that a GAN needs."""
-    several = processes(trainer["devices"], trainer["num_nodes"], trainer["accelerator"]) > 1
-    if trainer["strategy"] not in ("auto", "ddp") or not several:
-        return trainer["strategy"]
-    # Each loss trains one of the two networks, so the other's parameters are unused in its backward pass.
-    return DDPStrategy(find_unused_parameters=True, timeout=timedelta(minutes=5))
+    """The strategy that the user chose; by default, with several processes, and by name the one that a GAN needs."""
+    chosen = trainer["strategy"]
+    if chosen == "auto" and processes(trainer["devices"], trainer["num_nodes"], trainer["accelerator"]) > 1:
+        chosen = "ddp"
+    if chosen in STARTS:
+        # Each loss trains one of the two networks, so the other's parameters are unused in its backward pass.
+        return DDPStrategy(find_unused_parameters=True, timeout=timedelta(minutes=5), start_method=STARTS[chosen])
+    return chosen
 
 
 def processes(devices: Any, nodes: int, accelerator: str) -> int:
@@ -310,11 +323,3 @@ def processes(devices: Any, nodes: int, accelerator: str) -> int:
     else:
         count = len(devices) if isinstance(devices, list) else devices
     return count * nodes
-
-
-def keep_old_metrics(folder: Path) -> None:
-    """Rename the metrics.csv of an earlier run: the logger would delete it."""
-    old = folder / "metrics.csv"
-    if old.is_file():
-        taken = len(list(folder.glob("metrics-*.csv")))
-        old.rename(folder / f"metrics-{taken + 1}.csv")

@@ -59,6 +59,12 @@ def load(gan: "LightningModule", checkpoint: dict[str, Any]) -> None:
             f"images and random numbers, so it could not resume exactly. Give it {count(wrote)} again "
             f"(--trainer.devices, --trainer.num_nodes), {ANEW}."
         )
+    done, wanted = checkpoint["clocks"]["iterations"], gan.trainer.max_steps if is_fit else -1
+    if 0 <= wanted < done:
+        raise UserError(
+            f"--trainer.max_steps is {wanted}, but {done} iterations are done in the checkpoint: give more than {done}."
+        )
+    log(gan, [f"all {done} iterations of --trainer.max_steps are done"] if wanted == done else [])
     log(gan, config_changes(checkpoint.get("config"), gan.config, "model"))
     log(gan, config_changes(checkpoint.get("data_config"), gan.data_config, "data"))
     clocks = checkpoint["clocks"]

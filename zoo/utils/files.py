@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from zoo.utils.errors import disk_problem
+from zoo.utils.errors import UserError, disk_problem
 
 PREFIX, LOCK = ".saving-", ".lock"
 
@@ -138,6 +138,34 @@ def held(path: Path, wait: float = 0.0) -> Iterator[bool]:
     finally:
         remove(path)
         lock.release()
+
+
+@contextmanager
+def held_alone(path: Path, refusal: str, wait: float = 10.0) -> Iterator[None]:
+    """Hold a lock; where the file system has none, nothing is held.
+
+    Args:
+        path: of the lock, a file for nothing else, which goes in the end.
+        refusal: the sentence for another process that holds it.
+        wait: seconds; the children of a process that was killed keep its lock until they have ended, too.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    lock = FileLock(path, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=wait)
+    except Timeout:
+        raise UserError(refusal) from None
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            raise
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            remove(path)
+            lock.release()
 
 
 def remove(path: Path) -> None:
