@@ -189,20 +189,19 @@ def published(place: Place, contents: Contents, weights: str) -> Published | Non
         UserError: the file does not say that, or not in a way that ends.
     """
     held = {"G_ema": contents.value} if generator_in(contents) is contents.value else contents.value
-    module = held.get(WEIGHTS[weights])
+    module = held.get(entry := WEIGHTS[weights])
     if isinstance(module, dict):
         if weights == "discriminator":
             raise NotBuilt(f"{place.name} holds bare tensors of D, which do not say how a discriminator was built.")
-        return Published(stacked(tensors_in("", module)), f"{place.name}, {WEIGHTS[weights]}", {})
+        return Published(stacked(tensors_in("", module)), f"{place.name}, {entry}", {})
     if not is_module(module):
         return None
     given = plain(attributes(module).get("_init_kwargs"))
     if not isinstance(given, dict) or "${" in str(given):  # a reference that leads nowhere
         raise UserError(f"The file's {class_name(module)} does not say what it was built with.")
-    state = stacked(module_state(module))
     images = re.search(r"network-snapshot-(\d+)", place.name)
     card = {"images_seen": int(images[1]) * 1000 if images else None}
-    return Published(state, "; ".join([f"{place.name}, {WEIGHTS[weights]}", *notes(given)]), card, given)
+    return Published(stacked(module_state(module)), "; ".join([f"{place.name}, {entry}", *notes(given)]), card, given)
 
 
 def config(published: Published, weights: str, experiment: dict[str, Any] | None) -> dict[str, Any]:
