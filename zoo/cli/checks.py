@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from zoo.utils.configs import read_mapping
-from zoo.utils.errors import UserError, missing_file, near
+from zoo.utils.errors import UserError, missing_file, near, printable
 
 LARGEST_SEED = 2**32 - 1  # of numpy's
 VERBS = ("fit", "validate", "test", "predict")
@@ -32,6 +32,9 @@ def check_config_file(path: str, names: Iterable[str]) -> None:
     for name, value in read_mapping(path).items():
         if name not in known:
             raise UserError(f"'{path}' gives '{name}', which no config has.{near(str(name), sorted(known))}")
+        if name in ("trainer", "checkpoint", "progress") and not isinstance(value, dict | None):
+            shown = printable(f"{name}: {value}", 60)
+            raise UserError(f"'{path}' gives '{shown}', which needs names and values: give its options below it.")
         if value is None and name in ("trainer", "model", "data", "checkpoint", "progress"):
             raise UserError(f"'{path}' gives '{name}:' without a value: leave it out, or give its options below it.")
 
