@@ -5,7 +5,7 @@ from pathlib import Path
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.loggers import log_film
-from zoo.utils.ranges import at_least, given
+from zoo.utils.ranges import at_least, finite, given
 
 
 class Orbits(Callback):
@@ -37,6 +37,7 @@ class Orbits(Callback):
         seed: int = 0,
     ) -> None:
         at_least(1, self, every=every, latents=latents, frames=frames, **given(resolution=resolution))
+        finite(self, truncation=truncation)
         self.every, self.latents, self.frames, self.depth = every, latents, frames, depth
         self.resolution, self.truncation, self.seed = resolution, truncation, seed
         self.filmed = -1

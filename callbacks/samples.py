@@ -6,7 +6,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.loggers import log_image
 from zoo.utils.files import replacing
-from zoo.utils.ranges import at_least, given
+from zoo.utils.ranges import at_least, finite, given
 
 
 class SampleGrid(Callback):
@@ -35,6 +35,7 @@ class SampleGrid(Callback):
         seed: int = 0,
     ) -> None:
         at_least(1, self, every=every, latents=latents, views=views, **given(resolution=resolution))
+        finite(self, truncation=truncation)
         self.every, self.latents, self.views, self.depth = every, latents, views, depth
         self.resolution, self.truncation, self.seed = resolution, truncation, seed
         self.drawn = -1

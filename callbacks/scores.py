@@ -9,7 +9,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from zoo.evaluate.extractors import Extractor, load_extractor
 from zoo.evaluate.protocol import score
 from zoo.generator import DrawsPolicy
-from zoo.utils.ranges import at_least, given
+from zoo.utils.ranges import at_least, finite, given
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ class Scores(pl.Callback):
         at_least(0, self, every=every)
         at_least(1, self, batch_size=batch_size)
         at_least(2, self, n_fake=n_fake, **given(n_real=n_real))  # scores compare sets of images
+        finite(self, truncation=truncation)
         self.every, self.at_start, self.at_end = every, at_start, at_end
         self.extractor, self.inception_weights = extractor, inception_weights
         self.protocol: dict[str, Any] = {"n_fake": n_fake, "n_real": n_real, "batch_size": batch_size}

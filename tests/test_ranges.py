@@ -67,9 +67,9 @@ INNER = {
     *("NonFiniteGuard", "TypedWins", "CarImages", "CroppedImages", "EndlessBatches", "ImageDataset", "Car", "Shape"),
     *("File", "ImageFiles", "zoo.pigan.model.MappingNetwork"),
 }
-WITHOUT_RANGE = {"seed", "car_seed", "truncation", "stages"}
+WITHOUT_RANGE = {"seed", "car_seed", "stages"}
 SIGNED = {"azimuth", "azimuth_deg", "background_rotation", "bounds", "image_min", "level", "place_max", "place_min"}
-SIGNED |= {"down", "pitch_mean", "right", "rotation", "scale", "shift", "target", "yaw_mean"}
+SIGNED |= {"down", "pitch_mean", "right", "rotation", "scale", "shift", "target", "truncation", "yaw_mean"}
 
 
 def numbers(class_: type) -> Iterator[tuple[str, bool]]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from inspect import signature
 
-from zoo.utils.errors import fail, mendable, missing_file, near
+from zoo.utils.errors import fail, mendable, missing_file, near, printable
 from zoo.utils.user_code import whose
 
 LONGEST = 280  # characters of a sentence
@@ -218,8 +218,8 @@ def _required(found: re.Match, keys: list[str], text: str) -> str:
 
 def _unrecognised(found: re.Match, keys: list[str], text: str) -> str:
     if not found[1].startswith("-"):
-        return f"'{found[1]}' is one value too many."
-    name = found[1].split("=")[0].lstrip("-")
+        return f"'{printable(found[1], 60)}' is one value too many."
+    name = printable(found[1].split("=")[0].lstrip("-"), 60)
     return f"There is no option '--{name}'.{near('--' + name, ['--' + key for key in keys])}"
 
 
