@@ -13,7 +13,7 @@ from zoo.utils.parser import LONGEST
 
 REFUSED = {
     "--model.optimizer_d.lr=abc": "--model.optimizer_d.lr must be a number, not 'abc'.",
-    "--model.emas.slow.decay=x": "--model.emas.slow.decay must be the import path of a function or a number, not 'x'.",
+    "--model.emas.slow.decay=x": "--model.emas.slow.decay must be a number or the import path of a function, not 'x'.",
     "--model.emas=3": "--model.emas must be a mapping (name: value) or null, not '3'.",
     "--model.precision=float8": "--model.precision must be one of 'float32', 'bf16', 'fp16', not 'float8'.",
     "--trainer.precision=x": "--trainer.precision must be one of 64, 32, 16 or one of ",
@@ -27,7 +27,6 @@ REFUSED = {
     "--model.optimizer_g.eps=-1": "optimizer_g cannot be made: Invalid epsilon value: -1.0.",
     "--model.optimizer_g.betas=[2,2]": "optimizer_g cannot be made: Invalid beta parameter",
     "--model.optimizer_g.lr=1e308": "lr of optimizer_g is 1e+308: give a number from -1e+30 to 1e+30.",
-    "--model.emas.slow.decay={class_path: zoo.training.WarmUpDecay, init_args: {limit: 2}}": "limit of WarmUpDecay is",
     "--model.optimizer_d=torch.optim.LBFGS": "optimizer_d is LBFGS, which evaluates the loss itself",
     "--model.optimizer_d=tests.test_user_errors.Ungrouped": "optimizer_d cannot be made: no groups here.",
     "--model.r1_weight=&a [*a]": "look for an anchor (&, *) that repeats or contains itself",

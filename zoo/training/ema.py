@@ -30,7 +30,7 @@ class EMA(nn.Module):
     """
 
     def __init__(
-        self, decay: Callable[[int], float] | float = 0.999, buffers: Literal["copy", "lerp", "keep"] = "copy"
+        self, decay: float | Callable[[int], float] = 0.999, buffers: Literal["copy", "lerp", "keep"] = "copy"
     ) -> None:
         if not callable(decay):
             between(0, 1, self, decay=decay)
