@@ -63,7 +63,7 @@ def test_a_config_that_came_with_weights_may_not_name_other_packages(folder, pat
     config["init_args"]["renderer"] = {"class_path": path}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     policy = dict(_common.parsing_settings)
-    with pytest.raises(ValueError, match="may (not|only) name "):
+    with pytest.raises(ValueError, match=r"may (not|only) name "):
         load_bundle(folder)
     assert dict(_common.parsing_settings) == policy
 
@@ -83,7 +83,7 @@ def test_a_callable_outside_the_packages_is_refused_too(folder):
     config["init_args"]["renderer"]["init_args"]["quadrature"] = {"density": "tests.tiny.solid"}
     build(config, nn.Module)  # one's own config may
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(ValueError, match="may (not|only) name "):
+    with pytest.raises(ValueError, match=r"may (not|only) name "):
         load_bundle(folder)
 
 

@@ -16,6 +16,7 @@ REFUSED = {
     "--model.emas.slow.decay=x": "--model.emas.slow.decay must be a number or the import path of a function, not 'x'.",
     "--model.emas=3": "--model.emas must be a mapping (name: value) or null, not '3'.",
     "--model.precision=float8": "--model.precision must be one of 'float32', 'bf16', 'fp16', not 'float8'.",
+    "--model.precision=null": "precision is None: give one of float32, bf16, fp16.",
     "--trainer.precision=x": "--trainer.precision must be one of 64, 32, 16 or one of ",
     "--data=3": "--data must be the import path of a LightningDataModule or null, not '3'.",
     "--data=datamodules.ImageFolder": "datamodules.ImageFolder needs path: give --data.path.",

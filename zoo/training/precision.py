@@ -7,7 +7,7 @@ later) or ``fp16`` (V100, RTX 20). Weights, EMAs, optimizers, and what a network
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from pytorch_lightning import LightningModule
@@ -34,6 +34,8 @@ class HalfPrecision:
     """
 
     def __init__(self, networks: Iterable[nn.Module], precision: Precision) -> None:
+        if precision not in get_args(Precision):  # null is what the parser lets through
+            raise UserError(f"precision is {precision}: give one of {', '.join(get_args(Precision))}.")
         self.precision, self.is_paused = precision, False
         self.scalers: dict[str, torch.amp.GradScaler] = {}  # by loss, once training starts
         self.entered: list = []
