@@ -59,7 +59,7 @@ class EarlierRun(Callback):
             new.parent.mkdir(parents=True, exist_ok=True)
             path.rename(new)
         last = place / "checkpoints" / "last.ckpt"
-        hint = f" To go on from it instead, give --ckpt_path {last}" if last.is_file() else ""
+        hint = f" To resume it instead, give --ckpt_path {last}" if last.is_file() else ""
         print(f"What an earlier run wrote into '{self.folder}' is in '{place}' now.{hint}", file=sys.stderr)
 
 

@@ -36,7 +36,7 @@ def test_an_earlier_run_is_set_aside(tmp_path, capsys):
     assert main([*words, "--trainer.max_steps", "2"]) == 0  # begins with what it sets aside
     place = run / "earlier-1"
     last = place / "checkpoints" / "last.ckpt"
-    assert f"is in '{place}' now. To go on from it instead, give --ckpt_path {last}" in capsys.readouterr().err
+    assert f"is in '{place}' now. To resume it instead, give --ckpt_path {last}" in capsys.readouterr().err
     kept = {"config.yaml", "metrics-1.csv", "checkpoints/last.ckpt", "checkpoints/iteration-000002.ckpt"}
     assert files(place) == kept and (place / "config.yaml").read_bytes() == before and iterations(last) == 3
     assert files(run) - {f"earlier-1/{name}" for name in kept} == own | {
