@@ -47,7 +47,8 @@ class RegularCheckpoint(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and trainer.is_global_zero:
-            for folder in (Path(trainer.default_root_dir), self.folder(trainer)):
+            root = Path(trainer.default_root_dir)
+            for folder in (root, self.folder(trainer), root / "samples", root / "orbits"):
                 sweep(folder)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:

@@ -18,7 +18,7 @@ class LearningRateDecay(pl.Callback):
         factor: by this, in (0, 1].
 
     Raises:
-        UserError: the factor is not in (0, 1], or a milestone below 0.
+        UserError: the factor is not in (0, 1], or a milestone is below 0.
     """
 
     def __init__(self, milestones: list[int], factor: float = 0.3) -> None:

@@ -1,5 +1,6 @@
 """The folder of a run: of one run at a time, which takes nothing from an earlier one."""
 
+import shlex
 import sys
 from contextlib import AbstractContextManager
 from itertools import count
@@ -59,7 +60,7 @@ class EarlierRun(Callback):
             new.parent.mkdir(parents=True, exist_ok=True)
             path.rename(new)
         last = place / "checkpoints" / "last.ckpt"
-        hint = f" To resume it instead, give --ckpt_path {last}" if last.is_file() else ""
+        hint = f" To resume it instead, give --ckpt_path {shlex.quote(str(last))}" if last.is_file() else ""
         print(f"What an earlier run wrote into '{self.folder}' is in '{place}' now.{hint}", file=sys.stderr)
 
 

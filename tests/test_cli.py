@@ -229,6 +229,16 @@ def test_evaluate_hands_everything_on(run, tmp_path, monkeypatch, capsys):
         (["fit", "-c", "{run}/config.yaml", "--trainer.max_step", "3"], "Did you mean '--trainer.max_steps'?"),
         (["fit", "-c", "{run}/config.yaml", "--ckpt_path", "{run}/checkpoints/lst.ckpt"], "checkpoints/last.ckpt'?"),
         (["fit"], "Missing: data, model."),
+        *(
+            ([*words, option, "x" * 300], "File name too long")
+            for words, option in [
+                (["sample", "pigan-cars32"], "--out"),
+                (["bundle", "--out", "b"], "--checkpoint"),
+                (["leaderboard"], "--results"),
+                (["fit", "-c", "{run}/config.yaml"], "--ckpt_path"),
+                (["fit", "-c", "{run}/config.yaml"], "--trainer.default_root_dir"),
+            ]
+        ),
     ],
 )
 def test_a_mistake_ends_in_one_clear_line(words, message, run, capsys):
@@ -316,8 +326,9 @@ def test_fit_and_predict_on_a_folder_or_zip_of_ones_own_images(tmp_path, monkeyp
     assert main(["fit", *words, "--trainer.callbacks+=callbacks.preview.PriorPreview"]) == 0
     run = tmp_path / "run"
     assert (run / "views.png").is_file()
+    losses = (run / "metrics.csv").read_text()
     assert main(["predict", *words, "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]) == 0
-    assert len(list((run / "predictions").glob("0000*.png"))) == 16
+    assert len(list((run / "predictions").glob("0000*.png"))) == 16 and (run / "metrics.csv").read_text() == losses
     assert main(["evaluate", str(run / "predictions"), "--real", str(path)]) == 2  # the cars' extractor wants 32 or 64
 
 

@@ -19,7 +19,7 @@ from datamodules.images import Crop, ImageFiles
 from tests.test_images import TRAPS, encoded, folder_of, plain, zip_of
 from zoo.cli.command import main
 from zoo.evaluate.images import ImagePathDataset, holds_images
-from zoo.utils.image_folders import CheckedImages
+from zoo.utils.image_folders import CheckedImages, Folder
 from zoo.utils.images import BY_SUFFIX, FORMATS, decode
 from zoo.utils.paths import IMAGE_SUFFIXES
 
@@ -185,6 +185,21 @@ def test_a_damaged_list_is_made_anew(damage, tmp_path, checked):
     source.manifest_path().write_bytes(damage if isinstance(damage, bytes) else damage.encode())
     assert source.open() == ["0.png"] and source.hashes == before.hashes
     assert source.manifest_path().read_text() == whole
+
+
+def test_an_error_of_the_disk_is_not_remembered(tmp_path, checked, monkeypatch):
+    path = folder_of(tmp_path / "in", {"0.png": encoded(noise(0)), "1.png": encoded(noise(1))})
+    source = checked(path)
+    with monkeypatch.context() as patch:
+
+        def read(self, name):
+            if name == "1.png":
+                raise OSError(5, "Input/output error")
+            return (self.path / name).read_bytes()
+
+        patch.setattr(Folder, "read", read)
+        assert source.open() == ["0.png"] and "Input/output error" in source.bad["1.png"]
+    assert checked(path).open() == ["0.png", "1.png"]
 
 
 def test_a_list_of_an_earlier_version_keeps_its_usable_images(tmp_path, checked, monkeypatch):

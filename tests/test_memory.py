@@ -38,6 +38,8 @@ def test_a_container_has_what_it_may_still_take(tmp_path):
     for limit, left in (("max\n", 2**22), ("3000\n", 2000), ("900\n", 0)):
         (group / "memory.max").write_text(limit)
         assert available_memory(CPU, tmp_path) == left
+    (group / "memory.stat").write_text("anon 500\nactive_file 100\ninactive_file 300\n")  # files in memory make room
+    assert available_memory(CPU, tmp_path) == 300
 
 
 def test_memory_that_ran_out_is_told_from_other_errors():

@@ -17,7 +17,7 @@ from tests.systems import SYSTEMS, NoiseData, assert_same_run, differences, scor
 from tests.test_gan import tiny_generator
 from zoo.cli.command import main
 from zoo.cli.lightning import strategy
-from zoo.evaluate import protocol
+from zoo.evaluate import protocol, real_statistics
 from zoo.weights.bundle import load_bundle
 
 ROOT = Path(__file__).parent.parent
@@ -194,6 +194,9 @@ def test_plain_ddp_is_what_a_gan_needs_too() -> None:
 
 
 def test_fewer_images_than_processes(monkeypatch) -> None:
+    monkeypatch.setattr(real_statistics, "rank_and_world", lambda: (0, 3))
+    with pytest.raises(ValueError, match="3 processes cannot share 2 images of"):
+        next(real_statistics.image_batches(NoiseData(), [0, 1], 2, None))
     monkeypatch.setattr(protocol, "rank_and_world", lambda: (2, 3))
     with pytest.raises(ValueError, match="3 processes cannot share 2 generated images"):
         protocol.score(tiny_generator(), NoiseData(), n_fake=2)

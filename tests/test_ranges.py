@@ -152,7 +152,7 @@ def made(class_: Any, **given: Any) -> Any:
         ),
         (made(graf.Patches, min_scale=0.5, max_scale=0.4), "max_scale of Patches is 0.4: give a number from 0.5 to 1."),
         (made(pigan.Discriminator, channels=[0, 0]), "channels of Discriminator holds 0: give numbers of at least 1."),
-        (made(pigan.Discriminator, channels=[]), "channels of Discriminator holds null: give numbers of at least 1."),
+        (made(pigan.Discriminator, channels=[]), "channels of Discriminator is empty: give at least one number."),
         (made(cips3d.Tower, channels=[8, 0]), "channels of Tower holds 0: give numbers of at least 1."),
         (made(giraffe.Discriminator, channels=4), "channels of Discriminator is 4: give a number of at least 8."),
         (made(giraffe.ResidualDiscriminator, resolution=48), "A side must be 4, doubled any number of times, not 48."),

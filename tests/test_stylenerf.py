@@ -149,6 +149,7 @@ def test_truncation_moves_the_first_layers_only():
     assert torch.allclose(half.w[:, :3], (whole.w[:, :3] + generator.mean_w) / 2)
     assert torch.equal(half.w[:, 3:], whole.w[:, 3:])
     assert torch.allclose(generator.map(latent, truncation=0.0).w, generator.mean_w.expand_as(whole.w))
+    assert torch.equal(generator.map(latent, truncation=0.0, layers=0).w, whole.w)
 
 
 # Upsamplers

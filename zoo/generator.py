@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from zoo.draws import Draws, SampleDraws
 from zoo.render import Camera, Poses, Rays, Rendered
 from zoo.utils.errors import UserError
+from zoo.utils.memory import images_at_once
 from zoo.utils.ranges import at_least, finite
 
 Latents = TypeVar("Latents", bound=NamedTuple)  # a system's own: tensors [B, ...]
@@ -51,7 +52,7 @@ class Generator(nn.Module, ABC, Generic[Latents, Styles]):
         finite(self, bounds=bounds)
         super().__init__()
         self.poses, self.resolution = poses, resolution
-        self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
+        self.register_buffer("bounds", torch.tensor(bounds, dtype=torch.get_default_dtype()), persistent=False)
 
     @property
     def device(self) -> torch.device:
@@ -224,7 +225,16 @@ def draws_for(generator: Generator, seed: int, indices: Sequence[int]) -> Sample
 def render_foreground(
     generator: Generator[Latents, Styles], styles: Styles, camera: Camera, resolution: int | None = None
 ) -> Rendered:
-    """Images as they are, with depth and opacity of the objects alone."""
+    """Images as they are, with depth and opacity of the objects alone; as many at once as memory allows."""
+    at_once = images_at_once(generator.image_side(resolution), generator.device)
+    parts = [slice(start, start + at_once) for start in range(0, len(camera.pose), at_once)]
+    shown = [_render_foreground(generator, take(styles, part), camera.take(part), resolution) for part in parts]
+    return Rendered(*map(torch.cat, zip(*shown, strict=True)))
+
+
+def _render_foreground(
+    generator: Generator[Latents, Styles], styles: Styles, camera: Camera, resolution: int | None
+) -> Rendered:
     rendered = generator.render(styles, camera, resolution=resolution)
     if not isinstance(generator, HasForeground):
         return rendered

@@ -9,7 +9,7 @@ from zoo.draws import Draws
 from zoo.layers import discriminator
 from zoo.layers.discriminator import DiscriminatorOutput
 from zoo.utils.errors import UserError
-from zoo.utils.ranges import at_least
+from zoo.utils.ranges import at_least, filled
 
 
 class Tower(discriminator.Discriminator):
@@ -22,7 +22,8 @@ class Tower(discriminator.Discriminator):
     """
 
     def __init__(self, channels: list[int], shrink_first: bool = False, group: int = 0) -> None:
-        at_least(1, self, channels=channels or [None])
+        filled(self, channels=channels)
+        at_least(1, self, channels=channels)
         at_least(0, self, group=group)
         if group == 1:
             raise UserError("A group of one image has no standard deviation: give a group of 2 or more, or 0.")

@@ -1,6 +1,5 @@
 """What a command line of the trainer's verbs may say, checked before anything is built."""
 
-import os
 from collections.abc import Iterable
 from inspect import signature
 from pathlib import Path
@@ -8,11 +7,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from zoo.cli.help import TRAINING
 from zoo.utils.configs import read_mapping
 from zoo.utils.errors import UserError, missing_file, near, printable
 
 LARGEST_SEED = 2**32 - 1  # of numpy's
-VERBS = ("fit", "validate", "test", "predict")
 
 
 def check_config_file(path: str, names: Iterable[str]) -> None:
@@ -27,7 +26,7 @@ def check_config_file(path: str, names: Iterable[str]) -> None:
     """
     if not Path(path).exists():
         return
-    methods = (signature(getattr(pl.Trainer, verb)).parameters for verb in VERBS)  # a config serves all verbs
+    methods = (signature(getattr(pl.Trainer, verb)).parameters for verb in TRAINING)  # a config serves all verbs
     known = {name.split(".")[0] for name in names} | {name for method in methods for name in method}
     for name, value in read_mapping(path).items():
         if name not in known:
@@ -90,26 +89,4 @@ def check_trainer(trainer: Any) -> None:
         raise UserError(
             f"--trainer.strategy is '{trainer.strategy}', but each loss trains one of two networks, so the other's "
             "parameters are unused: take 'ddp' or leave it out."
-        )
-
-
-def check_root(root: str) -> None:
-    """Refuse a folder for a run that cannot be made or written to.
-
-    Raises:
-        UserError: says why.
-    """
-    if "\0" in root:
-        raise UserError(f"--trainer.default_root_dir is {root!r}: a folder's name cannot hold a zero byte.")
-    try:
-        there = next(p for p in (Path(root).absolute(), *Path(root).absolute().parents) if os.path.lexists(p))
-    except OSError as error:
-        raise UserError(
-            f"--trainer.default_root_dir is '{root[:80]}': {error.strerror}. Take another folder."
-        ) from None
-    if not there.is_dir():
-        raise UserError(f"--trainer.default_root_dir is '{root}', but '{there}' is no folder: take another one.")
-    if not os.access(there, os.W_OK):
-        raise UserError(
-            f"--trainer.default_root_dir is '{root}', but '{there}' cannot be written to: take another one."
         )

@@ -9,6 +9,7 @@ after the options were parsed.
 import os
 import sys
 from collections.abc import Callable
+from errno import ENAMETOOLONG
 from importlib import import_module
 from itertools import pairwise
 from typing import Any
@@ -56,10 +57,12 @@ def main(argv: list[str] | None = None) -> int:
                 return fail(str(error), error.code)
             print(error, file=sys.stderr)
             return error.code
-        if whose := out_of_memory(error):
-            return fail(f"There is not enough memory on {whose} for this: lower {' or '.join(sizes(verb))}.", 2)
+        if place := out_of_memory(error):
+            lower = f": lower {' or '.join(options)}" if (options := sizes(verb)) else ""
+            return fail(f"There is not enough memory on {place} for this{lower}.")
         if (problem := disk_problem(error)) and error.filename:
-            return fail(f"'{error.filename}': {problem}.", 2 if isinstance(error, PermissionError) else 1)
+            is_users = isinstance(error, PermissionError) or error.errno == ENAMETOOLONG
+            return fail(f"'{printable(error.filename, 120)}': {problem}.", 2 if is_users else 1)
         if sentence := mendable(error):
             return fail(sentence)
         raise

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from zoo.training.gan import GAN
+from zoo.utils.devices import wait_for
 from zoo.utils.errors import UserError
 from zoo.utils.memory import peak_memory
 
@@ -25,8 +26,7 @@ class Timer(pl.Callback):
     """
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GAN, *_: Any) -> None:
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize()
+        wait_for(pl_module.device)
         now, done = time.perf_counter(), trainer.global_step
         if done == WARM_UP:
             self.start, self.seen = now, pl_module.images_seen
@@ -92,15 +92,15 @@ def estimate(
         hours += (end - start) * timer.seconds / 3600
         pace = f"{timer.seconds:.3g} s an iteration, {timer.images / timer.seconds:.3g} images/s"
         lines.append(f"iterations {start:,} to {end:,}: {pace}, {(end - start) * timer.seconds / 3600:.4f} h")
-    lines += [memory(gan), f"in all: {hours:.4f} h for {max_steps:,} iterations, without scores and sample images"]
+    lines += [memory(), f"in all: {hours:.4f} h for {max_steps:,} iterations, without scores and sample images"]
     if gan.global_rank == 0:
         print("\n".join(lines))
 
 
-def memory(gan: GAN) -> str:
+def memory() -> str:
     """The most that was in use, by this process."""
     peak = peak_memory()
     text = f"memory: {'?' if peak is None else f'{peak / 2**30:.2f}'} GiB of this process at most"
     if torch.cuda.is_initialized():
-        text += f", {torch.cuda.max_memory_allocated() / 1024**3:.2f} GiB of the GPU"
+        text += f", {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB of the GPU"
     return text

@@ -27,7 +27,7 @@ from callbacks.loggers import log_run
 from callbacks.predictions import PredictionWriter
 from callbacks.progress import Progress
 from callbacks.run_folder import EarlierRun, keep_old_metrics, locked_folder
-from zoo.cli.checks import check_config_file, check_options, check_root
+from zoo.cli.checks import check_config_file, check_options
 from zoo.cli.estimate import estimate
 from zoo.training.checkpoint_files import read_checkpoint
 from zoo.training.checkpoint_io import AtomicCheckpoints
@@ -41,6 +41,7 @@ from zoo.utils.memory import keep_freed_memory
 from zoo.utils.old_names import renamed
 from zoo.utils.parser import OneLineErrors, option_names, refuse_imports_that_do_harm, shortened
 from zoo.utils.paths import CONFIGS, config_path
+from zoo.utils.targets import folder_target
 from zoo.utils.threads import limit_threads
 from zoo.utils.warnings import silence_warnings
 from zoo.weights.init_from import start_from
@@ -110,13 +111,14 @@ class ZooCLI(TypedWins, LightningCLI):
             # Refuses what is not ours, or would run code, before it is used.
             read_checkpoint(config.ckpt_path, to_resume=self.subcommand == "fit")
         root = config.trainer.default_root_dir or str(Path("runs") / run_name(config) / job_name())
-        check_root(root)
+        folder_target(root, option="--trainer.default_root_dir")
         config.trainer.default_root_dir = root
         if self.subcommand == "fit" and not config.ckpt_path and (found := job_checkpoint(Path(root))):
             config.ckpt_path = str(found)
         for logger in listed(config.trainer.logger):
             if logger.init_args.get("save_dir") == ".":  # in the run's folder
-                logger.init_args.save_dir = root
+                # A folder for each verb: this logger deletes the metrics.csv that it finds.
+                logger.init_args.save_dir = root if self.subcommand == "fit" else str(Path(root) / self.subcommand)
 
     def after_instantiate_classes(self) -> None:
         self.plain_config = plain_config(self.parser, self.config, self.subcommand)

@@ -26,7 +26,8 @@ def run(pattern: str = "*", json: bool = False) -> None:
     if not any(found.values()):
         systems = [f"{entry.system}*" for entry in released().values()]
         hint = near(pattern, [*systems, *(name for of in names.values() for name in of)])
-        raise UserError(f"Nothing is named '{pattern}'.{hint or ' zoo list shows all names.'}")
+        hint = hint or " 'zoo list' shows all names."
+        raise UserError(f"Nothing is named '{pattern}'.{hint}")
     if json:
         published = [released()[name].as_dict() | {"downloaded": name in here} for name in found["published"]]
         print(jsonlib.dumps(found | {"published": published}, indent=1))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MOST_SAMPLES = 10_000  # of a grid, a video or meshes
 LARGEST_TRUNCATION = 100.0
-LARGEST = 100_000  # side of an image, or number of frames
+LARGEST = 100_000  # side of an image, size of a batch, or number of frames, views, cells or steps
 
 
 @dataclass

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from zoo.cli.estimate import short_trainer
 from zoo.generator import Generator, draws_for, evaluating
 from zoo.training.gan import GAN
-from zoo.utils.devices import describe
+from zoo.utils.devices import describe, wait_for
 from zoo.utils.memory import keep_freed_memory, peak_memory
 from zoo.utils.readers import loader
 from zoo.utils.warnings import silence_warnings
@@ -101,12 +101,6 @@ def sgemm(side: int = 4096, device: torch.device | str = "cpu") -> float:
         wait_for(a.device)
         times.append(time.perf_counter() - start)
     return 2 * side**3 / min(times) / 1e9
-
-
-def wait_for(device: torch.device) -> None:
-    """Until all that was asked of a device is done."""
-    if device.type != "cpu":
-        torch.get_device_module(device).synchronize()
 
 
 BUSY = """

@@ -34,7 +34,7 @@ class Extractor:
     """A network from uint8 images [B, 3, H, W] to features [B, F].
 
     Args:
-        name, resize: as they appear in metric names; no hyphens needed, and never a name that another network has.
+        name, resize: as they appear in metric names, so without hyphens; never a name that another network has.
         sha256: of the weights, or anything else that changes when they do.
         network: a module in evaluation mode.
     """

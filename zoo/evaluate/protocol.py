@@ -84,7 +84,7 @@ def score(
     Raises:
         UserError: too few images, sizes that differ or that the extractor does not take, non-finite images.
     """
-    is_folder = isinstance(source, ImagePathDataset)
+    sampling: dict[str, Any] = {"truncation": truncation, "draws": draws, "seed": seed}
     if n_fake is None:
         n_fake = len(source) if isinstance(source, ImagePathDataset) else 1000
     for side, count in (("images to score", n_fake), ("real images", n_real)):
@@ -93,6 +93,7 @@ def score(
     at_least(1, batch_size=batch_size)
     if isinstance(source, ImagePathDataset):
         own_images = subsample(len(source), n_fake, source.name)  # before real images take minutes
+        sampling = dict.fromkeys(sampling, "")
     device = torch.device(device or ("cpu" if isinstance(source, ImagePathDataset) else source.device))
     extractor = load_extractor(extractor) if isinstance(extractor, str) else extractor
     extractor.to(device)
@@ -121,9 +122,7 @@ def score(
         "resolution": source.resolution,
         "n_real": None if known is None else len(known.features),
         "n_fake": n_fake,
-        "truncation": "" if is_folder else truncation,
-        "draws": "" if is_folder else draws,
-        "seed": "" if is_folder else seed,
+        **sampling,
         "extractor_sha256": extractor.sha256,
         "hardware": hardware(device, world),
         "commit": commit(),

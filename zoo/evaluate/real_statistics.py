@@ -65,9 +65,11 @@ def image_batches(
     """Positions within ``indices`` and uint8 images of this process's share of these images.
 
     Raises:
-        UserError: the images are not ``resolution`` pixels wide.
+        UserError: the images are not ``resolution`` pixels wide, or fewer than the processes.
     """
     rank, world = rank_and_world()
+    if len(indices) < world:  # alike on every process, so that none waits for another
+        raise UserError(f"{world} processes cannot share {len(indices)} images of '{real.name}': score more.")
     whole = real.val_dataloader()
     own = range(rank, len(indices), world)
     share = loader(

@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from zoo.export.images import depth_to_bytes, grid, save_image, to_pil_image
-from zoo.generator import Generator, draws_for, quantise, render_foreground, take
+from zoo.generator import Generator, draws_for, quantise, render_foreground
 from zoo.inversion.search import Inversion, camera_angles
 from zoo.render import Camera
 from zoo.utils.errors import UserError
 from zoo.utils.files import replacing_files
-from zoo.utils.memory import images_at_once
 from zoo.utils.old_names import renamed_own_tensors
 from zoo.weights.bundle import BundleInfo, load_bundle, save_bundle
 
@@ -103,11 +102,8 @@ def comparison(inverted: Inversion, target: Tensor, views: int = 8) -> Image.Ima
     rows = [torch.cat([*first, depth_cells(depth, side)])]
 
     turned, cameras = generator.turntable(inverted.styles, views)
-    at_once = images_at_once(side, generator.device)
-    parts = [slice(start, start + at_once) for start in range(0, views, at_once)]
-    shown = [render_foreground(generator, take(turned, part), cameras.take(part), side) for part in parts]
-    images = torch.cat([quantise(part.image) for part in shown])
-    depths = depth_cells(torch.cat([part.depth for part in shown]), side)
+    shown = render_foreground(generator, turned, cameras, side)
+    images, depths = quantise(shown.image), depth_cells(shown.depth, side)
     for part in range(0, views, COLUMNS):
         rows += [images[part : part + COLUMNS], depths[part : part + COLUMNS]]
     return grid(torch.stack(rows))

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from fractions import Fraction
 from importlib.util import find_spec
 from itertools import chain
@@ -75,7 +76,8 @@ def write_mp4(path: Path, frames: Iterator[Image.Image], rate: float) -> str | N
                 ffmpeg.stdin.write(np.pad(np.asarray(frame), odd, constant_values=255).tobytes())
             ffmpeg.stdin.close()
         except BrokenPipeError:  # it has ended before; why is known below
-            pass
+            with suppress(BrokenPipeError):
+                ffmpeg.stdin.close()  # what it holds of a frame goes nowhere, and would raise once more
         except BaseException:
             ffmpeg.kill()
             raise

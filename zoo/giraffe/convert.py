@@ -95,7 +95,7 @@ def official(networks: dict[str, dict[str, Tensor]], card: dict[str, str]) -> di
 
 
 def states_in(value: Any) -> dict[str, dict]:
-    """The state dicts in a file, by weights; a bare generator's counts as the average."""
+    """The state dicts in a file, by weights; a bare generator's counts as the EMA."""
     model = value.get("model", value) if isinstance(value, dict) else None
     if not isinstance(model, dict):
         return {}

@@ -123,7 +123,7 @@ class PlainLatent(NamedTuple):
     z: Tensor
 
 
-class PlainGenerator(generator.Generator):
+class PlainGenerator(generator.Generator[PlainLatent, PlainLatent]):
     """A residual 2D network (Mescheder 2018), the paper's baseline. It knows no cameras and no depth.
 
     Args:
@@ -147,9 +147,9 @@ class PlainGenerator(generator.Generator):
         """n latents."""
         return PlainLatent(draws.normal("z", (n, self.latent_dim)).to(self.device))
 
-    def map(self, latent: PlainLatent, *, truncation: float = 1.0, condition: Camera | None = None) -> PlainLatent:
-        """The latent itself, made smaller by truncation below 1."""
-        return PlainLatent(truncation * latent.z)
+    def map(self, latents: PlainLatent, *, truncation: float = 1.0, condition: Camera | None = None) -> PlainLatent:
+        """The latents themselves, made smaller by truncation below 1."""
+        return PlainLatent(truncation * latents.z)
 
     def image_side(self, resolution: int | None = None) -> int:
         """The network's own."""

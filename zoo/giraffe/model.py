@@ -216,7 +216,7 @@ class Generator(generator.Generator[Latent, Latent]):
         return Rays(origins.expand_as(points), points - origins)
 
     def image_side(self, resolution: int | None = None) -> int:
-        """The side that is asked for: every one of two or more pixels of the feature map, see ``feature_side``."""
+        """The side that is asked for, if its feature map has a whole number of pixels, at least two."""
         side, factor = super().image_side(resolution), 2**self.neural_renderer.stages
         if side % factor or side < 2 * factor:
             raise UserError(
@@ -272,7 +272,7 @@ class Generator(generator.Generator[Latent, Latent]):
         farthest = camera.origins.norm(dim=-1).max() if self.poses.zoom else None
         return self.render(self.map(latent), camera, draws=draws, farthest=farthest).image
 
-    def turntable(self, latent: Latent, n: int) -> tuple[Latent, Camera]:
+    def turntable(self, latents: Latent, n: int) -> tuple[Latent, Camera]:
         """Scenes and cameras that show each of B scenes from n sides, scene after scene, B n long.
 
         The images are those of boxes that turn through their whole range before a camera that stays, but here the
@@ -280,25 +280,23 @@ class Generator(generator.Generator[Latent, Latent]):
         the axis of the turn. A full circle is left open at its end.
         """
         full = abs(self.boxes.rotation[1] - self.boxes.rotation[0]) == 1
-        return self.orbit_at(latent, torch.arange(n) / n if full else torch.linspace(0, 1, n))
+        return self.orbit_at(latents, torch.arange(n) / n if full else torch.linspace(0, 1, n))
 
-    def orbit_at(self, latent: Latent, turn: Tensor) -> tuple[Latent, Camera]:
+    def orbit_at(self, latents: Latent, turn: Tensor) -> tuple[Latent, Camera]:
         """As ``turntable``, from these places [T] on its way: 0 is its beginning, 1 its end; both are B T long."""
         first, last = self.boxes.rotation
-        camera, turn = (
-            self.poses.orbit_at(turn).to(latent.place),
-            vertical_rotation((last - first) * turn).to(latent.place),
-        )
+        camera = self.poses.orbit_at(turn).to(latents.place)
+        turn = vertical_rotation((last - first) * turn).to(latents.place)
         round_it = turn.roll((-1, -1), (1, 2)) @ camera.pose[:, :3]  # the matrix in the zoo's axes
         camera = camera._replace(pose=torch.cat([round_it, camera.pose[:, 3:]], dim=1))
 
-        present = latent.present[:, :-1, None].to(latent.place.dtype)
-        aside = (present * latent.place).sum(1, keepdim=True) / present.sum(1, keepdim=True).clamp(min=1)
+        present = latents.present[:, :-1, None].to(latents.place.dtype)
+        aside = (present * latents.place).sum(1, keepdim=True) / present.sum(1, keepdim=True).clamp(min=1)
         aside[..., 2] = 0
-        rotation = vertical_rotation(latent.rotation.new_tensor(first)).expand_as(latent.rotation)
-        scenes = latent._replace(place=latent.place - aside, rotation=rotation)
+        rotation = vertical_rotation(latents.rotation.new_tensor(first)).expand_as(latents.rotation)
+        scenes = latents._replace(place=latents.place - aside, rotation=rotation)
         scenes, camera = generator.repeat_for_cameras(scenes, camera)
-        behind = scenes.background_rotation @ turn.mT.repeat(len(latent.shape_code), 1, 1)
+        behind = scenes.background_rotation @ turn.mT.repeat(len(latents.shape_code), 1, 1)
         return scenes._replace(background_rotation=behind), camera
 
 

@@ -1,7 +1,6 @@
 """Ray marching through a scene of several fields, and how their densities and features mix (section 3.2)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -11,26 +10,26 @@ from torch.nn.functional import one_hot
 from zoo.draws import Draws
 from zoo.giraffe.field import Field
 from zoo.giraffe.scenes import Latent, rotate_points, to_paper
-from zoo.render import Depths, Integrated, Quadrature, Rays, Samples, add_density_noise, raw_density, stratify
-from zoo.utils.ranges import above, at_least, given
+from zoo.render import (
+    Depths,
+    Integrated,
+    Quadrature,
+    Rays,
+    Samples,
+    Stratified,
+    add_density_noise,
+    raw_density,
+    stratify,
+)
+from zoo.utils.ranges import at_least, given
 
 
-@dataclass(frozen=True)
-class StratifiedDepths:
+class StratifiedDepths(Stratified):
     """As ``zoo.render.Stratified``, in the published order of arithmetic.
 
     The highest octave of the fields makes a thousandth of the rounding of a point's place into a visible difference, so
     that here and in the generator's rays the order of operations is part of the model.
     """
-
-    near: float
-    far: float
-    samples: int
-
-    def __post_init__(self) -> None:
-        at_least(0, self, near=self.near)
-        above(self.near, self, far=self.far)
-        at_least(1, self, samples=self.samples)
 
     def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
         line = torch.linspace(0, 1, self.samples, device=rays.origins.device, dtype=rays.origins.dtype)

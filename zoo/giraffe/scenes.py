@@ -215,7 +215,8 @@ class Counts:
     least: int = 2
 
     def __post_init__(self) -> None:
-        ranges.between(0, 1, self, shares=self.shares or [None])
+        ranges.filled(self, shares=self.shares)
+        ranges.between(0, 1, self, shares=self.shares)
         ranges.at_least(0, self, least=self.least)
 
     def __call__(self, n: int, boxes: int, draws: Draws) -> Tensor:

@@ -71,7 +71,7 @@ def published(place: Place, contents: Contents, weights: str) -> Published | Non
 
 
 def states_in(value: Any) -> dict[str, dict]:
-    """The state dicts in a file, by name; a bare one counts as the average."""
+    """The state dicts in a file, by name; a bare one counts as the EMA."""
     if not isinstance(value, dict):
         return {}
     if "pts_linears.0.weight" in value:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from zoo.draws import Draws
-from zoo.render import Camera, Rays, Samples, orbit_cameras
+from zoo.render import Camera, Rays, Samples, Stratified, orbit_cameras, stratify
 from zoo.utils import ranges
 
 
@@ -127,7 +127,7 @@ class Orthographic:
 
 
 @dataclass(frozen=True)
-class AlongAxis:
+class AlongAxis(Stratified):
     """Stratified depths (NeRF, equation 2) between two planes, for cameras whose distance from the object varies.
 
     Args:
@@ -137,15 +137,10 @@ class AlongAxis:
             where all cameras are equally far.
     """
 
-    near: float
-    far: float
-    samples: int
     radius: float | None = None
 
     def __post_init__(self) -> None:
-        ranges.at_least(0, self, near=self.near)
-        ranges.above(self.near, self, far=self.far)
-        ranges.at_least(1, self, samples=self.samples)
+        super().__post_init__()
         ranges.above(0, self, **ranges.given(radius=self.radius))
 
     def planes(self, rays: Rays) -> tuple[Tensor, Tensor]:
@@ -158,12 +153,7 @@ class AlongAxis:
     def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
         near, far = self.planes(rays)
         share = torch.linspace(0, 1, self.samples, device=near.device, dtype=near.dtype)
-        t = near * (1 - share) + far * share
-        if draws is not None:
-            middles = (t[..., 1:] + t[..., :-1]) / 2
-            low, high = torch.cat([t[..., :1], middles], -1), torch.cat([middles, t[..., -1:]], -1)
-            t = low + (high - low) * draws.uniform("jitter", t.shape)
-        return Samples(*rays[:2], t)
+        return Samples(*rays[:2], stratify(near * (1 - share) + far * share, draws))
 
 
 @dataclass(frozen=True)

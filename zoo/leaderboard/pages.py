@@ -1,6 +1,5 @@
 """The generated tables of the documentation, between markers such as ``<!-- leaderboard:start -->``."""
 
-from fnmatch import fnmatch
 from pathlib import Path
 
 from zoo.leaderboard.table import RESULTS, grid, published, read, table
@@ -28,8 +27,9 @@ def update_page(page: Path | str, **parts: str) -> bool:
             raise UserError(f"{page} needs the lines {start} and {end}, once each, where the {name} goes.")
         before, rest = new.split(start)
         new = f"{before}{start}\n\n{text}\n\n{end}{rest.split(end)[1]}"
-    with replacing(page) as part:
-        part.write_text(new, encoding="utf-8")
+    if new != old:
+        with replacing(page) as part:
+            part.write_text(new, encoding="utf-8")
     return new != old
 
 
@@ -46,7 +46,7 @@ def update_pages(root: Path | str = ".", results: Path | str = RESULTS) -> list[
         },
     }
     for page in sorted(Path(root).glob("configs/*/README.md")):
-        own = [row for row in rows if fnmatch(row["config"] or "", f"{page.parent.name}/*")]
+        own = [row for row in rows if row["config"].startswith(f"{page.parent.name}/")]
         pages[page] = {"leaderboard": table(own, markdown=True), "weights": weights(page.parent.name)}
     return [page for page, parts in pages.items() if update_page(page, **parts)]
 
@@ -65,4 +65,4 @@ def weights(system: str) -> str:
         for entry in released().values()
         if entry.system == system
     ]
-    return grid(lines, markdown=True)
+    return grid(lines, markdown=True) if lines else "None are known."

@@ -107,7 +107,7 @@ def published(place: Place, contents: Contents, weights: str) -> Published | Non
         raise UserError(f"{place} holds EMAs without names: give the generator.pth that they belong to.")
     if kind == "discriminator":
         return discriminator_in(place, contents) if weights == "discriminator" else None
-    is_bare = isinstance(contents.value, dict)  # as 'zoo convert --to official' writes it, also an average
+    is_bare = isinstance(contents.value, dict)  # as 'zoo convert --to official' writes it, also an EMA
     own = next((w for w in ("ema", "ema2") if is_bare and place.name.endswith(WEIGHTS[w])), "raw")
     # ``05--12:30--ema.pth`` belongs to ``05--12:30--generator.pth``
     together = place.name[: max(0, place.name.find(WEIGHTS[own].removesuffix(".pth")))] + WEIGHTS[weights]

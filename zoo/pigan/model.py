@@ -25,7 +25,7 @@ from zoo.draws import Draws, SampleDraws
 from zoo.layers.discriminator import DiscriminatorOutput
 from zoo.render import Camera, Poses, Rays, Rendered, Renderer, Samples, expected_depth, pixel_corners, through, to_map
 from zoo.utils.errors import UserError
-from zoo.utils.ranges import above, at_least
+from zoo.utils.ranges import above, at_least, filled
 
 
 class Latent(NamedTuple):
@@ -305,7 +305,8 @@ class Discriminator(nn.Module):
         downsample: Literal["stride", "pool"] = "stride",
         latent_dim: int = 256,
     ) -> None:
-        at_least(1, self, channels=channels or [None])
+        filled(self, channels=channels)
+        at_least(1, self, channels=channels)
         at_least(0, self, latent_dim=latent_dim)
         super().__init__()
         self.latent_dim, self.pool = latent_dim, downsample == "pool"

@@ -151,7 +151,7 @@ class Orbit:
         return self.camera(yaw, pitch)
 
     def angles(self, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Yaw and pitch [n, 1] of n cameras [rad]; always the mean, but in the distributions below."""
+        """Yaw and pitch [n, 1] of n cameras [rad]; always the mean, except in the distributions below."""
         return self.middle(n)
 
     def camera(self, yaw: Tensor, pitch: Tensor) -> Camera:

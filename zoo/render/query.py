@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from zoo.render.depths import Samples
 
-Condition = TypeVar("Condition")  # whatever a field is told of what it shows
+Condition = TypeVar("Condition")  # what a field depends on besides the samples, such as styles
 Field = Callable[[Samples, Condition], tuple[Tensor, Tensor]]
 
 

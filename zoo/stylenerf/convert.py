@@ -167,7 +167,7 @@ def part(contents: Contents) -> str | None:
 
 
 def generator_in(contents: Contents) -> Any:
-    """The module, or state dict, of either generator; a bare state dict counts as the average."""
+    """The module, or state dict, of either generator; a bare state dict counts as the EMA."""
     value = contents.value
     held = value if isinstance(value, dict) else {}
     return held.get("G_ema") or held.get("G") or held

@@ -266,6 +266,10 @@ class ContractedSpacing(LinearSpacing):
     One field then holds object and background.
     """
 
+    def __init__(self, near: float, far: float) -> None:
+        above(0, self, near=near)  # inverse distances are finite
+        super().__init__(near, far)
+
     def distance(self, t: Tensor) -> Tensor:
         return 1 / ((1 / self.near) * (1 - t) + (1 / self.far) * t)
 

@@ -159,7 +159,8 @@ class Generator(generator.Generator[Latent, Styles]):
         """
         w = self.mapping(latents.z)[:, None].expand(-1, self.num_layers, -1)
         if truncation != 1:
-            w = truncate(w, self.mean_w, truncation, layers or self.truncated_layers or self.num_layers)
+            layers = self.truncated_layers if layers is None else layers
+            w = truncate(w, self.mean_w, truncation, self.num_layers if layers is None else layers)
         return self.styles(w, latents.background)
 
     def styles(
@@ -312,7 +313,7 @@ class Generator(generator.Generator[Latent, Styles]):
         if behind is not None:
             colours = torch.cat([colours, self.background.field.colours(behind.hidden[:, rays], 1.0)], dim=2)
             weights = torch.cat([weights, behind.weights[:, rays] * (1 - front.opacity[:, rays])], dim=2)
-        if front.background is not None:  # the light that hit nothing is one more sample
+        if front.background is not None:  # the remaining light is one more sample
             colours = torch.cat([colours, torch.ones_like(colours[:, :, :1])], dim=2)
             weights = torch.cat([weights, front.background[:, rays]], dim=2)
         count = colours.shape[2]

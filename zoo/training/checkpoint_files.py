@@ -23,12 +23,12 @@ def read_checkpoint(path: str | Path, to_resume: bool = False) -> dict[str, Any]
 
     Raises:
         OSError: there is no such file, or it cannot be read.
-        ValueError: it is damaged, of something else than a run here, or holds more than tensors and plain values.
+        UserError: it is damaged, not a checkpoint of a run here, or holds more than tensors and plain values.
     """
     damaged = "{} is damaged or not a checkpoint of a run: {}. Take another one."
     with damage_explained(path, damaged), open(path, "rb") as file:
         checkpoint = read_file(file).value
-        if isinstance(checkpoint, dict) and {"state_dict", "clocks"} <= checkpoint.keys():
+        if is_run(checkpoint):
             check_plain(checkpoint)
     if problem := what_is_missing(checkpoint):
         raise UserError(
@@ -39,6 +39,11 @@ def read_checkpoint(path: str | Path, to_resume: bool = False) -> dict[str, Any]
         raise UserError(f"{path} holds weights alone, so no run can resume from it: start from them with --init_from.")
     checkpoint["state_dict"] = renamed_own_tensors(checkpoint["state_dict"], "zoo.training.GAN")
     return checkpoint | {key: renamed(checkpoint.get(key)) for key in ("config", "data_config")}
+
+
+def is_run(value: Any) -> bool:
+    """Whether this is what a checkpoint of a run holds, as its names tell."""
+    return isinstance(value, dict) and {"state_dict", "clocks"} <= value.keys()
 
 
 def what_is_missing(checkpoint: Any) -> str:

@@ -15,7 +15,7 @@ class NotSaved(Stopped):
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes checkpoints in one step (see above) and reads nothing but tensors and plain values."""
+    """Writes checkpoints in one step (see ``zoo.utils.files``) and reads nothing but tensors and plain values."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint, and its folder where there is none.

@@ -22,7 +22,7 @@ def check_optimizer(name: str, make: OptimizerFactory) -> None:
         UserError: it refuses its options, or asks for more than gradients.
     """
     try:
-        optimizer = make([{"params": [nn.Parameter(torch.zeros(1, device="cpu"))]}])
+        optimizer = make([("weight", nn.Parameter(torch.zeros(1, device="cpu")))])
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"{name} cannot be made: {' '.join(str(error).split()).rstrip('.')}.") from error
     options = {f"{key} of {name}": value for key, value in optimizer.defaults.items() if isinstance(value, float)}

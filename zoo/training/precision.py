@@ -105,7 +105,7 @@ class HalfPrecision:
 
 
 def in_float32(value: Any) -> Any:
-    """The same tensors, alone or in (named) tuples, with 16-bit floats to_float32."""
+    """The same tensors, alone or in (named) tuples, with 16-bit floats as float32."""
     if isinstance(value, Tensor):
         return to_float32(value)
     if isinstance(value, tuple):

@@ -29,7 +29,7 @@ def unsupported(name: str, capability: tuple[int, int], arch_list: list[str], ve
             return None
     wanted = f"sm_{capability[0]}{capability[1]}"
     release = LAST_RELEASE.get(capability)
-    remedy = f"torch {release} has: pip install torch=={release}" if release else "Install a torch that lists it"
+    remedy = f"torch {release} has it: pip install torch=={release}" if release else "Install a torch that lists it"
     return (
         f"torch {version} has no code for {name} ({wanted}), only for {', '.join(arch_list)}. {remedy} "
         "(python -c 'import torch; print(torch.cuda.get_arch_list())'), or take the CPU: --device cpu."
@@ -97,3 +97,11 @@ def describe(device: "torch.device") -> str:
     import torch
 
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def wait_for(device: "torch.device") -> None:
+    """Until all that a device was given to compute is done."""
+    import torch
+
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()

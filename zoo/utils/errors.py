@@ -56,6 +56,8 @@ def disk_problem(error: BaseException) -> str | None:
     number = getattr(error, "errno", None) if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"there is no space left for it ({error.strerror}); make room"
+    if number == errno.ENAMETOOLONG:
+        return f"there can be no such file ({error.strerror}); check the name"
     if number in (errno.EACCES, errno.EPERM) and error.filename and is_unreadable(error.filename):
         return f"it cannot be read ({error.strerror}); make it and its folders readable for this user"
     if number in (errno.EROFS, errno.EACCES, errno.EPERM):

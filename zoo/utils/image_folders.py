@@ -251,9 +251,9 @@ class CheckedImages:
 
     def check_file(self, file: File) -> dict[str, str | None]:
         """Its line of the manifest."""
-        problem, digest = file.problem, None
+        problem, digest, stamp = file.problem, None, file.stamp
         if problem is None and file.size > MAX_BYTES:
-            problem = f"{file.size} bytes are more than the {MAX_BYTES:,} allowed"
+            problem = f"{file.size:,} bytes are more than the {MAX_BYTES:,} allowed"
         if problem is None:
             try:
                 data = self.container.read(file.name)
@@ -261,7 +261,9 @@ class CheckedImages:
                 decode(data, file.name)
             except Exception as error:  # also what zip and file system raise for a single broken member
                 problem = str(error) if isinstance(error, BadImage) else f"it cannot be read ({error})"
-        return {"stamp": file.stamp, "sha256": digest, "problem": problem}
+                if isinstance(error, OSError | MemoryError):  # of the disk or the machine: it may be gone next time
+                    stamp = ""
+        return {"stamp": stamp, "sha256": digest, "problem": problem}
 
     def __len__(self) -> int:
         return len(self.open())
@@ -312,8 +314,8 @@ def text(name: str | Path, most: int = 200) -> str:
 
 
 def say(line: str) -> None:
-    """Log it; once, however many processes of a run read the images."""
-    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+    """Log it; once on each machine, however many processes of a run read the images."""
+    if all(int(os.environ.get(name, 0)) == 0 for name in ("LOCAL_RANK", "SLURM_LOCALID")):
         log.warning("%s", line)
 
 

@@ -76,7 +76,7 @@ def decode(data: bytes, name: str = "") -> Image.Image:
                 raise BadImage(f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS:,} allowed")
             image.load()
             return to_rgb(ImageOps.exif_transpose(image))
-    except BadImage:
+    except (BadImage, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise BadImage(f"it has too many pixels ({error})") from error

@@ -61,15 +61,25 @@ def available_memory(device: "torch.device", root: Path = Path("/")) -> int | No
     if device.type == "cuda":
         import torch
 
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for what comes next
+        return torch.cuda.mem_get_info(device)[0] + kept
     left = []
     with suppress(OSError, StopIteration, ValueError):
         lines = (root / "proc/meminfo").read_text().splitlines()
         left.append(int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024)
     with suppress(OSError, ValueError):  # "max" where there is no limit
         group = root / "sys/fs/cgroup"
-        left.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+        free = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+        left.append(free + held_files(group / "memory.stat"))
     return max(0, min(left)) if left else None
+
+
+def held_files(facts: Path) -> int:
+    """How much of a container's memory [bytes] is copies of files, which make room for what needs it."""
+    with suppress(OSError, ValueError):
+        counts = dict(line.split() for line in facts.read_text().splitlines())
+        return int(counts.get("active_file", 0)) + int(counts.get("inactive_file", 0))
+    return 0
 
 
 def out_of_memory(error: BaseException | None) -> str | None:

@@ -189,11 +189,6 @@ def _option(found: re.Match, keys: list[str], text: str) -> str:
     return f"There is no option '{name}'.{near(name, keys)}"
 
 
-def _class(found: re.Match, keys: list[str], text: str) -> str:
-    module, name = found[1], found[2]
-    return no_such(module, name)
-
-
 def _module(found: re.Match, keys: list[str], text: str) -> str:
     first, *inner = found[1].split(".")
     if inner and (said := whose(first)):
@@ -226,7 +221,7 @@ def _unrecognised(found: re.Match, keys: list[str], text: str) -> str:
 PATTERNS = [
     (r"Option '([\w.]+)' is not accepted", _option),
     (r"does not accept option '([\w.+]+)'", _option),
-    (r"module '([\w.]+)' has no attribute '(\w+)'", _class),
+    (r"module '([\w.]+)' has no attribute '(\w+)'", lambda f, k, t: no_such(f[1], f[2])),
     (r"cannot import name '(\w+)' from '([\w.]+)'", lambda f, k, t: no_such(f[2], f[1])),
     (r"No module named '([\w.]+)'", _module),
     (r"Importing '([\w.]+)' is not allowed, denied by the '(\S+)' entry", _denied),

@@ -38,6 +38,11 @@ def bundled_names() -> list[str]:
     return sorted(f.parent.name for f in BUNDLED.glob("*/model.safetensors"))
 
 
+def cache_name() -> str:
+    """$ZOO_CACHE, or its default; with a ~ where this user has no home."""
+    return os.path.expanduser(os.environ.get("ZOO_CACHE") or "~/.cache/gan3d-zoo")
+
+
 def cache_folder() -> Path:
     """Where things that can be made or fetched again are kept: $ZOO_CACHE, or ~/.cache/gan3d-zoo.
 
@@ -46,7 +51,7 @@ def cache_folder() -> Path:
     """
     from zoo.utils.errors import UserError
 
-    folder = os.path.expanduser(os.environ.get("ZOO_CACHE") or "~/.cache/gan3d-zoo")
+    folder = cache_name()
     if folder.startswith("~"):
         raise UserError(
             "There is no home folder for this user to keep files in: set $ZOO_CACHE to a folder that can be written to."
@@ -58,7 +63,7 @@ def cache_folder() -> Path:
 
 def is_cached() -> bool:
     """Whether there can be anything in the cache: it is known where that is, and there is such a folder."""
-    return os.path.isdir(os.path.expanduser(os.environ.get("ZOO_CACHE") or "~/.cache/gan3d-zoo"))
+    return os.path.isdir(cache_name())
 
 
 def downloaded_names() -> list[str]:

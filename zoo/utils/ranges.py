@@ -59,28 +59,47 @@ def finite(of: object = None, /, **values: Any) -> None:
     refuse_outside(lambda value: -math.inf < value < math.inf, "that is finite", of, values)
 
 
+def filled(of: object = None, /, **values: Any) -> None:
+    """Refuse lists of numbers that hold none.
+
+    Raises:
+        UserError: names the value.
+    """
+    for name, value in values.items():
+        if value in ([], (), {}):
+            raise UserError(f"{name}{whose(of)} is empty: give at least one number.")
+
+
 def given(**values: Any) -> dict[str, Any]:
     """Those that are not None."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def refuse_outside(allowed: Callable[[Any], bool], range: str, of: object, values: dict[str, Any]) -> None:
-    """
+    """Refuse the first number that is not allowed.
+
     Args:
+        allowed: whether a number is in the range.
+        range: its description, such as "of at least 1".
         of: whose values they are; the name of its class is said.
+        values: numbers, by the names that users know.
 
     Raises:
         UserError: names the first value that is not allowed, and the range.
     """
-    whose = "" if of is None else f" of {type(of).__name__}"
     for name, value in values.items():
         for number in numbers_in(value):
             if not isinstance(number, Real) or not allowed(number):
                 shown = "null" if number is None else printable(number, 40)
                 verb = "is" if number is value else "holds"
                 raise UserError(
-                    f"{name}{whose} {verb} {shown}: give {'a number' if verb == 'is' else 'numbers'} {range}."
+                    f"{name}{whose(of)} {verb} {shown}: give {'a number' if verb == 'is' else 'numbers'} {range}."
                 )
+
+
+def whose(of: object) -> str:
+    """Words for the class that values belong to, if one is given."""
+    return "" if of is None else f" of {type(of).__name__}"
 
 
 def numbers_in(value: Any) -> Iterator[Any]:

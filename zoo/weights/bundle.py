@@ -147,8 +147,8 @@ def load_bundle(source: Path | str, resolution: int | None = None) -> tuple[Gene
         resolution: side of the images that will be rendered [pixels], refused before weights are read.
 
     Raises:
-        UserError: there is none (near matches are named), its tensors don't fit its config (each one is named), it
-            was downloaded and has changed since, it is of another network than a generator, or the generator has no
+        UserError: there is none (near matches are named), its tensors don't fit its config (the first ones are named),
+            it was downloaded and has changed since, it is of another network than a generator, or the generator has no
             images of that side.
     """
     return load_network(source, Generator, resolution)
@@ -162,7 +162,7 @@ def load_network(source: Path | str, kind: type[M], resolution: int | None = Non
     planned = plan(config, kind, allowed_only=True)
     if isinstance(planned, Generator):
         planned.image_side(resolution)
-    _, tensors, card, file = run or read_folder(path)
+    tensors, card, file = run[1:] if run else read_folder(path)
     tensors = renamed_tensors(tensors, planned)
     check_fit(planned, tensors, path)
     network = build(config, kind, allowed_only=True)
@@ -209,12 +209,11 @@ def find(source: Path | str) -> Path:
     raise UserError(f"There are no weights named '{source}', and no such folder or checkpoint. {hint}")
 
 
-def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str], Path]:
-    """Config, tensors, card and tensor file of a bundle."""
-    config = folder_config(folder)
+def read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, str], Path]:
+    """Tensors, card and tensor file of a bundle."""
     tensors, card = read_tensors(folder / TENSORS)
     used = {name: tensor for name, tensor in tensors.items() if not name.startswith(UNUSED)}
-    return config, used, card, folder / TENSORS
+    return used, card, folder / TENSORS
 
 
 def folder_config(folder: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from zoo.training.checkpoint_files import is_run
 from zoo.utils.errors import UserError, near
 from zoo.utils.files import replacing, replacing_files
 from zoo.utils.paths import bundled_names, downloaded_names, read_experiment, system_names
@@ -131,7 +132,8 @@ def convert(
     others, left_out = {}, []
     for key in names:
         try:
-            others |= {} if key == done.card["weights"] else {key: network_of(module, place, contents, generator, key)}
+            if key != done.card["weights"] and (other := network_of(module, place, contents, generator, key)):
+                others[key] = other
         except NotBuilt as error:
             left_out.append(str(error).removesuffix("."))
     with place.open() as file:
@@ -141,8 +143,7 @@ def convert(
     with replacing_files(out) as folder:
         save_bundle(folder, done.network, done.config, done.unused, **done.card | facts)
         for name, other in others.items():
-            if other:
-                save_part(folder, name, other.network, other.config, other.unused, **other.card | facts)
+            save_part(folder, name, other.network, other.config, other.unused, **other.card | facts)
     return done._replace(used="; left out: ".join([done.used, *left_out])), contents
 
 
@@ -256,7 +257,7 @@ def recognise(path: Path | str, known: dict[str, ModuleType], inside: str = "") 
         here = [p for p in here if p.name.endswith(SUFFIXES) and not p.name.startswith("._")]
         here = [p for p in here if inside in str(p)] or here
     read_here = [(place, simplify(read(place))) for place in here]
-    if alone and is_run(read_here[0][1]):
+    if alone and is_run(read_here[0][1].value):
         raise UserError(f"{here[0]} is a checkpoint of a run here: 'zoo bundle {here[0]} OUT' makes a bundle of it.")
     parts = [(name, place, found, module.part(found)) for place, found in read_here for name, module in known.items()]
     found = [
@@ -293,14 +294,9 @@ def check_foreign(path: Path | str) -> None:
         )
 
 
-def is_run(contents: Contents) -> bool:
-    """Whether a file is a checkpoint of a run here."""
-    return isinstance(contents.value, dict) and {"state_dict", "clocks"} <= contents.value.keys()
-
-
 def simplify(contents: Contents) -> Contents:
     """The same tensors without what people's own scripts add around them."""
-    return contents if is_run(contents) else replace(contents, value=simple(contents.value))
+    return contents if is_run(contents.value) else replace(contents, value=simple(contents.value))
 
 
 def simple(value: Any, depth: int = 0) -> Any:

@@ -1,4 +1,4 @@
-"""Initialises training from weights, part by part; what does not fit is an error that lists it."""
+"""Initialises training from weights, part by part; what does not fit is an error that names the first of it."""
 
 import sys
 from pathlib import Path
@@ -25,14 +25,14 @@ def start_from(gan: nn.Module, source: str | Path, fresh: list[str] | None = Non
         is_first: whether this process reports what was loaded.
 
     Raises:
-        UserError: there are no such weights, parts or the tensors don't fit; each is named.
+        UserError: there are no such weights or parts, or tensors don't fit; the first ones are named.
     """
     fresh = fresh or []
     keys = [f"{role}.{key}" for role in ("generator", "discriminator") for key in getattr(gan, role).state_dict()]
     if unknown := [part for part in fresh if not any(is_under(key, [part]) for key in keys)]:
         raise UserError(f"--init_fresh names parts that the model does not have: {', '.join(unknown)}.")
     path = find(source)
-    parts = networks_in(read_checkpoint(path)["state_dict"]) if path.is_file() else {"generator": read_folder(path)[1]}
+    parts = networks_in(read_checkpoint(path)["state_dict"]) if path.is_file() else {"generator": read_folder(path)[0]}
     emas = [name for name in parts if name.startswith("emas.")]
     wanted = {"generator": (gan.generator, "generator")}
     for name, ema in gan.emas.items():
