@@ -139,7 +139,7 @@ class Recorder:
 
 
 def record_steps(system: str, folder: Path) -> None:
-    """Two iterations in float64 from weights without zeros, each ema with weights of its own."""
+    """Two iterations in float64 from weights without zeros, each EMA with weights of its own."""
     iteration, images_seen, _ = EVERYTHING[system]
     clocks = {"iterations": iteration, "images_seen": images_seen}
     torch.manual_seed(1)

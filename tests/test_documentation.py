@@ -1,5 +1,6 @@
 """What the documentation tells people to type works, its links lead somewhere, and its tables are up to date."""
 
+import ast
 import csv
 import functools
 import itertools
@@ -18,7 +19,12 @@ from zoo.leaderboard import PUBLISHED, RESULTS, read, update_pages
 from zoo.utils.paths import config_path
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md")), *ROOT.glob("configs/*/README.md")]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("configs/*/README.md")),
+]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
@@ -119,11 +125,21 @@ def test_the_pages_of_the_systems_have_one_shape() -> None:
 
 @pytest.mark.parametrize("name", ["README.md", "docs/rendering.md", "docs/cameras.md"])
 def test_python_runs(name: str) -> None:
-    for code in blocks(ROOT / name, "python"):
+    codes = blocks(ROOT / name, "python")
+    assert codes
+    for code in codes:
         names: dict = {}
         exec(code, names)
         if "rendered" in names:
             assert names["rendered"].image.shape[0] == len(names["latents"][0])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_python_imports_what_exists(page: Path) -> None:
+    for code in blocks(page, "python"):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("zoo", "callbacks", "datamodules"):
+                assert all(hasattr(import_module(node.module), alias.name) for alias in node.names), code
 
 
 def test_the_system_of_the_documentation_trains(beside) -> None:

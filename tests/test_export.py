@@ -137,7 +137,7 @@ def test_mixtures_of_draws_are_draws():
 
 
 @pytest.mark.parametrize("keyframes", [2, 3, 5])
-def test_a_loop_is_smooth_and_passes_its_stations(keyframes):
+def test_a_loop_is_smooth_and_passes_its_keyframes(keyframes):
     weights = loop_weights(keyframes, 100 * keyframes)
     torch.testing.assert_close(weights[::100], torch.eye(keyframes), atol=1e-6, rtol=0)
     torch.testing.assert_close(weights.sum(1), torch.ones(100 * keyframes))

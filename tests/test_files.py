@@ -103,7 +103,7 @@ def test_a_killed_writer_leaves_the_older_file_and_what_can_be_swept(tmp_path: P
             part.write_text("half")
             time.sleep(60)
 
-    process = FORK.Process(target=write)
+    process = FORK.Process(target=write, daemon=True)
     process.start()
     end = time.monotonic() + 20
     while not list(tmp_path.glob(".saving-*.ckpt")) and time.monotonic() < end:
@@ -145,14 +145,15 @@ def count(path: Path, times: int) -> None:
             path.write_text(str(number + 1))
 
 
-def test_one_process_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_one_process_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "count"
     path.write_text("0")
-    both = [FORK.Process(target=count, args=(path, 20)) for _ in range(3)]
-    for process in both:
+    writers = [FORK.Process(target=count, args=(path, 20)) for _ in range(3)]
+    for process in writers:
         process.start()
-    for process in both:
+    for process in writers:
         process.join(30)
+    assert [process.exitcode for process in writers] == [0, 0, 0]
     assert path.read_text() == "60" and names(tmp_path) == ["count"]
     with held(tmp_path / "lock") as first, held(tmp_path / "lock") as second:
         assert first and not second

@@ -71,9 +71,9 @@ def records(path: Path) -> Iterator:
 
 def whole_run(path: Path) -> list:
     """All that was written; another process does so, and may still be at it for a moment."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not (found := list(records(path))) or not found[-1].HasField("exit"):
-        assert time.monotonic() < end
+        assert time.monotonic() < end, "wandb has not written the end of the run"
         time.sleep(0.05)
     return found
 

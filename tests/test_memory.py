@@ -58,11 +58,12 @@ def test_memory_that_ran_out_is_told_from_other_errors():
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process to an amount of memory")
 def test_a_verb_says_what_to_lower(tmp_path):
     lines = [
-        "sample pigan-cars32 --seeds 0 --views 1 --resolution 100000 --out x.png",
-        "mesh pigan-cars32 --cells 100000",
-        "orbit pigan-cars32 --seeds 0 --resolution 3000 --frames 1",
+        "sample pigan-cars32 --seeds 0 --views 1 --resolution 100000 --out x.png --device cpu",
+        "mesh pigan-cars32 --cells 100000 --device cpu",
+        "orbit pigan-cars32 --seeds 0 --resolution 3000 --frames 1 --device cpu",
     ]
-    limit = "import resource, torch; resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30)); "
+    limit = "import resource, torch; pages = int(open('/proc/self/statm').read().split()[0]); "
+    limit += "most = pages * resource.getpagesize() + 2**30; resource.setrlimit(resource.RLIMIT_AS, (most, most)); "
     code = "import shlex, sys; from zoo.cli.command import main; print([main(shlex.split(x)) for x in sys.argv[1:]])"
     words = [sys.executable, "-c", limit + code, *lines]
     paths = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}

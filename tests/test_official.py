@@ -157,9 +157,10 @@ def test_what_has_no_way_back(tmp_path, capsys):
 # What comes from elsewhere than the published programs
 
 
-def official(folder: Path, system: str) -> tuple[Path, list[str], dict]:
+@pytest.fixture(scope="module", params=SYSTEMS)
+def official(request, tmp_path_factory) -> tuple[Path, list[str], dict]:
     """The fixture of a system in its published form: folder, options that tell what it does not hold, and tensors."""
-    source = FIXTURES / system / "bundle"
+    source, folder = FIXTURES / request.param / "bundle", tmp_path_factory.mktemp("official") / "there"
     assert main(["convert", str(source), str(folder), "--to", "official"]) == 0
     return folder, ["--experiment", str(source / "config.yaml")], load_bundle(source)[0].state_dict()
 
@@ -172,9 +173,8 @@ def is_back(folder: Path, tensors: dict) -> bool:
     )
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_the_published_form_of_an_average_alone_comes_back(tmp_path, system):
-    folder, options, tensors = official(tmp_path / "official", system)
+def test_the_published_form_of_an_ema_alone_comes_back(tmp_path, official):
+    folder, options, tensors = official
     (file,) = folder.iterdir()
     for source in (file, folder):
         assert main(["convert", str(source), str(tmp_path / "back"), *options]) == 0
@@ -196,9 +196,8 @@ AROUND = {
 
 
 @pytest.mark.parametrize("around", AROUND)
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_what_peoples_scripts_add_is_taken_away(tmp_path, system, around):
-    folder, options, tensors = official(tmp_path / "official", system)
+def test_what_peoples_scripts_add_is_taken_away(tmp_path, official, around):
+    folder, options, tensors = official
     state = bare(torch.load(next(folder.iterdir()), weights_only=True))
     file = tmp_path / "weights.pt"
     torch.save(AROUND[around](state), file)

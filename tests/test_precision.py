@@ -71,7 +71,7 @@ def test_only_16_bit_floats_are_widened() -> None:
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_only_2d_networks_compute_in_16_bits(system, tmp_path) -> None:
-    """With steps of no length, regularisers are the same bit for bit, and what 16 bits output of fakes is not."""
+    """With steps of no length, regularisers are the same bit for bit; scores of fakes, in 16 bits, are not."""
     terms, seen, buffers = {}, {}, {}
     for precision in ("float32", "bf16"):
         model = one_still_step(SYSTEMS[system]()["model"], precision)

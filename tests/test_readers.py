@@ -198,8 +198,9 @@ class Slow(Dataset):
 
 
 def test_a_reader_heeds_its_parent_alone_even_while_it_hangs():
+    before = {*active_children()}
     batches = iter(loader(Slow(), 1, num_workers=1))
-    (reader,) = active_children()
+    (reader,) = {*active_children()} - before
     assert int(next(batches)) == 0
     for name in ("INT", "TERM", "USR1"):
         subprocess.run(["kill", f"-{name}", str(reader.pid)], check=True)
@@ -207,7 +208,7 @@ def test_a_reader_heeds_its_parent_alone_even_while_it_hangs():
     reader.join(1)
     assert reader.is_alive()
     reader.terminate()
-    reader.join(5)
+    reader.join(SECONDS)
     assert reader.exitcode == 0
 
 
@@ -216,9 +217,11 @@ def test_a_reader_ends_soon_after_its_parent_was_killed():
     lines += "batches = iter(loader(Slow(), 1, num_workers=1)); "
     lines += "next(batches), print(active_children()[0].pid, flush=True), time.sleep(3600)"
     with subprocess.Popen([sys.executable, "-c", lines], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
-        reader = int(parent.stdout.readline())
-        parent.kill()
-    deadline = time.monotonic() + 5
+        try:
+            reader = int(parent.stdout.readline())
+        finally:
+            parent.kill()
+    deadline = time.monotonic() + SECONDS
     while Path(f"/proc/{reader}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)

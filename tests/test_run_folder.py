@@ -99,6 +99,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path, capsys, monkeypatch):
     assert main(["fit", "-c", config]) == 0
 
 
+@pytest.mark.xdist_group("processes")
 def test_a_killed_run_frees_its_folder_also_with_readers_and_ddp_trains_alone(tmp_path):
     config = write_config(tmp_path, max_steps=10_000, strategy="ddp")
     with fit(config, "--data", "datamodules.Cars", "--data.num_workers", "1", "--data.resolution", "8") as process:

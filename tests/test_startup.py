@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from shlex import quote
 from types import SimpleNamespace
 
 import pytest
@@ -24,21 +25,21 @@ NEVER += ["matplotlib", "pandas", "transformers", "torch._dynamo", "scipy"]  # s
 LINES = [
     "list",
     "leaderboard",
-    f"convert {CASES}/pigan/checkpoint/generator.pth converted --experiment pigan/celeba64",
-    f"bundle {ROOT}/tests/fixtures/pigan/last.ckpt bundle",
+    f"convert {quote(str(CASES))}/pigan/checkpoint/generator.pth converted --experiment pigan/celeba64",
+    f"bundle {quote(str(ROOT))}/tests/fixtures/pigan/last.ckpt bundle",
     "download pigan-celeba.official --from nothing.zip",
     *(f"sample {folder.name} --out grid.png --seeds 0 --views 1" for folder in sorted(BUNDLED.glob("*-cars*"))),
     "orbit pigan-cars32 --seeds 0 --frames 2 --out film.gif",
     "mesh pigan-cars32 --cells 8 --views 1 --out car.ply",
 ]
 SCRIPT = f"""
-import contextlib, io, json, sys
+import contextlib, io, json, shlex, sys
 import zoo
 from zoo.cli.command import main
 codes, found = {{}}, {{}}
 for line in {LINES}:
     with contextlib.redirect_stdout(io.StringIO()):
-        codes[line] = main(line.split())
+        codes[line] = main(shlex.split(line))
     found[line] = [name for name in {NEVER} if name in sys.modules]
 zoo.load("graf-cars64")
 found["load"] = [name for name in {NEVER} if name in sys.modules]
@@ -49,13 +50,14 @@ print(json.dumps([codes, found]))
 def python(*words: str, folder: Path) -> tuple[str, float]:
     """What a new Python prints, and the processor seconds that it takes."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, *words], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    env = ENVIRONMENT | {"HOME": str(folder / "no-home"), "ZOO_CACHE": str(folder / "cache")}
+    done = subprocess.run([sys.executable, *words], cwd=folder, env=env, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
     return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-ENVIRONMENT = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HOME": "/nonexistent"}
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def test_verbs_that_draw_import_neither_lightning_nor_torchvision(tmp_path) -> None:

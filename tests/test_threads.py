@@ -236,9 +236,11 @@ def test_the_busy_process_ends_with_the_one_that_started_it():
     code = "from zoo.cli.speed import busy_process; import time\n"
     code += "with busy_process() as busy: print(busy, flush=True); time.sleep(100)"
     with subprocess.Popen([*PYTHON, code], env=clean(), stdout=subprocess.PIPE, text=True) as starter:
-        busy = int(starter.stdout.readline())
-        assert is_running(busy)
-        starter.kill()
+        try:
+            busy = int(starter.stdout.readline())
+            assert is_running(busy)
+        finally:
+            starter.kill()
     deadline = time.monotonic() + 20
     while is_running(busy) and time.monotonic() < deadline:
         time.sleep(0.02)
