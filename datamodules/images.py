@@ -16,7 +16,7 @@ from torch import Tensor
 
 from datamodules.base import ImageData
 from zoo.utils.errors import UserError
-from zoo.utils.image_folders import CheckedImages
+from zoo.utils.image_folders import CheckedImages, Layout
 from zoo.utils.ranges import at_least, finite, given
 
 FILTERS = {
@@ -80,7 +80,7 @@ class ImageFiles(CheckedImages):
     """The images of a folder or zip, cropped and resized; a ``datamodules.base.Source``.
 
     Args:
-        path, on_bad, manifests: as of ``CheckedImages``.
+        path, on_bad, manifests, layout: as of ``CheckedImages``.
         filter: for resizing.
         crop: the square that is used.
     """
@@ -92,8 +92,9 @@ class ImageFiles(CheckedImages):
         on_bad: Literal["skip", "refuse"] = "skip",
         manifests: str | Path = "data/manifests",
         crop: Crop = Crop(),
+        layout: Layout = Layout(),
     ) -> None:
-        super().__init__(path, on_bad, manifests)
+        super().__init__(path, on_bad, manifests, layout)
         if filter not in get_args(Filter):
             raise UserError(f"There is no filter '{filter}'; take one of {', '.join(get_args(Filter))}.")
         self.filter, self.crop = filter, crop
@@ -105,6 +106,7 @@ class ImageFiles(CheckedImages):
         self.open()
         square = "centre square" if self.crop == Crop() else str(self.crop)
         about = ["images/1", f"{square}, {self.filter}, {resolution}", *map(":".join, self.hashes.items())]
+        about += self.layout.digest(self.container)
         return hashlib.sha256("\n".join(about).encode(errors="surrogateescape")).hexdigest()
 
 

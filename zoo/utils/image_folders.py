@@ -156,6 +156,37 @@ def container_of(path: Path) -> Folder | Zip:
     return Folder(path) if path.is_dir() else Zip(path)
 
 
+class Layout:
+    """How the images of a path are found and read; a data set that needs more than this has a layout of its own.
+
+    Nothing here is called before the first use of the images.
+    """
+
+    def container(self, path: Path) -> Folder | Zip:
+        """What is at the path: a folder, a zip, or what has their methods.
+
+        Raises:
+            UserError: nothing, or something else.
+        """
+        return container_of(path)
+
+    def keep(self, container: Folder | Zip, names: list[str]) -> list[str]:
+        """Those of all files that are images to be used, chosen before any of them is opened.
+
+        Raises:
+            UserError: files that this needs are missing.
+        """
+        return [name for name in names if is_image(name)]
+
+    def prepare(self, container: Folder | Zip, name: str, image: Image.Image) -> Image.Image:
+        """What is used of an image, before any crop."""
+        return image
+
+    def digest(self, container: Folder | Zip) -> list[str]:
+        """What ``prepare`` depends on beside the images: lines that change when their appearance does."""
+        return []
+
+
 class CheckedImages:
     """The images of a folder or zip, sorted by name.
 
@@ -166,6 +197,7 @@ class CheckedImages:
         path: folder or zip file.
         on_bad: skip files that are no usable images with a warning that names them, or refuse to start.
         manifests: folder for manifests; where it cannot be written to, files are checked again each time.
+        layout: how images are found and read.
     """
 
     def __init__(
@@ -173,10 +205,12 @@ class CheckedImages:
         path: str | Path,
         on_bad: Literal["skip", "refuse"] = "skip",
         manifests: str | Path = "data/manifests",
+        layout: Layout = Layout(),
     ) -> None:
         if on_bad not in ("skip", "refuse"):
             raise UserError(f"on_bad is '{on_bad}', but must be skip or refuse.")
         self.path, self.on_bad, self.manifests = Path(path).expanduser(), on_bad, Path(manifests)
+        self.layout = layout
         self.container: Folder | Zip | None = None
         self.names: list[str] | None = None
         self.hashes: dict[str, str] = {}  # by name
@@ -195,15 +229,17 @@ class CheckedImages:
         """
         if self.names is not None:
             return self.names
-        self.container, path = container_of(self.path), text(self.path)
+        self.container, path = self.layout.container(self.path), text(self.path)
         found = list(self.container.files())
         everything = {file.name: file for file in found}  # of members of one name the last, as other programs do
-        files = [file for name, file in sorted(everything.items()) if is_image(name)]
-        others = [file for name, file in sorted(everything.items()) if not is_image(name)]
+        names = sorted(everything)
+        used = set(self.layout.keep(self.container, names))
+        files = [everything[name] for name in names if name in used]
+        others = [everything[name] for name in names if name not in used and not is_image(name)]
         left_out = summary(others, Counter(file.name for file in found))
         if not files:
             raise UserError(f"'{path}' holds no images (.png, .jpg, .webp ...): {left_out or 'it is empty'}.")
-        self.hashes, self.bad = self.check(files)
+        self.hashes, self.bad = self.check(files, names)
         if self.bad:
             message = f"{len(self.bad)} of {len(files)} files of '{path}' are no usable images: "
             if self.on_bad == "refuse":
@@ -223,8 +259,8 @@ class CheckedImages:
         key = hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:8]
         return self.manifests / f"{self.path.name}-{key}.json"
 
-    def check(self, files: list[File]) -> tuple[dict[str, str], dict[str, str]]:
-        """sha256 of each usable image, and the problem of each of the others, by name."""
+    def check(self, files: list[File], names: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+        """sha256 of each usable image, and the problem of each of the others, by name; ``names`` are of all files."""
         path = self.manifest_path()
         known = read_manifest(path)
         todo = [file for file in files if known.get(file.name, {}).get("stamp") != file.stamp or file.problem]
@@ -243,7 +279,7 @@ class CheckedImages:
                 "path": str(self.path),
                 "usable": len(usable),
                 "bad": bad,
-                "files": checked,
+                "files": {name: known[name] for name in names if name in known},  # also of another split
             }
             with suppress(OSError), replacing(path) as part:  # it only saves time
                 part.write_text(json.dumps(about, indent=1))
@@ -269,7 +305,7 @@ class CheckedImages:
         return len(self.open())
 
     def image(self, index: int) -> Image.Image:
-        """The whole image.
+        """What the layout uses of an image: all of it, unless it says otherwise.
 
         Raises:
             zoo.utils.errors.Stopped: it could be read at the start, but now cannot.
@@ -277,7 +313,7 @@ class CheckedImages:
         name = self.open()[index]
         try:
             with pillow_silenced():
-                return decode(self.container.read(name), name)
+                return self.layout.prepare(self.container, name, decode(self.container.read(name), name))
         except BROKEN as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise Stopped(
