@@ -13,9 +13,10 @@ import stat
 import zipfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, NamedTuple
 
@@ -156,35 +157,38 @@ def container_of(path: Path) -> Folder | Zip:
     return Folder(path) if path.is_dir() else Zip(path)
 
 
-class Layout:
-    """How the images of a path are found and read; a data set that needs more than this has a layout of its own.
+Container = Folder | Zip  # or what has their methods
 
-    Nothing here is called before the first use of the images.
+
+def images_of(container: Container, names: list[str]) -> list[str]:
+    """Those that are names of images."""
+    return [name for name in names if is_image(name)]
+
+
+def whole(container: Container, name: str, image: Image.Image) -> Image.Image:
+    """The image itself."""
+    return image
+
+
+def nothing_else(container: Container) -> list[str]:
+    return []
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the images of a path are found and read: functions, none of which is called before the images' first use.
+
+    Args:
+        container: what is at a path: a folder, a zip, or what has their methods.
+        keep: those of the names of all files that are images to be used, chosen before any of them is opened.
+        prepare: what is used of the image of a name, before any crop.
+        digest: lines that change when what ``prepare`` does or reads beside the image changes.
     """
 
-    def container(self, path: Path) -> Folder | Zip:
-        """What is at the path: a folder, a zip, or what has their methods.
-
-        Raises:
-            UserError: nothing, or something else.
-        """
-        return container_of(path)
-
-    def keep(self, container: Folder | Zip, names: list[str]) -> list[str]:
-        """Those of all files that are images to be used, chosen before any of them is opened.
-
-        Raises:
-            UserError: files that this needs are missing.
-        """
-        return [name for name in names if is_image(name)]
-
-    def prepare(self, container: Folder | Zip, name: str, image: Image.Image) -> Image.Image:
-        """What is used of an image, before any crop."""
-        return image
-
-    def digest(self, container: Folder | Zip) -> list[str]:
-        """What ``prepare`` depends on beside the images: lines that change when their appearance does."""
-        return []
+    container: Callable[[Path], Container] = container_of
+    keep: Callable[[Container, list[str]], list[str]] = images_of
+    prepare: Callable[[Container, str, Image.Image], Image.Image] = whole
+    digest: Callable[[Container], list[str]] = nothing_else
 
 
 class CheckedImages:
@@ -211,7 +215,7 @@ class CheckedImages:
             raise UserError(f"on_bad is '{on_bad}', but must be skip or refuse.")
         self.path, self.on_bad, self.manifests = Path(path).expanduser(), on_bad, Path(manifests)
         self.layout = layout
-        self.container: Folder | Zip | None = None
+        self.container: Container | None = None
         self.names: list[str] | None = None
         self.hashes: dict[str, str] = {}  # by name
         self.bad: dict[str, str] = {}  # the problem, by name
@@ -372,7 +376,7 @@ def summary(files: list[File], copies: Counter[str]) -> str:
     return listing(lines, 6, "; ")
 
 
-def unused_cameras(container: Folder | Zip, files: list[File]) -> str:
+def unused_cameras(container: Container, files: list[File]) -> str:
     """Cameras and labels in other files of a folder or zip, or in a folder beside it; empty where there are none."""
     found = defaultdict(list)
     for file in files:
@@ -385,7 +389,7 @@ def unused_cameras(container: Folder | Zip, files: list[File]) -> str:
     return listing([line for line in lines if line], 5)
 
 
-def described(container: Folder | Zip, file: File) -> str:
+def described(container: Container, file: File) -> str:
     """What a json of labels or cameras holds, as its beginning shows it; empty where there are no labels."""
     name = text(file.name)
     if PurePosixPath(file.name).name != "dataset.json":
