@@ -12,7 +12,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from zoo.draws import stream_seed
+from zoo.render.cameras import Camera
 from zoo.utils.errors import UserError
 from zoo.utils.ranges import at_least
 from zoo.utils.readers import loader
@@ -34,11 +35,23 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def item(self, index: int, resolution: int) -> dict[str, Any]:
-        """{"image": uint8 [3, resolution, resolution]} and whatever else belongs to that image."""
+        """{"image": uint8 [3, resolution, resolution]} and whatever else belongs to that image.
+
+        A "camera" is a ``zoo.render.Camera`` of one image; it is mirrored with the image.
+        """
         ...
 
     def digest(self, resolution: int) -> str:
         """Changes whenever an image does."""
+        ...
+
+
+@runtime_checkable
+class HasCameras(Protocol):
+    """A source that may know the camera of each image."""
+
+    def cameras(self, resolution: int) -> Camera | None:
+        """The cameras of all images, N of them, or None."""
         ...
 
 
@@ -142,20 +155,26 @@ class ImageDataset(Dataset):
     def __getitem__(self, key: int | Key) -> dict[str, Any]:
         index, draw, resolution = key if isinstance(key, tuple) else (key, None, self.resolution)
         item = self.read(index, draw, resolution)
-        image = item["image"]
         if draw is not None and self.flip_seed is not None and stream_seed("flip", self.flip_seed, draw) % 2:
-            image = image.flip(-1)
-        return {**item, "image": image / 127.5 - 1, "index": index}
+            item |= mirrored(item)
+        return {**item, "image": item["image"] / 127.5 - 1, "index": index}
 
     def read(self, index: int, draw: int | None, resolution: int) -> dict[str, Any]:
         """The source's item; a subclass may take another part of it for each draw. ``draw`` is None for scores."""
         return self.source.item(index, resolution)
 
 
+def mirrored(item: dict[str, Any]) -> dict[str, Any]:
+    """The image of an item, and its camera where it has one, mirrored."""
+    changed = {"image": item["image"].flip(-1)}
+    return changed | {"camera": item["camera"].mirrored()} if "camera" in item else changed
+
+
 class ImageData(pl.LightningDataModule):
     """Base of all datamodules: training batches, the real images that scores use, and sample indices to predict.
 
-    Batches are {"image": [B, 3, H, W] in [-1, 1], "index": [B]} and what else the source gives. A subclass makes its
+    Batches are {"image": [B, 3, H, W] in [-1, 1], "index": [B]} and what else the source gives, such as "camera", a
+    ``zoo.render.Camera`` of B cameras. A subclass makes its
     sources, which open files at their first use, and at most another ``train_dataset``: it defines what is read, and
     the loaders stay as they are. Needs ``Trainer(use_distributed_sampler=False)``, as ``zoo fit`` has.
 
@@ -200,6 +219,14 @@ class ImageData(pl.LightningDataModule):
     def train_dataset(self) -> ImageDataset:
         """The items to learn from, by ``Key``."""
         return ImageDataset(self.train_source(), self.resolution, self.seed if self.flip else None)
+
+    def cameras(self) -> Camera | None:
+        """The cameras of all training images, and mirrored ones where these are mirrored; None where there are none."""
+        source = self.train_source()
+        camera = source.cameras(self.resolution) if isinstance(source, HasCameras) else None
+        if camera is None or not self.flip:
+            return camera
+        return Camera(*map(torch.cat, zip(camera, camera.mirrored(), strict=True)))
 
     def prepare_validation(self) -> None:
         """What ``prepare_data`` does, for scores only: nothing, since sources open their files at first use."""

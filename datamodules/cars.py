@@ -59,6 +59,11 @@ class CarImages:
         place = index % SHARD
         return {"image": shard["image"][place], "camera": Camera(shard["pose"][place], shard["intrinsics"][place])}
 
+    def cameras(self, resolution: int) -> Camera:
+        shards = self.load(resolution)
+        pose, intrinsics = (torch.cat([shard[name] for shard in shards]) for name in ("pose", "intrinsics"))
+        return Camera(pose, intrinsics).take(slice(self.count))
+
     def digest(self, resolution: int) -> str:
         return f"cars/{VERSION}/{self.seed}/{self.split}/{self.count}/{resolution}"
 

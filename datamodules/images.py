@@ -51,13 +51,21 @@ class Crop:
     def __call__(self, image: Image.Image) -> Image.Image:
         """The square; black where it leaves the image."""
         if self.shorter is not None:
-            short = min(image.size)
-            size = [self.shorter if length == short else self.shorter * length // short for length in image.size]
-            image = image.resize(size, Image.Resampling.BILINEAR)
-        side = self.side or min(image.size)
-        left = round((image.width - side) / 2) + self.right
-        top = round((image.height - side) / 2) + self.down
-        return image.crop((left, top, left + side, top + side))
+            image = image.resize(self.resized(image.size), Image.Resampling.BILINEAR)
+        return image.crop(self.square(image.size))
+
+    def resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height [pixels] of an image of this size before the square is cut out."""
+        short = min(size)
+        width, height = (length if self.shorter is None else self.shorter * length // short for length in size)
+        return width, height
+
+    def square(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of the square in an image of this size, after ``resized`` [pixels]."""
+        side = self.side or min(size)
+        left = round((size[0] - side) / 2) + self.right
+        top = round((size[1] - side) / 2) + self.down
+        return left, top, left + side, top + side
 
 
 def fit(image: Image.Image, resolution: int, filter: Filter = "lanczos", crop: Crop = Crop()) -> Tensor:
@@ -70,10 +78,23 @@ def fit(image: Image.Image, resolution: int, filter: Filter = "lanczos", crop: C
     if image.size != (resolution, resolution) and filter in FILTERS:
         image = image.resize((resolution, resolution), FILTERS[filter])
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    if pixels.shape[-1] != resolution:
-        kept = torch.arange(resolution) * pixels.shape[-1] // resolution
-        pixels = pixels[:, kept][:, :, kept]
+    if pixels.shape[1:] != (resolution, resolution):
+        rows, columns = (torch.arange(resolution) * length // resolution for length in pixels.shape[1:])
+        pixels = pixels[:, rows][:, :, columns]
     return pixels.contiguous()
+
+
+def window(
+    size: tuple[int, int], resolution: int, filter: Filter = "lanczos", crop: Crop = Crop()
+) -> tuple[float, float, float, float]:
+    """What ``fit`` shows of an image of this size: left, top, width and height as shares of the image's."""
+    width, height = crop.resized(size)
+    left, top, right, bottom = crop.square((width, height))
+    across, down = right - left, bottom - top
+    # Where the first pixel of each cell stands for the cell, it is shown where the cell's middle belongs.
+    early = 0.0 if filter in FILTERS else 0.5
+    left, top = left + early * (1 - across / resolution), top + early * (1 - down / resolution)
+    return left / width, top / height, across / width, down / height
 
 
 class ImageFiles(CheckedImages):

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
 from datamodules.base import ImageDataset
 from datamodules.images import Crop, Filter, ImageFiles, ImageFolder, fit
 from zoo.draws import stream_seed
@@ -14,8 +12,8 @@ from zoo.draws import stream_seed
 class Whole(Crop):
     """No crop: an image that is not square is squeezed into a square."""
 
-    def __call__(self, image: Image.Image) -> Image.Image:
-        return image
+    def square(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        return 0, 0, *size
 
 
 class Squeezed(ImageFolder):

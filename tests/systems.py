@@ -25,20 +25,29 @@ from zoo.cli.command import main
 from zoo.draws import TrainingDraws, stream_seed
 from zoo.evaluate.extractors import Extractor
 from zoo.evaluate.protocol import score
+from zoo.render import Camera, orbit_cameras
 
 
 class NoiseImages:
-    """Images of noise, by index."""
+    """Images of noise, by index, with cameras all round or without."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, count: int, posed: bool = False) -> None:
+        self.count, self.posed = count, posed
 
     def __len__(self) -> int:
         return self.count
 
     def item(self, index: int, resolution: int) -> dict[str, Any]:
         stream = torch.Generator().manual_seed(stream_seed("noise", index))
-        return {"image": torch.randint(256, (3, resolution, resolution), dtype=torch.uint8, generator=stream)}
+        image = torch.randint(256, (3, resolution, resolution), dtype=torch.uint8, generator=stream)
+        return {"image": image} | ({"camera": Camera(*(x[index] for x in self.all_cameras()))} if self.posed else {})
+
+    def cameras(self, resolution: int) -> Camera | None:
+        return self.all_cameras() if self.posed else None
+
+    def all_cameras(self) -> Camera:
+        yaw = torch.arange(self.count)[:, None] / self.count
+        return orbit_cameras(6.28 * yaw, 1.0 + 0.3 * yaw, radius=10.0, fov=0.5)
 
     def digest(self, resolution: int) -> str:
         return f"noise-{resolution}-{self.count}"
@@ -50,6 +59,7 @@ class NoiseData(ImageData):
     Args:
         count: images; few, so that even short runs see all of them more than once.
         stages, batch_size, num_workers, resolution: as in ``ImageData``.
+        posed: each has a camera.
     """
 
     name = "noise"
@@ -61,12 +71,13 @@ class NoiseData(ImageData):
         batch_size: int = 4,
         num_workers: int = 0,
         resolution: int = 8,
+        posed: bool = False,
     ) -> None:
         super().__init__(resolution, batch_size, stages, flip=True, num_workers=num_workers)
-        self.count = count
+        self.count, self.posed = count, posed
 
     def train_source(self) -> NoiseImages:
-        return NoiseImages(self.count)
+        return NoiseImages(self.count, self.posed)
 
 
 DATA = {

@@ -75,7 +75,7 @@ INNER = {
 }
 WITHOUT_RANGE = {"seed", "car_seed", "stages"}
 SIGNED = {"azimuth", "azimuth_deg", "background_rotation", "bounds", "image_min", "level", "place_max", "place_min"}
-SIGNED |= {"down", "pitch_mean", "right", "rotation", "scale", "shift", "target", "truncation", "yaw_mean"}
+SIGNED |= {"down", "pitch_mean", "pivot", "right", "rotation", "scale", "shift", "target", "truncation", "yaw_mean"}
 
 
 def numbers(class_: type) -> Iterator[tuple[str, bool]]:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from zoo.draws import Draws, SampleDraws
 from zoo.render import Camera, Poses, Rays, Rendered
+from zoo.render.cameras import ORIGIN
 from zoo.utils.errors import UserError
 from zoo.utils.memory import images_at_once
 from zoo.utils.ranges import at_least, finite
@@ -61,6 +62,11 @@ class Generator(nn.Module, ABC, Generic[Latents, Styles]):
     @property
     def dtype(self) -> torch.dtype:
         return self.bounds.dtype
+
+    @property
+    def pivot(self) -> Tensor:
+        """The point that cameras are moved round, [3]: that of the poses, or the origin."""
+        return self.bounds.new_tensor(getattr(self.poses, "pivot", ORIGIN))
 
     @abstractmethod
     def latents(self, n: int, draws: Draws) -> Latents:

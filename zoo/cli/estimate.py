@@ -85,6 +85,7 @@ def estimate(
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)  # not that fit stopped
     data.prepare_data()
     data.setup("fit")
+    gan.fill_poses(data)
     starts = [start for start in stage_starts(gan, data) if start < max_steps]
     hours = 0.0
     for start, end in zip(starts, [*starts[1:], max_steps], strict=True):

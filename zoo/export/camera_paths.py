@@ -62,15 +62,16 @@ def frames_along_path(generator: Generator, latent: Any, name: str, frames: int)
 
 
 def raise_cameras(generator: Generator, camera: Camera, rise: Tensor) -> Camera:
-    """T cameras moved up or down round the origin, looking at the same point; rise [T] as in ``CameraPath``.
+    """T cameras moved up or down round the pivot, seeing it in the same place; rise [T] as in ``CameraPath``.
 
     The prior's heights are those of all its cameras but the outermost 2% at either end.
     """
     _, known = generator.sample(256, draws_for(generator, 0, range(256)))
-    low, high = elevation(known.origins).quantile(known.origins.new_tensor([0.02, 0.98]))
-    now, rise = elevation(camera.origins), rise.to(camera.pose)
+    pivot = generator.pivot
+    low, high = elevation(known.origins - pivot).quantile(known.origins.new_tensor([0.02, 0.98]))
+    now, rise = elevation(camera.origins - pivot), rise.to(camera.pose)
     angle = torch.where(rise > 0, rise * (high - now).clamp(min=0), rise * (now - low).clamp(min=0))
-    return orbit_camera(camera, torch.zeros_like(angle)[:, None], angle[:, None])
+    return orbit_camera(camera, torch.zeros_like(angle)[:, None], angle[:, None], pivot)
 
 
 def elevation(places: Tensor) -> Tensor:

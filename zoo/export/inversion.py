@@ -41,7 +41,9 @@ def save_inversion(
         save_bundle(folder / BUNDLE, inverted.generator, info.config, **info.card, tuned="to one image")
     parts = {"latent": inverted.latent, "styles": inverted.styles, "camera": inverted.camera}
     tensors = {f"{name}.{key}": x for name, part in parts.items() for key, x in part._asdict().items() if x is not None}
-    yaw, elevation = (round(math.degrees(angle), 3) for angle in camera_angles(inverted.camera))
+    yaw, elevation = (
+        round(math.degrees(angle), 3) for angle in camera_angles(inverted.camera, inverted.generator.pivot)
+    )
     facts = {
         **about,
         "weights": str(info.path.resolve()) if info.path == Path(source) else source,

@@ -28,6 +28,7 @@ from torch.nn.functional import avg_pool2d
 from zoo.draws import SampleDraws
 from zoo.generator import Generator, draws_for, take
 from zoo.render import Camera, Rendered, orbit_camera
+from zoo.render.cameras import ORIGIN
 from zoo.utils.errors import UserError
 from zoo.utils.memory import images_at_once
 
@@ -239,11 +240,11 @@ def optimise_weights(search: Search, candidates: Candidates) -> Variables:
 
 
 def camera_offsets(search: Search, camera: Camera) -> tuple[list[Tensor], Callable[[], Camera]]:
-    """Angles by which cameras are moved round the origin, and the moved cameras."""
+    """Angles by which cameras are moved round the pivot, and the moved cameras."""
     if not search.find_camera:
         return [], lambda: camera
     yaw, elevation = (torch.zeros_like(camera.pose[:, :1, 3]).requires_grad_() for _ in range(2))
-    return [yaw, elevation], lambda: orbit_camera(camera, yaw, elevation)
+    return [yaw, elevation], lambda: orbit_camera(camera, yaw, elevation, search.generator.pivot)
 
 
 STAGES = (
@@ -365,20 +366,21 @@ def invert(
 
 
 def camera_at(generator: Generator, yaw: float | None = None, elevation: float | None = None) -> Camera:
-    """The prior's middle camera, moved round the origin.
+    """The prior's middle camera, moved round the pivot.
 
     Args:
         yaw: from the front, +z, to the right, +x [rad]; None keeps it.
         elevation: above the horizon [rad]; None keeps it.
     """
     camera = generator.cameras(1, None)
-    moves = (0 if to is None else to - at for to, at in zip((yaw, elevation), camera_angles(camera), strict=True))
-    return orbit_camera(camera, *(camera.pose.new_tensor([[move]]) for move in moves))
+    angles = camera_angles(camera, generator.pivot)
+    moves = (0 if to is None else to - at for to, at in zip((yaw, elevation), angles, strict=True))
+    return orbit_camera(camera, *(camera.pose.new_tensor([[move]]) for move in moves), generator.pivot)
 
 
-def camera_angles(camera: Camera) -> tuple[float, float]:
-    """Yaw and elevation of one camera, as in ``camera_at`` [rad]."""
-    x, y, z = camera.origins[0].tolist()
+def camera_angles(camera: Camera, pivot: Sequence[float] | Tensor = ORIGIN) -> tuple[float, float]:
+    """Yaw and elevation of one camera round a point [3], by default the origin, as in ``camera_at`` [rad]."""
+    x, y, z = (camera.origins[0] - torch.as_tensor(pivot).to(camera.pose)).tolist()
     return math.atan2(x, z), math.atan2(y, math.hypot(x, z))
 
 

@@ -132,8 +132,7 @@ class PiGAN(GAN):
 
     def generate(self, z: Tensor, like: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """Images from random cameras, as large as those given, and their pitch and yaw [B, 2]."""
-        yaw, pitch = self.generator.poses.angles(len(z), draws)
-        camera = self.generator.poses.camera(yaw, pitch)
+        camera, yaw, pitch = self.generator.poses.with_angles(len(z), draws)
         styles = self.generator.map(Latent(z))
         rendered = self.generator.render(
             styles, camera, resolution=like.shape[-1], draws=draws, density_noise=self.density_noise

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = exports(
         "Camera FixedPoses GaussianPoses HybridPoses Orbit Poses SpherePoses "
         "TruncatedGaussianPoses UniformPoses look_at clamp_pitch orbit_cameras orbit_camera"
     ),
+    dataset_poses="DatasetPoses orbit_around",
     rays="Rays pixel_centres pixel_corners through",
     depths=(
         "Depths FineDepths Importance InsideBox InsideSphere JitteredUniform Samples Stratified inverse_cdf stratify"

@@ -7,8 +7,9 @@ B batch
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -16,9 +17,11 @@ from torch import Tensor
 from zoo.draws import Draws
 from zoo.utils.ranges import above, at_least, between, finite, inside
 
+ORIGIN = (0.0, 0.0, 0.0)
+
 
 class Camera(NamedTuple):
-    """Where an image is taken from, and with what lens.
+    """Where images are taken from, and with what lens. Of one image alone, both lack the axis B.
 
     pose: camera-to-world matrix, [B, 4, 4].
     intrinsics: normalised, [B, 3, 3]: focal lengths in units of the image's width and height, principal point
@@ -40,6 +43,24 @@ class Camera(NamedTuple):
     def to(self, where: torch.device | str | torch.dtype | Tensor) -> "Camera":
         """The same on another device, in another dtype, or in both as a tensor's."""
         return Camera(self.pose.to(where), self.intrinsics.to(where))
+
+    def mirrored(self) -> "Camera":
+        """The camera of the mirrored image: a mirrored world, x -> -x, seen through a mirrored lens."""
+        flip = self.pose.new_tensor([-1.0, 1.0, 1.0, 1.0])
+        pose = flip[:, None] * self.pose * flip
+        intrinsics = self.intrinsics.clone()
+        intrinsics[..., 0, 1] *= -1  # skew
+        intrinsics[..., 0, 2] = 1 - intrinsics[..., 0, 2]
+        return Camera(pose, intrinsics)
+
+    def cropped(self, left: Tensor | float, top: Tensor | float, width: Tensor | float, height: Tensor | float) -> Self:
+        """The camera of a part of the image, given as shares of it, numbers or [B]; resizing changes nothing."""
+        intrinsics = self.intrinsics.clone()
+        intrinsics[..., 0, 2] -= left
+        intrinsics[..., 1, 2] -= top
+        intrinsics[..., 0, :] /= torch.as_tensor(width)[..., None]
+        intrinsics[..., 1, :] /= torch.as_tensor(height)[..., None]
+        return self._replace(intrinsics=intrinsics)
 
 
 def look_at(origins: Tensor, target: Tensor | None = None, up: tuple[float, float, float] = (0.0, 1.0, 0.0)) -> Tensor:
@@ -69,28 +90,43 @@ def sphere_points(yaw: Tensor, pitch: Tensor, radius: float | Tensor) -> Tensor:
     return radius * torch.cat([pitch.sin() * yaw.cos(), pitch.cos(), pitch.sin() * yaw.sin()], dim=-1)
 
 
-def orbit_cameras(yaw: Tensor, pitch: Tensor, radius: float, fov: float) -> Camera:
-    """Cameras on a sphere around the origin, looking at it.
+def orbit_cameras(
+    yaw: Tensor, pitch: Tensor, radius: float | Tensor, fov: float, pivot: Sequence[float] = ORIGIN
+) -> Camera:
+    """Cameras on a sphere around a point, looking at it.
 
     Args:
         yaw, pitch: angles as in ``sphere_points``, [B, 1].
-        radius: distance from the origin [world units].
+        radius: distance from that point [world units].
         fov: field of view of the whole image, both ways [rad].
+        pivot: that point, by default the origin.
     """
-    return Camera(look_at(sphere_points(yaw, clamp_pitch(pitch), radius)), intrinsics_from_fov(fov, len(yaw), yaw))
+    middle = yaw.new_tensor(pivot)
+    origins = middle + sphere_points(yaw, clamp_pitch(pitch), radius)
+    return Camera(look_at(origins, middle), intrinsics_from_fov(fov, len(yaw), yaw))
 
 
-def orbit_camera(camera: Camera, yaw: Tensor, elevation: Tensor) -> Camera:
-    """Cameras [B] moved round the origin, which they keep seeing in the same place; differentiable.
+def orbit_camera(camera: Camera, yaw: Tensor, elevation: Tensor, pivot: Sequence[float] | Tensor = ORIGIN) -> Camera:
+    """Cameras [B] moved round a point, which they keep seeing in the same place; differentiable.
 
     Args:
         camera: B cameras.
         yaw: round the vertical axis, from the front to the right, [B, 1] [rad].
         elevation: upwards, [B, 1] [rad].
+        pivot: that point [3], by default the origin.
     """
     up = torch.tensor([0.0, 1.0, 0.0], dtype=yaw.dtype, device=yaw.device)
     turn = rotations(yaw * up) @ rotations(-elevation * camera.pose[:, :3, 0])
-    return camera._replace(pose=torch.cat([turn @ camera.pose[:, :3], camera.pose[:, 3:]], dim=1))
+    middle = torch.as_tensor(pivot).to(camera.pose)
+    places = middle + (turn @ (camera.origins - middle)[..., None])[..., 0]
+    return camera._replace(pose=rigid(turn @ camera.pose[:, :3, :3], places))
+
+
+def rigid(rotation: Tensor, places: Tensor) -> Tensor:
+    """Poses [B, 4, 4] of rotations [B, 3, 3] and places [B, 3]."""
+    rows = torch.cat([rotation, places[..., None]], dim=-1)
+    last = rows.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(rows), 1, 4)
+    return torch.cat([rows, last], dim=1)
 
 
 def rotations(vectors: Tensor) -> Tensor:
@@ -124,13 +160,14 @@ class Poses(Protocol):
 
 @dataclass(frozen=True)
 class Orbit:
-    """Cameras on a sphere around the origin, looking at it: what the distributions below have in common.
+    """Cameras on a sphere around a point, looking at it: what the distributions below have in common.
 
     Args:
         yaw_mean, pitch_mean: middle of the distribution as in ``sphere_points`` [rad].
         yaw_spread, pitch_spread: its width [rad], as each distribution defines it.
-        radius: distance from the origin [world units].
+        radius: distance from that point [world units].
         fov_deg: field of view of the whole image, both ways [degrees].
+        pivot: that point, by default the origin [world units].
     """
 
     yaw_mean: float = math.pi / 2
@@ -139,16 +176,21 @@ class Orbit:
     pitch_spread: float = 0.0
     radius: float = 1.0
     fov_deg: float = 12.0
+    pivot: tuple[float, float, float] = ORIGIN
 
     def __post_init__(self) -> None:
-        finite(self, yaw_mean=self.yaw_mean, pitch_mean=self.pitch_mean)
+        finite(self, yaw_mean=self.yaw_mean, pitch_mean=self.pitch_mean, pivot=self.pivot)
         at_least(0, self, yaw_spread=self.yaw_spread, pitch_spread=self.pitch_spread)
         above(0, self, radius=self.radius)
         inside(0, 180, self, fov_deg=self.fov_deg)
 
     def __call__(self, n: int, draws: Draws | None) -> Camera:
+        return self.with_angles(n, draws)[0]
+
+    def with_angles(self, n: int, draws: Draws | None) -> tuple[Camera, Tensor, Tensor]:
+        """n cameras, and their yaw and pitch [n, 1] [rad]."""
         yaw, pitch = self.angles(n, draws) if draws is not None else self.middle(n)
-        return self.camera(yaw, pitch)
+        return self.camera(yaw, pitch), yaw, pitch
 
     def angles(self, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
         """Yaw and pitch [n, 1] of n cameras [rad]; always the mean, except in the distributions below."""
@@ -156,7 +198,7 @@ class Orbit:
 
     def camera(self, yaw: Tensor, pitch: Tensor) -> Camera:
         """Cameras in these directions, both [B, 1] [rad]."""
-        return orbit_cameras(yaw, pitch, self.radius, math.radians(self.fov_deg))
+        return orbit_cameras(yaw, pitch, self.radius, math.radians(self.fov_deg), self.pivot)
 
     def middle(self, n: int) -> tuple[Tensor, Tensor]:
         return torch.full((n, 1), self.yaw_mean), torch.full((n, 1), self.pitch_mean)

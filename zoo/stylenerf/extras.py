@@ -239,6 +239,11 @@ class LearnedPoses(nn.Module):
         """The same."""
         return self.poses.orbit_at(turn)
 
+    @property
+    def pivot(self) -> tuple[float, float, float]:
+        """The same."""
+        return self.poses.pivot
+
 
 def pose_of(numbers: Tensor) -> Tensor:
     """Poses [B, 4, 4] of nine numbers: two rows of a rotation (Zhou 2019, arXiv:1812.07035), and a place."""

@@ -18,12 +18,13 @@ from torch.optim import Optimizer
 from zoo import layers
 from zoo.draws import TrainingDraws
 from zoo.generator import render_samples
-from zoo.render import Rendered
+from zoo.render import DatasetPoses, Rendered
 from zoo.training import resume
 from zoo.training.ema import EMA
 from zoo.training.nonfinite import NonFiniteGuard, parameters
 from zoo.training.optimizers import OptimizerFactory, check_optimizer
 from zoo.training.precision import HalfPrecision, Precision
+from zoo.utils.errors import UserError
 from zoo.utils.ranges import at_least, finite
 
 
@@ -169,7 +170,28 @@ class GAN(pl.LightningModule):
         """The samples with these indices [B]."""
         return render_samples(self.sampler, indices.tolist(), self.seed)
 
+    def fill_poses(self, data: Any) -> None:
+        """Give the cameras of the training images to the generators that draw from them.
+
+        Args:
+            data: the datamodule.
+
+        Raises:
+            UserError: its images have no cameras.
+        """
+        poses = [module for module in self.modules() if isinstance(module, DatasetPoses)]
+        camera = data.cameras() if poses and hasattr(data, "cameras") else None
+        if poses and camera is None:
+            raise UserError(
+                "DatasetPoses draws from the cameras of the training images, but these have none: give images with "
+                "cameras, or another distribution as --model.generator.poses."
+            )
+        for each in poses:
+            each.fill(camera)
+
     def on_fit_start(self) -> None:
+        if self.trainer.datamodule is not None:
+            self.fill_poses(self.trainer.datamodule)
         self.half.start(self, self.resumed.get("scalers", {}))
         resume.start(self)
 

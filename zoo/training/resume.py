@@ -128,11 +128,21 @@ def config_changes(before: dict[str, Any] | None, now: dict[str, Any] | None, na
 
 
 def mismatches(own: dict[str, Any], others: dict[str, Any]) -> list[str]:
-    """Each tensor that is missing, left over or of another shape in a state; ``own`` is what it must be."""
+    """Each tensor that is missing, left over or of another shape in a state; ``own`` is what it must be.
+
+    Where it has no rows, it may have any number of them, as the cameras of a data set.
+    """
     problems = [f"{name} is missing" for name in own if name not in others]
     problems += [f"{name} is unexpected" for name in others if name not in own]
     shapes = [(name, shape(others[name]), shape(own[name])) for name in own if name in others]
-    return problems + [f"{name} is {theirs} instead of {ours}" for name, theirs, ours in shapes if theirs != ours]
+    return problems + [
+        f"{name} is {theirs} instead of {ours}" for name, theirs, ours in shapes if not fits(theirs, ours)
+    ]
+
+
+def fits(theirs: list[int] | None, ours: list[int] | None) -> bool:
+    """Whether a tensor of their shape can take the place of one of ours."""
+    return theirs == ours or bool(theirs and ours and ours[0] == 0 and theirs[1:] == ours[1:])
 
 
 def shape(value: Any) -> list[int] | None:
