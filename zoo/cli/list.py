@@ -1,14 +1,12 @@
 """``zoo list``: names of weights, published checkpoints and experiments."""
 
 import json as jsonlib
+import re
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING
 
 from zoo.utils.errors import UserError, near
 from zoo.utils.paths import bundled_names, config_names, downloaded_names
-
-if TYPE_CHECKING:
-    from zoo.weights.catalogue import Released
+from zoo.weights.catalogue import NO_LICENCE, Released, released
 
 
 def run(pattern: str = "*", json: bool = False) -> None:
@@ -18,8 +16,6 @@ def run(pattern: str = "*", json: bool = False) -> None:
         pattern: only names that match, such as 'giraffe*'.
         json: print everything that is known of them, as JSON.
     """
-    from zoo.weights.catalogue import released
-
     here = [*bundled_names(), *downloaded_names()]
     names = {"weights": here, "published": list(released()), "experiments": config_names()}
     found = {title: [name for name in of if fnmatch(name, pattern)] for title, of in names.items()}
@@ -38,8 +34,8 @@ def run(pattern: str = "*", json: bool = False) -> None:
         print(f"{titles.get(title, title)}:" + "".join(f"\n  {line}" for line in lines or ["(none)"]))
 
 
-def published_line(entry: "Released", is_here: bool) -> str:
+def published_line(entry: Released, is_here: bool) -> str:
     """A published checkpoint in one line."""
     fid = f"FID {entry.fid.fid:g} ({entry.fid.source})" if entry.fid else ""
-    licence = (entry.weights_licence or "no licence stated").split(";")[0].split(" (")[0]
-    return f"{entry.name + ' *' * is_here:<34} {licence:<18} {fid}".rstrip()
+    licence = re.split(r"[;,]| \(", entry.weights_licence or NO_LICENCE)[0]
+    return f"{entry.name + ' *' * is_here:<34} {licence:<20} {fid}".rstrip()

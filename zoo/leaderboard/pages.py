@@ -5,7 +5,7 @@ from pathlib import Path
 from zoo.leaderboard.table import RESULTS, grid, published, read, table
 from zoo.utils.errors import UserError
 from zoo.utils.files import replacing
-from zoo.weights.catalogue import released
+from zoo.weights.catalogue import NO_LICENCE, released
 
 
 def markers(name: str) -> tuple[str, str]:
@@ -57,7 +57,7 @@ def weights(system: str) -> str:
         {
             "name": f"`{entry.name}`",
             "experiment": entry.config.split("/")[1],
-            "licence of the weights": entry.weights_licence or "none stated: all rights reserved",
+            "licence of the weights": entry.weights_licence or NO_LICENCE,
             "licence of the data": entry.data_licence or "not stated",
             "published FID": f"{entry.fid.fid:g} ({entry.fid.source})" if entry.fid else "",
             "note": entry.note,

@@ -22,7 +22,6 @@ RELEASED = [
         weights_licence=None,
         data_licence=data,
         fid=Score(fid, PROTOCOL, SOURCE),
-        note="The repository has no licence: by default all rights are reserved.",
     )
     for name, config, file, identity, fid, data in [
         ("celeba-64", "celeba64", "CelebA.zip", "1bRB4-KxQplJryJvqyEa8Ixkf_BVm4Nn6", 14.7, CELEBA),

@@ -15,6 +15,7 @@ from zoo.utils.paths import system_names
 
 # Licences that several have
 MIT = "MIT (the repository's; none is stated for the weights alone)"
+NO_LICENCE = "no licence is stated, so all rights are reserved"
 CELEBA = "CelebA: research that is not commercial"
 FFHQ = "FFHQ: CC BY-NC-SA 4.0, images have licences of their own"
 

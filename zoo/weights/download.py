@@ -15,7 +15,7 @@ from zoo.utils.containers import check_whole
 from zoo.utils.errors import UserError, near
 from zoo.utils.paths import bundled_names, cache_folder
 from zoo.weights.bundle import find
-from zoo.weights.catalogue import Address, Released, released
+from zoo.weights.catalogue import NO_LICENCE, Address, Released, released
 from zoo.weights.convert import convert
 from zoo.weights.fetch import NotFetched, direct, fetch, is_offline, sha256_of
 from zoo.weights.hub import pull
@@ -65,7 +65,7 @@ def file_of(entry: Released, from_file: Path | None) -> tuple[Path, str]:
     """The file of a published checkpoint, downloaded here or by the user, and its sha256."""
     path = from_file or cache_folder() / "downloads" / entry.name / entry.file
     if from_file is None:
-        terms = entry.weights_licence or "no licence is stated, so all rights are reserved"
+        terms = entry.weights_licence or NO_LICENCE
         print(f"Licence of the weights: {terms}. Of the images: {entry.data_licence or 'not stated'}.", file=sys.stderr)
         stated = entry.sha256 or ("" if path.exists() else hub_sha256(entry.addresses))
         try:
@@ -101,7 +101,7 @@ def hub_sha256(addresses: tuple[Address, ...]) -> str:
 def card_of(entry: Released) -> dict[str, Any]:
     """The model card of a published checkpoint."""
     return {
-        "license": entry.weights_licence or "not stated: all rights are reserved",
+        "license": entry.weights_licence or NO_LICENCE,
         "licence_of_the_images": entry.data_licence or "not stated",
         "published_at": entry.addresses[0].url,
         "paper": entry.paper,
