@@ -3,6 +3,23 @@
 import zoo  # before torch: sets how its threads wait
 from datamodules.cars import Cars
 from datamodules.images import ImageFolder
-from datamodules.published import AFHQ, FFHQ, Bedrooms, Carla, Cats, CelebA, CompCars
+from datamodules.objects import CLEVR, CUB, LSUN, Bedrooms, Carla, CompCars, SRNCars
+from datamodules.published import AFHQ, FFHQ, Cats, CelebA, CelebAHQ, FFHQRecropped
 
-__all__ = ["AFHQ", "FFHQ", "Bedrooms", "Carla", "Cars", "Cats", "CelebA", "CompCars", "ImageFolder"]
+__all__ = [
+    "AFHQ",
+    "CLEVR",
+    "CUB",
+    "FFHQ",
+    "LSUN",
+    "Bedrooms",
+    "Carla",
+    "Cars",
+    "Cats",
+    "CelebA",
+    "CelebAHQ",
+    "CompCars",
+    "FFHQRecropped",
+    "ImageFolder",
+    "SRNCars",
+]

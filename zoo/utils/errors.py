@@ -14,6 +14,10 @@ class UserError(ValueError):
     """What a user can mend; the message is one sentence that names the value, what is allowed and what to do."""
 
 
+class WrongTree(UserError):
+    """Files that are not what they should be; below its sentence, the message shows both trees, line by line."""
+
+
 class Stopped(RuntimeError):
     """A run that ended early for a known reason; the message says why and what to do.
 
@@ -48,6 +52,8 @@ def mendable(error: BaseException | None) -> str | None:
     """The sentence for what a user can mend: of the error or of one that it was raised from; None for a bug."""
     while error is not None and not isinstance(error, UserError | FileNotFoundError):
         error = error.__cause__
+    if isinstance(error, WrongTree):
+        return str(error)
     return None if error is None else " ".join(str(error).split())
 
 
@@ -120,6 +126,6 @@ def reader_died(how: str = "") -> str:
 
 
 def fail(message: str, code: int = 2) -> int:
-    """Print the message as the last line of stderr."""
-    print(f"zoo: error: {one_line(message)}", file=sys.stderr)
+    """Print the message as the last line of stderr; trees that it shows are below it."""
+    print("zoo: error: " + "\n".join(map(one_line, message.split("\n"))), file=sys.stderr)
     return code

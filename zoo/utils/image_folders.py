@@ -260,8 +260,9 @@ class CheckedImages:
         return self.names
 
     def manifest_path(self) -> Path:
-        key = hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:8]
-        return self.manifests / f"{self.path.name}-{key}.json"
+        path = self.path if self.container is None else self.container.path
+        key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]
+        return self.manifests / f"{path.name}-{key}.json"
 
     def check(self, files: list[File], names: list[str]) -> tuple[dict[str, str], dict[str, str]]:
         """sha256 of each usable image, and the problem of each of the others, by name; ``names`` are of all files."""
