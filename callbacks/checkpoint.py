@@ -11,6 +11,7 @@ from zoo.training.checkpoint_io import NotSaved
 from zoo.utils.errors import UserError
 from zoo.utils.files import sweep
 from zoo.utils.ranges import at_least, given
+from zoo.utils.states import check_state, damaged
 
 
 class RegularCheckpoint(Checkpoint):
@@ -42,6 +43,9 @@ class RegularCheckpoint(Checkpoint):
         return {"best_name": self.best_name, "best_value": self.best_value, "best_file": self.best_file}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        check_state(state_dict, {"best_name": str | None, "best_value": 0.0, "best_file": str | None}, "the best score")
+        if "/" in (state_dict["best_file"] or ""):  # it is removed when there is a better one
+            raise damaged(f"the file of the best score is '{state_dict['best_file']}'")
         self.best_name, self.best_value = state_dict["best_name"], state_dict["best_value"]
         self.best_file, self.resumed = state_dict["best_file"], True
 

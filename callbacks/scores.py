@@ -10,6 +10,7 @@ from zoo.evaluate.extractors import Extractor, load_extractor
 from zoo.evaluate.protocol import score
 from zoo.generator import DrawsPolicy
 from zoo.utils.ranges import at_least, finite, given
+from zoo.utils.states import check_state
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ class Scores(pl.Callback):
         return {"scored_at": self.scored_at, "first": self.first}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        check_state(state_dict, {"scored_at": int | None, "first": dict}, "the first scores")
+        check_state(state_dict["first"], dict.fromkeys(state_dict["first"], 0.0), "the first scores")
         self.scored_at, self.first = state_dict["scored_at"], state_dict["first"]
 
     def measure(self, trainer: pl.Trainer, model: pl.LightningModule) -> dict[str, float]:

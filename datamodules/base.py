@@ -24,6 +24,7 @@ from zoo.render.cameras import Camera
 from zoo.utils.errors import UserError
 from zoo.utils.ranges import at_least
 from zoo.utils.readers import loader
+from zoo.utils.states import check_state
 from zoo.utils.threads import cpus_of_each
 
 log = logging.getLogger(__name__)
@@ -243,6 +244,7 @@ class ImageData(pl.LightningDataModule):
         return {"done": self.batches_done()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
+        check_state(state, {"done": 0}, "the state of the data")
         self.restored = state["done"]
         # Lightning cannot know that these batches continue where they ended.
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")

@@ -15,6 +15,7 @@ from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen, set_learning_rates
 from zoo.training.schedules import check_stages, current_stage, ramp_down, ramp_up
 from zoo.utils.errors import UserError
+from zoo.utils.protocols import check_call
 from zoo.utils.ranges import at_least, between, given
 
 
@@ -56,6 +57,7 @@ class Stage:
         at_least(0, self, auxiliary_every=self.auxiliary_every, ema_start=self.ema_start)
         optional = given(gradient_rays=self.gradient_rays, samples=self.samples)
         at_least(1, self, batch_split=self.batch_split, **optional)
+        check_call("images, draws", self, augment=self.augment)
 
 
 class CIPS3D(GAN):

@@ -32,7 +32,7 @@ from zoo.cli.estimate import estimate
 from zoo.training.checkpoint_files import read_checkpoint
 from zoo.training.checkpoint_io import AtomicCheckpoints
 from zoo.training.gan import GAN
-from zoo.training.lightning_private import TypedWins
+from zoo.training.lightning_private import TypedWins, explain_restoring
 from zoo.utils.configs import bounded
 from zoo.utils.devices import check_device_name, check_gpus, describe
 from zoo.utils.errors import UserError
@@ -133,6 +133,7 @@ class ZooCLI(TypedWins, LightningCLI):
             plugins.append(AtomicCheckpoints())
         with refusals("The trainer refuses its options", *REFUSALS):
             built = super().instantiate_trainer(strategy=strategy(trainer), plugins=plugins, **kwargs)
+        explain_restoring(built)
         if built.is_global_zero:
             several = f", {built.world_size} processes" if built.world_size > 1 else ""
             print(f"Running on {describe(built.strategy.root_device)}{several}.", file=sys.stderr)

@@ -21,6 +21,7 @@ from zoo.render import (
     raw_density,
     stratify,
 )
+from zoo.utils.protocols import check_call, check_made
 from zoo.utils.ranges import at_least, given
 
 
@@ -76,6 +77,7 @@ class Scene(nn.Module):
     margin = 1.1  # in its box an object may reach this far beyond [-1, 1]
 
     def __init__(self, objects: Field, background: Field, compose: Compose = weighted) -> None:
+        check_call("densities", self, compose=compose)
         super().__init__()
         self.objects, self.background, self.compose = objects, background, compose
 
@@ -119,11 +121,17 @@ class Scene(nn.Module):
         behind = latent.present[:, -1, None, None].expand_as(raw[-1])
         return raw.relu() * torch.cat([there, behind[None]])
 
+    def composed(self, densities: Tensor) -> tuple[Tensor, Tensor]:
+        """Common density [B, R, S] of densities [F, B, R, S], and each field's share of the features [F, B, R, S]."""
+        made = self.compose(densities)
+        check_made(made, [densities.shape[1:], densities.shape], self, "compose")
+        return made
+
     def forward(self, samples: Samples, latent: Latent) -> tuple[Tensor, Tensor]:
         """Common density [B, R, S, 1] and features [B, R, S, C], for any renderer of the zoo."""
         local = self.place(samples, latent)
         raw, features = self.query(local, latent)
-        density, shares = self.compose(self.densities(raw, local, latent))
+        density, shares = self.composed(self.densities(raw, local, latent))
         return density[..., None], (shares[..., None] * features).sum(0)
 
 
@@ -149,6 +157,7 @@ class SceneRenderer(nn.Module):
         recompute: bool = False,
     ) -> None:
         at_least(1, self, **given(chunk=chunk))
+        check_call("rays, draws", self, depths=depths)
         super().__init__()
         self.depths, self.quadrature, self.chunk, self.recompute = depths, quadrature or Quadrature(), chunk, recompute
 
@@ -170,7 +179,7 @@ class SceneRenderer(nn.Module):
 
         raw_behind, hidden_behind = self.background(field.background, local, latent)
         behind = (raw_behind + noise[:, -1]).relu() * latent.present[:, -1, None, None]
-        density, shares = field.compose(torch.cat([objects.transpose(0, 1), behind[None]]))
+        density, shares = field.composed(torch.cat([objects.transpose(0, 1), behind[None]]))
         raw = density[..., None]
         weights, opacity, added = self.quadrature(raw, samples)
 

@@ -43,6 +43,7 @@ from zoo.render import (
     to_map,
 )
 from zoo.utils.errors import UserError
+from zoo.utils.protocols import check_call, check_made
 from zoo.utils.ranges import at_least, given
 
 
@@ -208,13 +209,17 @@ class Generator(generator.Generator[Latent, Latent]):
         prior: Callable[[int, int, Draws], Any] = gaussian,
         lens: Lens = perspective,
     ) -> None:
+        check_call("count, size, draws", self, prior=prior)
+        check_call("camera, pixels, resolution", self, lens=lens)
         super().__init__(poses, resolution, bounds)
         self.field, self.renderer, self.prior, self.lens = field, renderer, prior, lens
 
     def latents(self, n: int, draws: Draws) -> Latent:
         """n latents."""
         sizes = [self.field.shape_dim, self.field.appearance_dim]
-        return Latent(*self.prior(n, sum(sizes), draws).split(sizes, dim=1))
+        codes = self.prior(n, sum(sizes), draws)
+        check_made(codes, [torch.Size((n, sum(sizes)))], self, "prior")
+        return Latent(*codes.split(sizes, dim=1))
 
     def map(self, latents: Latent, *, truncation: float = 1.0, condition: Camera | None = None) -> Latent:
         """The codes themselves; truncation below 1 moves them towards zero."""

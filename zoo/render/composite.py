@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 
 from zoo.draws import Draws
 from zoo.render.depths import Samples
-from zoo.utils.protocols import untyped_in_configs
+from zoo.utils.protocols import check_call, check_made, untyped_in_configs
 from zoo.utils.ranges import above, finite
 
 # What a quadrature is made of
@@ -202,6 +202,9 @@ class Quadrature(nn.Module):
     def __init__(
         self, density: Density = relu, intervals: Intervals = infinite_last_interval, background: Background = black
     ) -> None:
+        check_call("raw, points", self, density=density)
+        check_call("t, directions", self, intervals=intervals)
+        check_call("weights", self, background=background)
         super().__init__()
         self.density, self.intervals, self.background = density, intervals, background
 
@@ -214,8 +217,10 @@ class Quadrature(nn.Module):
 
     def weigh(self, raw: Tensor, samples: Samples) -> Tensor:
         """As ``forward``, but only the weights [B, R, S] before any background."""
-        density = self.density(raw, samples.points)[..., 0]
-        return transmission_weights(density, self.intervals(samples.t, samples.directions))
+        density, lengths = self.density(raw, samples.points), self.intervals(samples.t, samples.directions)
+        check_made(density, [raw.shape], self, "density")
+        check_made(lengths, [samples.t.shape], self, "intervals")
+        return transmission_weights(density[..., 0], lengths)
 
 
 class MidpointQuadrature(Quadrature):

@@ -22,7 +22,7 @@ from zoo.render.depths import Depths, FineDepths, Samples
 from zoo.render.query import Condition, Field, query, raw_density, selected_indices
 from zoo.render.rays import Rays
 from zoo.utils.errors import UserError
-from zoo.utils.protocols import untyped_in_configs
+from zoo.utils.protocols import check_call, untyped_in_configs
 from zoo.utils.ranges import at_least, given
 
 Part = TypeVar("Part", Depths, FineDepths)
@@ -89,6 +89,8 @@ class VolumeRenderer(nn.Module):
         chunk: int | None = 4096,
     ) -> None:
         at_least(1, self, **given(chunk=chunk))
+        check_call("rays, draws", self, depths=depths)
+        check_call("t, weights, draws", self, fine=fine)
         super().__init__()
         self.depths, self.quadrature = depths, quadrature or Quadrature()
         self.fine, self.coarse, self.chunk = fine, coarse, chunk

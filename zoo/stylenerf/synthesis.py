@@ -14,6 +14,7 @@ from zoo.layers import stylegan2
 from zoo.layers.stylegan2 import GAIN, ModulatedConvolution, activate, clamp, resolutions, upsample, width
 from zoo.layers.upsampling import Upsampler
 from zoo.utils.errors import UserError
+from zoo.utils.protocols import check_call, check_made
 from zoo.utils.ranges import above, at_least, between, given
 
 
@@ -141,8 +142,11 @@ class Block(nn.Module):
             if self.has_noise and draws is not None:
                 drawn = draws.normal(f"noise{self.resolution}_{i}", (len(x), 1, self.resolution, self.resolution))
             x = layer(x, w[:, i], drawn, bound=bound, update_magnitude=update_magnitude, pixelwise=pixelwise)
-        added = clamp(self.rgb(x, w[:, 2]) + self.rgb.bias[:, None, None], bound)
-        return x, added + (image if pixelwise else self.image_up(image))
+        if not pixelwise:
+            image = self.image_up(image)
+            check_made(x, [torch.Size((*x.shape[:2], *[self.resolution] * 2))], self, "upsampler")
+            check_made(image, [torch.Size((*image.shape[:2], *x.shape[2:]))], self, "image_up")
+        return x, clamp(self.rgb(x, w[:, 2]) + self.rgb.bias[:, None, None], bound) + image
 
 
 class SynthesisNetwork(nn.Module):
@@ -182,6 +186,8 @@ class SynthesisNetwork(nn.Module):
         at_least(resolution, self, base_channels=base_channels)
         above(0, self, **given(clamp=clamp))
         between(0, 1, self, **given(decay=decay))
+        check_call("channels", self, upsampler=upsampler)
+        check_call("image", self, image_up=image_up)
         super().__init__()
         self.low, self.resolution, self.feature_dim, self.clamp = low, resolution, feature_dim, clamp
         sides = resolutions(low, resolution)[1:]

@@ -10,6 +10,7 @@ from zoo.utils.errors import UserError
 from zoo.utils.files import replacing
 from zoo.utils.old_names import renamed, renamed_own_tensors
 from zoo.utils.records import check_plain
+from zoo.utils.states import difference
 
 LIGHTNINGS = {"pytorch-lightning_version", "optimizer_states", "lr_schedulers", "loops", "global_step", "epoch"}
 
@@ -52,8 +53,10 @@ def what_is_missing(checkpoint: Any) -> str:
     state, clocks, config = (held.get(name) for name in ("state_dict", "clocks", "config"))
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         return "it has no tensors by name"
-    if not isinstance(clocks, dict) or not all(type(clocks.get(name)) is int for name in ("iterations", "images_seen")):
-        return "it does not say how long it was trained"
+    if problem := difference(clocks, {"iterations": 0, "images_seen": 0}, "clocks"):
+        return problem
+    if problem := difference(clocks.get("seconds", 0.0), 0.0, "clocks.seconds"):
+        return problem
     of_config = {"class_path": str, "init_args": dict}
     if config and not (
         isinstance(config, dict) and all(isinstance(config.get(key), kind) for key, kind in of_config.items())

@@ -5,9 +5,11 @@ from copy import deepcopy
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from zoo.utils.protocols import check_call
 from zoo.utils.ranges import between
+from zoo.utils.states import check_state
 
 
 class WarmUpDecay:
@@ -32,8 +34,10 @@ class EMA(nn.Module):
     def __init__(
         self, decay: float | Callable[[int], float] = 0.999, buffers: Literal["copy", "lerp", "keep"] = "copy"
     ) -> None:
-        if not callable(decay):
-            between(0, 1, self, decay=decay)
+        if callable(decay):
+            check_call("updates", self, decay=decay)
+        first = decay(1) if callable(decay) else decay
+        between(0, 1, self, decay=first.item() if isinstance(first, Tensor) else first)
         super().__init__()
         self.decay, self.buffer_rule = decay, buffers
         self.updates = 0
@@ -59,4 +63,5 @@ class EMA(nn.Module):
         return {"updates": self.updates}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
+        check_state(state, {"updates": 0}, "an EMA's state")
         self.updates = state["updates"]

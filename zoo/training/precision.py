@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from zoo.layers.stylegan2 import to_float32
 from zoo.training.nonfinite import NonFiniteLoss, stop_error
 from zoo.utils.errors import UserError
+from zoo.utils.states import check_state
 
 Precision = Literal["float32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -75,6 +76,8 @@ class HalfPrecision:
             )
         if self.precision == "fp16":
             self.scalers = {name: torch.amp.GradScaler(model.device.type) for name in ("loss_g", "loss_d")}
+            if states:
+                check_state(states, {name: scaler.state_dict() for name, scaler in self.scalers.items()}, "scalers")
             for name, state in states.items():
                 self.scalers[name].load_state_dict(state)
 

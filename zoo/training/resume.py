@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from zoo.training.checkpoint_states import check_loops, check_moments, check_optimizers, check_settings
 from zoo.training.lightning_private import trainer_of
-from zoo.utils.errors import UserError
+from zoo.training.optimizers import OptimizerFactory
+from zoo.utils.errors import UserError, printable
 from zoo.utils.old_names import renamed_tensors
+from zoo.utils.states import check_state, damaged
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule
@@ -45,19 +48,20 @@ def load(gan: "LightningModule", checkpoint: dict[str, Any]) -> None:
     Raises:
         UserError: this model, or this number of processes, cannot resume from it; the message names the differences.
     """
+    check_form(gan, checkpoint)
     checkpoint["state_dict"] = renamed_tensors(checkpoint["state_dict"], gan)
     if problems := mismatches(gan.state_dict(), checkpoint["state_dict"]):
         raise UserError(
-            f"The checkpoint does not fit the model: {shortened(problems)}. Give the options that it was trained "
-            f"with (they are in its run's config.yaml), {ANEW}."
+            f"The checkpoint does not fit the model: {shortened(problems)}. Give the options of its run "
+            f"(in its config.yaml), {ANEW}."
         )
     is_fit = (trainer := trainer_of(gan)) is not None and trainer.state.fn == "fit"  # scores do not depend on processes
     wrote, has = checkpoint.get("processes"), gan.trainer.world_size if is_fit else None
     if None not in (wrote, has) and wrote != has:
         raise UserError(
             f"The checkpoint was written by {count(wrote)}, and this run has {count(has)}: each draws its own "
-            f"images and random numbers, so it could not resume exactly. Give it {count(wrote)} again "
-            f"(--trainer.devices, --trainer.num_nodes), {ANEW}."
+            f"images, so it could not resume exactly. Give it as many again (--trainer.devices, --trainer.num_nodes), "
+            f"{ANEW}."
         )
     done, wanted = checkpoint["clocks"]["iterations"], gan.trainer.max_steps if is_fit else -1
     if 0 <= wanted < done:
@@ -74,6 +78,25 @@ def load(gan: "LightningModule", checkpoint: dict[str, Any]) -> None:
     gan.resumed["tensors"] = list(checkpoint["state_dict"])
 
 
+def check_form(gan: "LightningModule", checkpoint: dict[str, Any]) -> None:
+    """Refuse a checkpoint that no run has left.
+
+    Raises:
+        UserError: names what is wrong.
+    """
+    like = {"processes": int | None, "settings": list, "scalers": dict, "skipped": dict}
+    check_state(checkpoint, {name: like[name] for name in like if name in checkpoint}, "what it holds")
+    check_state(checkpoint.get("processes") or 0, 0, "processes")
+    check_state(checkpoint.get("skipped", {}), dict.fromkeys(checkpoint.get("skipped", {}), 0), "skipped")
+    if checkpoint.get("settings"):
+        check_state(checkpoint["settings"], [{"class": str, "groups": list}] * 2, "settings")
+    if any(not isinstance(group, dict) for settings in checkpoint.get("settings", []) for group in settings["groups"]):
+        raise damaged("settings.groups holds what is none")
+    if (trainer := trainer_of(gan)) is not None and trainer.state.fn == "fit":
+        check_loops(checkpoint.get("loops"), trainer.fit_loop.state_dict())
+        check_optimizers(checkpoint.get("optimizer_states"))
+
+
 def start(gan: "LightningModule") -> None:
     """Once the optimizers are made and before their states are restored.
 
@@ -88,8 +111,10 @@ def start(gan: "LightningModule") -> None:
                 f"The checkpoint holds the state of {old['class']} for {name}, which {new['class']} cannot "
                 f"resume from. Keep {old['class']}, {ANEW}."
             )
-    for optimizer in optimizers if gan.resumed else []:
-        optimizer.register_load_state_dict_pre_hook(partial(by_name, order=gan.resumed["tensors"], model=gan))
+    for optimizer, make in zip(optimizers, (gan.make_optimizer_g, gan.make_optimizer_d), strict=True):
+        if gan.resumed:
+            hook = partial(by_name, order=gan.resumed["tensors"], model=gan, make=make)
+            optimizer.register_load_state_dict_pre_hook(hook)
 
 
 def finish(gan: "LightningModule") -> None:
@@ -145,15 +170,19 @@ def fits(theirs: list[int] | None, ours: list[int] | None) -> bool:
     return theirs == ours or bool(theirs and ours and ours[0] == 0 and theirs[1:] == ours[1:])
 
 
-def shape(value: Any) -> list[int] | None:
-    """Of a tensor; None of what is not one."""
-    return list(value.shape) if isinstance(value, Tensor) else None
+def shape(value: Any) -> list[int] | str:
+    """Of a tensor; what else it is."""
+    return list(value.shape) if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
-def shortened(problems: list[str], most: int = 3) -> str:
-    """One sentence, however many there are."""
-    more = f"; and {len(problems) - most} more" if len(problems) > most else ""
-    return "; ".join(problems[:most]) + more
+def shortened(problems: list[str], longest: int = 150) -> str:
+    """The first three, or as many as fit into so many characters, and how many more there are."""
+    shown = [printable(problems[0], longest - 15)]
+    for problem in problems[1:3]:
+        if len("; ".join([*shown, problem])) <= longest - 15:
+            shown.append(problem)
+    more = len(problems) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more else "")
 
 
 def count(processes: int) -> str:
@@ -169,20 +198,33 @@ def settings(optimizers: list[Optimizer]) -> list[dict[str, Any]]:
     return [{"class": type(o).__name__, "groups": [plain(group) for group in o.param_groups]} for o in optimizers]
 
 
-def by_name(optimizer: Optimizer, saved: dict[str, Any], order: list[str], model: nn.Module) -> dict[str, Any]:
+def by_name(
+    optimizer: Optimizer, saved: dict[str, Any], order: list[str], model: nn.Module, make: OptimizerFactory
+) -> dict[str, Any]:
     """An optimizer's saved state in which parameters stand where they do now; a hook before such a state is loaded.
 
     Args:
         order: names of the model's saved tensors, in which its parameters stood where the state does not name them.
         model: that both are of.
+        make: makes such an optimizer.
+
+    Raises:
+        UserError: the state cannot be of these parameters.
     """
     known, places = {id(p): name for name, p in model.named_parameters()}, {}
     names = [[known[id(p)] for p in group["params"]] for group in optimizer.param_groups]
-    for own, group in zip(names, saved["param_groups"], strict=True):
+    if len(saved["param_groups"]) != len(names):
+        raise damaged(f"an optimizer has {len(saved['param_groups'])} groups of parameters instead of {len(names)}")
+    for own, group, now in zip(names, saved["param_groups"], optimizer.param_groups, strict=True):
+        check_settings(group, now)
         then = renamed_tensors(dict.fromkeys(group.get("param_names", ())), model)
-        places |= zip(then or [name for name in order if name in own], group["params"], strict=True)
+        places |= zip(then or [name for name in order if name in own], group["params"], strict=False)
+    if missing := next((name for own in names for name in own if name not in places), None):
+        raise damaged(f"the optimizer's state does not know {missing}")
     moved = [{"params": [places[name] for name in own], "param_names": own} for own in names]
-    return saved | {"param_groups": [old | new for old, new in zip(saved["param_groups"], moved, strict=True)]}
+    check_moments(saved["state"], [(places[name], name, model.get_parameter(name)) for own in names for name in own], make)
+    groups = zip(optimizer.param_groups, saved["param_groups"], moved, strict=True)
+    return saved | {"param_groups": [now | old | new for now, old, new in groups]}
 
 
 def apply_changes(before: list[dict[str, Any]], now: list[dict[str, Any]], optimizers: list[Optimizer]) -> list[str]:

@@ -126,6 +126,11 @@ def reader_died(how: str = "") -> str:
 
 
 def fail(message: str, code: int = 2) -> int:
-    """Print the message as the last line of stderr; trees that it shows are below it."""
-    print("zoo: error: " + "\n".join(map(one_line, message.split("\n"))), file=sys.stderr)
+    """Print the message as the last line of stderr; trees that it shows are below it.
+
+    Of a sentence that a long path or name is in, the beginning and the end are printed.
+    """
+    sentence, *trees = map(one_line, message.split("\n"))
+    sentence = sentence if len(sentence) < 300 else f"{sentence[:170]} ... {sentence[-120:]}"
+    print("zoo: error: " + "\n".join([sentence, *trees]), file=sys.stderr)
     return code

@@ -27,7 +27,7 @@ from zoo.generator import Generator
 from zoo.training.checkpoint_files import read_checkpoint
 from zoo.training.resume import mismatches, shortened
 from zoo.utils.configs import read_yaml
-from zoo.utils.errors import UserError
+from zoo.utils.errors import UserError, printable
 from zoo.utils.files import replacing_files
 from zoo.utils.old_names import renamed_tensors
 from zoo.utils.parser import allowed_imports, explain, refuse_imports_that_do_harm
@@ -289,7 +289,7 @@ def networks_in(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 def check_fit(module: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
     """Fail, naming the first ones, where tensors of a module's state are missing, left over or of another shape."""
     if problems := mismatches(module.state_dict(), tensors):
-        raise UserError(f"The weights of {source} do not fit its config: {shortened(problems)}.")
+        raise UserError(f"The weights of {printable(source, 100)} do not fit its config: {shortened(problems)}.")
 
 
 IN_PLACE = ("normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_", "div_", "exp2_")

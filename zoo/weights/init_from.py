@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from zoo.training.checkpoint_files import read_checkpoint
 from zoo.training.resume import mismatches, shortened
-from zoo.utils.errors import UserError
+from zoo.utils.errors import UserError, printable
 from zoo.utils.old_names import renamed_tensors
 from zoo.weights.bundle import find, networks_in, read_folder
 
@@ -54,7 +54,7 @@ def start_from(gan: nn.Module, source: str | Path, fresh: list[str] | None = Non
         lines.append(f"{name}: {len(loaded)} tensors of {part}" + (f", fresh: {', '.join(sorted(new))}" if new else ""))
     if problems:
         raise UserError(
-            f"The weights of {source} do not fit: {shortened(problems)}. Give the options that they were trained "
+            f"The weights of {printable(source, 60)} do not fit: {shortened(problems, 100)}. Give the options that they were trained "
             "with, or name parts that shall start afresh with --init_fresh."
         )
     for module, state in states:
