@@ -1,17 +1,22 @@
 """What a command line of the trainer's verbs may say, checked before anything is built."""
 
 from collections.abc import Iterable
+from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from jsonargparse import Namespace
+from pytorch_lightning.strategies import DDPStrategy
+from torch.distributed import Backend
 
 from zoo.cli.help import TRAINING
 from zoo.utils.configs import read_mapping
 from zoo.utils.errors import UserError, missing_file, near, printable
 
 LARGEST_SEED = 2**32 - 1  # of numpy's
+MOST_PROCESSES = 10_000  # of one machine, and machines
 
 
 def check_config_file(path: str, names: Iterable[str]) -> None:
@@ -67,6 +72,32 @@ def check_options(config: Any, verb: str) -> None:
     check_trainer(config.trainer)
 
 
+def check_strategy(trainer: Any) -> None:
+    """Let a strategy of DDP that is given by its class look for unused parameters, as those given by name do.
+
+    Each loss trains one of two networks, so the other's parameters are unused in its backward pass.
+
+    Raises:
+        UserError: there is no such backend.
+    """
+    chosen = trainer.strategy
+    if not isinstance(chosen, Namespace) or not issubclass(class_of(chosen.class_path), DDPStrategy):
+        return
+    chosen.dict_kwargs = {**(chosen.get("dict_kwargs") or {}), "find_unused_parameters": True}
+    backend, known = chosen.get("init_args.process_group_backend"), Backend.backend_list
+    if backend and not {part.rpartition(":")[2] for part in backend.split(",")} <= {*known}:
+        raise UserError(
+            f"process_group_backend of --trainer.strategy is '{printable(backend, 40)}': leave it out, or give one of "
+            f"{', '.join(known)}."
+        )
+
+
+def class_of(path: str) -> type:
+    """The class of this import path, which the parser has seen."""
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
 def check_trainer(trainer: Any) -> None:
     """Refuse numbers of processes that cannot be, epochs, and a strategy with which no GAN trains.
 
@@ -76,10 +107,15 @@ def check_trainer(trainer: Any) -> None:
     devices, nodes = trainer.devices, trainer.num_nodes
     if isinstance(devices, str) and devices.lstrip("-").isdigit():
         devices = int(devices)
-    if devices in ([], {}) or (isinstance(devices, int) and devices < 1 and devices != -1):
-        raise UserError(f"--trainer.devices is {devices}: give a number from 1 on, a list of GPUs, or 'auto'.")
-    if nodes < 1:
-        raise UserError(f"--trainer.num_nodes is {nodes}: give a number of machines from 1 on.")
+    is_count = isinstance(devices, int) and devices != -1
+    if devices in ([], {}) or (is_count and not 1 <= devices <= MOST_PROCESSES):
+        shown = printable(devices, 40)
+        raise UserError(
+            f"--trainer.devices is {shown}: give a number from 1 on, up to {MOST_PROCESSES}, a list of GPUs, or 'auto'."
+        )
+    if not 1 <= nodes <= MOST_PROCESSES:
+        shown = printable(nodes, 40)
+        raise UserError(f"--trainer.num_nodes is {shown}: give a number of machines from 1 on, up to {MOST_PROCESSES}.")
     if trainer.max_epochs not in (None, -1):
         raise UserError(
             f"--trainer.max_epochs is {trainer.max_epochs}, but training has no epochs: leave it out and give "

@@ -27,7 +27,7 @@ from callbacks.loggers import log_run
 from callbacks.predictions import PredictionWriter
 from callbacks.progress import Progress
 from callbacks.run_folder import EarlierRun, keep_old_metrics, locked_folder
-from zoo.cli.checks import check_config_file, check_options
+from zoo.cli.checks import check_config_file, check_options, check_strategy
 from zoo.cli.estimate import estimate
 from zoo.training.checkpoint_files import read_checkpoint
 from zoo.training.checkpoint_io import AtomicCheckpoints
@@ -110,6 +110,7 @@ class ZooCLI(TypedWins, LightningCLI):
         if config.ckpt_path:
             # Refuses what is not ours, or would run code, before it is used.
             read_checkpoint(config.ckpt_path, to_resume=self.subcommand == "fit")
+        check_strategy(config.trainer)
         root = config.trainer.default_root_dir or str(Path("runs") / run_name(config) / job_name())
         folder_target(root, option="--trainer.default_root_dir")
         config.trainer.default_root_dir = root
@@ -310,6 +311,8 @@ def strategy(trainer: Any) -> Any:
     chosen = trainer["strategy"]
     if chosen == "auto" and processes(trainer["devices"], trainer["num_nodes"], trainer["accelerator"]) > 1:
         chosen = "ddp"
+    if isinstance(chosen, str) and isinstance(found := getattr(pl.strategies, chosen.rpartition(".")[2], None), type):
+        chosen = "ddp" if found is DDPStrategy else found()  # a class path without arguments is a text to the parser
     if chosen in STARTS:
         # Each loss trains one of the two networks, so the other's parameters are unused in its backward pass.
         return DDPStrategy(find_unused_parameters=True, timeout=timedelta(minutes=5), start_method=STARTS[chosen])

@@ -3,8 +3,7 @@
 Lightning may move them in any release; ``tests/test_private_parts.py`` says so, and what to do.
 """
 
-from collections.abc import Callable
-from functools import wraps
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,21 +49,23 @@ RESTORED = {
 
 def explain_restoring(trainer: "Trainer") -> None:
     """From now on, what a checkpoint holds for parts of others, and they cannot take, ends in one sentence."""
-
-    def explained(restore: Callable, what: str) -> Callable:
-        @wraps(restore)
-        def restored(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return restore(*args, **kwargs)
-            except (UserError, Stopped, OSError):
-                raise
-            except Exception as error:  # whatever a callback or an optimizer makes of values that are none of its own
-                if out_of_memory(error):
-                    raise
-                raise damaged(f"{what} cannot be restored ({type(error).__name__}: {error})") from error
-
-        return restored
-
     connector = trainer._checkpoint_connector
-    for name, what in RESTORED.items():
-        setattr(connector, name, explained(getattr(connector, name), what))
+    for name in RESTORED:
+        setattr(connector, name, partial(restore, name, connector))
+
+
+def restore(name: str, connector: Any, *args: Any, **kwargs: Any) -> Any:
+    """What the method of this name does.
+
+    Raises:
+        UserError: it meets values that are none of a part's own, whatever the part makes of them.
+    """
+    try:
+        return getattr(type(connector), name)(connector, *args, **kwargs)
+    except (UserError, Stopped, OSError):
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        problem = f"{RESTORED[name]} cannot be restored ({type(error).__name__}: {error})"
+        raise damaged(problem) from error

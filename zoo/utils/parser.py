@@ -80,7 +80,7 @@ def refuse_imports_that_do_harm() -> None:
     """From now on, no option may name what runs programs or touches files: the parser's own list, a warning so far."""
     from jsonargparse import set_parsing_settings
 
-    set_parsing_settings(import_path_denylist=["os"])  # one entry has all of them enforced
+    set_parsing_settings(import_path_denylist=["torch.save", "torch.serialization"])  # has all others enforced, too
 
 
 def explain(
@@ -131,6 +131,9 @@ def wrong_value(texts: list[str], words: list[str]) -> str | None:
     if any(re.search(not_there, text) for text in texts):
         return None
     value, type_ = found["value"].strip(), found.groupdict().get("type") or "the import path of a class"
+    if nested := re.match(r"NestedArg\(key='([\w.]+)', val=(.*)\)", value):
+        return shortened(f"{full_name([key for _, key in keys], words)} does not take {nested[2]} for its {nested[1]}.")
+    value = named[1] if (named := re.match(r"Namespace\(class_path='([\w.]+)'", value)) else value
     for text in texts[keys[-1][0] :]:  # of several types, each was tried
         if "base" not in found.groupdict() and (several := re.search(r"Subtypes: \[(.*)\]\nErrors", text)):
             type_ = several[1]
@@ -143,7 +146,7 @@ def wrong_value(texts: list[str], words: list[str]) -> str | None:
 def missing_value(texts: list[str]) -> str | None:
     """The sentence for a class that was not given all that it needs; None for anything else."""
     found = texts and re.fullmatch(r"the following arguments are required: (.*)", texts[-1])
-    classes = [name for text in texts for name in re.findall(r"given class_path '([\w.]+)'", text)]
+    classes = [name for text in texts for name in re.findall(r"(?:given |Namespace\()class_path[ =]'([\w.]+)'", text)]
     if not found or not classes:
         return None
     keys = [key for text in texts for key in re.findall(r'^Parser key "(\S+)"', text)]
@@ -156,6 +159,8 @@ WRONG = [
     r"Import path (?P<value>\S+) does not (?:correspond to a subclass of|implement protocol) (?P<base>\S+)",
     r"Not a valid subclass of (?P<base>[\w.]+)\. Got value: (?P<value>.*?)(?:\n|$)",
     r"Expected a dot import path string: (?P<value>.*)",
+    r"Expected '(?P<value>\S+)' to be a (?:function that returns|subclass of) <class '(?P<base>\S+?)'>",
+    r"no signature found for builtin <built-in (?:method|function) (?P<value>\w+)",
 ]
 
 
@@ -166,7 +171,7 @@ def plain_type(type_: str) -> str:
     parts = [re.sub(r"^(dict|list|tuple)\[.*\]$", r"\1", part) for part in parts]
     parts = [re.sub(r"^Literal\[(.*)\]$", r"one of \1", part) for part in parts]
     parts = ["the import path of a function" if part.startswith("Callable[") else part for part in parts]
-    classes = {part: f"the import path of a {part}" for part in parts if re.fullmatch(r"[A-Z]\w*", part)} | TYPES
+    classes = {part: f"the import path of {'an' if part[0] in 'AEIO' else 'a'} {part}" for part in parts if re.fullmatch(r"[A-Z]\w*", part)} | TYPES
     return " or ".join(dict.fromkeys(classes.get(part, part) for part in parts if part != "Tensor"))
 
 
