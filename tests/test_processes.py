@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from jsonargparse import Namespace
 
 from tests.systems import SYSTEMS, NoiseData, assert_same_run, differences, scores, write
 from tests.test_gan import tiny_generator
+from zoo.cli.checks import check_strategy
 from zoo.cli.command import main
 from zoo.cli.lightning import strategy
 from zoo.evaluate import protocol, real_statistics
+from zoo.utils.errors import UserError
 from zoo.weights.bundle import load_bundle
 
 ROOT = Path(__file__).parent.parent
@@ -191,6 +194,16 @@ def test_two_machines_learn_as_one_process_with_the_larger_batch(system, tmp_pat
 def test_plain_ddp_is_what_a_gan_needs_too() -> None:
     options = {"devices": 2, "num_nodes": 1, "accelerator": "cpu", "strategy": "ddp"}
     assert strategy(options)._ddp_kwargs["find_unused_parameters"] is True
+    for name in ("DDPStrategy", "pytorch_lightning.strategies.DDPStrategy"):
+        assert strategy(options | {"strategy": name})._ddp_kwargs["find_unused_parameters"] is True
+    for given in ({}, {"dict_kwargs": {"find_unused_parameters": False}}):
+        chosen = Namespace(class_path="pytorch_lightning.strategies.DDPStrategy", **given)
+        check_strategy(Namespace(strategy=chosen))
+        assert chosen.dict_kwargs == {"find_unused_parameters": True}
+    chosen = Namespace(class_path="pytorch_lightning.strategies.DDPStrategy", init_args=Namespace())
+    chosen.init_args.process_group_backend = "abc"
+    with pytest.raises(UserError, match="process_group_backend of --trainer.strategy is 'abc': leave it out, or give"):
+        check_strategy(Namespace(strategy=chosen))
 
 
 def test_fewer_images_than_processes(monkeypatch) -> None:

@@ -18,6 +18,7 @@ from zoo import cips3d, giraffe, graf, pigan, render, stylenerf, volumegan
 from zoo.layers.ada import Augmentation
 from zoo.training import EMA
 from zoo.utils.errors import UserError
+from zoo.utils.protocols import check_call, check_made
 from zoo.utils.ranges import above, at_least, between, given
 
 
@@ -184,6 +185,36 @@ def test_a_class_says_which_number_of_it_is_wrong(make, sentence):
     with pytest.raises(UserError) as error:
         make()
     assert str(error.value).startswith(sentence)
+
+
+class Made:
+    """Whose parts are looked at."""
+
+
+def test_parts_take_what_their_role_is_called_with():
+    for part in (print, math.sqrt, torch.zeros, lambda x: x, torch.nn.ReLU(), render.relu, 5):
+        with pytest.raises(
+            UserError, match=r"^prior of Made is .+, which cannot be called with \(count, size, draws\)"
+        ):
+            check_call("count, size, draws", Made(), prior=part)
+    check_call("count, size, draws", Made(), prior=None)
+    for part in (graf.gaussian, graf.uniform, lambda *parts: parts, lambda count, size, draws, std=1: std):
+        check_call("count, size, draws", Made(), prior=part)
+    check_call("camera, pixels, resolution", Made(), lens=graf.Orthographic(1.0))
+    check_call("raw, points", Made(), density=render.BoundedRelu())
+    check_call("channels", Made(), upsampler=torch.nn.ReLU)
+
+
+def test_parts_make_what_their_role_makes():
+    one, two = torch.Size([2, 3]), torch.Size([3])
+    check_made((torch.ones(one), torch.ones(two)), [one, two], Made(), "compose")
+    for made in (None, torch.ones(one), (torch.ones(two), torch.ones(one)), [torch.ones(one), torch.ones(two)]):
+        with pytest.raises(UserError, match=r"^compose of Made makes .+ where \[2, 3\], \[3\] is needed: "):
+            check_made(made, [one, two], Made(), "compose")
+    with pytest.raises(UserError, match="density of Quadrature makes NoneType where "):
+        render.Quadrature(density=lambda raw, points: None)(
+            torch.ones(1, 1, 2, 1), render.Samples(*[torch.ones(1, 1, 2)] * 3)
+        )
 
 
 @pytest.mark.parametrize("weight", ["latent_weight", "angle_weight"])

@@ -8,7 +8,8 @@ from torch._utils import ExceptionWrapper
 from tests.tiny import write_config
 from zoo.cli import list as list_verb
 from zoo.cli.command import main
-from zoo.utils.errors import UserError, mendable, reader_failed
+from zoo.training.resume import shortened
+from zoo.utils.errors import UserError, fail, mendable, reader_failed
 from zoo.utils.parser import LONGEST
 
 REFUSED = {
@@ -24,6 +25,17 @@ REFUSED = {
     "--model.generator.renderer.quadrature.density=os.system": "'os.system' runs programs or code, or touches files",
     "--model.generator.renderer.depths=shutil.rmtree": "'shutil.rmtree' runs programs or code, or touches files",
     "--model.generator.renderer.depths=math.sqrt": "must be the import path of a Depths, not 'math.sqrt'.",
+    "--model.generator.renderer.depths=torch.nn.ReLU": "depths of VolumeRenderer is ReLU, which cannot be called with ",
+    "--model.generator.renderer.quadrature.density=torch.nn.ReLU": "is ReLU, which cannot be called with (raw, points)",
+    "--model.generator.renderer.quadrature.density=torch.add": "density must be the import path of a class, not 'add'.",
+    "--model.generator.renderer.quadrature.density=torch.save": "'torch.save' runs programs or code, or touches files",
+    "--model.emas.slow.decay=math.sqrt": "decay of EMA is sqrt, which cannot be called with (updates)",
+    "--model.emas.slow.decay=zoo.render.relu": "decay of EMA is relu, which cannot be called with (updates)",
+    "--model.emas.slow.decay=logging.info": "decay of EMA is null: give a number from 0 to 1.",
+    "--model.emas.slow.decay=zoo.render.Stratified": "the import path of a function, not 'zoo.render.Stratified'.",
+    "--model.optimizer_d=math.sqrt": "--model.optimizer_d must be the import path of an Optimizer, not 'math.sqrt'.",
+    "--model.optimizer_d=torch.nn.Linear": "must be the import path of an Optimizer, not 'torch.nn.Linear'.",
+    "--model.optimizer_d=torch.optim.Optimizer": "torch.optim.Optimizer needs defaults: give --model.optimizer_d.",
     "--model.optimizer_d.lr=-1": "optimizer_d cannot be made: Invalid learning rate: -1.0.",
     "--model.optimizer_g.eps=-1": "optimizer_g cannot be made: Invalid epsilon value: -1.0.",
     "--model.optimizer_g.betas=[2,2]": "optimizer_g cannot be made: Invalid beta parameter",
@@ -34,7 +46,9 @@ REFUSED = {
     "--trainer.strategy=abc": "The trainer refuses its options: You selected an invalid strategy name",
     "--trainer.accelerator=[]": "invalid accelerator name: `accelerator='[]'`",
     "--trainer.devices=-5": "--trainer.devices is -5: give a number from 1 on",
-    "--trainer.num_nodes=0": "--trainer.num_nodes is 0: give a number of machines from 1 on.",
+    "--trainer.devices=100000000000000000000": "--trainer.devices is 100000000000000000000: give a number from 1 on",
+    "--trainer.num_nodes=99999999": "--trainer.num_nodes is 99999999: give a number of machines from 1 on, up to",
+    "--trainer.num_nodes=0": "--trainer.num_nodes is 0: give a number of machines from 1 on",
     "--trainer.default_root_dir=/dev/null/x": "but '/dev/null' is no folder",
     "--trainer.default_root_dir=a\0b": "a name cannot hold a zero byte",
     "--seed_everything=4294967296": "give a whole number from 0 to 4294967295.",
@@ -138,6 +152,15 @@ def test_a_bug_keeps_its_traceback(error, monkeypatch):
     monkeypatch.setattr(list_verb, "config_names", broken)
     with pytest.raises(type(error)):
         main(["list"])
+
+
+def test_a_long_sentence_keeps_its_value_and_its_advice(capsys):
+    assert fail(f"'{'x' * 600}' is long: take a shorter one.") == 2
+    said = capsys.readouterr().err.strip().removeprefix("zoo: error: ")
+    assert said.startswith("'xxx") and said.endswith("is long: take a shorter one.") and len(said) < 300
+    long = [f"{'generator.renderer.field.' * 4}{index} is missing" for index in range(9)]
+    assert len(shortened(long)) <= 150 and shortened(long).endswith("; and 8 more")
+    assert shortened(["a", "b", "c", "d"]) == "a; b; c; and 1 more"
 
 
 def test_what_a_terminal_would_obey_is_not_printed(capsys):

@@ -222,7 +222,9 @@ def by_name(
     if missing := next((name for own in names for name in own if name not in places), None):
         raise damaged(f"the optimizer's state does not know {missing}")
     moved = [{"params": [places[name] for name in own], "param_names": own} for own in names]
-    check_moments(saved["state"], [(places[name], name, model.get_parameter(name)) for own in names for name in own], make)
+    check_moments(
+        saved["state"], [(places[name], name, model.get_parameter(name)) for own in names for name in own], make
+    )
     groups = zip(optimizer.param_groups, saved["param_groups"], moved, strict=True)
     return saved | {"param_groups": [now | old | new for now, old, new in groups]}
 

@@ -171,7 +171,11 @@ def plain_type(type_: str) -> str:
     parts = [re.sub(r"^(dict|list|tuple)\[.*\]$", r"\1", part) for part in parts]
     parts = [re.sub(r"^Literal\[(.*)\]$", r"one of \1", part) for part in parts]
     parts = ["the import path of a function" if part.startswith("Callable[") else part for part in parts]
-    classes = {part: f"the import path of {'an' if part[0] in 'AEIO' else 'a'} {part}" for part in parts if re.fullmatch(r"[A-Z]\w*", part)} | TYPES
+    classes = {
+        part: f"the import path of {'an' if part[0] in 'AEIO' else 'a'} {part}"
+        for part in parts
+        if re.fullmatch(r"[A-Z]\w*", part)
+    } | TYPES
     return " or ".join(dict.fromkeys(classes.get(part, part) for part in parts if part != "Tensor"))
 
 

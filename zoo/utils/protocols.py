@@ -31,8 +31,8 @@ def check_made(made: Any, shapes: list[Any], of: object, name: str) -> None:
         found = [list(getattr(tensor, "shape", ())) or type(tensor).__name__ for tensor in tensors]
         wanted = ", ".join(str(list(shape)) for shape in shapes)
         raise UserError(
-            f"{name} of {type(of).__name__} makes {printable(', '.join(map(str, found)), 60)} where {wanted} is needed: "
-            "name a function or class that makes that."
+            f"{name} of {type(of).__name__} makes {printable(', '.join(map(str, found)), 60)} where {wanted} is "
+            "needed: name a function or class that makes that."
         )
 
 

@@ -54,8 +54,8 @@ def start_from(gan: nn.Module, source: str | Path, fresh: list[str] | None = Non
         lines.append(f"{name}: {len(loaded)} tensors of {part}" + (f", fresh: {', '.join(sorted(new))}" if new else ""))
     if problems:
         raise UserError(
-            f"The weights of {printable(source, 60)} do not fit: {shortened(problems, 100)}. Give the options that they were trained "
-            "with, or name parts that shall start afresh with --init_fresh."
+            f"The weights of {printable(source, 60)} do not fit: {shortened(problems, 100)}. Give the options that "
+            "they were trained with, or name parts that shall start afresh with --init_fresh."
         )
     for module, state in states:
         module.load_state_dict(state)
