@@ -55,6 +55,7 @@ download giraffe-cats-64.official --from_file image.png
 convert image.png converted --system pigan --to zoo
 bundle image.png bundled --license MIT
 push nothing me/cars --private
+data cameras config.yaml new/transforms.json --resolution 64 --overwrite
 completion bash"""
 
 

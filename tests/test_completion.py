@@ -12,11 +12,11 @@ from zoo.cli.help import GROUPS, TRAINING, VERBS, overview
 
 
 def test_every_verb_is_in_one_group_of_the_help_and_has_an_example():
-    assert list(GROUPS) == ["train", "look", "measure", "weights", "shell"]
+    assert list(GROUPS) == ["train", "look", "measure", "weights", "data", "shell"]
     assert len(VERBS) == sum(len(verbs) for verbs in GROUPS.values())
     for name, verb in VERBS.items():
         assert re.search(f"^  {name} +", overview(), re.MULTILINE)
-        assert verb.example.removeprefix('eval "$(').split()[:2] == ["zoo", name]
+        assert verb.example.removeprefix('eval "$(').startswith(f"zoo {name} ")
 
 
 @pytest.mark.parametrize("verb", ["fit", "sample"])
@@ -45,6 +45,8 @@ def printed(tmp_path_factory):
     [
         (["zoo", "ben"], {"benchmark"}),
         (["zoo", "l"], {"list", "leaderboard"}),
+        (["zoo", "data", "cam"], {"cameras"}),
+        (["zoo", "data", "cameras", "--res"], {"--resolution"}),
         (["zoo", "sample", "--see"], {"--seeds", "--seed"}),
         (["zoo", "orbit", "--path", "w"], {"wobble"}),
         (["zoo", "fit", "--init"], {"--init_from", "--init_fresh"}),

@@ -1,9 +1,10 @@
 """The ``zoo`` command.
 
 ``fit``, ``validate``, ``test`` and ``predict`` are Lightning's command line (``zoo.cli.lightning``); every other verb
-is the plain typed function ``run`` of the module here that has its name: its parameters are the options, its docstring
-the help. Nothing heavy is imported before it is needed, so that help comes at once: what is heavy is imported inside,
-after the options were parsed.
+is the plain typed function ``run`` of the module here that has its name, and a verb of two words the function of the
+second word in the module of the first: its parameters are the options, its docstring the help. Nothing heavy is
+imported before it is needed, so that help comes at once: what is heavy is imported inside, after the options were
+parsed.
 """
 
 import os
@@ -14,7 +15,7 @@ from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
-from zoo.cli.help import TRAINING, VERBS, overview, training_help, version
+from zoo.cli.help import TRAINING, VERBS, of_two_words, overview, training_help, version
 from zoo.utils.errors import Stopped, disk_problem, fail, mendable, near, printable, reader_failed
 from zoo.utils.memory import out_of_memory
 from zoo.utils.parser import OneLineErrors, required_names
@@ -36,6 +37,11 @@ def main(argv: list[str] | None = None) -> int:
         print(f"gan3d-zoo {version()}")
         return 0
     verb, *rest = argv
+    if several := of_two_words(verb):
+        if not rest or rest[0] in ("-h", "--help"):
+            print("\n".join([f"usage: zoo {verb} VERB ...", "", *several]))
+            return 0
+        verb, rest = f"{verb} {rest[0]}", rest[1:]
     rest = [with_home(word) for word in rest]
     if verb not in VERBS:
         return fail(f"There is no verb '{printable(verb, 80)}'.{near(verb, list(VERBS))} 'zoo --help' lists them.")
@@ -113,7 +119,8 @@ def parser_of(verb: str, as_positional: bool = False) -> tuple[Callable, Any, li
     class Parser(OneLineErrors, ArgumentParser):
         pass
 
-    function: Callable = import_module(f"zoo.cli.{verb}").run
+    module, _, name = verb.partition(" ")
+    function: Callable = getattr(import_module(f"zoo.cli.{module}"), name or "run")
     description = (function.__doc__ or "").split("\n\n")[0]
     parser = Parser(prog=f"zoo {verb}", description=description, epilog=f"example: {VERBS[verb].example}")
     return function, parser, parser.add_function_arguments(function, as_group=False, as_positional=as_positional)

@@ -1,6 +1,6 @@
 """``zoo completion``."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from zoo.cli.help import TRAINING, VERBS, training_options
 
@@ -23,7 +23,12 @@ def script(shell: str) -> str:
 
     parser = ArgumentParser(prog="zoo")
     verbs = parser.add_subcommands(required=False)
+    of_first: dict[str, Any] = {"": verbs}  # those of two words are subcommands of the first
     for name, verb in VERBS.items():
+        first, _, last = name.rpartition(" ")
+        if first not in of_first:
+            verbs.add_subcommand(first, several := ArgumentParser(prog=f"zoo {first}", description=f"{first} ..."))
+            of_first[first] = several.add_subcommands(required=False)
         if name in TRAINING:  # those of Lightning are hundreds, of every class that could be named
             options = ArgumentParser(prog=f"zoo {name}")
             options.add_argument("-c", "--config").complete = shtab.FILE
@@ -31,5 +36,5 @@ def script(shell: str) -> str:
                 options.add_argument(option).complete = shtab.FILE
         else:
             _, options, _ = parser_of(name)
-        verbs.add_subcommand(name, options, help=verb.summary)
+        of_first[first].add_subcommand(last, options, help=verb.summary)
     return parser.get_completion_script(f"shtab-{shell}")

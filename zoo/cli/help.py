@@ -73,6 +73,12 @@ GROUPS = {
         ),
         "push": Verb("copy a weights bundle to the Hugging Face Hub", "zoo push runs/mine me/cars"),
     },
+    "data": {
+        "data cameras": Verb(
+            "convert the cameras of images between formats (EG3D, NeRF, SRN, CARLA)",
+            "zoo data cameras nerf/transforms.json images/dataset.json",
+        ),
+    },
     "shell": {
         "completion": Verb(
             "print a script with which bash or zsh completes verbs and options", 'eval "$(zoo completion bash)"'
@@ -112,10 +118,20 @@ def overview() -> str:
     """The text of ``zoo --help``."""
     lines = ["usage: zoo VERB ...", "", "3D-aware GANs on one renderer.", ""]
     for title, verbs in GROUPS.items():
-        lines += [f"{title}:", *(f"  {name:<12} {verb.summary}" for name, verb in verbs.items()), ""]
+        lines += [f"{title}:", *summaries(verbs), ""]
     return "\n".join(
         [*lines, "zoo VERB --help lists its options and gives an example; zoo --version says which this is."]
     )
+
+
+def summaries(verbs: dict[str, Verb]) -> list[str]:
+    """A line of each verb."""
+    return [f"  {name:<13} {verb.summary}" for name, verb in verbs.items()]
+
+
+def of_two_words(first: str) -> list[str]:
+    """A line of each verb of two words that begins with this one, such as 'data cameras'; mostly there are none."""
+    return summaries({name: verb for name, verb in VERBS.items() if name.startswith(f"{first} ")})
 
 
 def training_help(verb: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -189,14 +190,26 @@ def read_array(path: Path, name: str) -> np.ndarray | None:
     with damage_explained(path), open(path, "rb") as file, zipfile.ZipFile(file) as archive:
         if f"{name}.npy" not in members(archive, path.stat().st_size):
             return None
-        data = io.BytesIO(unpacked(archive, f"{name}.npy"))
-        version = np.lib.format.read_magic(data)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, kind = header(data)
-        numbers = data.read()
-        if kind.hasobject or math.prod(shape) * kind.itemsize != len(numbers):
-            raise ValueError(f"its array '{name}' does not hold the numbers that it declares")
-        return np.frombuffer(numbers, kind).reshape(shape, order="F" if fortran else "C").copy()
+        return array_in(unpacked(archive, f"{name}.npy"), f"its array '{name}'")
+
+
+def array_in(data: bytes | bytearray, what: str = "it") -> np.ndarray:
+    """The array of numbers in the bytes of a ``.npy``; no more memory is taken than there are bytes.
+
+    Raises:
+        ValueError: it is damaged, or the array is none of numbers.
+    """
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    try:
+        shape, fortran, kind = header(stream)
+    except (SyntaxError, TokenError, TypeError, RecursionError, MemoryError):  # it is a literal of Python
+        raise ValueError(f"{what} has a damaged header") from None
+    numbers = stream.read()
+    if kind.hasobject or math.prod(shape) * kind.itemsize != len(numbers):
+        raise ValueError(f"{what} does not hold the numbers that it declares")
+    return np.frombuffer(numbers, kind).reshape(shape, order="F" if fortran else "C").copy()
 
 
 def check_whole(path: Path) -> None:
