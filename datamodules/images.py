@@ -15,8 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.base import ImageData
+from datamodules.camera_files import CameraSet, find_cameras, read_cameras
+from datamodules.labels import find_labels
+from zoo.render.cameras import Camera
 from zoo.utils.errors import UserError
-from zoo.utils.image_folders import CheckedImages, Layout
+from zoo.utils.image_folders import CheckedImages, File, Layout, say, text, whole
 from zoo.utils.ranges import at_least, finite, given
 
 FILTERS = {
@@ -100,10 +103,15 @@ def window(
 class ImageFiles(CheckedImages):
     """The images of a folder or zip, cropped and resized; a ``datamodules.base.Source``.
 
+    Items also hold "camera", where each image has one, and "label", the number of its class, where each has one, see
+    ``datamodules.labels``.
+
     Args:
         path, on_bad, manifests, layout: as of ``CheckedImages``.
         filter: for resizing.
         crop: the square that is used.
+        cameras: a file of cameras, see ``datamodules.camera_files``; "auto" for those that come with the images, if
+            each image has one; None for none.
     """
 
     def __init__(
@@ -114,14 +122,61 @@ class ImageFiles(CheckedImages):
         manifests: str | Path = "data/manifests",
         crop: Crop = Crop(),
         layout: Layout = Layout(),
+        cameras: str | None = "auto",
     ) -> None:
         super().__init__(path, on_bad, manifests, layout)
         if filter not in get_args(Filter):
             raise UserError(f"There is no filter '{filter}'; take one of {', '.join(get_args(Filter))}.")
-        self.filter, self.crop = filter, crop
+        self.filter, self.crop, self.camera_file = filter, crop, cameras
+        self.whole_cameras: Camera | None = None  # of whole images
+        self.labels: list[int] | None = None
+
+    def look_at(self, others: list[File]) -> None:
+        self.labels = find_labels(self.container, self.names)
+        found = self.find_cameras()
+        if found is None:
+            super().look_at(others)
+        else:
+            self.whole_cameras = found.camera
+            say(
+                f"Cameras come with '{text(self.path)}' ({text(found.source)}). They are not used by models that draw "
+                "cameras from a distribution of their own; zoo.render.DatasetPoses draws from these."
+            )
+
+    def find_cameras(self) -> CameraSet | None:
+        """The cameras of all images, in their order; None where there are none to be used."""
+        if self.camera_file is None:
+            return None
+        if self.camera_file == "auto":
+            try:
+                found = find_cameras(self.container, self.names)
+                return found and found.of(self.names)
+            except UserError as error:
+                say(f"Cameras that come with '{text(self.path)}' are not used: {error}")
+                return None
+        return read_cameras(Path(self.camera_file)).of(self.names)
 
     def item(self, index: int, resolution: int) -> dict[str, Any]:
-        return {"image": fit(self.image(index), resolution, self.filter, self.crop)}
+        return self.cut(index, self.image(index), resolution, self.crop)
+
+    def cut(self, index: int, image: Image.Image, resolution: int, crop: Crop) -> dict[str, Any]:
+        """The item of a whole image."""
+        item: dict[str, Any] = {"image": fit(image, resolution, self.filter, crop)}
+        if self.whole_cameras is not None:
+            camera = Camera(*(x[index] for x in self.whole_cameras))
+            item["camera"] = camera.cropped(*window(image.size, resolution, self.filter, crop))
+        if self.labels is not None:
+            item["label"] = self.labels[index]
+        return item
+
+    def cameras(self, resolution: int) -> Camera | None:
+        """The cameras of all images as they are shown, N of them; None where there are none."""
+        names = self.open()
+        if self.whole_cameras is None:
+            return None
+        sizes = [*self.sizes.values()] if self.layout.prepare is whole else [self.image(0).size] * len(names)
+        windows = torch.tensor([window(size, resolution, self.filter, self.crop) for size in sizes])
+        return self.whole_cameras.cropped(*windows.unbind(1))
 
     def digest(self, resolution: int) -> str:
         self.open()
@@ -144,6 +199,7 @@ class ImageFolder(ImageData):
         filter: for resizing.
         on_bad: skip files that are broken, empty or too large with a warning that names them, or refuse to start.
         manifests: folder for the list of checked files.
+        cameras: a file of cameras for all images; "auto" for those that come with them; None for none.
         options: as of ``ImageData``.
     """
 
@@ -156,10 +212,11 @@ class ImageFolder(ImageData):
         filter: Filter = "lanczos",
         on_bad: Literal["skip", "refuse"] = "skip",
         manifests: str = "data/manifests",
+        cameras: str | None = "auto",
         **options: Any,
     ) -> None:
         super().__init__(resolution, batch_size, **options)
-        self.files = ImageFiles(path, filter, on_bad, manifests, crop)
+        self.files = ImageFiles(path, filter, on_bad, manifests, crop, cameras=cameras)
         self.name = self.files.name
 
     def prepare_data(self) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from datamodules.base import ImageDataset
-from datamodules.images import Crop, Filter, ImageFiles, ImageFolder, fit
+from datamodules.images import Crop, Filter, ImageFiles, ImageFolder
 from zoo.draws import stream_seed
 
 
@@ -50,7 +50,7 @@ class CroppedImages(ImageDataset):
         start = min(int(chance * (slack + 1)), slack) - round(slack / 2)
         wide = image.width > image.height
         crop = Crop(shorter=resolution, right=start if wide else 0, down=0 if wide else start)
-        return {"image": fit(image, resolution, self.source.filter, crop)}
+        return self.source.cut(index, image, resolution, crop)
 
 
 class RandomlyCropped(ImageFolder):

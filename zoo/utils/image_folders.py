@@ -32,7 +32,7 @@ from zoo.utils.paths import is_image
 
 log = logging.getLogger(__name__)
 
-MANIFEST_VERSION = 2  # raise it when other files become usable
+MANIFEST_VERSION = 3  # raise it when other files become usable, or lines say more
 BROKEN = (ValueError, OSError, KeyError, EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile)
 CAMERAS = re.compile(
     r"(.*/)?(dataset\.json|transforms\w*\.json|cameras?\.(json|npz|npy)|(?P<folder>(?:^|.*/)(poses?|cameras?))/.*)"
@@ -181,7 +181,8 @@ class Layout:
     Args:
         container: what is at a path: a folder, a zip, or what has their methods.
         keep: those of the names of all files that are images to be used, chosen before any of them is opened.
-        prepare: what is used of the image of a name, before any crop.
+        prepare: what is used of the image of a name, before any crop; cameras are of what it returns, which then has
+            one size for all images.
         digest: lines that change when what ``prepare`` does or reads beside the image changes.
     """
 
@@ -218,6 +219,7 @@ class CheckedImages:
         self.container: Container | None = None
         self.names: list[str] | None = None
         self.hashes: dict[str, str] = {}  # by name
+        self.sizes: dict[str, tuple[int, int]] = {}  # width and height [pixels] by name
         self.bad: dict[str, str] = {}  # the problem, by name
 
     @property
@@ -243,7 +245,11 @@ class CheckedImages:
         left_out = summary(others, Counter(file.name for file in found))
         if not files:
             raise UserError(f"'{path}' holds no images (.png, .jpg, .webp ...): {left_out or 'it is empty'}.")
-        self.hashes, self.bad = self.check(files, names)
+        checked = self.check(files, names)
+        usable = {name: line for name, line in checked.items() if line["problem"] is None}
+        self.hashes = {name: line["sha256"] for name, line in usable.items()}
+        self.sizes = {name: tuple(line["size"]) for name, line in usable.items()}
+        self.bad = {name: line["problem"] for name, line in checked.items() if name not in usable}
         if self.bad:
             message = f"{len(self.bad)} of {len(files)} files of '{path}' are no usable images: "
             if self.on_bad == "refuse":
@@ -254,18 +260,22 @@ class CheckedImages:
                 raise UserError(f"No image of '{path}' can be used: {printable(problems[0], 120)}. Take others.")
         if left_out:
             say(f"Left out of '{path}': {left_out}.")
-        if unused := unused_cameras(self.container, others):
-            say(f"Cameras or labels that come with '{path}' are not used: {unused}.")
         self.names = list(self.hashes)
+        self.look_at(others)
         return self.names
+
+    def look_at(self, others: list[File]) -> None:
+        """What is done with the other files: cameras and labels are mentioned."""
+        if unused := unused_cameras(self.container, others):
+            say(f"Cameras or labels that come with '{text(self.path)}' are not used: {unused}.")
 
     def manifest_path(self) -> Path:
         path = self.path if self.container is None else self.container.path
         key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]
         return self.manifests / f"{path.name}-{key}.json"
 
-    def check(self, files: list[File], names: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-        """sha256 of each usable image, and the problem of each of the others, by name; ``names`` are of all files."""
+    def check(self, files: list[File], names: list[str]) -> dict[str, dict[str, Any]]:
+        """The lines of the manifest for these files, by name; ``names`` are of all files."""
         path = self.manifest_path()
         known = read_manifest(path)
         todo = [file for file in files if known.get(file.name, {}).get("stamp") != file.stamp or file.problem]
@@ -276,35 +286,33 @@ class CheckedImages:
                 results = tqdm(pool.map(self.check_file, todo), title, len(todo), unit="file", dynamic_ncols=True)
                 known = known | {file.name: result for file, result in zip(todo, results, strict=True)}
         checked = {file.name: known[file.name] for file in files}
-        usable = {name: about["sha256"] for name, about in checked.items() if about["problem"] is None}
-        bad = {name: about["problem"] for name, about in checked.items() if about["problem"] is not None}
         if any(file.problem is None for file in todo):
             about = {
                 "version": MANIFEST_VERSION,
                 "path": str(self.path),
-                "usable": len(usable),
-                "bad": bad,
+                "usable": sum(line["problem"] is None for line in checked.values()),
+                "bad": {name: line["problem"] for name, line in checked.items() if line["problem"] is not None},
                 "files": {name: known[name] for name in names if name in known},  # also of another split
             }
             with suppress(OSError), replacing(path) as part:  # it only saves time
                 part.write_text(json.dumps(about, indent=1))
-        return usable, bad
+        return checked
 
-    def check_file(self, file: File) -> dict[str, str | None]:
+    def check_file(self, file: File) -> dict[str, Any]:
         """Its line of the manifest."""
-        problem, digest, stamp = file.problem, None, file.stamp
+        problem, digest, size, stamp = file.problem, None, None, file.stamp
         if problem is None and file.size > MAX_BYTES:
             problem = f"{file.size:,} bytes are more than the {MAX_BYTES:,} allowed"
         if problem is None:
             try:
                 data = self.container.read(file.name)
                 digest = hashlib.sha256(data).hexdigest()
-                decode(data, file.name)
+                size = decode(data, file.name).size
             except Exception as error:  # also what zip and file system raise for a single broken member
                 problem = str(error) if isinstance(error, BadImage) else f"it cannot be read ({error})"
                 if isinstance(error, OSError | MemoryError):  # of the disk or the machine: it may be gone next time
                     stamp = ""
-        return {"stamp": stamp, "sha256": digest, "problem": problem}
+        return {"stamp": stamp, "sha256": digest, "size": size, "problem": problem}
 
     def __len__(self) -> int:
         return len(self.open())
@@ -328,13 +336,13 @@ class CheckedImages:
 
 
 def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
-    """Its lines by name of the file: those that are whole, and of an earlier version those of usable images."""
+    """Its lines by name of the file: those that are whole; none of another version."""
     try:
         manifest = json.loads(path.read_text())
-        lines, is_current = dict(manifest["files"]), manifest["version"] == MANIFEST_VERSION
+        lines = dict(manifest["files"]) if manifest["version"] == MANIFEST_VERSION else {}
     except (OSError, ValueError, TypeError, KeyError, RecursionError):  # there is none, or it was damaged
         return {}
-    return {name: line for name, line in lines.items() if is_line(line) and (is_current or line["problem"] is None)}
+    return {name: line for name, line in lines.items() if is_line(line)}
 
 
 def is_line(line: Any) -> bool:
@@ -343,7 +351,9 @@ def is_line(line: Any) -> bool:
         return False
     if line["problem"] is not None:
         return isinstance(line["problem"], str)
-    return isinstance(line.get("sha256"), str) and re.fullmatch("[0-9a-f]{64}", line["sha256"]) is not None
+    sha256, size = line.get("sha256"), line.get("size")
+    is_size = isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)
+    return is_size and isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256) is not None
 
 
 # ------------------------------------------------------------------------------------------------------ what is said
