@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.base import ImageData
-from datamodules.camera_files import CameraSet, find_cameras, read_cameras
+from datamodules.camera_files import CameraSet, find_cameras, matched, read_cameras
 from datamodules.labels import find_labels
 from zoo.render.cameras import Camera
 from zoo.utils.errors import UserError
@@ -133,28 +133,26 @@ class ImageFiles(CheckedImages):
 
     def look_at(self, others: list[File]) -> None:
         self.labels = find_labels(self.container, self.names)
-        found = self.find_cameras()
-        if found is None:
+        try:
+            found = self.find_cameras()
+            self.whole_cameras = found and found.of(self.names)
+        except UserError as error:
+            if self.camera_file != "auto":
+                raise
+            say(f"Cameras that come with '{text(self.path)}' are not used: {error}")
+        if self.whole_cameras is None:
             super().look_at(others)
         else:
-            self.whole_cameras = found.camera
             say(
-                f"Cameras come with '{text(self.path)}' ({text(found.source)}). They are not used by models that draw "
-                "cameras from a distribution of their own; zoo.render.DatasetPoses draws from these."
+                f"Each image of '{text(self.path)}' has a camera ({found.source}). It is not used by models whose "
+                "cameras have a distribution of their own; zoo.render.DatasetPoses draws from those of the images."
             )
 
     def find_cameras(self) -> CameraSet | None:
-        """The cameras of all images, in their order; None where there are none to be used."""
-        if self.camera_file is None:
-            return None
+        """The cameras to be used, of some of the images at least; None where there are none."""
         if self.camera_file == "auto":
-            try:
-                found = find_cameras(self.container, self.names)
-                return found and found.of(self.names)
-            except UserError as error:
-                say(f"Cameras that come with '{text(self.path)}' are not used: {error}")
-                return None
-        return read_cameras(Path(self.camera_file)).of(self.names)
+            return find_cameras(self.container, self.names)
+        return self.camera_file and matched(read_cameras(self.camera_file), self.names)
 
     def item(self, index: int, resolution: int) -> dict[str, Any]:
         return self.cut(index, self.image(index), resolution, self.crop)

@@ -1,14 +1,18 @@
 """Cameras that belong to images: mirrored, cropped, drawn from, and what they all look at."""
 
+import itertools
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from datamodules import ImageFolder
 from datamodules.base import ImageDataset
 from datamodules.images import Crop, fit, window
-from datamodules.resized import Whole
+from datamodules.resized import RandomlyCropped, Squeezed, Whole
 from tests.systems import SYSTEMS, NoiseData, check_exact_resume, train, write
 from zoo.cli.command import main
 from zoo.draws import SampleDraws
@@ -211,3 +215,75 @@ def test_images_without_cameras_are_refused(tmp_path, capsys) -> None:
     config = write(posed("graf", posed=False), tmp_path)
     assert main(["fit", "-c", config, "--trainer.max_steps", "1"]) == 2
     assert "DatasetPoses draws from the cameras of the training images, but these have none" in capsys.readouterr().err
+
+
+def tree(folder: Path, sizes: dict[str, tuple[int, int]], intrinsics: list[float]) -> Path:
+    """Images, each with a white pixel where its camera sees the point (0.2, 0.1, 0), and EG3D's dataset.json."""
+    labels = []
+    for number, (name, (width, height)) in enumerate(sizes.items()):
+        pose = orbit_cameras(torch.tensor([[1.2 + 0.2 * number]]), torch.tensor([[1.4]]), 2.7, 0.5).pose
+        camera = Camera(pose, torch.tensor(intrinsics).view(1, 3, 3))
+        x, y = image_coordinates(camera, 0, torch.tensor([0.2, 0.1, 0.0])).tolist()
+        image = Image.new("RGB", (width, height))
+        image.paste("white", [round(x * width) - 4, round(y * height) - 4, round(x * width) + 4, round(y * height) + 4])
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        image.save(folder / name)
+        opencv = pose[0] @ torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+        labels.append([name, [*opencv.flatten().tolist(), *intrinsics]])
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+    return folder
+
+
+LENS = [1.6, 0, 0.48, 0, 1.9, 0.53, 0, 0, 1]
+SIZES = {"a/0.png": (96, 80), "a/1.png": (80, 80), "b/2.png": (72, 90)}
+
+
+@pytest.mark.parametrize("kind", [ImageFolder, Squeezed, RandomlyCropped])
+def test_the_camera_of_an_item_sees_what_the_image_shows(tmp_path, kind: type[ImageFolder]) -> None:
+    path = tree(tmp_path / "images", SIZES, LENS)
+    data = kind(str(path), resolution=40, batch_size=3, filter="box", flip=True, manifests=str(tmp_path / "manifests"))
+    batches = data.train_dataloader()
+    for batch in itertools.islice(batches, 4):
+        parts = batch["image"], batch["index"], batch["label"], *batch["camera"]
+        for image, index, label, *camera in zip(*parts, strict=True):
+            assert label == (index == 2)
+            rows, columns = (image[0] > 0).nonzero(as_tuple=True)
+            middle = torch.stack([columns, rows], -1).double().mean(0) / 40 + 0.5 / 40
+            point = torch.tensor([0.2, 0.1, 0.0])
+            one = Camera(*(x[None] for x in camera))
+            seen = [image_coordinates(one, 0, point * torch.tensor([sign, 1.0, 1.0])) for sign in (1.0, -1.0)]
+            assert min((middle - place).abs().max() for place in seen) < 0.5 / 40
+    shown = data.cameras()
+    assert len(shown.pose) == 6
+    plain = data.train_source().item(2, 40)["camera"]
+    assert torch.allclose(shown.intrinsics[2], plain.intrinsics)
+    assert torch.equal(shown.pose[2], plain.pose)
+    assert torch.equal(shown.pose[5], plain.mirrored().pose)
+
+
+def test_cameras_of_some_images_only_are_not_used_and_a_file_that_was_asked_for_is_refused(tmp_path, caplog) -> None:
+    path = tree(tmp_path / "images", SIZES, LENS)
+    Image.new("RGB", (8, 8)).save(path / "more.png")
+    data = ImageFolder(str(path), 8, 2, manifests=str(tmp_path / "manifests"))
+    assert "camera" not in data.train_source().item(0, 8)
+    assert "are not used: 1 of 4 images have no camera in" in caplog.text
+    own = {"cameras": str(path / "dataset.json"), "manifests": str(tmp_path / "manifests")}
+    with pytest.raises(UserError, match=r"1 of 4 images have no camera in .*dataset.json.* \(more.png\)"):
+        ImageFolder(str(path), 8, 2, **own).prepare_data()
+    (path / "more.png").unlink()
+    assert ImageFolder(str(path), 8, 2, **own).cameras().pose.shape == (3, 4, 4)
+    assert ImageFolder(str(path), 8, 2, manifests=str(tmp_path / "manifests"), cameras=None).cameras() is None
+
+
+def test_classes_are_labels(tmp_path) -> None:
+    for name in ("cat/0.png", "dog/0.png", "dog/more/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    data = ImageFolder(str(tmp_path), 8, 3, manifests=str(tmp_path / ".manifests"))
+    assert [data.train_source().item(i, 8)["label"] for i in range(3)] == [0, 1, 1]
+    labels = [["cat/0.png", 7], ["dog/0.png", 2], ["dog/more/1.png", 2]]
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    data = ImageFolder(str(tmp_path), 8, 3, manifests=str(tmp_path / ".manifests"))
+    assert [data.train_source().item(i, 8)["label"] for i in range(3)] == [7, 2, 2]
+    batch = next(iter(data.train_dataloader()))
+    assert sorted(batch["label"].tolist()) == [2, 2, 7]

@@ -202,16 +202,15 @@ def test_an_error_of_the_disk_is_not_remembered(tmp_path, checked, monkeypatch):
     assert checked(path).open() == ["0.png", "1.png"]
 
 
-def test_a_list_of_an_earlier_version_keeps_its_usable_images(tmp_path, checked, monkeypatch):
+def test_a_list_of_an_earlier_version_is_made_anew(tmp_path, checked, monkeypatch):
     path = folder_of(tmp_path / "in", {"0.png": encoded(noise(0)), "1.png": encoded(noise(1), "TIFF")})
     checked(path).open()
     manifest = checked(path).manifest_path()
     lines = json.loads(manifest.read_text())
-    lines["files"]["1.png"] |= {"problem": "it is no PNG"}
-    manifest.write_text(json.dumps(lines | {"version": 1}))
+    manifest.write_text(json.dumps(lines | {"version": 2}))
     seen, check = [], CheckedImages.check_file
     monkeypatch.setattr(CheckedImages, "check_file", lambda self, file: seen.append(file.name) or check(self, file))
-    assert checked(path).open() == ["0.png", "1.png"] and seen == ["1.png"]
+    assert checked(path).open() == ["0.png", "1.png"] and seen == ["0.png", "1.png"]
 
 
 def test_where_no_list_can_be_written_images_are_read_all_the_same(tmp_path):
