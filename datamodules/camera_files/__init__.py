@@ -11,6 +11,6 @@ Each module turns its format into the convention of ``zoo.render.cameras`` and s
 """
 
 from datamodules.camera_files.camera_set import CameraSet
-from datamodules.camera_files.formats import check_target, find_cameras, read_cameras, write_cameras
+from datamodules.camera_files.formats import check_target, find_cameras, matched, read_cameras, write_cameras
 
-__all__ = ["CameraSet", "check_target", "find_cameras", "read_cameras", "write_cameras"]
+__all__ = ["CameraSet", "check_target", "find_cameras", "matched", "read_cameras", "write_cameras"]

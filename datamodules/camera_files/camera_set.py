@@ -7,6 +7,7 @@ import json
 import math
 import os
 import posixpath
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from zoo.render.cameras import Camera
 from zoo.utils.errors import UserError, printable
-from zoo.utils.image_folders import BROKEN, File, Folder, Zip, text
+from zoo.utils.image_folders import BROKEN, File, Folder, Zip, listing, text
 
 MOST_BYTES = 2**28  # of a json: 140,000 cameras of EG3D are about 80 million bytes
 TOLERANCE = 1e-3  # of the entries of a rotation matrix times its transpose
@@ -37,6 +38,20 @@ class CameraSet(NamedTuple):
     names: list[str]
     camera: Camera
     source: str
+
+    def of(self, images: Sequence[str]) -> Camera:
+        """The cameras of these images, in their order.
+
+        Raises:
+            UserError: some have none.
+        """
+        place = {name: index for index, name in enumerate(self.names)}
+        if bare := [name for name in images if name not in place]:
+            raise UserError(
+                f"{len(bare):,} of {len(images):,} images have no camera in {self.source} ({listing(bare)}): complete "
+                "it, or remove these images."
+            )
+        return self.camera.take(torch.tensor([place[name] for name in images]))
 
 
 class NotCameras(UserError):
