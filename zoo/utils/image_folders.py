@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -60,6 +60,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.above = len(os.path.join(path, ""))  # what comes before the names within, in characters
 
     def files(self) -> Iterator[File]:
         seen: set[str] = set()
@@ -81,7 +82,7 @@ class Folder:
             starts += sorted(found)
 
     def name(self, path: str) -> str:
-        return Path(path).relative_to(self.path).as_posix()
+        return path[self.above :].replace(os.sep, "/")  # pathlib is ten times slower, which 100,000 files show
 
     def file(self, path: str) -> File:
         try:
@@ -126,10 +127,10 @@ class Zip:
 
     def files(self) -> Iterator[File]:
         for member in self.zip.infolist():
-            parts = PurePosixPath(member.filename.replace("\\", "/")).parts
+            parts = [part for part in re.split(r"[/\\]", member.filename) if part not in ("", ".")]
             if member.is_dir() or any(part.startswith((".", "__MACOSX")) and part != ".." for part in parts):
                 continue
-            leaves = ".." in parts or member.filename.startswith("/") or PureWindowsPath(member.filename).anchor
+            leaves = ".." in parts or re.match(r"[/\\]|[A-Za-z]:", member.filename)
             problem = "its path leads out of the zip" if leaves else None
             problem = "a link" if stat.S_ISLNK(member.external_attr >> 16) else problem
             problem = "it is encrypted" if member.flag_bits & 1 else problem

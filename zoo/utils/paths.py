@@ -2,7 +2,7 @@
 
 import os
 from difflib import get_close_matches
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parent.parent
@@ -19,7 +19,7 @@ IMAGE_SUFFIXES = tuple(SUFFIXES.split())
 
 def is_image(name: str) -> bool:
     """Whether a file of this name is taken for an image; hidden ones are other programs' notes or half-written."""
-    return name.lower().endswith(IMAGE_SUFFIXES) and not PureWindowsPath(name).name.startswith(".")
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.replace("\\", "/").rpartition("/")[2].startswith(".")
 
 
 def config_names() -> list[str]:
