@@ -12,7 +12,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
@@ -23,7 +23,7 @@ from zoo.draws import stream_seed
 from zoo.render.cameras import Camera
 from zoo.utils.errors import UserError
 from zoo.utils.ranges import at_least
-from zoo.utils.readers import loader
+from zoo.utils.readers import chosen_workers, loader
 from zoo.utils.states import check_state
 from zoo.utils.threads import cpus_of_each
 
@@ -113,9 +113,9 @@ class EndlessBatches(Sampler[list[Key]]):
         self.size, self.stages, self.seed, self.rank, self.world, self.start = size, stages, seed, rank, world, start
         self._order = lru_cache(maxsize=2)(self._make_order)
 
-    def _make_order(self, epoch: int) -> list[int]:
+    def _make_order(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(stream_seed("order", self.seed, epoch))
-        return torch.randperm(self.size, generator=generator).tolist()
+        return torch.randperm(self.size, generator=generator)
 
     def batch(self, k: int) -> list[Key]:
         """Batch k of this process."""
@@ -129,7 +129,7 @@ class EndlessBatches(Sampler[list[Key]]):
         keys = []
         for draw in range(draws + self.rank, draws + stage.batch_size * self.world, self.world):
             epoch, place = divmod(draw, self.size)
-            keys.append(Key(self._order(epoch)[place], draw, stage.resolution))
+            keys.append(Key(int(self._order(epoch)[place]), draw, stage.resolution))
         return keys
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -185,7 +185,8 @@ class ImageData(pl.LightningDataModule):
         stages: training in stages, {first batch: {"resolution": ..., "batch_size": ...}}.
         flip: random horizontal flips of training images.
         seed: of the order of the images and of flips.
-        num_workers: processes that read images, limited to the number of CPUs.
+        num_workers: processes that read images, limited to the number of CPUs; "auto" for what makes training fastest:
+            none on a CPU, several beside a GPU. Batches are the same with any number.
         predict_count: number of samples to predict.
     """
 
@@ -198,12 +199,13 @@ class ImageData(pl.LightningDataModule):
         stages: dict[int, dict[str, int]] | None = None,
         flip: bool = False,
         seed: int = 0,
-        num_workers: int = 0,
+        num_workers: int | Literal["auto"] = "auto",
         predict_count: int = 16,
     ) -> None:
         super().__init__()
         at_least(1, self, resolution=resolution, batch_size=batch_size, predict_count=predict_count)
-        at_least(0, self, num_workers=num_workers)
+        if num_workers != "auto":
+            at_least(0, self, num_workers=num_workers)
         self.stages = read_stages(stages, resolution, batch_size)
         self.resolution, self.batch_size, self.flip, self.seed = resolution, batch_size, flip, seed
         self.max_workers, self.predict_count = num_workers, predict_count
@@ -262,22 +264,31 @@ class ImageData(pl.LightningDataModule):
     @property
     def num_workers(self) -> int:
         """Workers that read images: as many as requested, but no more than there are CPUs for this process."""
-        return min(self.max_workers, cpus_of_each(1 if self.trainer is None else self.trainer.num_devices))
+        cpus = cpus_of_each(1 if self.trainer is None else self.trainer.num_devices)
+        return chosen_workers(cpus, self.device) if self.max_workers == "auto" else min(self.max_workers, cpus)
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are used, as far as is known."""
+        if self.trainer is not None:
+            return self.trainer.strategy.root_device
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def setup(self, stage: str) -> None:
-        if self.num_workers < self.max_workers and self._process()[0] == 0:
+        if self.max_workers != "auto" and self.num_workers < self.max_workers and self._process()[0] == 0:
             log.warning("num_workers is %d, but there are CPUs for %d only.", self.max_workers, self.num_workers)
 
     def train_dataloader(self) -> DataLoader:
         """Endless batches, from the first one that was not trained yet."""
         dataset = self.train_dataset()
         batches = EndlessBatches(len(dataset), self.stages, self.seed, *self._process(), start=self.batches_done)
-        return loader(dataset, num_workers=self.num_workers, batch_sampler=batches)
+        return loader(dataset, num_workers=self.num_workers, device=self.device, batch_sampler=batches)
 
     def val_dataloader(self) -> DataLoader:
         """Every real image once, in order, never flipped; each process its share, without padding."""
         dataset = ImageDataset(self.val_source(), self.resolution)
-        return loader(dataset, self.batch_size, self.num_workers, sampler=self._share(len(dataset), "image(s)"))
+        share = self._share(len(dataset), "image(s)")
+        return loader(dataset, self.batch_size, self.num_workers, self.device, sampler=share)
 
     def test_dataloader(self) -> DataLoader:
         return self.val_dataloader()

@@ -109,6 +109,8 @@ def reader_failed(error: BaseException) -> str | None:
     if sent and sent[1] in ("UserError", "Stopped", "FileNotFoundError"):
         return " ".join(sent[2].split())
     died = re.search(r"DataLoader worker \(pid.*?\) (?:is killed by signal: ([\w ]+)|exited unexpectedly)", text)
+    # The thread that pins memory ends when the connection to a reader breaks.
+    died = died or re.search(r"Pin memory thread exited unexpectedly()", text)
     not_started = "iter(combined_loader)" in text and getattr(error.__context__, "errno", None) == errno.ENOSPC
     if not_started or (died and died[1] == "Bus error"):
         return SHARED_MEMORY_FULL

@@ -11,11 +11,14 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, default_collate, get_worker_info
 
 from zoo.utils.errors import SHARED_MEMORY_FULL, Stopped, reader_died
+
+MOST_CHOSEN = 8  # readers that are started for one process unless the user asks for more
 
 
 class Loader(DataLoader):
@@ -41,16 +44,39 @@ class Loader(DataLoader):
             yield batch
 
 
-def loader(dataset: Sized, batch_size: int = 1, num_workers: int = 0, **options: Any) -> Loader:
+def chosen_workers(cpus: int, device: torch.device) -> int:
+    """How many processes read fastest beside training.
+
+    Networks that compute on CPUs need all of them. Beside a GPU one CPU is left to the process that feeds it; where
+    that is the only one, another process would take turns with it.
+
+    Args:
+        cpus: for this process and its readers.
+        device: where the networks compute.
+    """
+    return 0 if device.type == "cpu" else min(MOST_CHOSEN, cpus - 1)
+
+
+def loader(
+    dataset: Sized,
+    batch_size: int = 1,
+    num_workers: int = 0,
+    device: torch.device = torch.device("cpu"),
+    **options: Any,
+) -> Loader:
     """A loader whose workers handle signals and errors as all workers here do.
 
     Args:
         dataset: what is read.
         batch_size: items of a batch, where ``options`` give no ``batch_sampler``.
         num_workers: processes that read; 0 reads in this one.
+        device: where batches are used. For a CUDA GPU they are put into memory that it copies from while it computes,
+            and workers stay for the next time that the loader is used.
         options: as of ``torch.utils.data.DataLoader``.
     """
+    is_cuda = device.type == "cuda"
     ours = {"collate_fn": collate, "worker_init_fn": ignore_stop_signals}
+    ours |= {"pin_memory": is_cuda, "persistent_workers": is_cuda and num_workers > 0}
     return Loader(dataset=dataset, batch_size=batch_size, num_workers=num_workers, **ours | options)
 
 
