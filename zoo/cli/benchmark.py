@@ -1,9 +1,9 @@
-"""``zoo benchmark``: how long rendering and training take."""
+"""``zoo benchmark``: how long rendering, training and reading images take."""
 
 import json as jsonlib
 from typing import Literal
 
-from zoo.cli.options import LARGEST
+from zoo.cli.options import LARGEST, refuse_unused
 from zoo.utils.devices import check_device_name, use_device
 from zoo.utils.errors import UserError
 from zoo.utils.paths import read_experiment
@@ -13,8 +13,8 @@ MOST_THREADS = 1024  # OpenMP ends the process where it cannot start as many as 
 
 
 def run(
-    config: str,
-    work: Literal["render", "train"] = "render",
+    config: str | None = None,
+    work: Literal["render", "train", "data"] = "render",
     resolution: int | None = None,
     batch: int = 1,
     threads: int | None = None,
@@ -22,23 +22,36 @@ def run(
     beside_load: bool = False,
     device: str = "auto",
     json: bool = False,
+    path: str | None = None,
 ) -> None:
-    """Time rendering (seconds per image) or training (seconds per step) of an experiment.
+    """Time rendering (seconds per image) or training (seconds per step) of an experiment, or reading (images/s).
 
     Args:
-        config: an experiment, a file or a name that 'zoo list' shows.
-        work: what to time.
-        resolution: side of the images in pixels; by default the generator's own.
+        config: an experiment, a file or a name that 'zoo list' shows; none for data.
+        work: what to time; data: reading images from a folder, a zip, and a zip of PNGs of the resolution.
+        resolution: side of the images in pixels; by default the generator's own, and 64, 128 and 256 for data.
         batch: images at once.
         threads: of the CPU; by default as many as training uses.
         steps: repetitions, after one warm-up; the median is printed.
         beside_load: repeat it while another process keeps one CPU busy, and print the ratio.
         device: auto (a CUDA GPU where there is one, else the CPU), cpu, cuda, cuda:1 or mps.
         json: print one line of JSON.
+        path: folder or zip of images for data; by default images are made.
     """
     between(1, LARGEST, batch=batch, steps=steps, **given(resolution=resolution))
     between(1, MOST_THREADS, **given(threads=threads))
     check_device_name(device)
+    if work == "data":
+        unused = {"batch": batch, "threads": threads, "steps": steps, "beside_load": beside_load, "device": device}
+        refuse_unused("with --work data", run, config=config, **unused)
+        from zoo.cli import data_speed
+
+        reading = data_speed.measure(path, resolution)
+        print(jsonlib.dumps(reading) if json else data_speed.table(reading))
+        return
+    refuse_unused("without --work data", run, path=path)
+    if config is None:
+        raise UserError("Rendering and training are of an experiment: give one that 'zoo list' shows.")
     experiment = read_experiment(config)
     try:
         experiment["model"]["init_args"]["generator"]["class_path"]

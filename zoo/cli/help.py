@@ -47,7 +47,8 @@ GROUPS = {
         ),
         "leaderboard": Verb("print the table of scores", "zoo leaderboard cars --top 10"),
         "benchmark": Verb(
-            "time rendering or training of an experiment", "zoo benchmark pigan/cars32 --work train --steps 10"
+            "time rendering or training of an experiment, or reading images",
+            "zoo benchmark pigan/cars32 --work train --steps 10",
         ),
         "validate": Verb(
             "measure a model on the validation images",
