@@ -14,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from callbacks.preview import draw_box
 from callbacks.scores import Scores
 from tests.tiny import write_config
 from zoo.cli.command import main
+from zoo.export.cameras import draw_box
 from zoo.render import orbit_cameras, through
 from zoo.render.projection import image_coordinates
 
