@@ -37,6 +37,12 @@ BROKEN = (ValueError, OSError, KeyError, EOFError, NotImplementedError, zlib.err
 CAMERAS = re.compile(
     r"(.*/)?(dataset\.json|transforms\w*\.json|cameras?\.(json|npz|npy)|(?P<folder>(?:^|.*/)(poses?|cameras?))/.*)"
 )
+# Endings of images that are not read here, and what to do with them; Pillow's plugins for some are not used.
+UNREAD = {
+    ".heic .heif .hif .jxl .cr2 .cr3 .nef .arw .dng .raf .orf .rw2": "convert them to PNG or JPEG",
+    ".mp4 .m4v .mov .avi .mkv .webm": "write their frames as PNG or JPEG",
+    ".npy .npz": "if they hold images, write these as PNG",
+}
 LABEL = re.compile(rb'\[\s*"[^"]+"\s*,\s*(\[[^\[\]]*\]|-?\d+)\s*\]')  # of StyleGAN's dataset.json
 
 
@@ -185,12 +191,14 @@ class Layout:
         prepare: what is used of the image of a name, before any crop; cameras are of what it returns, which then has
             one size for all images.
         digest: lines that change when what ``prepare`` does or reads beside the image changes.
+        split: the part of a data set that ``keep`` chooses.
     """
 
     container: Callable[[Path], Container] = container_of
     keep: Callable[[Container, list[str]], list[str]] = images_of
     prepare: Callable[[Container, str, Image.Image], Image.Image] = whole
     digest: Callable[[Container], list[str]] = nothing_else
+    split: str = "all"
 
 
 class CheckedImages:
@@ -222,6 +230,7 @@ class CheckedImages:
         self.hashes: dict[str, str] = {}  # by name
         self.sizes: dict[str, tuple[int, int]] = {}  # width and height [pixels] by name
         self.bad: dict[str, str] = {}  # the problem, by name
+        self.left_out = ""  # files that are no images, in words
 
     @property
     def name(self) -> str:
@@ -243,9 +252,9 @@ class CheckedImages:
         used = set(self.layout.keep(self.container, names))
         files = [everything[name] for name in names if name in used]
         others = [everything[name] for name in names if name not in used and not is_image(name)]
-        left_out = summary(others, Counter(file.name for file in found))
+        self.left_out = summary(others, Counter(file.name for file in found))
         if not files:
-            raise UserError(f"'{path}' holds no images (.png, .jpg, .webp ...): {left_out or 'it is empty'}.")
+            raise UserError(f"'{path}' holds no images (.png, .jpg, .webp ...): {self.left_out or 'it is empty'}.")
         checked = self.check(files, names)
         usable = {name: line for name, line in checked.items() if line["problem"] is None}
         self.hashes = {name: line["sha256"] for name, line in usable.items()}
@@ -259,8 +268,8 @@ class CheckedImages:
             say(f"{message}{listing(problems, 20, '; ')}. They are skipped.")
             if not self.hashes:
                 raise UserError(f"No image of '{path}' can be used: {printable(problems[0], 120)}. Take others.")
-        if left_out:
-            say(f"Left out of '{path}': {left_out}.")
+        if self.left_out:
+            say(f"Left out of '{path}': {self.left_out}.")
         self.names = list(self.hashes)
         self.look_at(others)
         return self.names
@@ -384,7 +393,8 @@ def summary(files: list[File], copies: Counter[str]) -> str:
         kinds[file.problem or PurePosixPath(file.name).suffix.lower() or "no suffix"].append(file.name)
     if repeated := [name for name, count in copies.items() if count > 1]:
         kinds["members of the same name as a later one"] = repeated
-    lines = [f"{len(names)} x {text(kind, 60)} ({listing(names)})" for kind, names in kinds.items()]
+    advice = {suffix: f"; {what}" for suffixes, what in UNREAD.items() for suffix in suffixes.split()}
+    lines = [f"{len(of)} x {text(kind, 60)} ({listing(of)}{advice.get(kind, '')})" for kind, of in kinds.items()]
     return listing(lines, 6, "; ")
 
 

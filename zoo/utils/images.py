@@ -81,9 +81,18 @@ def decode(data: bytes, name: str = "") -> Image.Image:
     except Image.DecompressionBombError as error:
         raise BadImage(f"it has too many pixels ({error})") from error
     except UnidentifiedImageError as error:
+        if data[4:10] == b"ftyphe":  # as telephones write them, often under another name
+            raise BadImage("it is in HEIC, which is not read here: convert it to PNG or JPEG") from error
         raise BadImage("it is in no format that is read here (PNG, JPEG, WebP, TIFF ...)") from error
     except Exception as error:  # decoders raise many kinds of errors on broken files
         raise BadImage(f"it cannot be decoded ({type(error).__name__}: {str(error)[:80]})") from error
+
+
+def kind_of(data: bytes, name: str = "") -> tuple[str, str]:
+    """Format and mode of the image in the bytes of a usable file, or in the beginning of one, as Pillow calls them."""
+    own = BY_SUFFIX.get(PurePosixPath(name).suffix.lower())
+    with pillow_silenced(), Image.open(io.BytesIO(data), formats=[*FORMATS, own] if own else FORMATS) as image:
+        return image.format or "?", image.mode
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
