@@ -17,6 +17,7 @@ from torch import Tensor
 from datamodules.base import ImageData
 from datamodules.camera_files import CameraSet, find_cameras, matched, read_cameras
 from datamodules.labels import find_labels
+from datamodules.packed import Packed, PackedZip, read_packed
 from zoo.render.cameras import Camera
 from zoo.utils.errors import UserError
 from zoo.utils.image_folders import CheckedImages, File, Layout, say, text, whole
@@ -130,6 +131,35 @@ class ImageFiles(CheckedImages):
         self.filter, self.crop, self.camera_file = filter, crop, cameras
         self.whole_cameras: Camera | None = None  # of whole images
         self.labels: list[int] | None = None
+        self.packed: Packed | None = None
+
+    def open(self) -> list[str]:
+        self.read_packed()
+        return super().open()
+
+    def read_packed(self) -> Packed | None:
+        """The manifest, where the path is a zip of ``datamodules.pack``, whose images are then used as they are.
+
+        Raises:
+            UserError: it was packed with another crop or filter than those given here.
+        """
+        if self.names is None and self.packed is None and (packed := read_packed(self.path)):
+            asked, ours = (str(self.crop), self.filter), (packed.crop, packed.filter)
+            if asked not in (ours, (str(Crop()), "lanczos")):
+                raise UserError(
+                    f"'{text(self.path, 80)}' was packed with {ours[0]} and the filter {ours[1]}, and here {asked[0]} "
+                    f"and {asked[1]} are asked for: pack the images again for these (zoo data pack --experiment), or "
+                    "take --data datamodules.ImageFolder."
+                )
+            if self.layout.split not in ("all", packed.split):
+                raise UserError(
+                    f"'{text(self.path, 80)}' was packed from the split '{packed.split}', and the split "
+                    f"'{self.layout.split}' is asked for: pack that one (zoo data pack --experiment)."
+                )
+            self.packed, self.crop, self.layout = packed, Crop(), Layout(container=PackedZip, split=packed.split)
+            what = f"images packed from '{text(packed.name, 80)}' at {packed.resolution}x{packed.resolution}"
+            say(f"'{text(self.path, 80)}' holds {what}; they are used as they are.")
+        return self.packed
 
     def look_at(self, others: list[File]) -> None:
         self.labels = find_labels(self.container, self.names)
@@ -177,7 +207,10 @@ class ImageFiles(CheckedImages):
         return self.whole_cameras.cropped(*windows.unbind(1))
 
     def digest(self, resolution: int) -> str:
+        """Of packed images, as long as they are those that were written, that of the images they were made from."""
         self.open()
+        if self.packed and (self.packed.resolution, self.packed.hashes) == (resolution, self.hashes):
+            return self.packed.digest
         square = "centre square" if self.crop == Crop() else str(self.crop)
         about = ["images/1", f"{square}, {self.filter}, {resolution}", *map(":".join, self.hashes.items())]
         about += self.layout.digest(self.container)
@@ -220,6 +253,11 @@ class ImageFolder(ImageData):
     def prepare_data(self) -> None:
         """Check the files that are new."""
         self.files.open()
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if packed := self.files.read_packed():
+            self.name = packed.name  # scores of both are of one data set
 
     def train_source(self) -> ImageFiles:
         return self.files

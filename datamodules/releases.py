@@ -58,7 +58,8 @@ class Release:
             also: those of a split's images that can be used.
             parts: as of ``Layout``.
         """
-        return Layout(container=partial(self.open, container), keep=partial(self.keep, split, also), **parts)
+        keep = partial(self.keep, split, also)
+        return Layout(container=partial(self.open, container), keep=keep, split=split, **parts)
 
     def open(self, container: Callable[[Path], Container], path: Path) -> Container:
         """What is at the path.

@@ -75,6 +75,14 @@ GROUPS = {
         "push": Verb("copy a weights bundle to the Hugging Face Hub", "zoo push runs/mine me/cars"),
     },
     "data": {
+        "data check": Verb(
+            "describe a set of images before training: broken files, sizes, duplicates, cameras",
+            "zoo data check photos --experiment graf/carla64 --out photos.png",
+        ),
+        "data pack": Verb(
+            "crop and resize images once, into a zip that is read faster",
+            "zoo data pack img_align_celeba celeba64.zip --preset celeba/pigan --resolution 64",
+        ),
         "data cameras": Verb(
             "convert the cameras of images between formats (EG3D, NeRF, SRN, CARLA)",
             "zoo data cameras nerf/transforms.json images/dataset.json",
