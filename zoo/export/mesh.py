@@ -198,7 +198,8 @@ def vertex_colours(
     normals = torch.from_numpy(mesh.vertex_normals.astype(np.float32))
     total, weights, at = torch.zeros(len(places), 3), torch.zeros(len(places), 1), 0
     for rendered in images:
-        shown = views_of(generator.rays, rendered, camera.take(slice(at, at := at + len(rendered.image))))
+        some = camera.take(slice(at, at := at + len(rendered.image)))
+        shown = views_of(generator.rays, rendered, some, generator.bounds)
         shown = tree_map(lambda x: x.cpu().float() if isinstance(x, Tensor) else x, shown)
         for view, image in enumerate(shown.rendered.image):
             towards = normalize(shown.camera.origins[view] - places, dim=-1)
