@@ -5,7 +5,7 @@ are read there bilinearly. It counts where that place is within the frame by a p
 the other view's depth is the point's distance to within 2 per cent: nothing hides it there. No pixel is splatted, none
 is clipped to the border, depths are distances along the rays, and each pixel's colour and depth are where its ray is.
 
-A view's partner is the view that is nearest to 0.2 rad away, and for the numbers ``*_wide`` pi/4.
+A view's partner is the view that is nearest to 0.2 rad away; for ``plane_ratio`` and ``depth_conflict`` pi/4.
 
 * ``psnr`` [dB], ``l1``, ``mse``: of the colours in [0, 1] where it counts. Two colours differ by how much neither lies
   in the range of what the other image shows within half a pixel (Birchfield and Tomasi 1998): bilinear interpolation of
@@ -16,10 +16,9 @@ A view's partner is the view that is nearest to 0.2 rad away, and for the number
   that stands in the world; far below for a solid. (A plane of constant depth would call such a board a solid.)
 * All these of ``Rendered.image``, and with ``_raw`` of ``Rendered.raw``: the difference is what a 2D network breaks.
 * ``coverage``: share of the opaque pixels that count. What is seen from one of the two sides only is missing.
-* ``depth_residual``: mean of |distance - depth| / depth where it counts; no colour is involved. ``depth_residual_wide``:
-  their median, for views farther apart, where a wrong depth or a wrong lens shows.
-* ``in_front_wide``: share of the points within the other frame and silhouette that are in front of the other view's
-  surface by more than 2 per cent, where nothing can be if both are right.
+* ``depth_residual``: mean of |distance - depth| / depth where it counts; no colour is involved.
+* ``depth_conflict``: the same of views farther apart, where a wrong depth or a wrong lens shows; wherever the other view
+  could see the point, also in front of its surface; beyond the range of depths within half a pixel; at most 2 per cent.
 
 V views, N = H W pixels
 """
@@ -43,8 +42,7 @@ LEAST_ERROR = 1e-10  # a PSNR of 100 dB
 ROUNDING = (0.5 / 255) ** 2  # what rounding to 8 bits may do to a colour: below, errors say nothing
 COLOURS: dict[str, Better] = {"psnr": "more", "psnr_bilinear": "more", "l1": "less", "mse": "less", "ssim": "more"}
 COLOURS |= {"plane_ratio": "less"}
-GEOMETRY: dict[str, Better] = {"coverage": "more", "depth_residual": "less"}
-GEOMETRY |= {"depth_residual_wide": "less", "in_front_wide": "less"}
+GEOMETRY: dict[str, Better] = {"coverage": "more", "depth_residual": "less", "depth_conflict": "less"}
 BETTER = COLOURS | {f"{name}_raw": better for name, better in COLOURS.items()} | GEOMETRY
 
 
@@ -77,25 +75,28 @@ def warp(views: Views, partner: Tensor, tolerance: float = TOLERANCE) -> Warp:
     return Warp(pixels, residual, seen, seen & (residual.abs() < tolerance))
 
 
-def colour_errors(images: Tensor, views: Views, partner: Tensor) -> dict[str, float]:
-    """The numbers of colours, of images [V, 3, H, W] in [0, 1] on whose pixels the views are; NaN if nothing counts."""
-    place = warp(views, partner)
-    if not place.valid.any():
-        return dict.fromkeys(COLOURS, float("nan"))
-    size, others = images.shape[-1], extended(images, views.solid)[partner]
-    own, warped = images.flatten(2).mT, bilinear(others, place.pixels)
-    plain = (warped - own)[place.valid]
-    error = within_half_a_pixel(images, others, place.pixels)[place.valid]
-    flat = pixel_coordinates(views, partner, plane_points(views))
-    board = within_half_a_pixel(images, images[partner], flat)[place.valid]
-    mse = float(error.square().mean())
+def colour_errors(images: Tensor, views: Views, close: Tensor, wide: Tensor) -> dict[str, float]:
+    """The numbers of colours; each is NaN if nothing counts.
+
+    Args:
+        images: [V, 3, H, W] in [0, 1].
+        views: maps of the same side.
+        close, wide: the partners, [V].
+    """
+    size, inner, own = images.shape[-1], extended(images, views.solid), images.flatten(2).mT
+    near, far = warp(views, close), warp(views, wide)
+    warped = bilinear(inner[close], near.pixels)
+    mse, l1 = error_within_half_a_pixel(images, inner[close], near.pixels, near.valid)
+    apart, _ = error_within_half_a_pixel(images, inner[wide], far.pixels, far.valid)
+    board = pixel_coordinates(views, wide, plane_points(views))
+    flat, _ = error_within_half_a_pixel(images, images[wide], board, far.valid)
     return {
         "psnr": psnr(mse),
-        "psnr_bilinear": psnr(float(plain.square().mean())),
-        "l1": float(error.abs().mean()),
+        "psnr_bilinear": psnr(float((warped - own)[near.valid].square().mean())),
+        "l1": l1,
         "mse": mse,
-        "ssim": masked_ssim(*(x.mT.unflatten(2, (size, size)) for x in (warped, own)), place.valid),
-        "plane_ratio": (mse + ROUNDING) / (float(board.square().mean()) + ROUNDING),
+        "ssim": masked_ssim(*(x.mT.unflatten(2, (size, size)) for x in (warped, own)), near.valid),
+        "plane_ratio": (apart + ROUNDING) / (flat + ROUNDING),
     }
 
 
@@ -112,20 +113,29 @@ def extended(images: Tensor, solid: Tensor) -> Tensor:
     return torch.where(solid[:, None] | (share < 1e-3), images, beside)
 
 
-def within_half_a_pixel(images: Tensor, others: Tensor, pixels: Tensor) -> Tensor:
-    """How much the colours of all pixels and those of the others [V, 3, H, W] at ``pixels`` differ, [V, N, 3].
+def within_half_a_pixel(maps: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Least and most [V, N, C] that maps [V, C, H, W] show within half a pixel of places [V, N, 2]."""
+    steps = [pixels.new_tensor([x, y]) for x in (-0.5, 0, 0.5) for y in (-0.5, 0, 0.5)]
+    around = torch.stack([bilinear(maps, pixels + step) for step in steps])
+    return around.amin(0), around.amax(0)
 
-    The least by which the one lies outside the range of the other image within half a pixel, either way.
+
+def outside(values: Tensor, limits: tuple[Tensor, Tensor]) -> Tensor:
+    """How far values are from the range between these."""
+    return (limits[0] - values).relu() + (values - limits[1]).relu()
+
+
+def error_within_half_a_pixel(own: Tensor, others: Tensor, pixels: Tensor, valid: Tensor) -> tuple[float, float]:
+    """Mean square and mean of how much images [V, 3, H, W] and others, read at ``pixels``, differ where it is valid.
+
+    The least by which the colour of the one lies outside the range of the other within half a pixel, either way.
     """
-    line = torch.arange(images.shape[-1], device=pixels.device, dtype=pixels.dtype)
+    line = torch.arange(own.shape[-1], device=pixels.device, dtype=pixels.dtype)
     row, column = (x.flatten() for x in torch.meshgrid(line, line, indexing="ij"))
-    own = torch.stack([column, row], dim=-1).expand_as(pixels)
-    outside = []
-    for maps, at, values in ((others, pixels, images.flatten(2).mT), (images, own, bilinear(others, pixels))):
-        steps = [pixels.new_tensor([x, y]) for x in (-0.5, 0, 0.5) for y in (-0.5, 0, 0.5)]
-        around = torch.stack([bilinear(maps, at + step) for step in steps])
-        outside.append((around.amin(0) - values).relu() + (values - around.amax(0)).relu())
-    return torch.minimum(*outside)
+    here = torch.stack([column, row], dim=-1).expand_as(pixels)
+    there = outside(own.flatten(2).mT, within_half_a_pixel(others, pixels))
+    error = torch.minimum(there, outside(bilinear(others, pixels), within_half_a_pixel(own, here)))[valid]
+    return float(error.square().mean()), float(error.mean())
 
 
 def masked_ssim(a: Tensor, b: Tensor, valid: Tensor) -> float:
@@ -154,26 +164,27 @@ def reprojection(views: Views, close: float = CLOSE, wide: float = WIDE) -> dict
     opaque = (views.rendered.opacity[:, 0] > OPAQUE) & views.depth.isfinite()
     views = views._replace(solid=opaque)
     near, far = (partners(views.camera, angle) for angle in (close, wide))
-    colours = []
-    for images in (views.rendered.image, views.rendered.raw):
-        images = ((images + 1) / 2).clamp(0, 1)
-        same = colours and images.shape == views.rendered.image.shape and views.rendered.raw is views.rendered.image
-        colours.append(colours[0] if same else colour_errors(images, resized(views, images.shape[-1]), near))
-    at_near, at_far = warp(views, near), warp(views, far)
-    behind = at_far.residual[at_far.valid].abs()
+    shown, raw = (((x + 1) / 2).clamp(0, 1) for x in views.rendered[:2])
+    colours = colour_errors(shown, resized(views, shown.shape[-1]), near, far)
+    same = raw.shape == shown.shape and bool((raw == shown).all())
+    before = colours if same else colour_errors(raw, resized(views, raw.shape[-1]), near, far)
+    place = warp(views, near)
     return {
-        **colours[0],
-        **{f"{name}_raw": value for name, value in colours[1].items()},
-        "coverage": share(at_near.valid, opaque),
-        "depth_residual": float(at_near.residual[at_near.valid].abs().mean()),
-        "depth_residual_wide": float(behind.median()) if len(behind) else float("nan"),
-        "in_front_wide": share(at_far.seen & (at_far.residual < -TOLERANCE), at_far.seen),
+        **colours,
+        **{f"{name}_raw": value for name, value in before.items()},
+        "coverage": float(place.valid.sum() / opaque.sum().clamp(min=1)),
+        "depth_residual": float(place.residual[place.valid].abs().mean()),
+        "depth_conflict": depth_conflict(views, far),
     }
 
 
-def share(some: Tensor, of: Tensor) -> float:
-    """How many of those; 0 of none."""
-    return float(some.sum() / of.sum().clamp(min=1))
+def depth_conflict(views: Views, partner: Tensor) -> float:
+    """The number of this name; NaN if no view sees what another does."""
+    place = warp(views, partner)
+    depths = extended(views.depth.where(views.solid, 0)[:, None], views.solid)[partner]
+    distance = (views.points - views.camera.origins[partner][:, None]).norm(dim=-1)
+    beyond = outside(distance[..., None], within_half_a_pixel(depths, place.pixels))[..., 0] / distance
+    return float(beyond.clamp(max=TOLERANCE)[place.seen & (place.residual < TOLERANCE)].mean())
 
 
 def reprojection_metric(views: int = VIEWS, close: float = CLOSE, wide: float = WIDE) -> ObjectMetric:
