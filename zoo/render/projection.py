@@ -16,7 +16,7 @@ OPAQUE = 0.5
 
 
 class Views(NamedTuple):
-    """An object from V sides: rays of unit length, depth [V, H, W] along them, solid [V, H, W] bool, its bounds [2, 3]."""
+    """An object from V sides: unit rays, depth [V, H, W] along them, solid [V, H, W] bool, and its bounds [2, 3]."""
 
     rendered: Rendered
     camera: Camera
@@ -94,7 +94,8 @@ def bilinear(maps: Tensor, pixels: Tensor) -> Tensor:
 def resized(views: Views, size: int) -> Views:
     """The views as maps of another side, as an upsampler sees them: pixels are squares that share out the image.
 
-    The depth of a pixel is the mean of its neighbours', weighted by how near they are, those of them that are solid.
+    The depth of a pixel is the mean of its neighbours', weighted by how near they are; it is solid where nine tenths of
+    them are.
     """
     old = views.depth.shape[-1]
     if size == old:
@@ -108,8 +109,8 @@ def resized(views: Views, size: int) -> Views:
     rays = Rays(views.rays.origins[:, :1].expand_as(directions), normalize(directions, dim=-1))
     maps = torch.stack([views.depth.where(views.solid, 0), views.solid.to(views.depth)], dim=1)
     depth, solid = bilinear(maps, torch.cat([column, row], -1).expand(len(maps), -1, -1)).unbind(-1)
-    depth = (depth / solid.clamp(min=OPAQUE)).unflatten(1, (size, size))
-    return views._replace(rays=rays, depth=depth, solid=(solid > OPAQUE).unflatten(1, (size, size)))
+    depth, solid = (depth / solid.clamp(min=0.9)).unflatten(1, (size, size)), (solid > 0.9).unflatten(1, (size, size))
+    return views._replace(rays=rays, depth=depth, solid=solid)
 
 
 class Projected(NamedTuple):

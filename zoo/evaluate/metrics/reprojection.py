@@ -12,13 +12,13 @@ A view's partner is the view that is nearest to 0.2 rad away; for ``plane_ratio`
   an edge is an error of the measurement, not of the object, and would rank blurred images above sharp ones.
 * ``psnr_bilinear`` [dB]: the same of the plain difference, as others define it.
 * ``ssim``: of the plain warp, where the whole window counts. NaN where no window does.
-* ``plane_ratio``: ``mse`` over that of a warp which takes the best-fitting plane for the surface. 1 for a board, even one
-  that stands in the world; far below for a solid. (A plane of constant depth would call such a board a solid.)
+* ``plane_ratio``: ``mse`` over that of a warp which takes the best-fitting plane for the surface. 1 for a board, even
+  one that stands in the world; far below for a solid. (A plane of constant depth would call such a board a solid.)
 * All these of ``Rendered.image``, and with ``_raw`` of ``Rendered.raw``: the difference is what a 2D network breaks.
 * ``coverage``: share of the opaque pixels that count. What is seen from one of the two sides only is missing.
 * ``depth_residual``: mean of |distance - depth| / depth where it counts; no colour is involved.
-* ``depth_conflict``: the same of views farther apart, where a wrong depth or a wrong lens shows; wherever the other view
-  could see the point, also in front of its surface; beyond the range of depths within half a pixel; at most 2 per cent.
+* ``depth_conflict``: the same of views farther apart, where a wrong depth or a wrong lens shows; wherever the other
+  view could see the point, also in front of its surface; beyond the range of depths within half a pixel; at most 0.02.
 
 V views, N = H W pixels
 """
@@ -95,7 +95,7 @@ def colour_errors(images: Tensor, views: Views, close: Tensor, wide: Tensor) -> 
         "psnr_bilinear": psnr(float((warped - own)[near.valid].square().mean())),
         "l1": l1,
         "mse": mse,
-        "ssim": masked_ssim(*(x.mT.unflatten(2, (size, size)) for x in (warped, own)), near.valid),
+        "ssim": masked_ssim(warped.mT.unflatten(2, (size, size)), images, near.valid),
         "plane_ratio": (apart + ROUNDING) / (flat + ROUNDING),
     }
 
@@ -195,6 +195,5 @@ def reprojection_metric(views: int = VIEWS, close: float = CLOSE, wide: float = 
         close, wide: as in ``reprojection``.
     """
     protocol = {"views": views, "close": close, "wide": wide, "opaque": OPAQUE, "tolerance": TOLERANCE}
-    needs = frozenset(("images", "cameras", "depth", "rays"))
     measure = partial(reprojection, close=close, wide=wide)
-    return ObjectMetric("reprojection", measure, BETTER, needs, protocol)
+    return ObjectMetric("reprojection", measure, BETTER, frozenset(("images", "cameras", "depth", "rays")), protocol)
