@@ -150,7 +150,7 @@ def masked_ssim(a: Tensor, b: Tensor, valid: Tensor) -> float:
     valid = valid.unflatten(1, (size, size))
     whole = avg_pool2d(valid[:, None].to(a), window, 1, window // 2)[:, 0] > 1 - 0.5 / window**2
     mask = valid[:, None].to(a)
-    similar = ssim(a.nan_to_num(0) * mask, b * mask, window).mean(1)
+    similar = ssim(a.nan_to_num(0) * mask, b.nan_to_num(0) * mask, window).mean(1)
     return float(similar[whole].mean()) if whole.any() else float("nan")
 
 
