@@ -253,6 +253,29 @@ def test_pillow_is_silent_beside_good_images(tmp_path):
     assert done.returncode == 0 and "PIL" not in done.stderr and "mine" in done.stderr
 
 
+def test_both_sides_of_a_score_are_resized_alike_and_it_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    sizes = [(32, 32), (50, 30), (30, 50), (64, 64)]
+    folder_of(tmp_path / "mixed", {f"{i}.png": encoded(noise(i).resize(size)) for i, size in enumerate(sizes)})
+    folder_of(tmp_path / "even", {f"{i}.png": encoded(noise(i)) for i in range(4)})
+    zip_of(tmp_path / "40.zip", {f"{i}.png": encoded(noise(i, 40)) for i in range(4)})
+
+    def scores(*words: str) -> tuple[float, list[str]]:
+        assert main(["evaluate", *words]) == 0
+        said = capsys.readouterr()
+        return float(said.out.split()[1]), [line for line in said.err.splitlines() if "resized" in line]
+
+    fid, said = scores("mixed", "--real", "mixed")
+    assert abs(fid) < 1e-6 and len(said) == 1
+    assert "'mixed' that are not 32x32, such as '1.png' (50x30), are resized: the largest square in the" in said[0]
+    assert scores("even", "--real", "even")[1] == []
+    fid, said = scores("mixed", "--real", "40.zip", "--resolution", "64")
+    assert fid > 1 and [line.split("'")[1] for line in said] == ["mixed", "40.zip"]
+    assert main(["evaluate", "40.zip", "--real", "40.zip"]) == 2
+    assert "not 40x40; score at one of these (a folder of images with --resolution 32)" in capsys.readouterr().err
+
+
 def test_digests_are_those_of_published_scores(tmp_path):
     def bmp(side: int, value: int) -> bytes:
         row = bytes([value, 90, 200]) * side

@@ -1,5 +1,6 @@
 """``zoo evaluate``: scores, added to a table."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +25,7 @@ def run(
     count: int | None = None,
     real_count: int | None = None,
     batch_size: int = 32,
+    resolution: int | None = None,
     consistency: int = 0,
     record: bool = False,
     results: Path = Path("runs/results.csv"),
@@ -40,20 +42,22 @@ def run(
         count: generated images; by default 1,000, or all of a folder.
         real_count: real images; by default all.
         batch_size: images at once.
+        resolution: side that the images of a folder are resized to; by default the shorter side of the first one.
         consistency: also print the 3D consistency of so many samples (weights only).
         record: also add the rows to the table that the project publishes.
         results: the table of your own scores.
     """
-    options = SampleOptions(source, resolution=None, **drawn)
+    options = SampleOptions(source, resolution=resolution, **drawn)
     between(1, LARGEST, batch_size=batch_size)
     at_least(2, **given(count=count, real_count=real_count))
     at_least(0, consistency=consistency)
     if extractor == "cars":
         refuse_unused("with --extractor cars", run, inception_weights=inception_weights)
     results = file_target(results, option="--results")
+    from datamodules.images import ImageFolder, fit
     from zoo.evaluate import ImagePathDataset, load_extractor, score
     from zoo.evaluate import consistency as measure
-    from zoo.evaluate.images import holds_images
+    from zoo.evaluate.images import holds_images, resizing
     from zoo.evaluate.metrics.consistency import MEANINGS
     from zoo.leaderboard import RESULTS, check_values, read
 
@@ -64,15 +68,20 @@ def run(
         where = "for a folder of images, which is scored as it is"
         refuse_unused(where, run, consistency=consistency)
         refuse_unused(where, SampleOptions, truncation=options.truncation, seed=options.seed)
-        scored = ImagePathDataset(source)
+        scored = ImagePathDataset(source, resolution=resolution, fit=fit)
         device = use_device(options.device)
         about = {"system": "images", "weights": scored.name, "weights_sha256": scored.digest()}
     else:
+        refuse_unused("for weights, which are scored at their own resolution", run, resolution=resolution)
         scored, info = options.load()
         device = scored.device
         about = about_weights(info)
     compared, network = real_images(real, scored.resolution), load_extractor(extractor, inception_weights)
     check_values(about | {"dataset": compared.name})
+    folders = [scored.images] if isinstance(scored, ImagePathDataset) else []
+    folders += [compared.files] if Path(real).exists() and isinstance(compared, ImageFolder) else []
+    for line in dict.fromkeys(filter(None, (resizing(images, scored.resolution) for images in folders))):
+        print(line, file=sys.stderr)
     if consistency:
         for name, value in measure(scored, consistency, seed=options.seed, truncation=options.truncation).items():
             print(f"{name:<24} {value:<10.4g} {MEANINGS[name]}", flush=True)

@@ -1,17 +1,21 @@
-"""Images that some other program wrote, to be scored as they are: nothing is cropped or resized."""
+"""Images that some other program wrote, to be scored: squares of one size as they are, others as real images are."""
 
 import hashlib
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from zoo.utils.errors import UserError
 from zoo.utils.image_folders import CheckedImages, container_of, text
+from zoo.utils.images import opened, pillow_silenced
 from zoo.utils.paths import is_image
 from zoo.utils.readers import loader
 
@@ -23,16 +27,42 @@ def holds_images(path: Path) -> bool:
     return False
 
 
+def resizing(images: CheckedImages, resolution: int) -> str | None:
+    """The line that says how images are made squares of this side; None where all of them are."""
+    for name in images.open():
+        file = images.path / name if images.path.is_dir() else BytesIO(images.container.read(name))
+        with pillow_silenced(), opened(file, name) as image:
+            if image.size != (resolution, resolution):
+                return (
+                    f"Images of '{text(images.path, 80)}' that are not {resolution}x{resolution}, such as "
+                    f"'{text(name, 60)}' ({image.width}x{image.height}), are resized: the largest square in the middle "
+                    "of each, by Lanczos' filter."
+                )
+    return None
+
+
 class ImagePathDataset(Dataset):
-    """Images of one size in a folder or zip, in the order of their names; with the interface of a datamodule that
-    scores need.
+    """Images in a folder or zip, in the order of their names; with the interface of a datamodule that scores need.
+
+    Args:
+        path, manifests: as of ``CheckedImages``.
+        resolution: side of the images [pixels]; by default the shorter side of the first one.
+        fit: makes a square of this side, uint8 [3, H, H], of an image that is none; by default there must be no such.
 
     Raises:
-        UserError: no images, or images of different sizes.
+        UserError: no images, or images of other sizes and no ``fit``.
     """
 
-    def __init__(self, path: Path | str, manifests: Path | str = "data/manifests") -> None:
-        self.images = CheckedImages(path, manifests=manifests)
+    def __init__(
+        self,
+        path: Path | str,
+        manifests: Path | str = "data/manifests",
+        resolution: int | None = None,
+        fit: Callable[[Image.Image, int], Tensor] | None = None,
+    ) -> None:
+        self.images, self.fit = CheckedImages(path, manifests=manifests), fit
+        if resolution is not None:
+            self.resolution = resolution
 
     @property
     def name(self) -> str:
@@ -42,9 +72,9 @@ class ImagePathDataset(Dataset):
     @cached_property
     def resolution(self) -> int:
         width, height = self.images.image(0).size
-        if width != height:
+        if width != height and self.fit is None:
             raise UserError(f"'{self.shown(0)}' is {width}x{height}; scores take square images.")
-        return width
+        return min(width, height)
 
     def shown(self, index: int) -> str:
         """The name of an image, as sentences show it."""
@@ -54,11 +84,15 @@ class ImagePathDataset(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        pixels = torch.from_numpy(np.array(self.images.image(index))).permute(2, 0, 1)
-        if pixels.shape[1:] != (self.resolution, self.resolution):
+        image, side = self.images.image(index), self.resolution
+        if image.size == (side, side):
+            pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        elif self.fit is not None:
+            pixels = self.fit(image, side)
+        else:
             raise UserError(
-                f"'{self.shown(index)}' is {pixels.shape[2]}x{pixels.shape[1]}, but '{self.shown(0)}' is "
-                f"{self.resolution}x{self.resolution}; scores take images of one size."
+                f"'{self.shown(index)}' is {image.width}x{image.height}, but '{self.shown(0)}' is {side}x{side}; "
+                "scores take images of one size."
             )
         return {"image": pixels / 127.5 - 1, "index": torch.tensor(index)}
 

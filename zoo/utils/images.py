@@ -57,6 +57,12 @@ def read_image(path: Path) -> Image.Image:
         raise UserError(f"'{path}' is no usable image: {error}.") from None
 
 
+def opened(file: Path | io.BytesIO, name: str) -> Image.Image:
+    """An image whose size is known and whose pixels are not read yet; errors are Pillow's."""
+    own = BY_SUFFIX.get(PurePosixPath(name).suffix.lower())
+    return Image.open(file, formats=[*FORMATS, own] if own else FORMATS)
+
+
 def decode(data: bytes, name: str = "") -> Image.Image:
     """An upright 8-bit RGB image from the bytes of a file.
 
@@ -69,9 +75,8 @@ def decode(data: bytes, name: str = "") -> Image.Image:
     """
     if not data:
         raise BadImage("the file is empty")
-    own = BY_SUFFIX.get(PurePosixPath(name).suffix.lower())
     try:
-        with Image.open(io.BytesIO(data), formats=[*FORMATS, own] if own else FORMATS) as image:
+        with opened(io.BytesIO(data), name) as image:
             if image.width * image.height > MAX_PIXELS:  # known before anything is decoded
                 raise BadImage(f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS:,} allowed")
             image.load()
