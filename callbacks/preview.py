@@ -7,7 +7,7 @@ from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from zoo.generator import draws_for
-from zoo.utils.files import replacing
+from zoo.utils.images import save_image
 from zoo.utils.ranges import at_least
 
 
@@ -40,8 +40,7 @@ class PriorPreview(Callback):
         images = real_images(trainer, self.count)
         bounds = generator.bounds.cpu()
         box = bounds.mean(0) + (bounds - bounds.mean(0)) / 2
-        with replacing(path) as part:
-            preview_sheet(camera.to("cpu"), box, images, self.size).save(part)
+        save_image(path, preview_sheet(camera.to("cpu"), box, images, self.size))
 
 
 def real_images(trainer: Trainer, count: int) -> list[Image.Image]:

@@ -35,6 +35,18 @@ def keep_old_metrics(folder: Path) -> None:
         (folder / "metrics.csv").rename(new)
 
 
+def set_aside(folder: Path, files: list[Path]) -> Path | None:
+    """Move those of these files that are there into a new ``earlier-<n>`` of the folder; None where there are none."""
+    if not (files := [path for path in files if path.is_file()]):
+        return None
+    place = next(path for n in count(1) if not (path := folder / f"earlier-{n}").exists())
+    for path in files:
+        new = place / path.relative_to(folder)
+        new.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(new)
+    return place
+
+
 class EarlierRun(Callback):
     """Moves the files of an earlier run in the same folder, which this one would replace, into ``earlier-<n>``.
 
@@ -52,13 +64,8 @@ class EarlierRun(Callback):
         self.files = earlier_files(folder, checkpoint)  # before loggers make theirs
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero or not (files := [path for path in self.files if path.is_file()]):
+        if not trainer.is_global_zero or not (place := set_aside(self.folder, self.files)):
             return
-        place = next(path for n in count(1) if not (path := self.folder / f"earlier-{n}").exists())
-        for path in files:
-            new = place / path.relative_to(self.folder)
-            new.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(new)
         last = place / "checkpoints" / "last.ckpt"
         hint = f" To resume it instead, give --ckpt_path {shlex.quote(str(last))}" if last.is_file() else ""
         print(f"What an earlier run wrote into '{self.folder}' is in '{place}' now.{hint}", file=sys.stderr)

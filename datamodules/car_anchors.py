@@ -17,7 +17,7 @@ from datamodules.base import to_bytes
 from datamodules.car_renderer import Car, car_attributes, pixel_rays
 from datamodules.cars import car_views
 from zoo.render.cameras import Camera
-from zoo.utils.files import replacing
+from zoo.utils.images import save_image
 
 
 def ellipsoids(cars: list[Car], colours: Tensor, camera: Camera, resolution: int, samples: int = 3) -> Tensor:
@@ -57,8 +57,7 @@ def main() -> None:
         for name, images in (("train-cars", views.image), ("ellipsoids", ellipsoid_images)):
             for index, image in zip(indices, images, strict=True):
                 drawn = Image.fromarray(to_bytes(image).permute(1, 2, 0).numpy())
-                with replacing(args.folder / name / f"{index:05d}.png", durable=False) as part:
-                    drawn.save(part)
+                save_image(args.folder / name / f"{index:05d}.png", drawn, durable=False)
 
 
 if __name__ == "__main__":

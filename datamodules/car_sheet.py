@@ -8,7 +8,7 @@ from PIL import Image
 
 from datamodules.base import to_bytes
 from datamodules.cars import car_views
-from zoo.utils.files import replacing
+from zoo.utils.images import save_image
 
 
 def car_sheet(count: int, resolution: int, seed: int = 0, split: str = "train") -> Image.Image:
@@ -31,8 +31,7 @@ def main() -> None:
     parser.add_argument("--split", choices=["train", "test"], default="train")
     args = parser.parse_args()
     torch.set_num_threads(1)  # a single car is too little work to share
-    with replacing(args.file) as part:
-        car_sheet(args.count, args.resolution, args.seed, args.split).save(part)
+    save_image(args.file, car_sheet(args.count, args.resolution, args.seed, args.split))
 
 
 if __name__ == "__main__":

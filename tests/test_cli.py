@@ -315,7 +315,7 @@ def test_several_processes_get_the_strategy_that_a_gan_needs():
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_fit_and_predict_on_a_folder_or_zip_of_ones_own_images(tmp_path, monkeypatch, packed):
+def test_fit_and_predict_on_a_folder_or_zip_of_ones_own_images(tmp_path, monkeypatch, capsys, packed):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     for i in range(6):
@@ -329,6 +329,10 @@ def test_fit_and_predict_on_a_folder_or_zip_of_ones_own_images(tmp_path, monkeyp
     losses = (run / "metrics.csv").read_text()
     assert main(["predict", *words, "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]) == 0
     assert len(list((run / "predictions").glob("0000*.png"))) == 16 and (run / "metrics.csv").read_text() == losses
+    assert main(["predict", *words, "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]) == 0
+    for place in (run, run / "earlier-1"):  # none are replaced
+        assert len(list((place / "predictions").glob("0000*.png"))) == 16
+    assert f"are in '{run / 'earlier-1' / 'predictions'}' now." in capsys.readouterr().err
     assert main(["evaluate", str(run / "predictions"), "--real", str(path)]) == 2  # the cars' extractor wants 32 or 64
 
 

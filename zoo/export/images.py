@@ -4,8 +4,6 @@ L latents, V views, N images, H W pixels
 """
 
 import math
-from contextlib import suppress
-from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -13,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from zoo.utils.errors import UserError, printable
-from zoo.utils.files import replacing
+from zoo.utils.images import is_format
+from zoo.utils.images import save_image as save_image  # datamodules write with it, too
 from zoo.utils.targets import file_target
 
 # Near to far. Ten points of the viridis colour map (public domain, CC0), which looks evenly spaced to the eye.
@@ -80,37 +78,6 @@ def grid(rows: Tensor, gap: int = 2, min_width: int = 64) -> Image.Image:
 def to_pil_image(image: Tensor) -> Image.Image:
     """One image of uint8 [3, H, W]."""
     return Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
-
-
-def save_image(path: Path | str, image: Image.Image, durable: bool = True) -> None:
-    """Write an image, in the format that its name ends in, whole or not at all.
-
-    Args:
-        path: ends in .png, .jpg, .webp, or what else Pillow writes.
-        image: RGB.
-        durable: as in ``replacing``.
-
-    Raises:
-        UserError: there is no such format, or it does not take this image.
-    """
-    path, buffer = Path(path), BytesIO()
-    if not is_format(path.suffix):
-        raise UserError(f"There is no format for images that '{path.name}' could stand for: end it in .png or .jpg.")
-    try:
-        image.save(buffer, Image.registered_extensions()[path.suffix.lower()])
-    except (OSError, ValueError) as error:  # in memory, so it is the image: too wide for JPEG or WebP
-        what = f"of {image.width}x{image.height} pixels cannot be written as {path.suffix} ({printable(error, 80)})"
-        raise UserError(f"An image {what}: give a name that ends in .png, or draw less.") from None
-    with replacing(path, durable) as part:
-        part.write_bytes(buffer.getvalue())  # Pillow does not look at how much of it the disk has taken
-
-
-def is_format(suffix: str) -> bool:
-    """Whether images can be written here under names with this ending; some need libraries, others take no colours."""
-    with suppress(Exception):
-        Image.new("RGB", (1, 1)).save(BytesIO(), Image.registered_extensions()[suffix.lower()])
-        return True
-    return False
 
 
 def check_target(path: Path | str, option: str = "--out") -> Path:

@@ -1,4 +1,4 @@
-"""One image: an upright 8-bit RGB image from the bytes of a file in any format that Pillow reads by itself.
+"""One image: an upright 8-bit RGB image from the bytes of a file in any format that Pillow reads by itself, and back.
 
 Everything here that reads images does so with ``decode``: they are turned as their EXIF tag says, transparent parts
 show white, 16 bits become 8, and of an animation the first frame is taken. Colour profiles are ignored.
@@ -7,13 +7,14 @@ show white, 16 bits become 8, and of an animation the first frame is taken. Colo
 import io
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from zoo.utils.errors import UserError, missing_file
+from zoo.utils.errors import UserError, missing_file, printable
+from zoo.utils.files import replacing
 
 # Larger files are mistakes or decompression bombs. Pillow warns at this number of pixels, and refuses twice as many.
 MAX_PIXELS, MAX_BYTES = 89_478_485, 500_000_000
@@ -116,3 +117,34 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def save_image(path: Path | str, image: Image.Image, durable: bool = True) -> None:
+    """Write an image, in the format that its name ends in, whole or not at all.
+
+    Args:
+        path: ends in .png, .jpg, .webp, or what else Pillow writes.
+        image: RGB.
+        durable: as in ``replacing``.
+
+    Raises:
+        UserError: there is no such format, or it does not take this image.
+    """
+    path, buffer = Path(path), io.BytesIO()
+    if not is_format(path.suffix):
+        raise UserError(f"There is no format for images that '{path.name}' could stand for: end it in .png or .jpg.")
+    try:
+        image.save(buffer, Image.registered_extensions()[path.suffix.lower()])
+    except (OSError, ValueError) as error:  # in memory, so it is the image: too wide for JPEG or WebP
+        what = f"of {image.width}x{image.height} pixels cannot be written as {path.suffix} ({printable(error, 80)})"
+        raise UserError(f"An image {what}: give a name that ends in .png, or draw less.") from None
+    with replacing(path, durable) as part:
+        part.write_bytes(buffer.getvalue())  # Pillow does not look at how much of it the disk has taken
+
+
+def is_format(suffix: str) -> bool:
+    """Whether images can be written here under names with this ending; some need libraries, others take no colours."""
+    with suppress(Exception):
+        Image.new("RGB", (1, 1)).save(io.BytesIO(), Image.registered_extensions()[suffix.lower()])
+        return True
+    return False
