@@ -64,6 +64,22 @@ def test_orbit_has_a_frame_a_view(tmp_path):
         save_orbit(tmp_path / "o.avi", orbit_frames(shades()))
 
 
+def test_a_rate_that_a_format_does_not_have_is_said(tmp_path, caplog):
+    for name, rate, milliseconds in (
+        ("a.gif", 80.0, 20),
+        ("a.webp", 80.0, 20),
+        ("b.gif", 50.0, 20),
+        ("c.gif", 10.0, 100),
+    ):
+        save_orbit(tmp_path / name, orbit_frames(shades()), rate)
+        assert Image.open(tmp_path / name).info["duration"] == milliseconds or name.endswith(".webp")
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2 and all("shows 50 frames in a second, not 80: no .gif is" in line for line in said[:1])
+    with pytest.raises(ValueError, match="not 1e-12: change --frames or --seconds"):
+        save_orbit(tmp_path / "d.gif", orbit_frames(shades()), rate=1e-12)
+    assert not (tmp_path / "d.gif").exists()
+
+
 def test_mp4_has_a_frame_a_view(tmp_path):
     save_orbit(tmp_path / "o.mp4", orbit_frames(shades(side=65)), rate=5.0)
     reader = read_frames(tmp_path / "o.mp4")

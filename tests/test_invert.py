@@ -184,7 +184,7 @@ def test_mistakes_end_in_one_sentence(weights, tmp_path, capsys):
     (tmp_path / "image.jpg").write_bytes(b"no image")
     for change, message in [
         ([], "image.jpg' is no usable image: it is in no format that is read here"),
-        (["--latent_steps", "-1"], "latent_steps is -1: give a number of at least 0."),
+        (["--latent_steps", "-1"], "latent_steps is -1: give a number from 0 to 100000."),
         (["--mask", str(tmp_path / "mask.png")], "There is no file"),
         (["--samples", "2"], "take at least so many, not 2"),
     ]:

@@ -113,6 +113,7 @@ def test_a_killed_run_frees_its_folder_also_with_readers_and_ddp_trains_alone(tm
     ("words", "message"),
     [
         (["fit", "--trainer.max_epochs", "1"], "--trainer.max_epochs is 1, but training has no epochs"),
+        (["fit", "--trainer.min_epochs", "2"], "leave it out and give --trainer.min_steps, a number of iterations"),
         (["fit", "--trainer.strategy", "ddp_find_unused_parameters_false"], "take 'ddp' or leave it out"),
         (["predict"], "'zoo predict' without weights would draw from random ones"),
         (["validate"], "'zoo validate' without weights would draw from random ones"),

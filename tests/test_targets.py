@@ -57,7 +57,10 @@ def test_a_target_is_checked_before_anything_is_loaded(verb, folder, capsys):
     else:
         wrong["file"] = "is no folder: take another place."
     if verb in ("sample", "orbit", "mesh"):
-        wrong |= {"x": "is written as ", "x.xyz": "is written as ", "": "is a folder"}
+        wrong |= {"x": "is written as ", "x.xyz": "is written as "}
+    wrong |= {"": f"{option} is empty"}
+    if Path("/proc/self").is_dir():
+        wrong |= {f"/proc/x{suffix}": f"but no file can be made in '{Path('/proc')}'"}
     for target, message in wrong.items():
         said = refusal([*VERBS[verb], target], capsys)
         assert message in said and len(said) < 300, said
@@ -162,9 +165,14 @@ REFUSED = {
     "sample x --out x.png --seeds 3-1,4": "'3-1' of --seeds counts down: write 1-3.",
     "mesh x --seeds 4,0-99999999999": "stands for more than 10,000 samples: give fewer --seeds.",
     "orbit x --seeds 3-": "'3-' is not a list of samples",
-    "sample x --images s --count -3": "count is -3: give a number of at least 1.",
+    "sample x --images s --count -3": "count is -3: give a number from 1 to 10000000.",
+    "sample x --images s --count 99999999999999": "give a number from 1 to 10000000.",
+    "sample x --images=": "--images is empty: give a value, or leave it out.",
+    "sample x --out x.png --seeds 1--2": "'1--2' is not a list of samples",
     "sample x --images s --seeds 0-3": "--seeds 0-3 changes nothing for --images: leave it out.",
     "sample x --out x.png --count 3": "--count 3 changes nothing for a grid: leave it out.",
+    "orbit x --frames 2 --seconds 1e12": "from 0.002 to 1,000 frames in a second, not 2e-12: change --frames or",
+    "orbit x --frames 2 --seconds 1e-9": "from 0.002 to 1,000 frames in a second, not 2e+09: change --frames or",
     "orbit x --seconds 0": "seconds is 0.0: give a number above 0.",
     "sample x --out x.png --truncation 1e9": "truncation is 1000000000.0: give a number from -100 to 100.",
     "convert x out --to official --weights ema": "--weights ema changes nothing with --to official",
@@ -175,13 +183,26 @@ REFUSED = {
     "leaderboard --results reslts.csv": "There is no file 'reslts.csv'. Did you mean 'results.csv'?",
     "invert images x": "'images' is a folder: name a file",
     "invert image.png x --mask images": "'images' is a folder: name a file",
-    "invert image.png x --latent_steps -1": "latent_steps is -1: give a number of at least 0.",
+    "invert image.png x --latent_steps -1": "latent_steps is -1: give a number from 0 to 100000.",
+    "invert image.png x --samples 999999999999": "samples is 999999999999: give a number from 1 to 100000.",
+    "invert dangling.png x": "'dangling.png' is a link that leads nowhere: name a file on a disk.",
+    "invert /dev/null x": "'/dev/null' is no regular file: name a file on a disk.",
+    "invert pigan-cars32 image.png": "There is no file 'pigan-cars32'.",
+    "predict -c pigan/cars32 --ckpt_path run": "'run' is a folder: name a file, such as 'run/checkpoints/last.ckpt'.",
     "invert image.png x --elevation 91": "elevation is 91.0: give a number from -90 to 90.",
     "invert image.png x --weight_steps 0 --locality 1": "--locality 1.0 changes nothing with --weight_steps 0",
     "invert image.png pigan-cars32 --mask black.png": "The mask is black throughout the square that is used",
     f"{IMAGES} --count 20": "20 images of 'images' are requested, but it holds 2: take fewer.",
     f"{IMAGES} --real_count 20": "20 images of 'images' are requested, but it holds 2: take fewer.",
-    f"{IMAGES} --count 1": "count is 1: give a number of at least 2.",
+    f"{IMAGES} --count 1": "count is 1: give a number from 2 to 10000000.",
+    f"{IMAGES} --consistency 99999999999": "give a number from 0 to 10000000.",
+    f"{IMAGES} --resolution 0": "resolution is 0: give a number from 1 to 100000.",
+    "evaluate pigan-cars32 --real images --resolution 64": "--resolution 64 changes nothing for weights",
+    "evaluate '' --real images": "An argument is empty: give a value, or leave it out.",
+    "evaluate images --real=": "--real is empty: give a value, or leave it out.",
+    "evaluate images --real datamodules.ImageFolder": "needs path: give it as one of the init_args in a yaml.",
+    "evaluate images --real number.yaml": "'number.yaml' gives '5' as a class_path: give the import path of a class.",
+    "evaluate images --real items.yaml": "gives '[1]' as init_args of datamodules.Cars: give names and values.",
     f"{IMAGES} --batch_size 0": "batch_size is 0: give a number from 1 to 100000.",
     f"{IMAGES} --truncation 0.5": "--truncation 0.5 changes nothing for a folder of images, which is scored as it is",
     f"{IMAGES} --inception_weights x": "--inception_weights x changes nothing with --extractor cars",
@@ -206,7 +227,10 @@ def test_what_makes_no_sense_is_one_sentence(line, message, folder, capsys, monk
         (folder / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (32, 32)).save(folder / name)
     (folder / "run" / "checkpoints").mkdir()
-    texts = {"empty": "", "list": "- a\n", "self": "data: &a {x: *a}\n", "broken": "a: [}", "other": "data:\n"}
+    (folder / "run" / "checkpoints" / "last.ckpt").touch()
+    (folder / "dangling.png").symlink_to("nowhere.png")
+    texts = {"number": "data: {class_path: 5}\n", "items": "class_path: datamodules.Cars\ninit_args: [1]\n"}
+    texts |= {"empty": "", "list": "- a\n", "self": "data: &a {x: *a}\n", "broken": "a: [}", "other": "data:\n"}
     for name, text in texts.items():
         (folder / f"{name}.yaml").write_text(text)
     (folder / "results.csv").write_text("a,b\n1,2\n")

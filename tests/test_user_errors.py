@@ -3,8 +3,10 @@
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from torch._utils import ExceptionWrapper
 
+from tests.runs import fit
 from tests.tiny import write_config
 from zoo.cli import list as list_verb
 from zoo.cli.command import main
@@ -142,6 +144,17 @@ def test_what_a_reader_process_met_is_its_sentence_and_no_traceback():
     with pytest.raises(UserError, match="Original Traceback") as met:
         sent.reraise()
     assert reader_failed(met.value) == "The image 'a.png' is broken."
+
+
+def test_what_all_processes_met_is_said_once(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "only.png")
+    words = ["--data", "datamodules.ImageFolder", "--data.path", str(tmp_path), "--data.resolution", "8"]
+    with fit(write_config(tmp_path), *words, "--trainer.devices", "2") as process:
+        said = process.stderr.read().splitlines()
+        assert process.wait(timeout=60) == 2, said
+    assert [line for line in said if "error" in line] == [
+        "zoo: error: 2 processes cannot share 1 image(s): give more, or lower --trainer.devices."
+    ]
 
 
 @pytest.mark.parametrize("error", [ValueError("of torch"), KeyError("x"), TypeError("y")])

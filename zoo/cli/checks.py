@@ -116,11 +116,12 @@ def check_trainer(trainer: Any) -> None:
     if not 1 <= nodes <= MOST_PROCESSES:
         shown = printable(nodes, 40)
         raise UserError(f"--trainer.num_nodes is {shown}: give a number of machines from 1 on, up to {MOST_PROCESSES}.")
-    if trainer.max_epochs not in (None, -1):
-        raise UserError(
-            f"--trainer.max_epochs is {trainer.max_epochs}, but training has no epochs: leave it out and give "
-            "--trainer.max_steps, a number of iterations."
-        )
+    for name, number in (("max_epochs", trainer.max_epochs), ("min_epochs", trainer.min_epochs)):
+        if number not in (None, -1):
+            raise UserError(
+                f"--trainer.{name} is {number}, but training has no epochs: leave it out and give "
+                f"--trainer.{name[:3]}_steps, a number of iterations."
+            )
     if "unused_parameters_false" in str(trainer.strategy):
         raise UserError(
             f"--trainer.strategy is '{trainer.strategy}', but each loss trains one of two networks, so the other's "

@@ -9,6 +9,7 @@ parsed.
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from errno import ENAMETOOLONG
 from importlib import import_module
@@ -16,10 +17,12 @@ from itertools import pairwise
 from typing import Any
 
 from zoo.cli.help import TRAINING, VERBS, of_two_words, overview, training_help, version
-from zoo.utils.errors import Stopped, disk_problem, fail, mendable, near, printable, reader_failed
+from zoo.utils.errors import Stopped, UserError, disk_problem, fail, mendable, near, printable, reader_failed
 from zoo.utils.memory import out_of_memory
 from zoo.utils.parser import OneLineErrors, required_names
 from zoo.utils.user_code import PACKAGES, own_packages_first, trusted, whose, working_folder_last
+
+PATIENCE = 10.0  # seconds between two processes of a run which meet the same error
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     128 and the signal's number; a bug keeps its traceback.
     """
     own_packages_first()
+    first = os.getppid()  # where a trainer started this process
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(overview())
@@ -52,28 +56,42 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as head, has ended
         return 1
     except Exception as error:
-        if sentence := reader_failed(error):
-            return fail(sentence, 1)
-        if isinstance(error, Stopped):
-            if error.silent and started_by_trainer():
-                return 0
-            if error.silent:
-                return error.code
-            if error.code <= 128:
-                return fail(str(error), error.code)
-            print(error, file=sys.stderr)
-            return error.code
-        if place := out_of_memory(error):
-            lower = f": lower {' or '.join(options)}" if (options := sizes(verb)) else ""
-            return fail(f"There is not enough memory on {place} for this{lower}.")
-        if (problem := disk_problem(error)) and error.filename:
-            is_users = isinstance(error, PermissionError) or error.errno == ENAMETOOLONG
-            return fail(f"'{printable(error.filename, 120)}': {problem}.", 2 if is_users else 1)
-        if sentence := mendable(error):
-            return fail(sentence)
-        raise
+        if isinstance(error, Stopped) and error.silent:
+            return 0 if started_by_trainer() else error.code
+        if (answer := answer_to(error, verb)) is None:
+            raise
+        sentence, code = answer
+        if started_by_trainer() and has_ended(first):
+            return code
+        if code <= 128:
+            return fail(sentence, code)
+        print(sentence, file=sys.stderr)
+        return code
     except KeyboardInterrupt:
         return fail("Interrupted.", 130)
+
+
+def answer_to(error: Exception, verb: str) -> tuple[str, int] | None:
+    """What to say of an error, and the exit code; None of a bug."""
+    if sentence := reader_failed(error):
+        return sentence, 1
+    if isinstance(error, Stopped):
+        return str(error), error.code
+    if place := out_of_memory(error):
+        lower = f": lower {' or '.join(options)}" if (options := sizes(verb)) else ""
+        return f"There is not enough memory on {place} for this{lower}.", 2
+    if (problem := disk_problem(error)) and error.filename:
+        is_users = isinstance(error, PermissionError) or error.errno == ENAMETOOLONG
+        return f"'{printable(error.filename, 120)}': {problem}.", 2 if is_users else 1
+    return (sentence, 2) if (sentence := mendable(error)) else None
+
+
+def has_ended(process: int) -> bool:
+    """Whether the process that started this one ends within some seconds: then it met the same error, and said so."""
+    end = time.monotonic() + PATIENCE
+    while os.getppid() == process and time.monotonic() < end:
+        time.sleep(0.1)
+    return os.getppid() != process
 
 
 def started_by_trainer() -> bool:
@@ -101,6 +119,7 @@ def call(verb: str, rest: list[str]) -> int:
     """Parse the options of a verb's function and call it."""
     function, parser, names = parser_of(verb, as_positional=bool({"-h", "--help"} & {*rest}))
     rest = with_underscores(rest, names)
+    refuse_empty(rest)
     switches = {f"--{name}" for name, default in parser.get_defaults().items() if isinstance(default, bool)}
     rest = [
         f"{word}=true" if word in switches and after not in ("true", "false") else word
@@ -130,7 +149,7 @@ def sizes(verb: str) -> list[str]:
     """Options that a verb's need of memory grows with."""
     if verb in TRAINING:
         return ["--data.batch_size", "--data.resolution"]
-    names = parser_of(verb)[2]
+    names = [name for name in parser_of(verb)[2] if (verb, name) != ("evaluate", "resolution")]  # of a folder only
     known = ("resolution", "cells", "batch_size", "batch", "samples", "views", "frames", "seeds", "real_count")
     return [f"--{name}" for name in known if name in names]
 
@@ -147,6 +166,19 @@ def with_underscores(words: list[str], names: list[str]) -> list[str]:
     known["--from"] = "--from_file"  # a keyword of Python
     parts = (word.partition("=") for word in words)
     return ["".join((known.get(option, option), *rest)) for option, *rest in parts]
+
+
+def refuse_empty(words: list[str]) -> None:
+    """Refuse an argument without a character: as a path, it would be the working folder.
+
+    Raises:
+        UserError: says which.
+    """
+    for before, word in pairwise(["", *words]):
+        option, equals, value = word.partition("=")
+        if not word or (word.startswith("--") and equals and not value):
+            name = option or (before if before.startswith("--") and "=" not in before else "An argument")
+            raise UserError(f"{name} is empty: give a value, or leave it out.")
 
 
 def with_names(words: list[str], names: list[str]) -> list[str]:

@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from zoo.cli.options import LARGEST, SampleOptions, refuse_unused
+from zoo.cli.options import LARGEST, MOST_IMAGES, SampleOptions, refuse_unused
 from zoo.utils.devices import use_device
 from zoo.utils.errors import UserError, missing_file
 from zoo.utils.paths import read_experiment
-from zoo.utils.ranges import at_least, between, given
+from zoo.utils.ranges import between, given
 from zoo.utils.targets import file_target
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def run(
     """
     options = SampleOptions(source, resolution=resolution, **drawn)
     between(1, LARGEST, batch_size=batch_size)
-    at_least(2, **given(count=count, real_count=real_count))
-    at_least(0, consistency=consistency)
+    between(2, MOST_IMAGES, **given(count=count, real_count=real_count))
+    between(0, MOST_IMAGES, consistency=consistency)
     if extractor == "cars":
         refuse_unused("with --extractor cars", run, inception_weights=inception_weights)
     results = file_target(results, option="--results")

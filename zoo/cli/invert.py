@@ -4,7 +4,7 @@ from math import radians
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.options import SampleOptions, refuse_unused
+from zoo.cli.options import LARGEST, SampleOptions, refuse_unused
 from zoo.utils.ranges import at_least, between, given
 from zoo.utils.targets import folder_target
 
@@ -44,8 +44,9 @@ def run(
     """
     options = SampleOptions(truncation=1.0, **drawn)
     steps = {"latent": latent_steps, "styles": style_steps, "weights": weight_steps}
-    at_least(0, latent_steps=latent_steps, style_steps=style_steps, weight_steps=weight_steps, locality=locality)
-    at_least(1, samples=samples)
+    at_least(0, locality=locality)
+    between(0, LARGEST, latent_steps=latent_steps, style_steps=style_steps, weight_steps=weight_steps)
+    between(1, LARGEST, samples=samples)
     between(-360, 360, **given(yaw=yaw))
     between(-90, 90, **given(elevation=elevation))
     if weight_steps == 0:

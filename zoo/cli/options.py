@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from zoo.weights.bundle import BundleInfo
 
 MOST_SAMPLES = 10_000  # of a grid, a video or meshes
+MOST_IMAGES = 10_000_000  # to draw and to score
 LARGEST_TRUNCATION = 100.0
 LARGEST = 100_000  # side of an image, size of a batch, or number of frames, views, cells or steps
 
@@ -71,7 +72,9 @@ def numbers(text: str) -> list[int]:
         try:
             first, last = int(low), int(high if dash else low)
         except ValueError:
-            raise UserError(f"'{printable(text, 60)}' is not a list of samples such as 0-7 or 0,3,8.") from None
+            first, last = -1, -1
+        if min(first, last) < 0:
+            raise UserError(f"'{printable(text, 60)}' is not a list of samples such as 0-7 or 0,3,8.")
         if last < first:
             raise UserError(f"'{printable(part, 60)}' of --seeds counts down: write {last}-{first}.")
         if last - first >= MOST_SAMPLES - len(found):

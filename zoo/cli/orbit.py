@@ -37,10 +37,11 @@ def run(
         raise UserError("An edit has a camera and samples of its own: leave out --edit, or --path and --interpolate.")
     between(1, LARGEST, frames=frames)
     above(0, seconds=seconds)
-    from zoo.export.orbit import check_target, orbit_frames, save_orbit
+    from zoo.export.orbit import check_rate, check_target, orbit_frames, save_orbit
     from zoo.export.views import interpolated_views, turntable_views
 
     out = check_target(out)
+    check_rate(frames / seconds)
     generator, _ = options.load()
     how = {"path": path, "progress": True, **options.drawn}
     if interpolate:

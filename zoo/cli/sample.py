@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.options import LARGEST, SampleOptions, numbers, refuse_unused
+from zoo.cli.options import LARGEST, MOST_IMAGES, SampleOptions, numbers, refuse_unused
 from zoo.utils.errors import UserError
 from zoo.utils.memory import images_at_once
-from zoo.utils.ranges import at_least, between
+from zoo.utils.ranges import between
 from zoo.utils.targets import folder_target
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def run(
     if (out is None) == (images is None):
         raise UserError("Give an output: --out FILE.png for a grid, or --images DIR for single images.")
     options, indices = SampleOptions(**drawn), numbers(seeds)
-    at_least(1, count=count)
+    between(1, MOST_IMAGES, count=count)
     between(1, LARGEST, views=views)
     if images is None:
         refuse_unused("for a grid", run, count=count)

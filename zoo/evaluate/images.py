@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from zoo.utils.errors import UserError
-from zoo.utils.image_folders import CheckedImages, container_of, text
+from zoo.utils.image_folders import CheckedImages, Folder, container_of, text
 from zoo.utils.images import opened, pillow_silenced
 from zoo.utils.paths import is_image
 from zoo.utils.readers import loader
@@ -29,8 +29,9 @@ def holds_images(path: Path) -> bool:
 
 def resizing(images: CheckedImages, resolution: int) -> str | None:
     """The line that says how images are made squares of this side; None where all of them are."""
+    container = container_of(images.path)
     for name in images.open():
-        file = images.path / name if images.path.is_dir() else BytesIO(images.container.read(name))
+        file = images.path / name if isinstance(container, Folder) else BytesIO(container.read(name))
         with pillow_silenced(), opened(file, name) as image:
             if image.size != (resolution, resolution):
                 return (

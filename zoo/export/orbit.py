@@ -1,5 +1,6 @@
 """Orbit videos, image beside depth: GIF or WebP, written by Pillow, or MP4, by imageio-ffmpeg."""
 
+import logging
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -21,6 +22,10 @@ from zoo.utils.files import replacing
 from zoo.utils.targets import file_target
 
 SUFFIXES = (".gif", ".webp", ".mp4")
+SHORTEST = 20  # milliseconds that a frame of a GIF or WebP is shown; browsers take less for a mistake, and show 100
+SLOWEST, FASTEST = 0.002, 1000.0  # frames in a second; a frame of a GIF is shown for 655 seconds at most
+
+log = logging.getLogger(__name__)
 
 
 def orbit_frames(views: Views, depth: bool = True) -> Iterator[Image.Image]:
@@ -38,16 +43,21 @@ def save_orbit(path: Path | str, frames: Iterable[Image.Image], rate: float = 12
     Args:
         path: ends in .gif, .webp or .mp4.
         frames: of equal size.
-        rate: frames in a second.
+        rate: frames in a second; of a GIF or WebP at most 50, which is said.
 
     Raises:
-        UserError: another suffix, or .mp4 without imageio-ffmpeg.
+        UserError: another suffix, a rate that no video has, or .mp4 without imageio-ffmpeg.
         Stopped: ffmpeg could not write it; an older file stays.
     """
-    path = check_target(path)
-    frames = iter(frames)
+    path, frames = check_target(path), iter(frames)
+    check_rate(rate)
     options = {"quality": 90, "method": 4} if path.suffix.lower() == ".webp" else {"optimize": True}
-    duration = max(20, round(1000 / rate))
+    duration = max(SHORTEST, round(1000 / rate))
+    if 1000 / rate < SHORTEST and path.suffix.lower() != ".mp4":
+        log.warning(
+            "'%s' shows %d frames in a second, not %.4g: no %s is faster. Take fewer frames or more seconds, or .mp4.",
+            *(printable(path, 80), 1000 // SHORTEST, rate, path.suffix),
+        )
     with replacing(path) as part:
         if path.suffix.lower() == ".mp4":
             if problem := write_mp4(part, frames, rate):
@@ -93,6 +103,19 @@ def write_mp4(path: Path, frames: Iterator[Image.Image], rate: float) -> str | N
         f"it ended with code {code}, having written {'something' if written else 'nothing'}",
     )
     return printable(first_line.rpartition("] ")[2].rstrip("."), 120)
+
+
+def check_rate(rate: float) -> None:
+    """Refuse a number of frames in a second that no video has.
+
+    Raises:
+        UserError: says which there are.
+    """
+    if not SLOWEST <= rate <= FASTEST:
+        raise UserError(
+            f"A video shows from {SLOWEST:g} to {FASTEST:,.0f} frames in a second, not {rate:.4g}: change --frames or "
+            "--seconds."
+        )
 
 
 def check_target(path: Path | str, option: str = "--out") -> Path:

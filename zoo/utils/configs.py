@@ -48,7 +48,7 @@ def read_mapping(file: Path | str) -> dict[str, Any]:
 
 
 def bounded(values: Any, source: str) -> Any:
-    """The values, unless they are more than any config has, or contain themselves.
+    """The values, unless they are more than any config has, contain themselves, or name a class by no text.
 
     Raises:
         UserError: they are.
@@ -58,6 +58,12 @@ def bounded(values: Any, source: str) -> Any:
         value = waiting.pop()
         waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
         seen += 1
+        if isinstance(value, dict) and not isinstance(value.get("class_path", ""), str):
+            shown = printable(value["class_path"], 40)
+            raise UserError(f"{source} gives '{shown}' as a class_path: give the import path of a class.")
+        if isinstance(value, dict) and "class_path" in value and not isinstance(value.get("init_args"), dict | None):
+            shown = printable(value["init_args"], 40)
+            raise UserError(f"{source} gives '{shown}' as init_args of {value['class_path']}: give names and values.")
         if isinstance(value, str) and "\0" in value:
             raise UserError(f"{source} holds a value with a zero byte, '{printable(value, 40)}', which no value has.")
         if seen > MOST_VALUES:

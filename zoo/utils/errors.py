@@ -4,10 +4,9 @@ import errno
 import os
 import re
 import sys
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-
-from zoo.utils.paths import config_names
 
 
 class UserError(ValueError):
@@ -38,14 +37,19 @@ def near(word: str, words: list[str]) -> str:
     return f" Did you mean '{found[0]}'?" if found else ""
 
 
-def missing_file(path: Path | str) -> str:
-    """There is no such file; the nearest name beside it. Of a folder, that it is one."""
+def missing_file(path: Path | str, names: Sequence[str] = ()) -> str:
+    """There is no such file; the nearest name beside it, or among these. Of what is there but no file, what it is."""
     path = Path(path)
     if path.is_dir():
-        return f"'{printable(path, 120)}' is a folder: name a file, such as one in it."
+        last = next((file for file in (path / "checkpoints/last.ckpt", path / "last.ckpt") if file.is_file()), None)
+        example = f"'{printable(last, 120)}'" if last else "one in it"
+        return f"'{printable(path, 120)}' is a folder: name a file, such as {example}."
+    if os.path.lexists(path):
+        what = "no regular file" if path.exists() else "a link that leads nowhere"
+        return f"'{printable(path, 120)}' is {what}: name a file on a disk."
     path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     beside = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    return f"There is no file '{path}'.{near(str(path), beside + config_names())}"
+    return f"There is no file '{path}'.{near(str(path), [*beside, *names])}"
 
 
 def mendable(error: BaseException | None) -> str | None:

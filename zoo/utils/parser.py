@@ -14,6 +14,7 @@ from importlib import import_module
 from inspect import signature
 
 from zoo.utils.errors import fail, mendable, missing_file, near, printable
+from zoo.utils.paths import config_names
 from zoo.utils.user_code import whose
 
 LONGEST = 280  # characters of a sentence
@@ -100,7 +101,7 @@ def explain(
     if sentence := mendable(error):
         return sentence
     texts = list(dict.fromkeys(causes(error)))
-    if sentence := wrong_value(texts, words or []) or missing_value(texts):
+    if sentence := wrong_value(texts, words or []) or missing_value(texts, is_typed=words is not None):
         return sentence
     text = " ".join(message.split())
     for pattern, answer in PATTERNS:
@@ -143,12 +144,19 @@ def wrong_value(texts: list[str], words: list[str]) -> str | None:
     return shortened(f"{full_name([key for _, key in keys], words)} must be {plain_type(type_)}, not '{value}'.")
 
 
-def missing_value(texts: list[str]) -> str | None:
-    """The sentence for a class that was not given all that it needs; None for anything else."""
+def missing_value(texts: list[str], is_typed: bool) -> str | None:
+    """The sentence for a class that was not given all that it needs; None for anything else.
+
+    Args:
+        texts: of the errors.
+        is_typed: whether options were read, not the config of one object.
+    """
     found = texts and re.fullmatch(r"the following arguments are required: (.*)", texts[-1])
     classes = [name for text in texts for name in re.findall(r"(?:given |Namespace\()class_path[ =]'([\w.]+)'", text)]
     if not found or not classes:
         return None
+    if not is_typed:
+        return f"{classes[-1]} needs {found[1]}: give it as one of the init_args in a yaml."
     keys = [key for text in texts for key in re.findall(r'^Parser key "(\S+)"', text)]
     missing = ", ".join(f"--{full_name([*keys, name], [])}" for name in found[1].split(", "))
     return f"{classes[-1]} needs {found[1]}: give {missing}."
@@ -235,7 +243,7 @@ PATTERNS = [
     (r"No module named '([\w.]+)'", _module),
     (r"Importing '([\w.]+)' is not allowed, denied by the '(\S+)' entry", _denied),
     (r"following arguments are required: ((?:fit|validate|test|predict)\..*)", _required),
-    (r"File does not exist: '?([^'\s]+)", lambda f, k, t: missing_file(f[1])),
+    (r"File does not exist: '?([^'\s]+)", lambda f, k, t: missing_file(f[1], config_names())),
     (r"[Uu]nrecognized arguments: (\S+)", _unrecognised),
     (r"argument (\S+): expected (?:one|at least one) argument", lambda f, k, t: f"{f[1]} needs a value."),
 ]

@@ -1,8 +1,10 @@
 """Where a command will write, checked before anything is loaded: no typing error costs minutes of rendering."""
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from zoo.utils.errors import UserError, printable
 
@@ -69,6 +71,12 @@ def check_place(path: Path, folder: Path, option: str) -> None:
     if not os.access(there, os.W_OK | os.X_OK):
         why = f"'{printable(there, 80)}' cannot be written to"
         raise UserError(f"{option} is '{shown}', but {why}: make it writable, or take another place.")
+    try:
+        TemporaryFile(dir=there).close()  # has no name; /proc and the like take none
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # there may be room by then; nothing is lost if not
+            why = f"no file can be made in '{printable(there, 80)}'"
+            raise UserError(f"{option} is '{shown}', but {why} ({error.strerror}): take another place.") from None
 
 
 def is_there(path: Path) -> bool:
