@@ -72,9 +72,12 @@ def test_a_rate_that_a_format_does_not_have_is_said(tmp_path, caplog):
         ("c.gif", 10.0, 100),
     ):
         save_orbit(tmp_path / name, orbit_frames(shades()), rate)
-        assert Image.open(tmp_path / name).info["duration"] == milliseconds or name.endswith(".webp")
+        video = Image.open(tmp_path / name)
+        video.seek(0)
+        video.load()
+        assert video.info["duration"] == milliseconds
     said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 2 and all("shows 50 frames in a second, not 80: no .gif is" in line for line in said[:1])
+    assert len(said) == 2 and "shows 50 frames in a second, not 80: no .gif is faster." in said[0]
     with pytest.raises(ValueError, match="not 1e-12: change --frames or --seconds"):
         save_orbit(tmp_path / "d.gif", orbit_frames(shades()), rate=1e-12)
     assert not (tmp_path / "d.gif").exists()
