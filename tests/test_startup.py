@@ -115,7 +115,8 @@ def test_gpus_that_are_not_there_or_cannot_be_served(two_gpus) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        *((name, f"'{name}' is no device: take auto, cpu, cuda") for name in ("", "gpu", "tpu", "cuda:", "meta")),
+        *((name, f"'{name}' is no device: take auto, cpu, cuda") for name in ("gpu", "tpu", "cuda:", "meta")),
+        ("", "--device is empty: give a value, or leave it out."),
         ("cuda", "no device 'cuda' here: torch sees no CUDA GPU"),
         ("mps", "no device 'mps' here: it is Apple's"),
     ],
