@@ -164,7 +164,7 @@ class ImageFiles(CheckedImages):
     def look_at(self, others: list[File]) -> None:
         self.labels = find_labels(self.container, self.names)
         try:
-            found = self.find_cameras()
+            found = self.find_cameras(others)
             self.whole_cameras = found and found.of(self.names)
         except UserError as error:
             if self.camera_file != "auto":
@@ -178,10 +178,10 @@ class ImageFiles(CheckedImages):
                 "cameras have a distribution of their own; zoo.render.DatasetPoses draws from those of the images."
             )
 
-    def find_cameras(self) -> CameraSet | None:
+    def find_cameras(self, others: list[File]) -> CameraSet | None:
         """The cameras to be used, of some of the images at least; None where there are none."""
         if self.camera_file == "auto":
-            return find_cameras(self.container, self.names)
+            return find_cameras(self.container, self.names, others)
         return self.camera_file and matched(read_cameras(self.camera_file), self.names)
 
     def item(self, index: int, resolution: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 
 from zoo.utils.errors import UserError
 from zoo.utils.image_folders import BROKEN, Container
@@ -30,6 +29,6 @@ def listed_labels(container: Container, names: Sequence[str]) -> list[int] | Non
 
 def subfolder_labels(names: Sequence[str]) -> list[int] | None:
     """The number of each image's outermost folder among all of them in order; None unless all are in two or more."""
-    folders = [PurePosixPath(name).parts[0] if "/" in name else None for name in names]
-    classes = {folder: number for number, folder in enumerate(sorted({f for f in folders if f is not None}))}
-    return [classes[folder] for folder in folders] if None not in folders and len(classes) > 1 else None
+    folders = [name.rpartition("/")[0].partition("/")[0] for name in names]
+    classes = {folder: number for number, folder in enumerate(sorted(set(folders)))}
+    return [classes[folder] for folder in folders] if "" not in classes and len(classes) > 1 else None

@@ -44,21 +44,21 @@ def read(container: Folder | Zip, files: Iterable[File], images: Sequence[str] =
         UserError: a pose or a lens that cannot be; names the file.
     """
     files = list(files)
+    found = [(file, match["stem"]) for file in files if (match := POSE.fullmatch(file.name))]
+    if not found:
+        return None
     of_stem = defaultdict(list)
     for name in images:
         of_stem[PurePosixPath(name).stem].append(name)
     names, poses = [], []
-    for file in files:
-        if found := POSE.fullmatch(file.name):
-            pose = array(container, file)
-            if pose.shape not in ((3, 4), (4, 4)):
-                shape = " x ".join(map(str, pose.shape)) or "1"
-                raise UserError(f"{shown(container, file.name)} holds {shape} numbers, where a pose has 3 x 4.")
-            of = of_stem.get(found["stem"], [f"{found['stem']}.png"])
-            names += of
-            poses += [np.concatenate([pose, [[0, 0, 0, 1]]])[:4]] * len(of)
-    if not names:
-        return None
+    for file, stem in found:
+        pose = array(container, file)
+        if pose.shape not in ((3, 4), (4, 4)):
+            shape = " x ".join(map(str, pose.shape)) or "1"
+            raise UserError(f"{shown(container, file.name)} holds {shape} numbers, where a pose has 3 x 4.")
+        of = of_stem.get(stem, [f"{stem}.png"])
+        names += of
+        poses += [np.concatenate([pose, [[0, 0, 0, 1]]])[:4]] * len(of)
     intrinsics = torch.tensor(lens(container, files), dtype=torch.float64).expand(len(names), 3, 3)
     return camera_set(names, Z_UP_TO_Y_UP @ torch.tensor(np.array(poses)), intrinsics, shown(container))
 

@@ -22,7 +22,7 @@ JSON = re.compile(r"(?:(?P<folder>.*)/)?(?P<kind>dataset(?=\.)|transforms)\w*\.j
 KNOWN = "EG3D's dataset.json, NeRF's transforms.json, SRN's pose and intrinsics.txt, or *_extrinsics.npy of CARLA"
 
 
-def find_cameras(container: Folder | Zip, names: Sequence[str]) -> CameraSet | None:
+def find_cameras(container: Folder | Zip, names: Sequence[str], files: list[File] | None = None) -> CameraSet | None:
     """Cameras of the images of a folder or zip, in it or, for SRN and CARLA, beside it; None where there are none.
 
     What has no camera and what has no image is counted in a line of the log.
@@ -30,13 +30,14 @@ def find_cameras(container: Folder | Zip, names: Sequence[str]) -> CameraSet | N
     Args:
         container: with the images.
         names: of its usable images.
+        files: all others in it, where they are known.
 
     Raises:
         UserError: a file of cameras that is damaged or holds impossible ones, several that contradict each other, or
             cameras of none of these images.
     """
     try:
-        return matched(found_in(container, list(container.files()), names), names)
+        return matched(found_in(container, list(container.files()) if files is None else files, names), names)
     except NotCameras:
         return None
 

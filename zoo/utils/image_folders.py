@@ -43,6 +43,9 @@ UNREAD = {
     ".mp4 .m4v .mov .avi .mkv .webm": "write their frames as PNG or JPEG",
     ".npy .npz": "if they hold images, write these as PNG",
 }
+HIDDEN = re.compile(r"(?:^|[/\\])(?:\.(?!\.?(?:[/\\]|$))|__MACOSX)")  # not for being in . or ..
+OUTSIDE = re.compile(r"^[/\\]|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)")
+SHA256 = re.compile("[0-9a-f]{64}")
 LABEL = re.compile(rb'\[\s*"[^"]+"\s*,\s*(\[[^\[\]]*\]|-?\d+)\s*\]')  # of StyleGAN's dataset.json
 
 
@@ -133,11 +136,9 @@ class Zip:
 
     def files(self) -> Iterator[File]:
         for member in self.zip.infolist():
-            parts = [part for part in re.split(r"[/\\]", member.filename) if part not in ("", ".")]
-            if member.is_dir() or any(part.startswith((".", "__MACOSX")) and part != ".." for part in parts):
+            if member.is_dir() or HIDDEN.search(member.filename):
                 continue
-            leaves = ".." in parts or re.match(r"[/\\]|[A-Za-z]:", member.filename)
-            problem = "its path leads out of the zip" if leaves else None
+            problem = "its path leads out of the zip" if OUTSIDE.search(member.filename) else None
             problem = "a link" if stat.S_ISLNK(member.external_attr >> 16) else problem
             problem = "it is encrypted" if member.flag_bits & 1 else problem
             yield File(member.filename, member.file_size, f"{member.file_size}-{member.CRC}", problem)
@@ -362,8 +363,8 @@ def is_line(line: Any) -> bool:
     if line["problem"] is not None:
         return isinstance(line["problem"], str)
     sha256, size = line.get("sha256"), line.get("size")
-    is_size = isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)
-    return is_size and isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256) is not None
+    is_size = isinstance(size, list) and [type(side) for side in size] == [int, int] and min(size) > 0
+    return is_size and isinstance(sha256, str) and SHA256.fullmatch(sha256) is not None
 
 
 # ------------------------------------------------------------------------------------------------------ what is said
