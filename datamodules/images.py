@@ -178,7 +178,7 @@ class ImageFiles(CheckedImages):
                 "cameras have a distribution of their own; zoo.render.DatasetPoses draws from those of the images."
             )
 
-    def find_cameras(self, others: list[File]) -> CameraSet | None:
+    def find_cameras(self, others: list[File] | None = None) -> CameraSet | None:
         """The cameras to be used, of some of the images at least; None where there are none."""
         if self.camera_file == "auto":
             return find_cameras(self.container, self.names, others)

@@ -59,7 +59,7 @@ def read_cameras(path: Path | str) -> CameraSet:
         cameras = found_in(container, files, names)
         return matched(cameras, names) if names else named(cameras)
     folder = Folder(path.parent)
-    return named(in_file(folder, folder.file(str(path)), ""))
+    return named(in_file(folder, folder.member(path.name), ""))
 
 
 def found_in(container: Folder | Zip, files: list[File], images: Sequence[str]) -> CameraSet:
@@ -131,7 +131,7 @@ def beside(container: Folder | Zip, images: Sequence[str]) -> Iterator[tuple[str
     parent, path = Folder(container.path.parent), container.path
     if path.name == "rgb" and (parent.path / "pose").is_dir():
         poses = [file._replace(name=f"pose/{file.name}") for file in sorted(Folder(parent.path / "pose").files())]
-        found = srn.read(parent, [*poses, parent.file(str(parent.path / "intrinsics.txt"))])
+        found = srn.read(parent, [*poses, parent.member("intrinsics.txt")])
         if found is not None:
             yield "SRN", found._replace(names=[name.removeprefix("rgb/") for name in found.names])
     for name in ("carla_poses", "poses", "carla_poses.zip"):

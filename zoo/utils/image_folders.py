@@ -93,6 +93,10 @@ class Folder:
     def name(self, path: str) -> str:
         return path[self.above :].replace(os.sep, "/")  # pathlib is ten times slower, which 100,000 files show
 
+    def member(self, name: str) -> File:
+        """The file of this name within, whether it is there or not."""
+        return self.file(os.path.join(self.path, name))
+
     def file(self, path: str) -> File:
         try:
             about = os.stat(path)
