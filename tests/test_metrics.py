@@ -159,6 +159,7 @@ def in_page(name: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # eleven fits: two minutes on a quiet core
 @pytest.mark.parametrize("name", ["views", "fit"])
 def test_the_tables_of_the_page_are_the_generated_ones(name: str) -> None:
     """As exactly as another processor computes them: the last digits may differ."""
