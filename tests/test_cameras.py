@@ -5,6 +5,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -287,3 +288,27 @@ def test_classes_are_labels(tmp_path) -> None:
     assert [data.train_source().item(i, 8)["label"] for i in range(3)] == [7, 2, 2]
     batch = next(iter(data.train_dataloader()))
     assert sorted(batch["label"].tolist()) == [2, 2, 7]
+
+
+@pytest.mark.parametrize("place", ["carla/images", "carla"])
+def test_a_tree_of_carla_trains_with_its_own_cameras(tmp_path, place: str) -> None:
+    """Images as GRAF's zip of them holds them, its poses beside, and GRAF told to draw from these."""
+    images, poses = tmp_path / place, (tmp_path / place).parent / "carla_poses"
+    images.mkdir(parents=True)
+    poses.mkdir()
+    yaw = torch.arange(6.0)[:, None]
+    camera = orbit_cameras(yaw, 0.6 + 0.1 * yaw, radius=10.0, fov=math.radians(30))
+    z_up = torch.tensor([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+    for number, pose in enumerate(z_up @ camera.pose):
+        Image.new("RGB", (16, 16), "white").save(images / f"{number:06d}.png")
+        np.save(poses / f"{number:06d}_extrinsics.npy", pose[:3].numpy())
+    config = posed("graf")
+    data = {"path": str(images), "resolution": 8, "batch_size": 4, "manifests": str(tmp_path / "manifests")}
+    config["data"] = {"class_path": "datamodules.Carla", "init_args": data}
+    train(["fit", "-c", write(config, tmp_path / "run"), "--trainer.max_steps", "2"])
+    generator = load(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert torch.allclose(generator.poses.pose, camera.pose, atol=1e-6)
+    # GRAF's filter for these images shows the pixel at the top left of each cell where the cell's middle belongs
+    shift = 0.5 / 8 - 0.5 / 16
+    expected = camera.intrinsics + torch.tensor([[0, 0, shift], [0, 0, shift], [0, 0, 0]])
+    assert torch.allclose(generator.poses.intrinsics, expected, atol=1e-6)
