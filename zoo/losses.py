@@ -24,15 +24,15 @@ def logistic_real(scores: Tensor) -> Tensor:
     return softplus(-scores).mean()
 
 
-def r1_penalty(scores: Tensor, images: Tensor) -> Tensor:
+def r1_penalty(scores: Tensor, *images: Tensor) -> Tensor:
     """Mean over the batch of the squared length of d score / d image (Mescheder 2018, eq. 9, without its gamma / 2).
 
     Args:
         scores: of the images, [B, 1]; each must depend on its own image only.
-        images: real images that require a gradient, [B, C, H, W].
+        images: real images that require a gradient, [B, C, H, W]; where several are scored together, all of them.
     """
-    (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
-    return gradient.square().flatten(1).sum(1).mean()
+    gradients = torch.autograd.grad(scores.sum(), images, create_graph=True)
+    return torch.stack([gradient.square().flatten(1).sum(1) for gradient in gradients]).sum(0).mean()
 
 
 def top_k(scores: Tensor, count: int) -> Tensor:

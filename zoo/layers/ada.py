@@ -151,13 +151,13 @@ class Augmentation(nn.Module):
             self.controller.adjust(self.probability, iteration, images)
 
     def forward(self, images: Tensor, draws: Draws) -> Tensor:
-        """Images [B, 3, H, W], each changed in its own way."""
+        """Images [B, 3, H, W], each changed in its own way; or several of one scene [B, 3 n, H, W], in the same way."""
         if not self.weights.keys().isdisjoint((*BLIT, *GEOMETRY)):
             images = warp(images, self.warps(images, draws))
         if not self.weights.keys().isdisjoint(COLOUR):
             matrix = self.colour_changes(images, draws)
-            changed = matrix[:, :3, :3] @ images.flatten(2) + matrix[:, :3, 3:]
-            images = changed.view_as(images)
+            colours = images.unflatten(1, (-1, 3)).flatten(3)
+            images = (matrix[:, None, :3, :3] @ colours + matrix[:, None, :3, 3:]).view_as(images)
         if "imgfilter" in self.weights:
             images = filter_bands(images, self.band_gains(images, draws))
         if "noise" in self.weights:

@@ -1,14 +1,16 @@
-"""Linear interpolation in grids of features, which can be differentiated any number of times.
+"""Linear interpolation in grids of features.
 
-torch's ``grid_sample`` can be only once.
+Where it has to be differentiated twice there is ``interpolate_linear``: torch's ``grid_sample`` can be only once.
 
-B batch, N points, D axes, C channels
+B batch, N points, D axes, C channels, P planes, V side of a plane
 """
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import grid_sample
 
 
 def interpolate_linear(grid: Tensor, places: Tensor) -> Tensor:
@@ -41,3 +43,16 @@ def trilinear(volume: Tensor, points: Tensor, bounds: Tensor) -> Tensor:
     # These steps and no fewer, as published: frequencies of 2^9 show even rounding.
     places = (((points - low) / (high - low) * 2 - 1) + 1) / 2 * last
     return interpolate_linear(volume, places.flip(-1))
+
+
+def sample_planes(planes: Tensor, points: Tensor, axes: Sequence[Sequence[int]]) -> Tensor:
+    """Features [B, P, N, C] of points [B, N, 3] in each of P planes [B, P, C, V, V] (EG3D, section 3.1).
+
+    Planes span -1 to 1; beyond them features are zero.
+
+    Args:
+        axes: which two coordinates of a point are its place along the rows and down the columns of each plane.
+    """
+    places = torch.stack([points[..., pair] for pair in axes], dim=1)
+    found = grid_sample(planes.flatten(0, 1), places.flatten(0, 1)[:, None], align_corners=False)
+    return found[:, :, 0].mT.unflatten(0, (-1, len(axes)))

@@ -16,7 +16,7 @@ __getattr__, __dir__, __all__ = exports(
     query="Field raw_density",
     composite=(
         "Background BoundedRelu BoxedRelu ByMode Density Intervals MidpointQuadrature Quadrature RayWeights black "
-        "accumulate_along_rays add_density_noise infinite_last_interval last_sample relu softplus "
+        "accumulate_along_rays add_density_noise infinite_last_interval last_sample relu shifted_softplus softplus "
         "transmission_weights white zero_last_interval"
     ),
     renderer="Integrated Rendered Renderer VolumeRenderer expected_depth integrate to_map with_sample_count",

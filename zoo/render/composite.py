@@ -77,6 +77,11 @@ def softplus(raw: Tensor, points: Tensor) -> Tensor:
     return torch.nn.functional.softplus(raw)
 
 
+def shifted_softplus(raw: Tensor, points: Tensor) -> Tensor:
+    """softplus(raw - 1), as in Mip-NeRF: a new field is nearly empty."""
+    return torch.nn.functional.softplus(raw - 1)
+
+
 @dataclass(frozen=True)
 class BoundedRelu:
     """relu(scale * raw + shift), faded out at the surface of a sphere around the origin.

@@ -56,6 +56,7 @@ def through(camera: Camera, film: Tensor, *, unit: bool = True) -> Rays:
     focal_x, focal_y = camera.intrinsics[:, 0, 0, None], camera.intrinsics[:, 1, 1, None]
     x = film[..., 0] - (2 * camera.intrinsics[:, 0, 2, None] - 1)
     y = (film[..., 1] + (2 * camera.intrinsics[:, 1, 2, None] - 1)) * (focal_x / focal_y)
+    x = x + y * (camera.intrinsics[:, 0, 1, None] / focal_x)  # skew
     local = torch.stack([x, y, (-2 * focal_x).expand_as(x)], dim=-1)
     local = torch.nn.functional.normalize(local, dim=-1) if unit else local / (2 * focal_x[..., None])
     world = local @ camera.pose[:, :3, :3].mT

@@ -78,6 +78,7 @@ class VolumeRenderer(nn.Module):
         fine: further depths drawn from the weights of the first; both sets are composited together.
         coarse: makes the weights that ``fine`` draws from, if another quadrature does.
         chunk: points that the field sees at once, see ``query``; None for all of them.
+        noise_once: density noise stays with a sample (EG3D); else the composite gets noise of its own (pi-GAN).
     """
 
     def __init__(
@@ -87,13 +88,14 @@ class VolumeRenderer(nn.Module):
         fine: FineDepths | None = None,
         coarse: Quadrature | None = None,
         chunk: int | None = 4096,
+        noise_once: bool = False,
     ) -> None:
         at_least(1, self, **given(chunk=chunk))
         check_call("rays, draws", self, depths=depths)
         check_call("t, weights, draws", self, fine=fine)
         super().__init__()
         self.depths, self.quadrature = depths, quadrature or Quadrature()
-        self.fine, self.coarse, self.chunk = fine, coarse, chunk
+        self.fine, self.coarse, self.chunk, self.noise_once = fine, coarse, chunk, noise_once
 
     def forward(
         self,
@@ -116,17 +118,23 @@ class VolumeRenderer(nn.Module):
         hits = selected_indices(samples.t[..., -1] > samples.t[..., 0])  # the other rays have no length
         raw, features = self.query_hits(field, samples, hits, condition)
         queried: tuple[Tensor, ...] = (features,)
+        if self.noise_once:
+            raw = add_density_noise(raw, "coarse_density_noise", draws, density_noise)
         if self.fine is not None:
             with torch.no_grad():
-                noised = add_density_noise(raw, "coarse_density_noise", draws, density_noise)
+                noised = raw
+                if not self.noise_once:
+                    noised = add_density_noise(raw, "coarse_density_noise", draws, density_noise)
                 weights = (self.coarse or self.quadrature).weigh(noised, samples)
                 fine = Samples(*rays[:2], self.fine(samples.t, weights, draws))
             fine_raw, fine_features = self.query_hits(field, fine, hits, condition)
+            if self.noise_once:
+                fine_raw = add_density_noise(fine_raw, "fine_density_noise", draws, density_noise)
             t, order = torch.cat([fine.t, samples.t], -1).sort(-1)
             samples, queried = Samples(*rays[:2], t), (fine_features, features)
             raw = torch.cat([fine_raw, raw], 2).gather(2, order[..., None])
-        ray_weights = self.quadrature(add_density_noise(raw, "final_density_noise", draws, density_noise), samples)
-        return integrate(ray_weights, samples, raw, queried, order)
+        noised = raw if self.noise_once else add_density_noise(raw, "final_density_noise", draws, density_noise)
+        return integrate(self.quadrature(noised, samples), samples, raw, queried, order)
 
     def density(self, points: Tensor, field: Field[Condition], condition: Condition) -> Tensor:
         """Density per world length [B, N, 1] at points [B, N, 3]."""

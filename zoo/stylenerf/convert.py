@@ -17,7 +17,15 @@ from zoo.stylenerf.model import Generator
 from zoo.utils.errors import UserError
 from zoo.utils.paths import config_names
 from zoo.weights.convert import NotBuilt, Published
-from zoo.weights.names import Table, check_arguments, inside
+from zoo.weights.names import (
+    STYLE,
+    STYLED_LAYER,
+    Table,
+    check_arguments,
+    inside,
+    with_noise_axes,
+    without_noise_axes,
+)
 from zoo.weights.read import Contents, Place, attributes, class_name, is_module, module_state, plain, tensors_in
 
 NAME = "StyleNeRF"
@@ -72,13 +80,10 @@ NAMES = """
 """
 KNOWN = frozenset(NAMES.split())
 
-# ours -> published; for a part with a style, a ``StyledLayer``, a ``Block`` and a field alone
-STYLE = [(r"style\.", "affine."), ("", "")]
+# ours -> published; for a ``StyledLayer``, a ``Block`` and a field alone
 LAYER = [
-    *inside(r"conv\.", "", STYLE),
+    *STYLED_LAYER,
     (r"magnitude$", "w_avg"),
-    (r"noise\.stored$", "noise_const"),
-    (r"noise\.strength$", "noise_strength"),
     (r"up\.adapter\.first\.", "adapter.0."),
     (r"up\.adapter\.second\.", "adapter.1."),
 ]
@@ -193,7 +198,7 @@ def published(place: Place, contents: Contents, weights: str) -> Published | Non
     if isinstance(module, dict):
         if weights == "discriminator":
             raise NotBuilt(f"{place.name} holds bare tensors of D, which do not say how a discriminator was built.")
-        return Published(stacked(tensors_in("", module)), f"{place.name}, {entry}", {})
+        return Published(with_noise_axes(tensors_in("", module)), f"{place.name}, {entry}", {})
     if not is_module(module):
         return None
     given = plain(attributes(module).get("_init_kwargs"))
@@ -201,7 +206,9 @@ def published(place: Place, contents: Contents, weights: str) -> Published | Non
         raise UserError(f"The file's {class_name(module)} does not say what it was built with.")
     images = re.search(r"network-snapshot-(\d+)", place.name)
     card = {"images_seen": int(images[1]) * 1000 if images else None}
-    return Published(stacked(module_state(module)), "; ".join([f"{place.name}, {entry}", *notes(given)]), card, given)
+    return Published(
+        with_noise_axes(module_state(module)), "; ".join([f"{place.name}, {entry}", *notes(given)]), card, given
+    )
 
 
 def config(published: Published, weights: str, experiment: dict[str, Any] | None) -> dict[str, Any]:
@@ -214,15 +221,7 @@ def config(published: Published, weights: str, experiment: dict[str, Any] | None
 
 def official(networks: dict[str, dict[str, Tensor]], card: dict[str, str]) -> dict[str, Any]:
     """State dicts of the modules, in one file; the program's own hold the modules, with their source text."""
-    for state in networks.values():
-        state |= {key: image.reshape(image.shape[-2:]) for key, image in state.items() if key.endswith("noise_const")}
-    return {"network-snapshot.pt": {WEIGHTS[name]: state for name, state in networks.items()}}
-
-
-def stacked(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Stored noise, one image [H, W] there, with axes for samples and channels."""
-    images = [name for name, tensor in state.items() if name.endswith("noise_const") and tensor.dim() == 2]
-    return state | {name: state[name][None, None] for name in images}
+    return {"network-snapshot.pt": {WEIGHTS[name]: without_noise_axes(state) for name, state in networks.items()}}
 
 
 def notes(given: Mapping[str, Any]) -> list[str]:

@@ -10,11 +10,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, grid_sample, interpolate, normalize
+from torch.nn.functional import conv2d, interpolate, normalize
 
 from zoo.draws import Draws
 from zoo.layers.discriminator import Block as DiscriminatorBlock
 from zoo.layers.discriminator import DiscriminatorOutput
+from zoo.layers.lookup import sample_planes
 from zoo.layers.stylegan2 import (
     GAIN,
     Convolution,
@@ -149,7 +150,8 @@ class TriPlaneField(nn.Module):
     def forward(self, samples: Samples, planes: Tensor) -> tuple[Tensor, Tensor]:
         """Raw density [B, R, S, 1] and hidden features [B, R, S, H] of B x R x S samples."""
         points = paper_axes(samples.points.flatten(1, 2)) / (self.extent / 2)
-        x = sample_planes(planes, points).unflatten(1, samples.t.shape[1:])
+        planes = planes.unflatten(1, (3, -1))
+        x = sample_planes(planes, points, [[0, 1], [0, 2], [1, 2]]).sum(1).unflatten(1, samples.t.shape[1:])
         for layer in self.layers:
             x = layer(x).relu()
         return self.density(x), x
@@ -158,15 +160,6 @@ class TriPlaneField(nn.Module):
         """As ``zoo.stylenerf.StyledField.colours``."""
         x = hidden @ self.features.weight.mT + self.features.bias * total
         return x if self.rgb is None else with_rgb(x, total, self.rgb)
-
-
-def sample_planes(planes: Tensor, points: Tensor) -> Tensor:
-    """Features [B, N, C] of points [B, N, 3]: sums over planes [B, 3 C, V, V], which span -1 to 1 in xy, xz and yz."""
-    found = [
-        grid_sample(plane, points[:, None, :, axes], align_corners=False)[:, :, 0]
-        for plane, axes in zip(planes.chunk(3, dim=1), ([0, 1], [0, 2], [1, 2]), strict=True)
-    ]
-    return sum(found).mT
 
 
 # Learned cameras

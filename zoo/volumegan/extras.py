@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from zoo.draws import Draws
 from zoo.render import Depths, Rays, Samples
+from zoo.render import shifted_softplus as shifted_softplus  # bundles know it by this module, too
 from zoo.utils.ranges import above
 
 
@@ -22,11 +22,6 @@ class Unjittered:
 
     def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
         return self.depths(rays, None)
-
-
-def shifted_softplus(raw: Tensor, points: Tensor) -> Tensor:
-    """softplus(raw - 1), as in Mip-NeRF: a new field is nearly empty."""
-    return softplus(raw - 1)
 
 
 def unit_intervals(t: Tensor, directions: Tensor) -> Tensor:

@@ -27,6 +27,27 @@ def inside(ours: str, published: str, table: Table) -> Table:
     return [(ours + pattern, longer(to)) for pattern, to in table]
 
 
+# Ours and those of StyleGAN2's program for a layer with a style, and for one that also has noise
+STYLE: Table = [(r"style\.", "affine."), ("", "")]
+STYLED_LAYER: Table = [
+    *inside(r"conv\.", "", STYLE),
+    (r"noise\.stored$", "noise_const"),
+    (r"noise\.strength$", "noise_strength"),
+]
+
+
+def with_noise_axes(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A published state dict in which stored noise, one image [H, W] there, has axes for samples and channels."""
+    images = [name for name, tensor in state.items() if name.endswith("noise_const") and tensor.dim() == 2]
+    return state | {name: state[name][None, None] for name in images}
+
+
+def without_noise_axes(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse."""
+    images = [name for name in state if name.endswith("noise_const")]
+    return state | {name: state[name].reshape(state[name].shape[-2:]) for name in images}
+
+
 def published_name(name: str, table: Table) -> str | None:
     """The published name of one of our tensors; None where no published file holds it."""
     if name.startswith(UNUSED):
