@@ -312,8 +312,67 @@ def stylenerf() -> dict[str, Any]:
     }
 
 
+def eg3d() -> dict[str, Any]:
+    """A tiny EG3D: cameras of images, swaps, blur, a growing rendered side, lazy regularisers, augmentation."""
+    adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 2e-3, "betas": [0.0, 0.99]}}
+    part = "zoo.eg3d."
+
+    def schedule(start: float, end: float) -> dict[str, Any]:
+        return {"class_path": f"{part}LinearSchedule", "init_args": {"start": start, "end": end, "images": 40}}
+
+    quadrature = {"density": "zoo.render.shifted_softplus", "background": "zoo.render.white"}
+    renderer = {
+        "depths": {"class_path": f"{part}FixedLimits", "init_args": {"near": 2.2, "far": 3.3, "samples": 4}},
+        "fine": {"class_path": f"{part}SmoothedImportance", "init_args": {"samples": 4}},
+        "quadrature": {"class_path": "zoo.render.MidpointQuadrature", "init_args": quadrature},
+        "chunk": 200,
+    }
+    planes = {"resolution": 8, "channels": 4, "base_channels": 64, "most_channels": 8, "w_dim": 8}
+    larger = {"low": 4, "doubles_first": False, "channels": [8, 4], "clamp": None, "feature_dim": 4, "w_dim": 8}
+    generator = {
+        "plane_network": {"class_path": f"{part}PlaneNetwork", "init_args": planes},
+        "field": {
+            "class_path": f"{part}TriPlaneField",
+            "init_args": {"channels": 4, "hidden_dim": 8, "feature_dim": 4},
+        },
+        "renderer": {"class_path": "zoo.render.VolumeRenderer", "init_args": renderer},
+        "superresolution": {"class_path": f"{part}Superresolution", "init_args": larger},
+        "poses": {
+            "class_path": f"{part}LookAtPoses",
+            "init_args": {"yaw_spread": 0.3, "pitch_spread": 0.15, "radius": 2.7, "fov_deg": 18.0},
+        },
+        "latent_dim": 4,
+        "render_side": 4,
+    }
+    augment = {
+        "class_path": "zoo.layers.ada.Augmentation",
+        "init_args": {"controller": {"class_path": "zoo.layers.ada.Controller", "init_args": {"images": 100}}},
+    }
+    discriminator = {"resolution": 8, "base_channels": 64, "most_channels": 8, "clamp": None, "groups": 1}
+    model = {
+        "generator": {"class_path": f"{part}Generator", "init_args": generator},
+        "discriminator": {"class_path": f"{part}DualDiscriminator", "init_args": discriminator | {"mapping_layers": 2}},
+        "optimizer_g": adam,
+        "optimizer_d": copy.deepcopy(adam),
+        "emas": {"ema": {"class_path": "zoo.training.EMA", "init_args": {"decay": 0.5}}},
+        "swap": schedule(1.0, 0.5),
+        "blur": schedule(2.0, 0.0),
+        "growth": schedule(3, 4),
+        "regulariser": {"class_path": f"{part}DensityTV", "init_args": {"points": 10}},
+        "density_every": 2,
+        "r1_every": 3,
+        "augment": augment,
+    }
+    data = {"stages": {0: {}, 4: {"batch_size": 6}}, "resolution": 8, "posed": True}
+    return {
+        "model": {"class_path": f"{part}EG3D", "init_args": model},
+        "data": {"class_path": "tests.systems.NoiseData", "init_args": data},
+    }
+
+
 SYSTEMS: dict[str, Callable[[], dict[str, Any]]] = {
     "cips3d": cips3d,
+    "eg3d": eg3d,
     "giraffe": giraffe,
     "graf": graf,
     "pigan": pigan,

@@ -66,7 +66,7 @@ def publish(monkeypatch, cache: Path, *urls: str, kind: str = "web", system: str
 
 
 def test_the_catalogue_holds_every_published_checkpoint():
-    counts = {"graf": 10, "giraffe": 11, "pigan": 3, "stylenerf": 4, "cips3d": 3, "volumegan": 1}
+    counts = {"graf": 10, "giraffe": 11, "pigan": 3, "stylenerf": 4, "cips3d": 3, "volumegan": 1, "eg3d": 6}
     entries = list(released().values())
     assert {system: sum(entry.system == system for entry in entries) for system in counts} == counts
     assert len(entries) == sum(counts.values())

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tests.parity.harness import train
 from tests.systems import SYSTEMS, NoiseData
+from zoo.render import Camera
 from zoo.training.gan import GAN
 from zoo.weights.bundle import build
 
@@ -17,12 +18,14 @@ def trained_and_drawn(system: str, default: torch.dtype) -> dict[str, Tensor]:
     config = copy.deepcopy(SYSTEMS[system]())
     torch.manual_seed(0)
     gan = build(config["model"], GAN).double()
-    source = NoiseData(resolution=gan.generator.resolution).train_source()
+    data = NoiseData(resolution=gan.generator.resolution, posed=True)
+    source, camera = data.train_source(), data.train_source().all_cameras().take(slice(16))
     images = torch.stack([source.item(i, gan.generator.resolution)["image"] for i in range(16)])
     before = torch.get_default_dtype()
     torch.set_default_dtype(default)
     try:
-        train(gan, images.repeat(2, 1, 1, 1).double() / 127.5 - 1, 4)
+        cameras = Camera(*(x.repeat(2, 1, 1).double() for x in camera))
+        train(gan, images.repeat(2, 1, 1, 1).double() / 127.5 - 1, 4, cameras=cameras)
         drawn = gan.predict_step(torch.arange(2))
     finally:
         torch.set_default_dtype(before)

@@ -22,6 +22,7 @@ from zoo.weights.bundle import build, load, save_bundle
 # By system: noise on new weights, so that images differ at all; learning rate; by how much the distance must fall.
 TINY = {
     "cips3d": (0.02, 0.1, 10),
+    "eg3d": (0.0, 0.05, 20),
     "giraffe": (0.3, 0.3, 4),  # two objects of random octaves: images change abruptly with every code
     "graf": (0.0, 0.1, 20),
     "pigan": (0.02, 0.1, 20),

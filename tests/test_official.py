@@ -66,7 +66,7 @@ def volumegan_files(folder: Path) -> dict:
     return {"checkpoint.pth": {key: held[key] for key in ("models", "running_metadata")}}
 
 
-def stylenerf_files(folder: Path) -> dict:
+def modules_of_stylegan(folder: Path) -> dict:
     held = read(folder / "network-snapshot-000000.pkl").value
     return {"network-snapshot.pt": {name: module_state(held[name]) for name in ("G", "G_ema", "D")}}
 
@@ -83,7 +83,8 @@ SYSTEMS = {
         3,
     ),
     "volumegan": (CASES / "volumegan/checkpoint/checkpoint-000002.pth", lambda: None, volumegan_files, 3),
-    "stylenerf": (CASES / "stylenerf/checkpoint/network-snapshot-000000.pkl", lambda: None, stylenerf_files, 3),
+    "stylenerf": (CASES / "stylenerf/checkpoint/network-snapshot-000000.pkl", lambda: None, modules_of_stylegan, 3),
+    "eg3d": (CASES / "eg3d/checkpoint/network-snapshot-000000.pkl", lambda: None, modules_of_stylegan, 3),
 }
 
 
@@ -118,7 +119,7 @@ def test_there_and_back(tmp_path, capsys, system):
     written = {Path(line).name: torch.load(line, weights_only=True) for line in capsys.readouterr().out.splitlines()}
     assert same(written, originals(file.parent))
     unused = [name for _, tensors, _ in parts.values() for name in tensors if name.startswith("unused.")]
-    assert bool(unused) == (system in ("cips3d", "volumegan", "stylenerf"))
+    assert bool(unused) == (system in ("cips3d", "volumegan", "stylenerf", "eg3d"))
     for part in parts:  # each is a bundle of its own, too
         name = "model" if part == "ema" else part
         alone = tmp_path / part
@@ -157,7 +158,7 @@ def test_what_has_no_way_back(tmp_path, capsys):
 # What comes from elsewhere than the published programs
 
 
-@pytest.fixture(scope="module", params=SYSTEMS)
+@pytest.fixture(scope="module", params=[system for system in SYSTEMS if (FIXTURES / system).is_dir()])
 def official(request, tmp_path_factory) -> tuple[Path, list[str], dict]:
     """The fixture of a system in its published form: folder, options that tell what it does not hold, and tensors."""
     source, folder = FIXTURES / request.param / "bundle", tmp_path_factory.mktemp("official") / "there"
@@ -208,9 +209,9 @@ def test_what_peoples_scripts_add_is_taken_away(tmp_path, official, around):
     assert is_back(tmp_path / "back", tensors)
 
 
-def test_all_networks_of_pigan_and_stylenerf_come_back_but_the_discriminator(tmp_path, capsys):
+def test_all_networks_come_back_but_the_discriminator(tmp_path, capsys):
     """Tensors alone do not say how theirs was built."""
-    for system in ("pigan", "stylenerf"):
+    for system in ("pigan", "stylenerf", "eg3d"):
         file, experiment, _, _ = SYSTEMS[system]
         (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(experiment()))
         options = ["--experiment", str(tmp_path / "experiment.yaml")] if experiment() else []

@@ -82,7 +82,7 @@ def test_only_2d_networks_compute_in_16_bits(system, tmp_path) -> None:
         seen[precision] = {name: set() for name in watched}
         for name, network in watched.items():
             dtypes(nn.ModuleList([network]), seen[precision][name])
-        fit(gan, 1, tmp_path, loader=NoiseData(resolution=gan.generator.resolution))
+        fit(gan, 1, tmp_path, loader=NoiseData(resolution=gan.generator.resolution, posed=True))
         gan.predict_step(torch.arange(2))
         terms[precision] = {name: float(v) for name, v in gan.trainer.callback_metrics.items() if "/" in name}
         buffers[precision] = [x for name in gan.networks_2d for x in gan.get_submodule(name).buffers()]
@@ -165,7 +165,9 @@ class Watched(pl.Callback):
         self.step, self.gan.step = self.gan.step, self.plant
 
     def fit(self, steps: int, folder: Path) -> None:
-        trainer = fit(self.gan, steps, folder, [self], loader=NoiseData(resolution=self.gan.generator.resolution))
+        trainer = fit(
+            self.gan, steps, folder, [self], loader=NoiseData(resolution=self.gan.generator.resolution, posed=True)
+        )
         assert trainer.global_step == self.gan.iterations == steps
         self.note()
 

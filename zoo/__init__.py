@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = exports(
     stylenerf="StyleNeRF",
     cips3d="CIPS3D",
     volumegan="VolumeGAN",
+    eg3d="EG3D",
     training="GAN",
     weights="load",
 )

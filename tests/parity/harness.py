@@ -346,8 +346,13 @@ class Before(pl.Callback):
                 optimizer.state[parameter] = {"step": torch.tensor(10.0), **of_it}
 
 
-def train(gan: pl.LightningModule, images: Tensor, batch: int, *callbacks: pl.Callback) -> pl.Trainer:
-    """Train on these images in order, as many at once."""
+def train(
+    gan: pl.LightningModule, images: Tensor, batch: int, *callbacks: pl.Callback, cameras: Camera | None = None
+) -> pl.Trainer:
+    """Train on these images in order, as many at once; with the camera of each, where there are any."""
+    items = [{"image": image} for image in images]
+    if cameras is not None:
+        items = [item | {"camera": Camera(*of)} for item, *of in zip(items, *cameras, strict=True)]
     with TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             max_steps=len(images) // batch,
@@ -359,5 +364,5 @@ def train(gan: pl.LightningModule, images: Tensor, batch: int, *callbacks: pl.Ca
             enable_checkpointing=False,
             enable_progress_bar=False,
         )
-        trainer.fit(gan, DataLoader([{"image": image} for image in images], batch))
+        trainer.fit(gan, DataLoader(items, batch))
     return trainer

@@ -36,6 +36,7 @@ def test_case(case_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 ONE_EACH = [
     "cips3d/render_v1",
+    "eg3d/sampling",
     "giraffe/render_one",
     "graf/render_orthographic",
     "pigan/render_tall",
