@@ -26,7 +26,7 @@ class Scores(pl.Callback):
     Args:
         every: iterations between scores; 0 for none on the way.
         n_fake, n_real: numbers of images; n_real None takes all.
-        extractor: ``cars``, ``inception2015`` or an ``Extractor``.
+        extractor: ``cars``, ``efficientnetlite0``, ``inception2015`` or an ``Extractor``.
         inception_weights: local file for ``inception2015``.
         at_start, at_end: score before the first and after the last iteration too.
         truncation, draws, seed, batch_size: as in ``zoo.evaluate.protocol.score``.

