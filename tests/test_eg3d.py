@@ -263,6 +263,22 @@ def test_cameras_are_swapped_one_by_one_or_all_together():
     assert model.condition(camera, Replay([])) is camera
 
 
+def test_parts_of_a_batch_are_summed():
+    """As published; each part's losses are those of a batch of its own."""
+    whole, halves = gan(augment=None, blur=None), gan(augment=None, blur=None, at_once=2)
+    images, camera = torch.randn(4, 3, 8, 8), some_cameras(4)
+    parts = halves.reals(images, camera)
+    assert [len(part.image) for part in parts] == [2, 2] and len(whole.reals(images, camera)) == 1
+    assert torch.equal(torch.cat([part.raw for part in parts]), whole.reals(images, camera)[0].raw)
+    summed = []
+    halves.accumulate = lambda prefix, terms, last: summed.append((terms["r1"], last))
+    total = halves.accumulate_all(
+        "loss_d", [lambda part=part: halves.loss_r1(part, TrainingDraws(0, 0)) for part in parts]
+    )
+    alone = [halves.loss_r1(part, TrainingDraws(0, 0))["r1"] for part in parts]
+    assert [last for _, last in summed] == [False, True] and total == pytest.approx(sum(alone).item(), rel=1e-6)
+
+
 def test_schedules_go_from_one_number_to_another():
     line = LinearSchedule(10.0, 0.0, 200)
     assert [line(seen) for seen in (0, 50, 200, 300)] == [10.0, 7.5, 0.0, 0.0]
@@ -283,8 +299,8 @@ def test_blur_keeps_flat_images_and_sees_nothing_beyond_the_border():
 def test_r1_differentiates_by_what_is_seen_or_what_is_given(of_seen):
     model = gan(r1_of_seen=of_seen, augment=None).double()
     real, camera = torch.randn(2, 3, 8, 8).double(), some_cameras(2).to(torch.float64)
-    raw, draws = model.real_raw(real), TrainingDraws(0, 0)
-    plain = model.loss_r1(real, raw, camera, draws).item()
+    (reals,), draws = model.reals(real, camera), TrainingDraws(0, 0)
+    raw, plain = reals.raw, model.loss_r1(reals, draws)["r1"].item()
     assert model.sigma == 2.0
     inputs = [x.clone().requires_grad_() for x in (blurred(real, 2.0) if of_seen else real, raw)]
     shown = (inputs[0] if of_seen else blurred(inputs[0], 2.0), inputs[1])

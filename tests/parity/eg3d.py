@@ -109,9 +109,9 @@ def recorded(case: Case, block: str) -> list[tuple[str, Tensor]]:
         done = [of for of, _ in pairs]
         match re.sub(r".*\d_", "", name), numbers.shape:
             case "randn", [_, 1, _, _]:
-                of = "image" if "importance" in done else "planes"
-                names = large if of == "image" else planes
-                ours = names[sum(n.startswith(of) for n in done) % len(names)]
+                ours = planes[sum(n.startswith("planes") for n in done) % len(planes)]
+                if not ours.startswith(f"planes{numbers.shape[-1]}_"):
+                    ours = large[sum(n.startswith("image") for n in done) % len(large)]
             case "rand_like", _:
                 ours = "jitter"
             case "randn_like", [_, _, 3]:
@@ -156,6 +156,10 @@ def one_run(case: Case, run: str, of: dict[str, Any]) -> None:
     camera = camera_of(case.inputs.get(f"{run}.c", case.inputs["c"])[:n])
     condition = camera_of(case.inputs["c_conditioning"][:n])
     draws = Replay(recorded(case, run))
+    if generator_mode(case, of) == "const":
+        for block in (generator.superresolution.first, generator.superresolution.second):
+            for i, layer in enumerate((block.first, block.second)):
+                draws.queues[f"image{block.resolution}_{i}"] = [layer.noise.stored.expand(n, -1, -1, -1)]
     w = generator.map(Latent(case.inputs["z"][:n]), truncation=of.get("truncation_psi", 1), condition=condition).w
     styles = styles_of(case, generator, w, of["noise_mode"], draws)
 
@@ -206,6 +210,12 @@ def one_run(case: Case, run: str, of: dict[str, Any]) -> None:
 
 
 FOLLOWED = ("weights_coarse", "depths_fine")
+
+
+def generator_mode(case: Case, of: dict[str, Any]) -> str:
+    """The published noise_mode of the superresolution."""
+    marching = case.config["generator"]["rendering_kwargs"] | of.get("rendering_kwargs_changed", {})
+    return marching.get("superresolution_noise_mode", "none")
 
 
 def halves(intervals: Tensor) -> Tensor:
@@ -403,11 +413,12 @@ def build_gan(case: Case, reg_type: str = "l1", kind: type[EG3D] = EG3D, **optio
         fade = of["neural_rendering_resolution_fade_kimg"]
         growth = LinearSchedule(of["neural_rendering_resolution_initial"], last, 1000 * fade)
     swap = of["gpc_reg_prob"]
-    smooth = DensityTV(marching["density_reg"], marching["density_reg_p_dist"])
-    if reg_type != "l1":
-        smooth = Monotonic(
-            detached=reg_type == "monotonic-detach", smooth=DensityTV(marching["density_reg"], spread=None)
-        )
+    smooth = DensityTV(marching["density_reg"], spread=None)
+    regulariser = {
+        "l1": DensityTV(marching["density_reg"], marching["density_reg_p_dist"]),
+        "monotonic-detach": Monotonic(detached=True, smooth=smooth),
+        "monotonic-fixed": Monotonic(detached=False, smooth=smooth),
+    }[reg_type]
     options = {"optimizer_g": torch.optim.Adam, "optimizer_d": torch.optim.Adam} | options
     return kind(
         load_generator(case).train(),
@@ -415,7 +426,7 @@ def build_gan(case: Case, reg_type: str = "l1", kind: type[EG3D] = EG3D, **optio
         swap=None if swap is None else LinearSchedule(1, swap, 1000 * of["gpc_reg_fade_kimg"]),
         blur=LinearSchedule(of["blur_init_sigma"], 0, 1000 * of["blur_fade_kimg"]),
         growth=growth,
-        regulariser=smooth,
+        regulariser=regulariser,
         r1_weight=of["r1_gamma"],
         **options,
     )
@@ -446,7 +457,8 @@ def losses(case: Case) -> None:
 
 def one_phase(case: Case, name: str, gan: EG3D, real: Tensor, camera: Camera, draws: Replay) -> None:
     """One phase of the published training: its losses and their gradients."""
-    n, raw, scored = len(real), gan.real_raw(real), Watched(gan.score)
+    n, scored = len(real), Watched(gan.score)
+    (reals,) = gan.reals(real, camera)
     gan.score = scored
     network = gan.generator if ".G" in name else gan.discriminator
     kind, ours = name.split(".")[-1], {}
@@ -455,18 +467,15 @@ def one_phase(case: Case, name: str, gan: EG3D, real: Tensor, camera: Camera, dr
     elif kind == "Greg":
         backward = list(gan.loss_density(n, draws).values())
     elif kind == "Dmain":
-        with torch.no_grad():
-            fake, fake_camera = gan.generate(n, draws, update_mean=True)
-        fakes = gan.score(*gan.seen(fake.image, fake.raw, draws), fake_camera, draws)
-        reals = gan.score_real(*gan.seen(real, raw, draws), camera, draws)
-        backward = [softplus(fakes).mean(), softplus(-reals).mean()]
-        ours = {"w_avg": gan.generator.mean_w, "Loss_D_loss": softplus(fakes) + softplus(-reals)}
+        backward = [gan.loss_fake(n, draws)["fake"], gan.loss_real(reals, draws)["real"]]
+        fakes, scores = (result for _, result in scored.calls)
+        ours = {"w_avg": gan.generator.mean_w, "Loss_D_loss": softplus(fakes) + softplus(-scores)}
     else:
-        backward = [gan.loss_r1(real, raw, camera, draws)]
+        backward = [gan.loss_r1(reals, draws)["r1"]]
     scores = [result for _, result in scored.calls]
     if kind.startswith("D"):
-        ((*seen, _, _), reals) = scored.calls[-1]
-        ours |= {"Loss_scores_real": reals, "d_image": seen[0], "d_image_raw": seen[1]}
+        ((*seen, _, _), result) = scored.calls[-1]
+        ours |= {"Loss_scores_real": result, "d_image": seen[0], "d_image_raw": seen[1]}
     if kind == "Dreg":
         gradients = torch.autograd.grad(scores[0].sum(), seen, retain_graph=True)
         ours["Loss_r1_penalty"] = sum(x.square().flatten(1).sum(1) for x in gradients)
@@ -556,7 +565,6 @@ class After(pl.Callback):
 
 def step(case: Case) -> None:
     of, n = case.config, case.config["batch_size"]
-    assert of["batch_gpu"] == n, "gradients of parts of a batch are not accumulated here"
     labels = case.inputs["labels"]
     optimizers = {
         f"optimizer_{p.lower()}": partial(
@@ -566,7 +574,7 @@ def step(case: Case) -> None:
     }
     every = {"density_every": of["optimizer"]["G"]["reg_interval"], "r1_every": of["optimizer"]["D"]["reg_interval"]}
     decay = RampedDecay(1000 * of["ema_kimg"], n, of["ema_rampup"])
-    gan = build_gan(case, kind=Replayed, emas={"ema": EMA(decay)}, **optimizers, **every)
+    gan = build_gan(case, kind=Replayed, emas={"ema": EMA(decay)}, at_once=of["batch_gpu"], **optimizers, **every)
     gan.images_seen = of["cur_nimg_at_start"]
     gan.emas["ema"].updates = gan.images_seen // n
     draw_from(gan.generator, labels)
@@ -579,8 +587,10 @@ def step(case: Case) -> None:
         pairs = []
         for i, phase in enumerate(("Gmain", "Greg", "Dmain")):
             if f"{start}.{phase}" in phases:
-                part = slice(i * n, (i + 1) * n)
-                pairs += [("z", z[part]), ("camera", cameras[part]), *recorded(case, f"{start}.{phase}")]
+                for first in range(i * n, (i + 1) * n, of["batch_gpu"]):
+                    part = slice(first, min(first + of["batch_gpu"], (i + 1) * n))
+                    pairs += [("z", z[part]), ("camera", cameras[part])]
+                pairs += recorded(case, f"{start}.{phase}")
         gan.replays.append(Replay(pairs))
     scored, reg = Watched(gan.score), Watched(gan.loss_density)
     gan.score, gan.loss_density, penalties = scored, reg, []
@@ -596,22 +606,27 @@ def step(case: Case) -> None:
     assert gan.iterations == len(gan.replays) and all(draws.used_up() for draws in gan.replays)
     scores = [result.detach() for _, result in scored.calls]
     for phase in phases:
-        kind, ours = phase.split(".")[-1], {}
-        if kind == "Gmain":
-            fake = scores.pop(0)
-            ours = {"Loss_scores_fake": fake, "Loss_G_loss": softplus(-fake), "backward": softplus(-fake).mean()[None]}
-        if kind == "Dmain":
-            fake, real = scores.pop(0), scores.pop(0)
-            terms = softplus(fake), softplus(-real)
-            ours = {"Loss_scores_fake": fake, "Loss_scores_real": real, "Loss_D_loss": sum(terms)}
-            ours["backward"] = torch.stack([term.mean() for term in terms])
-        if kind == "Dreg":
-            penalty = penalties.pop(0)
-            ours = {"Loss_scores_real": scores.pop(0), "Loss_r1_penalty": penalty}
-            ours["Loss_D_reg"] = gan.r1_weight / 2 * penalty
-            ours["backward"] = gan.r1_every * ours["Loss_D_reg"].mean()[None]
-        if kind == "Greg":
-            ours = {"backward": torch.stack([*reg.calls.pop(0)[1].values()]).detach()}
+        kind, ours, backward = phase.split(".")[-1], {}, []
+        for _ in range(0, n, of["batch_gpu"]):  # what parts of a batch report is one after the other
+            now = {}
+            if kind == "Gmain":
+                fake = scores.pop(0)
+                now = {"Loss_scores_fake": fake, "Loss_G_loss": softplus(-fake)}
+                backward.append(softplus(-fake).mean())
+            if kind == "Dmain":
+                fake, real = scores.pop(0), scores.pop(0)
+                terms = softplus(fake), softplus(-real)
+                now = {"Loss_scores_fake": fake, "Loss_scores_real": real, "Loss_D_loss": sum(terms)}
+                backward += [term.mean() for term in terms]
+            if kind == "Dreg":
+                penalty = penalties.pop(0)
+                now = {"Loss_scores_real": scores.pop(0), "Loss_r1_penalty": penalty}
+                now["Loss_D_reg"] = gan.r1_weight / 2 * penalty
+                backward.append(gan.r1_every * now["Loss_D_reg"].mean())
+            if kind == "Greg":
+                backward += [term.detach() for term in reg.calls.pop(0)[1].values()]
+            ours = {name: torch.cat([ours[name], value]) if ours else value for name, value in now.items()}
+        ours["backward"] = torch.stack(backward)
         for name, value in ours.items():
             case.relative(f"{phase}.{name}", value, 1e-4)
 
@@ -702,7 +717,7 @@ ABSENT: dict[str, dict[str, str]] = {
     "planes": {"plane_axes": "we keep the two coordinates that matrices stand for; that these do is asserted"},
     "step": {
         f"it{k}.{name}.dataset_label_std": "of the data set; the published program keeps it in the generator unused"
-        for k in (0, 1)
+        for k in range(10)
         for name in ("G", "G_ema")
     },
 }

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -145,6 +146,14 @@ def raw_densities(field: TriPlaneField, planes: Tensor, *points: Tensor) -> list
 # Training
 
 
+class Reals(NamedTuple):
+    """Real images [B, 3, H, H], what of them corresponds to raw ones [B, 3, h, h], and their B cameras."""
+
+    image: Tensor
+    raw: Tensor
+    camera: Camera
+
+
 class EG3D(GAN):
     """The training algorithm of EG3D: that of StyleGAN2 for pairs of images, with cameras.
 
@@ -166,6 +175,8 @@ class EG3D(GAN):
             else by the images themselves, as StyleGAN2 does.
         mean_decay: share of the old mean w in the new one.
         augment: of all images that the discriminator sees; None for none.
+        at_once: images of each part of a batch (batch_gpu), within which cameras are swapped and images compared;
+            gradients of the parts' mean losses are summed, as published. None for the whole batch.
         optimizers, options: of every system, see ``zoo.training.gan.GAN``.
     """
 
@@ -187,49 +198,57 @@ class EG3D(GAN):
         r1_of_seen: bool = True,
         mean_decay: float = 0.998,
         augment: Augmentation | None = None,
+        at_once: int | None = None,
         **options: Any,
     ) -> None:
         at_least(0, self, r1_weight=r1_weight)
-        at_least(1, self, r1_every=r1_every, density_every=density_every)
+        at_least(1, self, r1_every=r1_every, density_every=density_every, **given(at_once=at_once))
         between(0, 1, self, mean_decay=mean_decay)
         super().__init__(generator, discriminator, *optimizers, **options)
         self.swap, self.blur, self.growth = swap, blur, growth
         self.regulariser, self.density_every = regulariser, density_every
         self.r1_weight, self.r1_every, self.r1_of_seen = r1_weight, r1_every, r1_of_seen
-        self.mean_decay, self.augment = mean_decay, augment
+        self.mean_decay, self.augment, self.at_once = mean_decay, augment, at_once
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        real, draws = batch["image"], self.draws()
+        draws, n = self.draws(), len(batch["image"])
         optimizer_g, optimizer_d = self.optimizers()
-        n, camera = len(real), real_cameras(batch).to(self.generator.bounds)
-        raw = self.real_raw(real)
+        parts = self.reals(batch["image"], real_cameras(batch).to(self.generator.bounds))
+        sizes = [len(part.image) for part in parts]
 
         with frozen(self.discriminator):
-            terms = self.loss_g(n, draws)
-            self.minimise(optimizer_g, "loss_g", terms)
+            loss_g = self.accumulate_all("loss_g", [partial(self.loss_g, size, draws) for size in sizes])
+            self.step(optimizer_g)
         if self.regulariser is not None and self.iterations % self.density_every == 0:
             with self.full_precision():
-                self.minimise(optimizer_g, "loss_g", self.loss_density(n, draws), counted=False)
+                self.accumulate_all("loss_g", [partial(self.loss_density, size, draws) for size in sizes])
+                self.step(optimizer_g, counted=False)
 
-        with torch.no_grad():
-            fake, fake_camera = self.generate(n, draws, update_mean=True)
-        loss_fake = logistic_fake(self.score(*self.seen(fake.image, fake.raw, draws), fake_camera, draws))
-        self.accumulate("loss_d", {"fake": loss_fake}, last=False)
-        loss_real = logistic_real(self.score_real(*self.seen(real, raw, draws), camera, draws))
-        self.accumulate("loss_d", {"real": loss_real})
+        both = ((partial(self.loss_fake, len(p.image), draws), partial(self.loss_real, p, draws)) for p in parts)
+        loss_d = self.accumulate_all("loss_d", [loss for pair in both for loss in pair])
         self.step(optimizer_d)
         if self.r1_weight and self.iterations % self.r1_every == 0:
             with self.full_precision():
-                self.minimise(optimizer_d, "loss_d", {"r1": self.loss_r1(real, raw, camera, draws)})
+                self.accumulate_all("loss_d", [partial(self.loss_r1, part, draws) for part in parts])
+                self.step(optimizer_d)
 
         # Without the regularisers, which would make the curves jump.
-        self.log_dict({"loss_g": terms["fake"].detach(), "loss_d": (loss_fake + loss_real).detach()}, prog_bar=True)
+        self.log_dict({"loss_g": loss_g / len(parts), "loss_d": loss_d / len(parts)}, prog_bar=True)
         noted = [] if self.augment is None else self.augment.running_statistics()
         stylegan2.average_over_processes(self.trainer.strategy, [self.generator.mean_w, *noted])
         self.update_emas()
         if self.augment is not None:
             self.augment.adjust(self.iterations, n * self.trainer.world_size)
         self.count(n)
+
+    def accumulate_all(self, prefix: str, losses: list[Callable[[], Terms]]) -> Tensor:
+        """Add the gradients of losses, each of which is computed when the one before is done; their sum."""
+        total = torch.zeros((), device=self.device)
+        for i, loss in enumerate(losses, 1):
+            terms = loss()
+            self.accumulate(prefix, terms, last=i == len(losses))
+            total = total + sum(terms.values()).detach()
+        return total
 
     # What generators are conditioned on
 
@@ -266,11 +285,14 @@ class EG3D(GAN):
 
     # What the discriminator sees
 
-    def real_raw(self, real: Tensor) -> Tensor:
-        """Raw images of real ones, at the side of now, which the generator renders from now on, too."""
+    def reals(self, images: Tensor, camera: Camera) -> list[Reals]:
+        """Real images and their raw ones at the side of now, which the generator renders from now on, too."""
         if self.growth is not None:
             self.generator.render_side.fill_(round(self.growth(self.images_seen)))
-        return blurred(resize(real, round(self.generator.render_side.item())), self.sigma)
+        raw = blurred(resize(images, round(self.generator.render_side.item())), self.sigma)
+        size = len(images) if self.at_once is None else self.at_once
+        parts = [slice(start, start + size) for start in range(0, len(images), size)]
+        return [Reals(images[part], raw[part], camera.take(part)) for part in parts]
 
     @property
     def sigma(self) -> float:
@@ -298,13 +320,13 @@ class EG3D(GAN):
 
     # Losses
 
-    def loss_g(self, n: int, draws: Draws) -> dict[str, Tensor]:
+    def loss_g(self, n: int, draws: Draws) -> Terms:
         """Generator loss of n images."""
         fake, camera = self.generate(n, draws)
         scores = self.score(*self.seen(fake.image, fake.raw, draws), camera, draws)
         return {"fake": logistic_real(scores)}
 
-    def loss_density(self, n: int, draws: Draws) -> dict[str, Tensor]:
+    def loss_density(self, n: int, draws: Draws) -> Terms:
         """Regulariser of the generator for n objects."""
         latents, camera = self.generator.sample(n, draws)
 
@@ -314,14 +336,25 @@ class EG3D(GAN):
         terms = self.regulariser(planes, self.generator.field, n, draws)
         return {name: self.density_every * term for name, term in terms.items()}
 
-    def loss_r1(self, real: Tensor, raw: Tensor, camera: Camera, draws: Draws) -> Tensor:
+    def loss_fake(self, n: int, draws: Draws) -> Terms:
+        """Discriminator loss of n images of the generator, whose mean w follows theirs."""
+        with torch.no_grad():
+            fake, camera = self.generate(n, draws, update_mean=True)
+        return {"fake": logistic_fake(self.score(*self.seen(fake.image, fake.raw, draws), camera, draws))}
+
+    def loss_real(self, reals: Reals, draws: Draws) -> Terms:
+        """Discriminator loss of real images."""
+        scores = self.score_real(*self.seen(reals.image, reals.raw, draws), reals.camera, draws)
+        return {"real": logistic_real(scores)}
+
+    def loss_r1(self, reals: Reals, draws: Draws) -> Terms:
         """R1 regulariser of the discriminator for real images and their raw ones."""
-        given = real.detach().requires_grad_(), raw.detach().requires_grad_()
+        given = reals.image.detach().requires_grad_(), reals.raw.detach().requires_grad_()
         seen = self.seen(*given, draws)
         with plain():  # as in VolumeGAN: other rounding would change gradients of biases, which are tiny remainders
-            scores = self.score_real(*seen, camera, draws)
+            scores = self.score_real(*seen, reals.camera, draws)
         penalty = r1_penalty(scores, *(seen if self.r1_of_seen else given))
-        return 0.5 * self.r1_weight * self.r1_every * penalty
+        return {"r1": 0.5 * self.r1_weight * self.r1_every * penalty}
 
 
 def real_cameras(batch: dict[str, Any]) -> Camera:
