@@ -34,6 +34,7 @@ from zoo.render import (
     through,
 )
 from zoo.utils.errors import UserError
+from zoo.utils.paths import read_experiment
 from zoo.weights.bundle import build
 
 
@@ -412,3 +413,26 @@ def test_what_a_file_does_not_state_is_named():
         marching | {"ray_start": "auto", "ray_end": "auto", "depth_resolution_importance": 0}
     )
     assert auto["init_args"]["depths"]["class_path"] == "zoo.eg3d.BoxLimits" and "fine" not in auto["init_args"]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "sizes"),
+    [
+        ("ffhq512_64", (29_008_301, 1_649_578, 4_257, 31_359_744)),
+        ("ffhq256", (29_008_301, 574_954, 4_257, 31_241_216)),
+        ("shapenetcars128", (29_008_301, 574_954, 4_257, 30_766_592)),
+    ],
+)
+def test_the_published_experiments_have_the_published_sizes(experiment, sizes):
+    """The published superresolution also has four strengths of a noise that it is never given."""
+    with torch.device("meta"):
+        model = build(read_experiment(f"eg3d/{experiment}")["model"], EG3D)
+    generator = model.generator
+    parts = [
+        (generator.plane_network, generator.mapping),
+        (generator.superresolution,),
+        (generator.field,),
+        (model.discriminator,),
+    ]
+    counts = [sum(p.numel() for part in of for p in part.parameters()) for of in parts]
+    assert [*counts[:1], counts[1] + 4, *counts[2:]] == [*sizes]
