@@ -115,7 +115,8 @@ def test_weights_alone_are_no_run_that_can_go_on(tmp_path):
         read_checkpoint(tmp_path / "x.ckpt", to_resume=True)
     for name, value in {"clocks": {}, "state_dict": [1], "config": 5}.items():
         torch.save({"state_dict": {}, "clocks": clocks, name: value}, tmp_path / "x.ckpt")
-        with pytest.raises(UserError, match=r"is not a checkpoint of a run here: it .* 'zoo convert' makes a bundle"):
+        why = r"is not a checkpoint of a run here: (it|clocks) .* 'zoo convert' makes a bundle"
+        with pytest.raises(UserError, match=why):
             read_checkpoint(tmp_path / "x.ckpt")
 
 

@@ -61,7 +61,7 @@ def image_coordinates(camera: Camera, view: int | Tensor, points: Tensor) -> Ten
     depth = torch.where(z < 0, -z, torch.nan)
     u = intrinsics[..., 0, 0, None] * x / depth + intrinsics[..., 0, 2, None]
     v = -intrinsics[..., 1, 1, None] * y / depth + intrinsics[..., 1, 2, None]
-    return torch.stack([u, v], dim=-1)
+    return torch.stack([u, v], dim=-1).reshape(*points.shape[:-1], 2)
 
 
 def pixel_coordinates(views: Views, view: int | Tensor, points: Tensor) -> Tensor:

@@ -53,6 +53,8 @@ def what_is_missing(checkpoint: Any) -> str:
     state, clocks, config = (held.get(name) for name in ("state_dict", "clocks", "config"))
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         return "it has no tensors by name"
+    if clocks is None:
+        return "it does not say how long it was trained"
     if problem := difference(clocks, {"iterations": 0, "images_seen": 0}, "clocks"):
         return problem
     if problem := difference(clocks.get("seconds", 0.0), 0.0, "clocks.seconds"):

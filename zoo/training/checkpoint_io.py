@@ -47,5 +47,5 @@ def disk_error(error: BaseException | None) -> OSError | None:
 def not_saved(path: Path, error: OSError) -> str:
     """Why a checkpoint was not written and what to do, in one sentence."""
     problem = disk_problem(error) or f"{error.strerror or error}; mend that"
-    kept = f" (the one from before is still whole: '{path}')" if os.path.exists(path) else ""
+    kept = " (the one from before is still whole)" if os.path.exists(path) else ""
     return f"The checkpoint '{path}' was not saved: {problem}, then resume from the last checkpoint{kept}."
