@@ -1,6 +1,7 @@
 """Checkpoints are whole whenever a run ends, hold what was scored, and are found again by a job that is restarted."""
 
 import errno
+import inspect
 import os
 import resource
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning.strategies.launchers import multiprocessing
 
 from callbacks.scores import Scores
 from tests.runs import fit, kill_again_and_again, load, wait_for_iteration
@@ -19,7 +21,7 @@ from zoo.cli.command import main
 from zoo.cli.lightning import job_checkpoint
 from zoo.training import checkpoint_files
 from zoo.training.checkpoint_files import read_checkpoint
-from zoo.training.checkpoint_io import AtomicCheckpoints, NotSaved, not_saved
+from zoo.training.checkpoint_io import HANDED_OVER, AtomicCheckpoints, NotSaved, not_saved
 from zoo.utils.errors import UserError
 from zoo.utils.files import held, lock_of, sweep
 
@@ -322,3 +324,10 @@ def test_a_restarted_job_takes_its_newest_checkpoint(job, tmp_path, monkeypatch)
     assert job_checkpoint(tmp_path) == queued
     os.utime(queued, (1, 1))
     assert job_checkpoint(tmp_path) == last
+
+
+def test_processes_hand_weights_over(tmp_path):
+    """As those of ``--trainer.strategy ddp_spawn`` do at their end: tensors by name and nothing else."""
+    AtomicCheckpoints().save_checkpoint({"a": torch.ones(3)}, tmp_path / HANDED_OVER)
+    assert torch.equal(AtomicCheckpoints().load_checkpoint(tmp_path / HANDED_OVER)["a"], torch.ones(3))
+    assert f'"{HANDED_OVER}"' in inspect.getsource(multiprocessing._MultiProcessingLauncher._collect_rank_zero_results)

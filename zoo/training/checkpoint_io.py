@@ -7,7 +7,10 @@ from typing import Any
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from zoo.training.checkpoint_files import read_checkpoint, write
+from zoo.utils.containers import read_file
 from zoo.utils.errors import Stopped, disk_problem
+
+HANDED_OVER = ".temp.ckpt"  # Lightning's name, in pytorch_lightning/strategies/launchers/multiprocessing.py
 
 
 class NotSaved(Stopped):
@@ -33,8 +36,11 @@ class AtomicCheckpoints(TorchCheckpointIO):
             raise NotSaved(not_saved(path, cause)) from error
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
-        """As ``read_checkpoint``, whatever is asked for."""
-        return read_checkpoint(path)
+        """As ``read_checkpoint``, whatever is asked for; and the tensors that a process of ddp_spawn hands over."""
+        if Path(path).name != HANDED_OVER:
+            return read_checkpoint(path)
+        with open(path, "rb") as file:
+            return read_file(file).value
 
 
 def disk_error(error: BaseException | None) -> OSError | None:
