@@ -1,9 +1,11 @@
 """How the published EG3D's arguments, names and draws translate into ours."""
 
+import copy
+import json
 import math
 import re
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -66,6 +68,16 @@ def load(case: Case, network: nn.Module, state: dict[str, Tensor], names: list) 
     return network.eval()
 
 
+def made(config: dict[str, Any]) -> Any:
+    """What a config builds; a copy where it was built before, since the parser takes longer than most cases."""
+    return copy.deepcopy(built(json.dumps(config), torch.get_default_dtype()))
+
+
+@cache
+def built(config: str, dtype: torch.dtype) -> nn.Module:
+    return build(json.loads(config), nn.Module)
+
+
 def load_generator(case: Case, without: str = "", **changed: Any) -> Generator:
     """Our generator for the published constructor's arguments, with the case's weights.
 
@@ -76,13 +88,13 @@ def load_generator(case: Case, without: str = "", **changed: Any) -> Generator:
     given = case.config["generator"]
     marching = {name: v for name, v in given["rendering_kwargs"].items() if name != without} | changed
     config = generator_config(given, marching, case.config["geometry"])
-    generator = load(case, build(config, nn.Module), case.weights("generator."), GENERATOR)
+    generator = load(case, made(config), case.weights("generator."), GENERATOR)
     generator.renderer.chunk = None  # so that parts can be watched
     return generator
 
 
 def load_discriminator(case: Case, **changed: Any) -> DualDiscriminator:
-    network = build(discriminator_config(case.config["discriminator"] | changed), nn.Module)
+    network = made(discriminator_config(case.config["discriminator"] | changed))
     return load(case, network, case.weights("discriminator."), table(network))
 
 
