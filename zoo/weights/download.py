@@ -82,7 +82,7 @@ def file_of(entry: Released, from_file: Path | None) -> tuple[Path, str]:
     known = recorded(folder_of(entry.name))
     if known and known["sha256"] != sha256:
         raise UserError(
-            f"{path} has sha256 {sha256}, but the download of {known['date']} had {known['sha256']}: "
+            f"{path} has sha256 {sha256[:12]}..., but the download of {known['date']} had {known['sha256'][:12]}...: "
             f"delete the file and fetch it again, or, if its authors have replaced it, delete {record}, too."
         )
     return path, sha256

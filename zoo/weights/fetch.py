@@ -194,7 +194,7 @@ def fetch_from(url: str, part: BinaryIO, sha256: str, retry: RetryPolicy) -> Non
             if found.startswith(sha256):
                 return
             empty(part)
-            reason = f"sent a file with sha256 {found}, which does not begin with {sha256}"
+            reason = f"sent a file with sha256 {found[:12]}..., which does not begin with {sha256[:12]}"
             if found == wrong:
                 raise PermanentError(reason)
             wrong = found
