@@ -5,9 +5,8 @@ used as they are: nothing is cropped once more, whatever a config says of whole 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from datamodules.camera_files.camera_set import MOST_BYTES, contents, parsed
 from zoo.utils.errors import UserError
@@ -24,8 +23,7 @@ class PackedZip(Zip):
         return (file for file in super().files() if file.name != MANIFEST)
 
 
-@dataclass(frozen=True)
-class Packed:
+class Packed(NamedTuple):
     """The manifest.
 
     name: of the data set that the images are from.

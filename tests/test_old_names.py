@@ -1,6 +1,7 @@
 """The table of old names: what it does to plain values, tensors and the moments of optimizers."""
 
 import copy
+from collections.abc import Iterable
 from functools import partial
 from pkgutil import resolve_name
 
@@ -107,8 +108,11 @@ def test_tensors_get_the_names_of_today_also_within_emas(table) -> None:
 def test_moments_find_their_parameters(named, table) -> None:
     """Modules have another name and stand in another order than when the checkpoint was written."""
 
+    def made(named: Iterable) -> torch.optim.Optimizer:
+        return torch.optim.Adam([{"params": [*named]}], lr=0.1)
+
     def trained(net: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.Adam([{"params": [*net.named_parameters()]}], lr=0.1)
+        return made(net.named_parameters())
 
     before, now = Outer(), Outer(backwards=True)
     optimizer = trained(before)
@@ -122,7 +126,7 @@ def test_moments_find_their_parameters(named, table) -> None:
         saved["param_groups"][0]["param_names"] = then
     order = list(renamed_tensors(dict.fromkeys(["size", *then]), now))
     restored = trained(now)
-    restored.register_load_state_dict_pre_hook(partial(resume.by_name, order=order, model=now))
+    restored.register_load_state_dict_pre_hook(partial(resume.by_name, order=order, model=now, make=made))
     restored.load_state_dict(saved)
     for name, parameter in now.named_parameters():
         theirs = optimizer.state[before.get_parameter(name)]
