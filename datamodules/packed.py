@@ -5,7 +5,6 @@ used as they are: nothing is cropped once more, whatever a config says of whole 
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from datamodules.camera_files.camera_set import MOST_BYTES, contents, parsed
@@ -43,19 +42,16 @@ class Packed(NamedTuple):
     hashes: dict[str, str]
 
 
-def read_packed(path: Path) -> Packed | None:
-    """The manifest of a zip; None for anything else.
+def read_packed(container: Zip) -> Packed | None:
+    """The manifest of a zip; None where it has none.
 
     Raises:
         UserError: it is damaged, or of a later version.
     """
-    if path.suffix.lower() != ".zip" or not path.is_file():
+    if MANIFEST not in container.zip.NameToInfo:
         return None
-    container = Zip(path)
-    file = next((file for file in container.files() if file.name == MANIFEST), None)
-    if file is None:
-        return None
-    source = f"'{MANIFEST}' of '{text(path, 120)}'"
+    file = next(file for file in container.files() if file.name == MANIFEST)
+    source = f"'{MANIFEST}' of '{text(container.path, 120)}'"
     values = parsed(contents(container, file, MOST_BYTES), source)
     if isinstance(values, dict) and isinstance(values.get("version"), int) and values["version"] > VERSION:
         raise UserError(f"{source} is of a later version of this project: update it, or pack the images again.")

@@ -250,7 +250,7 @@ class CheckedImages:
         """
         if self.names is not None:
             return self.names
-        self.container, path = self.layout.container(self.path), text(self.path)
+        self.container, path = self.container or self.layout.container(self.path), text(self.path)
         found = list(self.container.files())
         everything = {file.name: file for file in found}  # of members of one name the last, as other programs do
         names = sorted(everything)
