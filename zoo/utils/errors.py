@@ -132,11 +132,14 @@ def reader_died(how: str = "") -> str:
 
 
 def fail(message: str, code: int = 2) -> int:
-    """Print the message as the last line of stderr; trees that it shows are below it.
-
-    Of a sentence that a long path or name is in, the beginning and the end are printed.
-    """
+    """Print the message as the last line of stderr; trees that it shows are below it."""
     sentence, *trees = map(one_line, message.split("\n"))
-    sentence = sentence if len(sentence) < 300 else f"{sentence[:170]} ... {sentence[-120:]}"
-    print("zoo: error: " + "\n".join([sentence, *trees]), file=sys.stderr)
+    print("zoo: error: " + "\n".join([shortened(sentence), *trees]), file=sys.stderr)
     return code
+
+
+def shortened(sentence: str) -> str:
+    """A long sentence, of whose longest words, such as paths, the beginning and the end are left."""
+    if len(sentence) > 300:
+        sentence = re.sub(r"\S{80,}", lambda word: f"{word[0][:35]}...{word[0][-40:]}", sentence)
+    return sentence if len(sentence) <= 600 else f"{sentence[:400]} ... {sentence[-190:]}"
