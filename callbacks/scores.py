@@ -6,7 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from zoo.evaluate.extractors import Extractor, load_extractor
+from zoo.evaluate.extractors import Extractor, check_suits, default_extractor, load_extractor
 from zoo.evaluate.protocol import score
 from zoo.generator import DrawsPolicy
 from zoo.utils.ranges import at_least, finite, given
@@ -26,7 +26,8 @@ class Scores(pl.Callback):
     Args:
         every: iterations between scores; 0 for none on the way.
         n_fake, n_real: numbers of images; n_real None takes all.
-        extractor: ``cars``, ``efficientnetlite0``, ``inception2015`` or an ``Extractor``.
+        extractor: ``cars``, ``efficientnetlite0``, ``inception2015`` or an ``Extractor``; by default ``cars`` for
+            procedural cars and ``efficientnetlite0`` for all other images.
         inception_weights: local file for ``inception2015``.
         at_start, at_end: score before the first and after the last iteration too.
         truncation, draws, seed, batch_size: as in ``zoo.evaluate.protocol.score``.
@@ -37,7 +38,7 @@ class Scores(pl.Callback):
         every: int = 5000,
         n_fake: int = 1000,
         n_real: int | None = None,
-        extractor: str | Extractor = "cars",
+        extractor: str | Extractor | None = None,
         inception_weights: str | None = None,
         at_start: bool = True,
         at_end: bool = True,
@@ -65,8 +66,14 @@ class Scores(pl.Callback):
         check_state(state_dict["first"], dict.fromkeys(state_dict["first"], 0.0), "the first scores")
         self.scored_at, self.first = state_dict["scored_at"], state_dict["first"]
 
+    def choose_extractor(self, trainer: pl.Trainer) -> None:
+        """The extractor of the data set where none is given, refused before training where there is none."""
+        self.extractor = self.extractor or default_extractor(trainer.datamodule)
+        check_suits(self.extractor, trainer.datamodule)
+
     def measure(self, trainer: pl.Trainer, model: pl.LightningModule) -> dict[str, float]:
         """Scores of the model as it is, on every process."""
+        self.choose_extractor(trainer)
         if isinstance(self.extractor, str):
             self.extractor = load_extractor(self.extractor, self.inception_weights)
         scores = score(model.sampler, trainer.datamodule, self.extractor, device=model.device, **self.protocol)
@@ -87,6 +94,7 @@ class Scores(pl.Callback):
                 callback.on_scores(trainer, model, values)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.choose_extractor(trainer)
         now = pl_module.iterations
         # A run that was interrupted right after an iteration whose score was due is scored when it resumes.
         missed = self.every and now and now % self.every == 0

@@ -133,6 +133,7 @@ class Cars(ImageData):
     """
 
     name = "cars"
+    extractor = "cars"  # the network of zoo.evaluate that has learnt these images
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ orbit pigan-cars32 --out orbit.gif --frames 3 --seconds 1 --path wobble
 mesh pigan-cars32 --out car.ply --seeds 3 --cells 16 --level 10
 invert image.png pigan-cars32 --out inverted --samples 2 --latent_steps 1 --yaw 30
 evaluate pigan-cars32 --real images --count 4 --batch_size 2 --results results.csv
-evaluate images --real images --extractor cars --real_count 3
+evaluate images --real images --extractor efficientnetlite0 --real_count 3
 benchmark pigan/cars32 --work render --steps 1 --batch 1 --threads 1
 leaderboard cars --top 3 --results results.csv
 list pigan* --json

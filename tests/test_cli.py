@@ -333,7 +333,8 @@ def test_fit_and_predict_on_a_folder_or_zip_of_ones_own_images(tmp_path, monkeyp
     for place in (run, run / "earlier-1"):  # none are replaced
         assert len(list((place / "predictions").glob("0000*.png"))) == 16
     assert f"are in '{run / 'earlier-1' / 'predictions'}' now." in capsys.readouterr().err
-    assert main(["evaluate", str(run / "predictions"), "--real", str(path)]) == 2  # the cars' extractor wants 32 or 64
+    assert main(["evaluate", str(run / "predictions"), "--real", str(path), "--extractor", "cars"]) == 2
+    assert "take efficientnetlite0, or leave the extractor out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

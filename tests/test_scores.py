@@ -394,24 +394,24 @@ def test_callbacks_log_and_change_nothing(tmp_path):
     from pytorch_lightning.loggers import CSVLogger
 
     plain, _ = fit([], tmp_path)
-    watchers = [Scores(every=2, n_fake=6, extractor="cars"), Diagnostics(every=3, n=1)]
+    watchers = [Scores(every=2, n_fake=6, extractor=colours()), Diagnostics(every=3, n=1)]
     logger = CSVLogger(tmp_path)
     watched, trainer = fit(watchers, tmp_path, logger=logger, log_every_n_steps=100)
     assert plain.losses == watched.losses and len(plain.losses) == 6
     assert torch.equal(plain.generator.tint, watched.generator.tint)
     lines = (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()
     head = lines[0].split(",")
-    place, step = head.index("fid-cars-none-6"), head.index("step")
+    place, step = head.index("fid-colours-none-6"), head.index("step")
     scored = [row[step] for row in (line.split(",") for line in lines[1:]) if row[place]]
     assert scored == ["0", "2", "4", "6"]
-    assert {"kid-cars-none-6", "diagnostics/opacity", "diagnostics/flatness", "diagnostics/nonfinite"} <= set(head)
-    assert trainer.callback_metrics["fid-cars-none-6"] > 0
+    assert {"kid-colours-none-6", "diagnostics/opacity", "diagnostics/flatness", "diagnostics/nonfinite"} <= set(head)
+    assert trainer.callback_metrics["fid-colours-none-6"] > 0
 
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert set(checkpoint["state_dict"]) == set(plain.state_dict())
     state = checkpoint["callbacks"].pop("Scores")  # and neither the extractor nor anything large
-    assert state["scored_at"] == 6 and state["first"]["fid-cars-none-6"] > 0 and set(state) == {"scored_at", "first"}
+    assert state["scored_at"] == 6 and state["first"]["fid-colours-none-6"] > 0 and set(state) == {"scored_at", "first"}
     assert not checkpoint["callbacks"]
 
 

@@ -205,7 +205,8 @@ REFUSED = {
     "evaluate images --real items.yaml": "gives '[1]' as init_args of datamodules.Cars: give names and values.",
     f"{IMAGES} --batch_size 0": "batch_size is 0: give a number from 1 to 100000.",
     f"{IMAGES} --truncation 0.5": "--truncation 0.5 changes nothing for a folder of images, which is scored as it is",
-    f"{IMAGES} --inception_weights x": "--inception_weights x changes nothing with --extractor cars",
+    f"{IMAGES} --inception_weights x": "--inception_weights x changes nothing without --extractor inception2015",
+    f"{IMAGES} --extractor cars": "it cannot score 'images': take efficientnetlite0, or leave the extractor out.",
     f"{IMAGES} --extractor inception2015 --inception_weights images": "'images' is a folder: name a file",
     f"{IMAGES} --results image.png": "'image.png', line 1 is not text in UTF-8",
     f"{IMAGES} --results results.csv": "'results.csv', line 1 has no column 'system' where it belongs",
@@ -256,5 +257,5 @@ def test_scores_are_printed_whatever_happens_to_the_table(folder, monkeypatch, c
     monkeypatch.setattr(leaderboard, "append_row", full)
     assert main(["evaluate", "bundle", "--real", "images", "--count", "4", "--results", "results.csv"]) == 1
     printed = capsys.readouterr()
-    assert "fid-cars-none-4 " in printed.out and "kid-cars-none-4 " in printed.out
+    assert "fid-efficientnetlite0-bicubic224-4 " in printed.out and "kid-efficientnetlite0-bicubic224-4 " in printed.out
     assert "'results.csv': there is no space left for it" in printed.err

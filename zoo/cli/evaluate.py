@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def run(
     source: str,
     real: str = "datamodules.Cars",
-    extractor: Literal["cars", "efficientnetlite0", "inception2015"] = "cars",
+    extractor: Literal["cars", "efficientnetlite0", "inception2015"] | None = None,
     inception_weights: Path | None = None,
     count: int | None = None,
     real_count: int | None = None,
@@ -37,7 +37,7 @@ def run(
         source: a name that 'zoo list' shows, the folder of a weights bundle, a .ckpt of a run, or a folder of images.
         real: real images: a class such as datamodules.Cars, a yaml with a class_path or a data block (an experiment),
             or a folder or zip of images.
-        extractor: network whose features are compared.
+        extractor: network whose features are compared; by default cars for procedural cars, else efficientnetlite0.
         inception_weights: local file for inception2015.
         count: generated images; by default 1,000, or all of a folder.
         real_count: real images; by default all.
@@ -52,11 +52,12 @@ def run(
     between(2, MOST_IMAGES, **given(count=count, real_count=real_count))
     between(0, MOST_IMAGES, consistency=consistency)
     if extractor != "inception2015":
-        refuse_unused(f"with --extractor {extractor}", run, inception_weights=inception_weights)
+        refuse_unused("without --extractor inception2015", run, inception_weights=inception_weights)
     results = file_target(results, option="--results")
     from datamodules.images import ImageFolder, fit
     from zoo.evaluate import ImagePathDataset, load_extractor, score
     from zoo.evaluate import consistency as measure
+    from zoo.evaluate.extractors import check_suits, default_extractor
     from zoo.evaluate.images import holds_images, resizing
     from zoo.evaluate.metrics.consistency import MEANINGS
     from zoo.leaderboard import RESULTS, check_values, read
@@ -76,7 +77,10 @@ def run(
         scored, info = options.load()
         device = scored.device
         about = about_weights(info)
-    compared, network = real_images(real, scored.resolution), load_extractor(extractor, inception_weights)
+    compared = real_images(real, scored.resolution)
+    extractor = extractor or default_extractor(compared)
+    check_suits(extractor, compared)
+    network = load_extractor(extractor, inception_weights)
     check_values(about | {"dataset": compared.name})
     folders = [scored.images] if isinstance(scored, ImagePathDataset) else []
     folders += [compared.files] if Path(real).exists() and isinstance(compared, ImageFolder) else []

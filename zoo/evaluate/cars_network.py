@@ -40,7 +40,7 @@ class CarsNetwork(nn.Module):
         if height != width or str(width) not in self.first:
             raise UserError(
                 f"The extractor 'cars' takes images of 32x32 or 64x64 pixels, not {width}x{height}; score at one of "
-                "these (a folder of images with --resolution 32), or take the extractor 'inception2015'."
+                "these (a folder of images with --resolution 32), or take the extractor 'efficientnetlite0'."
             )
         return self.features(self.body(self.first[str(width)](images.float() / 127.5 - 1)))
 

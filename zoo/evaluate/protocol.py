@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from zoo.evaluate.extractors import Extractor, load_extractor
+from zoo.evaluate.extractors import Extractor, default_extractor, load_extractor
 from zoo.evaluate.images import ImagePathDataset
 from zoo.evaluate.metrics.fid import fid, moments
 from zoo.evaluate.metrics.kid import kid
@@ -58,7 +58,7 @@ def metric_name(metric: str, extractor: Extractor, n_fake: int) -> str:
 def score(
     source: Generator | ImagePathDataset,
     real: RealImages,
-    extractor: Extractor | str = "cars",
+    extractor: Extractor | str | None = None,
     *,
     n_fake: int | None = None,
     n_real: int | None = None,
@@ -76,6 +76,7 @@ def score(
     Args:
         source: a generator at its own resolution, or images.
         real: the real images.
+        extractor: by default that of ``default_extractor``.
         n_fake: default 1,000, or all images of a folder.
         n_real: default all; else a subsample, evenly spaced over the dataset.
         truncation, draws, seed: as in ``render_samples``.
@@ -95,6 +96,7 @@ def score(
         own_images = subsample(len(source), n_fake, source.name)  # before real images take minutes
         sampling = dict.fromkeys(sampling, "")
     device = torch.device(device or ("cpu" if isinstance(source, ImagePathDataset) else source.device))
+    extractor = default_extractor(real) if extractor is None else extractor
     extractor = load_extractor(extractor) if isinstance(extractor, str) else extractor
     extractor.to(device)
     rank, world = rank_and_world()

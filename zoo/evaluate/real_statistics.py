@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from zoo.evaluate.extractors import Extractor
+from zoo.evaluate.extractors import Extractor, check_suits
 from zoo.evaluate.metrics.fid import Moments, moments
 from zoo.evaluate.processes import broadcast, gather_rows, rank_and_world
 from zoo.generator import QUANTISATION, quantise
@@ -28,6 +28,8 @@ class RealImages(Protocol):
     name: short, for tables.
     digest(): changes whenever an image that ``val_dataloader`` yields does.
     val_dataloader(): a loader whose dataset holds the images in a fixed order, {"image": [3, H, W] in [-1, 1]}.
+
+    One may also have ``extractor``, the name of that which scores take for these images unless another one is named.
     """
 
     @property
@@ -91,7 +93,12 @@ def image_batches(
 def real_features(
     real: RealImages, extractor: Extractor, resolution: int, n_real: int | None, batch_size: int, device: torch.device
 ) -> RealFeatures | None:
-    """Features and moments of n_real real images (None: all), on the first process; None on all others."""
+    """Features and moments of n_real real images (None: all), on the first process; None on all others.
+
+    Raises:
+        UserError: the extractor does not suit them, or there are fewer.
+    """
+    check_suits(extractor, real)
     dataset_size = len(real.val_dataloader().dataset)  # type: ignore[arg-type]  # torch lets some have no length
     indices = subsample(dataset_size, n_real, real.name)
     key = {
