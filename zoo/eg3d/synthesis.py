@@ -9,65 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from zoo.draws import Draws
-from zoo.layers.stylegan2 import ModulatedConvolution, StyledLayer, clamp, resolutions, upsample, width
+from zoo.layers.stylegan2 import ModulatedConvolution, StyledLayer, SynthesisBlock, resolutions, styled, to_image, width
 from zoo.utils.errors import UserError
 from zoo.utils.ranges import above, at_least, given
-
-
-class Block(nn.Module):
-    """Two styled layers, and what they add to the image.
-
-    Args:
-        channels_in, channels_out: widths.
-        resolution: side of its output.
-        image_channels: of the image.
-        up: whether it doubles the resolution.
-        w_dim: size of w.
-        noise: whether there is image noise.
-    """
-
-    def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        resolution: int,
-        image_channels: int,
-        up: bool = True,
-        w_dim: int = 512,
-        noise: bool = True,
-    ) -> None:
-        super().__init__()
-        self.resolution, self.up, side = resolution, up, resolution if noise else None
-        self.first = StyledLayer(channels_in, channels_out, 3, w_dim, up=up, noise=side)
-        self.second = StyledLayer(channels_out, channels_out, 3, w_dim, noise=side)
-        self.rgb = ModulatedConvolution(channels_out, image_channels, w_dim=w_dim, demodulate=False)
-
-    def forward(
-        self, x: Tensor, image: Tensor, w: Tensor, draws: Draws | None, name: str, bound: float | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Features and image of features, image and w [B, 3, D]; twice as large where it doubles.
-
-        Args:
-            draws: for image noise; None for the stored one.
-            name: of the noise's draws.
-            bound: of activations.
-        """
-        for i, layer in enumerate((self.first, self.second)):
-            x = styled(layer, x, w[:, i], draws, f"{name}{self.resolution}_{i}", bound)
-        return x, to_image(self.rgb, x, w[:, 2], bound) + (upsample(image) if self.up else image)
-
-
-def styled(layer: StyledLayer, x: Tensor, w: Tensor, draws: Draws | None, name: str, bound: float | None) -> Tensor:
-    """Features after a layer, with image noise of this name where it has any."""
-    drawn = None
-    if draws is not None and layer.noise is not None:
-        drawn = draws.normal(name, (len(x), *layer.noise.stored.shape[1:]))
-    return layer(x, w, drawn, bound)
-
-
-def to_image(layer: ModulatedConvolution, x: Tensor, w: Tensor, bound: float | None) -> Tensor:
-    """What features add to the image."""
-    return clamp(layer(x, w) + layer.bias[:, None, None], bound)
 
 
 class PlaneNetwork(nn.Module):
@@ -101,7 +45,8 @@ class PlaneNetwork(nn.Module):
         self.layer = StyledLayer(widths[0], widths[0], 3, w_dim, noise=4)
         self.rgb = ModulatedConvolution(widths[0], 3 * channels, w_dim=w_dim, demodulate=False)
         self.blocks = nn.ModuleList(
-            Block(widths[i], widths[i + 1], side, 3 * channels, w_dim=w_dim) for i, side in enumerate(sides[1:])
+            SynthesisBlock(widths[i], widths[i + 1], side, 3 * channels, w_dim=w_dim)
+            for i, side in enumerate(sides[1:])
         )
 
     def forward(self, w: Tensor, draws: Draws | None = None) -> Tensor:
@@ -159,8 +104,8 @@ class Superresolution(nn.Module):
         self.antialias, self.shrinks, self.adds_to_raw = antialias, shrinks, adds_to_raw
         middle = 2 * low if doubles_first else low
         self.resolution = 2 * middle
-        self.first = Block(feature_dim, channels[0], middle, 3, doubles_first, w_dim, noise)
-        self.second = Block(channels[0], channels[1], self.resolution, 3, True, w_dim, noise)
+        self.first = SynthesisBlock(feature_dim, channels[0], middle, 3, doubles_first, w_dim, noise)
+        self.second = SynthesisBlock(channels[0], channels[1], self.resolution, 3, True, w_dim, noise)
 
     def forward(self, features: Tensor, w: Tensor, draws: Draws | None = None) -> tuple[Tensor, Tensor]:
         """The final image [B, 3, H, H] and the raw one [B, 3, h, h] of features [B, C, h, h] and one w [B, D].

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, interpolate, leaky_relu, linear, pad
 
+from zoo.draws import Draws
 from zoo.layers.winograd import conv3x3
 from zoo.utils.errors import UserError
 from zoo.utils.ranges import above, at_least
@@ -270,6 +271,62 @@ class StyledLayer(nn.Module):
         if self.noise is not None:
             y = y + self.noise(drawn) * GAIN
         return activate(y + self.conv.bias[:, None, None] * GAIN, bound)
+
+
+class SynthesisBlock(nn.Module):
+    """Two styled layers, and what they add to the image.
+
+    Args:
+        channels_in, channels_out: widths.
+        resolution: side of its output.
+        image_channels: of the image.
+        up: whether it doubles the resolution.
+        w_dim: size of w.
+        noise: whether there is image noise.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        resolution: int,
+        image_channels: int,
+        up: bool = True,
+        w_dim: int = 512,
+        noise: bool = True,
+    ) -> None:
+        super().__init__()
+        self.resolution, self.up, side = resolution, up, resolution if noise else None
+        self.first = StyledLayer(channels_in, channels_out, 3, w_dim, up=up, noise=side)
+        self.second = StyledLayer(channels_out, channels_out, 3, w_dim, noise=side)
+        self.rgb = ModulatedConvolution(channels_out, image_channels, w_dim=w_dim, demodulate=False)
+
+    def forward(
+        self, x: Tensor, image: Tensor, w: Tensor, draws: Draws | None, name: str, bound: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Features and image of features, image and w [B, 3, D]; twice as large where it doubles.
+
+        Args:
+            draws: for image noise; None for the stored one.
+            name: of the noise's draws.
+            bound: of activations.
+        """
+        for i, layer in enumerate((self.first, self.second)):
+            x = styled(layer, x, w[:, i], draws, f"{name}{self.resolution}_{i}", bound)
+        return x, to_image(self.rgb, x, w[:, 2], bound) + (upsample(image) if self.up else image)
+
+
+def styled(layer: StyledLayer, x: Tensor, w: Tensor, draws: Draws | None, name: str, bound: float | None) -> Tensor:
+    """Features after a layer, with image noise of this name where it has any."""
+    drawn = None
+    if draws is not None and layer.noise is not None:
+        drawn = draws.normal(name, (len(x), *layer.noise.stored.shape[1:]))
+    return layer(x, w, drawn, bound)
+
+
+def to_image(layer: ModulatedConvolution, x: Tensor, w: Tensor, bound: float | None) -> Tensor:
+    """What features add to the image."""
+    return clamp(layer(x, w) + layer.bias[:, None, None], bound)
 
 
 def minibatch_stddev(x: Tensor, groups: int = 4) -> Tensor:

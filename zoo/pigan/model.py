@@ -18,11 +18,13 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, grid_sample, leaky_relu
+from torch.nn.functional import grid_sample, leaky_relu
 
 from zoo import generator
 from zoo.draws import Draws, SampleDraws
+from zoo.layers.coordconv import CoordBlock
 from zoo.layers.discriminator import DiscriminatorOutput
+from zoo.layers.film import fold, sine
 from zoo.render import Camera, Poses, Rays, Rendered, Renderer, Samples, expected_depth, pixel_corners, through, to_map
 from zoo.utils.errors import UserError
 from zoo.utils.ranges import above, at_least, filled
@@ -115,12 +117,8 @@ class FilmSiren(nn.Module):
         sin(frequency (W x + b) + phase) of equation 5 is the sine of one linear layer.
         """
         frequencies, phases = 15 * styles.frequencies + 30, styles.phases
-        return [
-            ((f[:, :, None] * layer.weight).mT.contiguous(), (f * layer.bias + p)[:, None])
-            for layer, f, p in zip(
-                [*self.layers, self.colour_sine], frequencies.unbind(1), phases.unbind(1), strict=True
-            )
-        ]
+        layers = [*self.layers, self.colour_sine]
+        return [fold(*of) for of in zip(layers, frequencies.unbind(1), phases.unbind(1), strict=True)]
 
     def forward(
         self, samples: Samples, sines: list[tuple[Tensor, Tensor]], lock_view: bool = False
@@ -144,12 +142,6 @@ class FilmSiren(nn.Module):
         directions = directions.repeat_interleave(samples.t.shape[-1], dim=1)
         colour = self.colour(sine(torch.cat([directions, x], dim=-1), *last)).sigmoid()
         return raw.unflatten(1, samples.t.shape[1:]), colour.unflatten(1, samples.t.shape[1:])
-
-
-def sine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A sine layer with its own weights for each of B inputs [B, N, C_in]."""
-    x = torch.baddbmm(bias, x, weight)
-    return x.sin() if x.requires_grad else x.sin_()  # in place is faster
 
 
 class Generator(generator.Generator[Latent, Styles]):
@@ -246,48 +238,6 @@ class Generator(generator.Generator[Latent, Styles]):
 # Discriminator
 
 
-class Convolution(nn.Module):
-    """3x3 convolution, optionally with two more input channels: row and column in [-1, 1] (CoordConv)."""
-
-    def __init__(self, channels_in: int, channels_out: int, stride: int, coordinates: bool) -> None:
-        super().__init__()
-        self.coordinates = coordinates
-        self.conv = nn.Conv2d(channels_in + 2 * coordinates, channels_out, 3, stride, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.coordinates:
-            batch, _, height, width = x.shape
-            rows = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype).view(1, 1, -1, 1)
-            columns = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype).view(1, 1, 1, -1)
-            place = [axis.expand(batch, 1, height, width) for axis in (rows, columns)]
-            x = torch.cat([x, *place], dim=1)
-        return self.conv(x)
-
-
-class Block(nn.Module):
-    """Residual block that halves the resolution, by strides or by average pooling."""
-
-    def __init__(
-        self, channels_in: int, channels_out: int, coordinates: bool, downsample: Literal["stride", "pool"]
-    ) -> None:
-        super().__init__()
-        self.pool = downsample == "pool"
-        stride = 1 if self.pool else 2
-        self.first = Convolution(channels_in, channels_out, 1, coordinates)
-        self.second = Convolution(channels_out, channels_out, stride, coordinates)
-        needs_skip = channels_in != channels_out or not self.pool
-        self.skip = nn.Conv2d(channels_in, channels_out, 1, stride) if needs_skip else nn.Identity()
-        if not self.pool:
-            for conv in (self.first.conv, self.second.conv):
-                nn.init.kaiming_normal_(conv.weight, a=0.2, nonlinearity="leaky_relu")
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = leaky_relu(self.second(leaky_relu(self.first(x), 0.2)), 0.2)
-        if self.pool:
-            x, y = avg_pool2d(x, 2), avg_pool2d(y, 2)
-        return (y + self.skip(x)) / math.sqrt(2)
-
-
 class Discriminator(nn.Module):
     """Scores images of several resolutions; images enter at the level of their size (section 3.3).
 
@@ -312,7 +262,7 @@ class Discriminator(nn.Module):
         self.latent_dim, self.pool = latent_dim, downsample == "pool"
         self.from_rgb = nn.ModuleList(nn.Conv2d(3, c, 1) for c in channels)
         pairs = itertools.pairwise(channels)
-        self.blocks = nn.ModuleList(Block(i, o, coordinates, downsample) for i, o in pairs)
+        self.blocks = nn.ModuleList(CoordBlock(i, o, coordinates, downsample) for i, o in pairs)
         self.final = nn.Conv2d(channels[-1], 1 + (latent_dim + 2 if latent_dim else 0), 2)
 
     def forward(self, images: Tensor, alpha: float = 1.0) -> DiscriminatorOutput:
