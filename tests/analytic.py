@@ -74,6 +74,35 @@ class Sphere(Analytic):
         return 1000.0 * (points.norm(dim=-1, keepdim=True) < self.half) + self.haze
 
 
+class Surface(Analytic):
+    """A solid that is known by its signed distance alone; rays are marched to it in steps of that (Hart 1996)."""
+
+    def signed_distance(self, points: Tensor, styles: Latent | None) -> Tensor:
+        raise NotImplementedError
+
+    def hit(self, rays, camera):
+        t = rays.origins.new_full(rays.origins.shape[:-1], 2.0)
+        for _ in range(96):
+            left = self.signed_distance(rays.origins + t[..., None] * rays.directions, None)[..., 0]
+            t = t + left
+        return torch.where(left.abs() < 1e-3, t, torch.nan)
+
+
+class BallSurface(Surface):
+    """A ball of radius ``half``."""
+
+    def signed_distance(self, points, styles):
+        return points.norm(dim=-1, keepdim=True) - self.half
+
+
+class TorusSurface(Surface):
+    """A torus about the y axis: a tube of radius 0.4 ``half`` round a circle of radius ``half``."""
+
+    def signed_distance(self, points, styles):
+        x, y, z = points.split(1, dim=-1)
+        return ((x.square() + z.square()).sqrt() - self.half).hypot(y) - 0.4 * self.half
+
+
 class Billboard(Sphere):
     """A flat board that always faces the camera: a disc, or with ``lopsided`` a quarter of one."""
 

@@ -1,6 +1,7 @@
 """Meshes: where surfaces lie, which way they face, what colours they have; of known solids and of every system."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,17 @@ from tests.tiny import CONFIG
 from zoo.cli.command import main
 from zoo.draws import SampleDraws
 from zoo.export import mesh as meshes
-from zoo.export.mesh import Grid, check_target, density_grid, fitting_level, is_visible, mesh_of, save_mesh, surface
+from zoo.export.mesh import (
+    Grid,
+    check_target,
+    fitting_level,
+    is_visible,
+    mesh_of,
+    query_grid,
+    save_mesh,
+    solid_above,
+    surface,
+)
 from zoo.weights.bundle import build, save_bundle
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +40,10 @@ class Soft(Sphere):
 
     def density(self, points, styles):
         return 20 * torch.exp(-8 * points.square().sum(-1, keepdim=True))
+
+
+def density_grid(generator: Any, styles: Any, cells: int) -> Grid:
+    return query_grid(lambda points: generator.density(points, styles), generator, cells)
 
 
 def ball(radius: float = 0.5, cells: int = 24) -> Grid:
@@ -95,14 +110,14 @@ def test_colours_do_not_shine_through():
 
 
 def test_a_vertex_is_seen_only_past_what_is_not_in_its_way():
-    grid = ball()
+    solid = solid_above(ball(), 1.0)
     places = torch.tensor([[0.5, 0.0, 0.0], [0.5, 0.0, 0.0], [0.0, 0.7, 0.0], [0.0, 0.7, 0.0]])
     towards = torch.tensor([[1.0, 0, 0], [-1.0, 0, 0], [0, -1.0, 0], [0, 0, 1.0]])
-    assert is_visible(grid, 1.0, places, towards).tolist() == [True, False, False, True]
+    assert is_visible(solid, places, towards).tolist() == [True, False, False, True]
 
 
 def test_surfaces_are_closed_by_the_faces_of_the_box():
-    vertices, faces = surface(ball(radius=1.2), 1.0)
+    vertices, faces = surface(solid_above(ball(radius=1.2), 1.0))
     found = trimesh.Trimesh(vertices, faces, process=False)
     assert found.is_watertight and np.abs(vertices).max() == 1
     assert found.volume == pytest.approx(4 / 3 * np.pi * 1.2**3 - 6 * np.pi * 0.2**2 * (3 * 1.2 - 0.2) / 3, rel=0.03)
@@ -112,8 +127,8 @@ def test_flat_bounds_get_cells_of_equal_sides():
     flat = Sphere(half=0.4)
     flat.bounds = torch.tensor([[-1.0, -0.5, -1.0], [1.0, 0.5, 0.5]])
     grid = density_grid(flat, None, 20)
-    assert grid.density.shape == (21, 11, 16) and torch.allclose(grid.cell, torch.tensor(0.1))
-    vertices, _ = surface(grid, 1.0)
+    assert grid.values.shape == (21, 11, 16) and torch.allclose(grid.cell, torch.tensor(0.1))
+    vertices, _ = surface(solid_above(grid, 1.0))
     assert np.abs(np.linalg.norm(vertices, axis=1) - 0.4).max() < 0.1
 
 
@@ -122,7 +137,7 @@ def test_flat_bounds_get_cells_of_equal_sides():
 )
 def test_a_level_without_a_surface_says_so(radius, level, message):
     with pytest.raises(ValueError, match=f"{message}.* --level"):
-        surface(ball(radius, 8), level)
+        solid_above(ball(radius, 8), level)
 
 
 def test_nothing_opaque_asks_for_a_level():
@@ -140,7 +155,7 @@ def test_the_fitting_level_has_the_silhouettes_that_are_rendered():
     grid = density_grid(soft, None, 48)
     level = fitting_level(soft, grid, soft.poses.turntable(4))
     half_stopped = (np.log(20 * np.sqrt(np.pi / 8) / np.log(2)) / 8) ** 0.5
-    vertices, _ = surface(grid, level)
+    vertices, _ = surface(solid_above(grid, level))
     assert np.linalg.norm(vertices, axis=1).mean() == pytest.approx(half_stopped, abs=0.01)
 
 
@@ -178,7 +193,7 @@ def tiny(system: str, cells: int) -> tuple[nn.Module, Any, float]:
         with torch.no_grad():
             latent, _ = generator.turntable(generator.latents(1, SampleDraws(0, [0])), 1)
             styles = generator.map(latent)
-            level = float(density_grid(generator, styles, cells).density.max()) / 2
+            level = float(density_grid(generator, styles, cells).values.max()) / 2
         if level > 0:
             return generator, styles, level
     raise AssertionError("twenty empty fields")
@@ -211,7 +226,12 @@ def test_zoo_mesh_writes_a_file_a_sample(tmp_path, capsys):
     assert (tmp_path / "car-0.glb").is_file() and (tmp_path / "car-3.glb").is_file()
     assert main([*words, "--seeds", "3", "--level", "1"]) == 0
     assert (tmp_path / "car.glb").read_bytes() == (tmp_path / "car-3.glb").read_bytes()
-    assert "faces, level 1" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "faces, level 1\n" in out
+    assert main([*words, "--seeds", "3", "--level", "1", "--check", "2"]) == 0
+    assert re.search(
+        r", level 1, watertight, silhouettes in 2 other views agree to [01]\.\d{3} ", capsys.readouterr().out
+    )
 
 
 def test_memory_is_that_of_the_grid():
@@ -219,13 +239,15 @@ def test_memory_is_that_of_the_grid():
     code = """
 import resource, torch
 from tests.analytic import Sphere
-from zoo.export.mesh import density_grid, surface
+from zoo.export.mesh import query_grid, solid_above, surface
 import skimage.measure
 class Ball(Sphere):
     def density(self, points, styles):
         return (10 * (0.5 - points.norm(dim=-1, keepdim=True))).clamp(min=0)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-vertices, _ = surface(density_grid(Ball(), None, 256), 0.1)
+grid = query_grid(lambda points: Ball().density(points, None), Ball(), 256)
+grid = solid_above(grid, 0.1)
+vertices, _ = surface(grid)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

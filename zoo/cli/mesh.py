@@ -13,6 +13,7 @@ def run(
     cells: int = 128,
     level: float | None = None,
     views: int = 24,
+    check: int = 0,
     **drawn: Any,
 ) -> None:
     """Write objects as coloured surfaces, in world units, y up.
@@ -21,14 +22,17 @@ def run(
         out: the mesh's file, .ply or .glb; with several samples car.ply becomes car-0.ply, car-3.ply, ...
         seeds: which samples, as in 0-3,8.
         cells: of the grid, along the longest side of the object's bounds; twice as many take eight times as long.
-        level: density of the surface, per world length; by default the one that fits the rendered silhouettes.
+        level: density of the surface, per world length; by default the surface is where the signed distance is zero, if
+            the system knows one, or else has the level that fits the rendered silhouettes.
         views: images that colours are taken from.
+        check: views, drawn from the prior of cameras, in which to compare the mesh's silhouettes with rendered ones.
     """
     options, indices = SampleOptions(**drawn), numbers(seeds)
     between(2, LARGEST, cells=cells)
     between(1, LARGEST, views=views)
+    between(0, LARGEST, check=check)
     above(0, **given(level=level))
-    from zoo.export import mesh_of, save_mesh
+    from zoo.export import mesh_of, save_mesh, silhouette_iou
     from zoo.export.mesh import check_target
 
     out = check_target(out)
@@ -37,4 +41,10 @@ def run(
         found = mesh_of(generator, index, cells=cells, level=level, views=views, **options.drawn)
         path = out if len(indices) == 1 else out.with_stem(f"{out.stem}-{index}")
         save_mesh(path, found)
-        print(f"{path}: {len(found.faces)} faces, level {found.metadata['level']:.3g}")
+        chosen = found.metadata["level"]
+        said = ["zero set of the signed distance" if chosen is None else f"level {chosen:.3g}"]
+        if check:
+            said.append("watertight" if found.is_watertight else "with holes")
+            agreement = silhouette_iou(generator, index, found, views=check, **options.drawn)
+            said.append(f"silhouettes in {check} other views agree to {agreement:.3f} (intersection over union)")
+        print(f"{path}: {len(found.faces)} faces, {', '.join(said)}")

@@ -1,13 +1,14 @@
-"""Meshes: the surface on which a field is as dense as a level, coloured from the generator's own images of it.
+"""Meshes: the zero set of a signed distance, or where a density is at a level, coloured from rendered images.
 
 The surface is found by marching cubes (Lorensen and Cline 1987; Lewiner 2003, from scikit-image) in the object's bounds
-and written by trimesh, in world units, y up. Only the generator's contract is used.
+and written by trimesh, in world units, y up. Only the generator's contract is used. Its signed distance or density, on
+a grid, becomes a solid: a grid of values above 0 inside the object and below outside, whatever they mean.
 
 X Y Z points of a grid, N vertices, F faces, R rays, V views
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from zoo.export.camera_paths import frames_along_path
 from zoo.export.views import in_batches
-from zoo.generator import Generator, HasDensity, HasRays, draws_for, evaluating, quantise, require, take
+from zoo.generator import Generator, HasDensity, HasRays, HasSurface, draws_for, evaluating, quantise, require, take
 from zoo.render import Camera, Rendered
 from zoo.render.projection import pixel_coordinates, views_of
 from zoo.utils.errors import UserError
@@ -36,21 +37,21 @@ POINTS = 1 << 15  # queried at once
 
 
 class Grid(NamedTuple):
-    """Densities [X, Y, Z] at evenly spaced points of a box, those on its faces included; low, high: its corners [3]."""
+    """Values [X, Y, Z] at evenly spaced points of a box, those on its faces included; low, high: its corners [3]."""
 
-    density: Tensor
+    values: Tensor
     low: Tensor
     high: Tensor
 
     @property
     def cell(self) -> Tensor:
         """Lengths of a cell along the axes [world units], [3]."""
-        return (self.high - self.low) / (torch.tensor(self.density.shape) - 1)
+        return (self.high - self.low) / (torch.tensor(self.values.shape) - 1)
 
     def at(self, points: Tensor) -> Tensor:
-        """Densities [...] at points [..., 3], linear in between; nothing outside."""
+        """Values [...] at points [..., 3], linear in between; 0 outside."""
         place = (points - self.low) / (self.high - self.low) * 2 - 1
-        found = grid_sample(self.density[None, None], place.flip(-1).view(1, 1, 1, -1, 3), align_corners=True)
+        found = grid_sample(self.values[None, None], place.flip(-1).view(1, 1, 1, -1, 3), align_corners=True)
         return found.view(place.shape[:-1]) * (place.abs() <= 1).all(-1)
 
 
@@ -65,49 +66,98 @@ def mesh_of(
     truncation: float = 1.0,
     resolution: int | None = None,
 ) -> "Trimesh":
-    """The surface of a sample's object, as its turntable shows it, with colours at its vertices.
+    """The surface of a sample's object, as its turntable shows it, with normals and colours at its vertices.
 
     Args:
         index: which sample.
         cells: of the grid along the longest side of the bounds.
-        level: density [per world length] of the surface; by default ``fitting_level``.
+        level: density [per world length] of the surface; by default there is none where the generator has a surface,
+            and the zero set of its signed distance is taken, and ``fitting_level`` elsewhere.
         views: images that colours are taken from.
         seed: of the set of samples.
         truncation: as in ``generator.map``.
         resolution: side of these images [pixels]; by default the generator's own.
 
+    Returns:
+        the mesh; its metadata have the level, None for the zero set of a signed distance.
+
     Raises:
-        UserError: the generator has no density or no rays; the level is nowhere in the bounds, or none fits.
+        UserError: the generator has no rays, or neither surface nor density; the surface is nowhere in the bounds, or
+            no level fits.
     """
     from trimesh import Trimesh
 
-    require(generator, "A mesh", HasDensity, HasRays)
+    by_distance = level is None and isinstance(generator, HasSurface)
+    require(generator, "A mesh", HasSurface if by_distance else HasDensity, HasRays)
     with evaluating(generator):
         latent, _ = generator.sample(1, draws_for(generator, seed, [index]))
         latents, camera = frames_along_path(generator, latent, "spiral", views)
-        grid = density_grid(generator, generator.map(take(latents, slice(1)), truncation=truncation), cells)
-        if level is None:
-            level = fitting_level(generator, grid, camera)
-        vertices, faces = surface(grid, level)
-        mesh = Trimesh(vertices, faces, process=False, metadata={"level": level})
+        styles = generator.map(take(latents, slice(1)), truncation=truncation)
+        if by_distance:
+            solid = solid_within(query_grid(lambda points: generator.signed_distance(points, styles), generator, cells))
+        else:
+            density = query_grid(lambda points: generator.density(points, styles), generator, cells)
+            level = fitting_level(generator, density, camera) if level is None else level
+            solid = solid_above(density, level)
+        mesh = Trimesh(*surface(solid), process=False, metadata={"level": level})
+        if by_distance:
+            mesh.vertex_normals = distance_normals(generator, styles, mesh)
         images = in_batches(generator, latents, camera, truncation, resolution)
-        mesh.visual.vertex_colors = vertex_colours(generator, images, camera, grid, level, mesh)
+        mesh.visual.vertex_colors = vertex_colours(generator, images, camera, solid, mesh)
     return mesh
 
 
-def density_grid(generator: Generator, styles: Any, cells: int) -> Grid:
-    """Densities in the generator's bounds, queried slab by slab; ``cells`` along the longest side."""
+def query_grid(field: Callable[[Tensor], Tensor], generator: Generator, cells: int) -> Grid:
+    """Values of a field, points [1, N, 3] to [1, N, 1], in the generator's bounds, queried slab by slab.
+
+    Args:
+        cells: along the longest side.
+    """
     low, high = generator.bounds
     counts = ((high - low) / (high - low).max() * cells).round().long().clamp(min=1) + 1
     x, y, z = (torch.linspace(float(a), float(b), int(n)) for a, b, n in zip(low, high, counts, strict=True))
-    density = torch.empty(len(x), len(y), len(z))
+    values = torch.empty(len(x), len(y), len(z))
     face = torch.stack(torch.meshgrid(torch.zeros(1), y, z, indexing="ij"), dim=-1).view(-1, 3)
-    for slab, place in zip(density, tqdm(x.tolist(), unit="slab", disable=None), strict=True):
+    for slab, place in zip(values, tqdm(x.tolist(), unit="slab", disable=None), strict=True):
         points = face.clone()
         points[:, 0] = place
-        densities = (generator.density(part[None].to(low), styles)[0, :, 0] for part in points.split(POINTS))
-        slab.copy_(torch.cat([*densities]).view_as(slab))
-    return Grid(density, *generator.bounds.cpu().float())
+        found = (field(part[None].to(low))[0, :, 0] for part in points.split(POINTS))
+        slab.copy_(torch.cat([*found]).view_as(slab))
+    return Grid(values, *generator.bounds.cpu().float())
+
+
+def solid_within(distance: Grid) -> Grid:
+    """The solid of which these are the signed distances, negative inside.
+
+    Raises:
+        UserError: all of the box is inside, or nothing of it.
+    """
+    least, most = float(distance.values.min()), float(distance.values.max())
+    if not least < 0 < most:
+        raise UserError(
+            f"This object has no surface: all of its bounds is {'outside' if least >= 0 else 'inside'}, with signed "
+            f"distances from {least:.3g} to {most:.3g}. Take another of --seeds, or train for longer."
+        )
+    return distance._replace(values=-distance.values)
+
+
+def solid_above(density: Grid, level: float) -> Grid:
+    """The solid of all that is denser than the level.
+
+    Marching cubes is linear between two points, so it is given the opacity, which is 1/2 at the level: a density of
+    thousands beside an empty place would push the surface against that place.
+
+    Raises:
+        UserError: the whole box is denser, or nothing in it.
+    """
+    least, most = float(density.values.min()), float(density.values.max())
+    if not least <= level < most:
+        what, way = ("All", "higher") if level < least else ("Nothing", "lower")
+        raise UserError(
+            f"{what} of this field is denser than the level {level:.3g}, so there is no surface: its densities are "
+            f"from {least:.3g} to {most:.3g}; take a {way} --level."
+        )
+    return density._replace(values=density.values.div(-level).exp2_().neg_().add_(0.5))
 
 
 def fitting_level(generator: Generator, grid: Grid, camera: Camera, side: int = 64) -> float:
@@ -142,7 +192,7 @@ def fitting_level(generator: Generator, grid: Grid, camera: Camera, side: int = 
     if not solid.any():
         raise UserError(
             "No ray through this field is opaque, so no level can be chosen automatically: give one, such as "
-            f"--level {float(grid.density.max()) / 2:.2g}, half its greatest density."
+            f"--level {float(grid.values.max()) / 2:.2g}, half its greatest density."
         )
     levels = float(densest.max()) * torch.logspace(-3, 0, 64)[:-1]
     hit = densest > levels[:, None]
@@ -151,36 +201,40 @@ def fitting_level(generator: Generator, grid: Grid, camera: Camera, side: int = 
     return float((good[0] * good[-1]).sqrt())
 
 
-def surface(grid: Grid, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices [N, 3] and faces [F, 3] around all that is denser than the level; closed by the faces of the box.
-
-    Raises:
-        UserError: the whole box is denser, or nothing in it.
-    """
+def surface(solid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices [N, 3] and faces [F, 3] around a solid; closed by the faces of the box."""
     from skimage.measure import marching_cubes
 
-    least, most = float(grid.density.min()), float(grid.density.max())
-    if not least <= level < most:
-        what, way = ("All", "higher") if level < least else ("Nothing", "lower")
-        raise UserError(
-            f"{what} of this field is denser than the level {level:.3g}, so there is no surface: its densities are "
-            f"from {least:.3g} to {most:.3g}; take a {way} --level."
-        )
-    # Marching cubes is linear between two points, so it is given the opacity, which is 1/2 at the level: a
-    # density of thousands beside an empty place would push the surface against that place. All around is nothing.
-    opacity = torch.zeros([n + 2 for n in grid.density.shape])
-    opacity[1:-1, 1:-1, 1:-1].copy_(grid.density).div_(-level).exp2_().neg_().add_(1)
-    cell, low, high = grid.cell.numpy(), grid.low.numpy(), grid.high.numpy()
-    vertices, faces, _, _ = marching_cubes(opacity.numpy(), 0.5, spacing=tuple(cell), gradient_direction="ascent")
+    padded = torch.full([n + 2 for n in solid.values.shape], -1.0)  # all around is nothing
+    padded[1:-1, 1:-1, 1:-1] = solid.values
+    cell, low, high = solid.cell.numpy(), solid.low.numpy(), solid.high.numpy()
+    vertices, faces, _, _ = marching_cubes(padded.numpy(), 0, spacing=tuple(cell), gradient_direction="ascent")
     return np.clip(vertices - cell + low, low, high).astype(np.float32), faces
 
 
+def distance_normals(generator: Generator, styles: Any, mesh: "Trimesh") -> np.ndarray:
+    """Normals [N, 3] of vertices: the direction in which the signed distance grows.
+
+    Those on the bounds, where the box cuts the object open, have the mean normal of their faces: the distance has
+    nothing to say of a cut.
+    """
+    low, high = generator.bounds
+    places, normals = torch.from_numpy(mesh.vertices.astype(np.float32)), []
+    for part in places.split(POINTS):
+        with torch.enable_grad():
+            points = part[None].to(low).requires_grad_()
+            (gradient,) = torch.autograd.grad(generator.signed_distance(points, styles).sum(), points)
+        normals.append(normalize(gradient[0], dim=-1).cpu().float())
+    cut = ((places <= low.cpu()) | (places >= high.cpu())).any(-1, keepdim=True).numpy()
+    return np.where(cut, mesh.vertex_normals, torch.cat(normals).numpy())
+
+
 def vertex_colours(
-    generator: Generator, images: Iterable[Rendered], camera: Camera, grid: Grid, level: float, mesh: "Trimesh"
+    generator: Generator, images: Iterable[Rendered], camera: Camera, solid: Grid, mesh: "Trimesh"
 ) -> np.ndarray:
     """Colours uint8 [N, 3] of vertices: means of the images that see them.
 
-    An image sees a vertex that faces it and has nothing denser than the level before it. It weighs as the square of
+    An image sees a vertex that faces it and has nothing of the solid before it. It weighs as the square of
     the cosine between normal and line of sight and as the fourth power of its opacity there: what is seen from the side
     or is half transparent is mixed with what is behind. A vertex that hardly any image sees, less than 0.01 of
     the one seen best, such as those below a car, gets the colour of the nearest one that is seen.
@@ -206,7 +260,7 @@ def vertex_colours(
             facing = (normals * towards).sum(-1)
             uv = (2 * pixel_coordinates(shown, view, places) + 1) / shown.depth.shape[-1] - 1
             seen = ((facing > 0.1) & (uv.abs() <= 1).all(-1)).nonzero()[:, 0]
-            seen = seen[is_visible(grid, level, places[seen], towards[seen])]
+            seen = seen[is_visible(solid, places[seen], towards[seen])]
             colours, opacity = (
                 grid_sample(plane[None], uv[None, None, seen], padding_mode="border", align_corners=False)[0, :, 0].mT
                 for plane in (image, shown.rendered.opacity[view])
@@ -216,21 +270,23 @@ def vertex_colours(
             weights[seen] += weight
     seen = weights[:, 0] > 0.01 * weights.max()
     if not seen.any():
-        raise UserError("No image shows any of this surface; take another --level.")
+        raise UserError("No image shows any of this surface; take another --level or another of --seeds.")
     colours = quantise(total[seen] / weights[seen]).numpy()
     _, nearest = cKDTree(places[seen]).query(places)
     return colours[nearest]
 
 
-def is_visible(grid: Grid, level: float, places: Tensor, towards: Tensor) -> Tensor:
-    """Whether from places [N, 3] of the surface on there is nothing denser than the level in these directions."""
-    cell = float(grid.cell.max())
-    exits = torch.where(towards > 0, grid.high - places, grid.low - places) / torch.where(towards == 0, -1e-9, towards)
+def is_visible(solid: Grid, places: Tensor, towards: Tensor) -> Tensor:
+    """Whether from places [N, 3] of the surface on there is nothing of the solid in these directions."""
+    cell = float(solid.cell.max())
+    exits = torch.where(towards > 0, solid.high - places, solid.low - places) / torch.where(
+        towards == 0, -1e-9, towards
+    )
     free = []
     for start, direction, end in zip(*(x.split(4096) for x in (places, towards, exits.amin(-1))), strict=True):
         line = torch.arange(2, max(3, float(end.max()) / cell + 1)) * cell  # not the vertex's own cell
-        ahead = grid.at(start[:, None] + line[:, None] * direction[:, None])
-        free.append((ahead <= level).all(-1))
+        ahead = solid.at(start[:, None] + line[:, None] * direction[:, None])
+        free.append((ahead <= 0).all(-1))
     return torch.cat(free) if free else torch.zeros(0, dtype=torch.bool)
 
 
@@ -240,7 +296,7 @@ def save_mesh(path: Path, mesh: "Trimesh") -> None:
         with replacing(path) as part:
             mesh.export(part, file_type="ply")
         return
-    linear = mesh.copy()  # as glTF wants its colours at vertices
+    linear = mesh.copy(include_cache=True)  # its normals too; and the colours as glTF wants those of vertices
     share = mesh.visual.vertex_colors[:, :3] / 255
     share = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
     linear.visual.vertex_colors = (share * 255).round().astype(np.uint8)

@@ -1,0 +1,86 @@
+"""How well a mesh fits the object that it was made of: its silhouettes against rendered ones.
+
+N vertices, F faces, V views, H W pixels
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from zoo.export.camera_paths import frames_along_path
+from zoo.generator import Generator, HasRays, draws_for, evaluating, render_foreground, repeat_for_cameras, require
+from zoo.render.projection import pixel_coordinates, views_of
+
+if TYPE_CHECKING:
+    from trimesh import Trimesh
+
+
+def silhouette_iou(
+    generator: Generator,
+    index: int,
+    mesh: "Trimesh",
+    *,
+    views: int = 8,
+    seed: int = 0,
+    truncation: float = 1.0,
+    resolution: int | None = None,
+) -> float:
+    """Mean intersection over union of a mesh's silhouettes and of the renderings of its object (opacity above 1/2).
+
+    The views are cameras drawn from the prior, others for each sample, and not those that a mesh is coloured or its
+    level chosen from. A pixel belongs to the mesh if the ray through its middle meets it.
+
+    Args:
+        index: which sample the mesh is of, made with the same seed and truncation.
+        views: cameras.
+        resolution: side of the images [pixels]; by default the generator's own.
+
+    Returns:
+        in [0, 1]; a view in which both show nothing counts 1.
+
+    Raises:
+        UserError: the generator has no rays.
+    """
+    require(generator, "A silhouette", HasRays)
+    with evaluating(generator):
+        latent, _ = generator.sample(1, draws_for(generator, seed, [index]))
+        latents, _ = frames_along_path(generator, latent, "spiral", 1)
+        styles, camera = repeat_for_cameras(
+            generator.map(latents, truncation=truncation),
+            generator.cameras(views, draws_for(generator, seed, [index * views + view for view in range(views)])),
+        )
+        rendered = render_foreground(generator, styles, camera, resolution)
+        shown = views_of(generator.rays, rendered, camera, generator.bounds)
+        vertices = torch.from_numpy(mesh.vertices).to(generator.bounds)
+        faces = torch.from_numpy(mesh.faces).to(generator.device).long()
+        side = shown.depth.shape[-1]
+        covered = torch.stack([rasterised(pixel_coordinates(shown, v, vertices)[faces], side) for v in range(views)])
+    shared, either = ((x.flatten(1).sum(1)) for x in (covered & shown.solid, covered | shown.solid))
+    return float(torch.where(either > 0, shared / either.clamp(min=1), 1.0).mean())
+
+
+def rasterised(triangles: Tensor, side: int) -> Tensor:
+    """Whether each pixel's middle is in one of the triangles, bool [H, W].
+
+    Args:
+        triangles: columns and rows [F, 3, 2] of their corners, whole numbers at the middles of pixels; those with a
+            corner behind the camera, NaN, are left out.
+        side: H = W.
+    """
+    triangles = triangles[triangles.isfinite().all(-1).all(-1)].double()
+    first = triangles.amin(1).ceil().clamp(min=0).long()
+    size = (triangles.amax(1).floor().clamp(max=side - 1).long() - first + 1).clamp(min=0)
+    count = size.prod(1)
+    face = torch.arange(len(triangles), device=triangles.device).repeat_interleave(
+        count
+    )  # one for each pixel in its box
+    place = torch.arange(len(face), device=face.device) - (count.cumsum(0) - count)[face]
+    pixel = first[face] + torch.stack([place % size[face, 0], place // size[face, 0]], dim=-1)
+    corner = triangles[face] - pixel[:, None]
+    after = corner.roll(-1, dims=1)
+    side_of = corner[..., 0] * after[..., 1] - corner[..., 1] * after[..., 0]  # of each edge, by its sign
+    column, row = pixel[(side_of >= 0).all(1) | (side_of <= 0).all(1)].unbind(1)
+    mask = torch.zeros(side, side, dtype=torch.bool, device=triangles.device)
+    mask[row, column] = True
+    return mask
