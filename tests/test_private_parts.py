@@ -2,14 +2,18 @@
 
 import re
 from pathlib import Path
+from unittest.mock import patch
 
 import jsonargparse
 import pytorch_lightning as pl
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.plugins.environments import LightningEnvironment
 
+from tests.systems import SYSTEMS
 from zoo.training import lightning_private
+from zoo.training.gan import GAN
 from zoo.utils import parser
+from zoo.weights import bundle
 
 ROOT = Path(__file__).parent.parent
 HOMES = {"zoo/training/lightning_private.py", "zoo/utils/parser.py"}
@@ -35,6 +39,24 @@ def test_what_may_be_imported_is_as_it_was_afterwards():
     with parser.allowed_imports(["zoo"]):
         assert _common.parsing_settings["import_path_verdicts"]["zoo"] is True, where
     assert dict(_common.parsing_settings) == before, where
+
+
+def test_objects_within_objects_are_parsed_alike_and_more_seldom():
+    """Its nested parsers call ``parse_object`` with ``namespace`` and ``defaults``, which we answer in another way."""
+    config, parsed, calls = SYSTEMS["eg3d"]()["model"], [], []
+    plain = jsonargparse.ArgumentParser.parse_object
+
+    def counting(self, *args, **kwargs):
+        calls[-1] += 1
+        return plain(self, *args, **kwargs)
+
+    with patch.object(jsonargparse.ArgumentParser, "parse_object", counting):
+        for kind in (bundle.Parser, jsonargparse.ArgumentParser):
+            calls.append(0)
+            ours = kind(exit_on_error=False)
+            ours.add_subclass_arguments(GAN, "config", required=True)
+            parsed.append(ours.parse_object({"config": config}))
+    assert parsed[0] == parsed[1] and calls[0] < calls[1] / 2, "mend ParsedOnce in zoo/utils/parser.py"
 
 
 def test_lightning_reads_no_checkpoint_before_it_is_ours():

@@ -30,7 +30,7 @@ from zoo.utils.configs import read_yaml
 from zoo.utils.errors import UserError, printable
 from zoo.utils.files import replacing_files
 from zoo.utils.old_names import renamed_tensors
-from zoo.utils.parser import allowed_imports, explain, refuse_imports_that_do_harm
+from zoo.utils.parser import ParsedOnce, allowed_imports, explain, refuse_imports_that_do_harm
 from zoo.utils.paths import BUNDLED, bundled_names, downloaded_names
 from zoo.utils.user_code import trusted
 from zoo.weights.catalogue import released
@@ -312,6 +312,10 @@ def plan(config: dict[str, Any], base: type[T], *, allowed_only: bool = False) -
         return build(config, base, allowed_only=allowed_only)
 
 
+class Parser(ParsedOnce, ArgumentParser):
+    """Of configs that hold one object."""
+
+
 def build(config: dict[str, Any], base: type[T], *, allowed_only: bool = False) -> T:
     """The object that ``class_path`` and ``init_args`` describe.
 
@@ -324,7 +328,7 @@ def build(config: dict[str, Any], base: type[T], *, allowed_only: bool = False) 
         UserError: the config is wrong; says where.
     """
     refuse_imports_that_do_harm()
-    parser = ArgumentParser(exit_on_error=False)
+    parser = Parser(exit_on_error=False)
     parser.add_subclass_arguments(base, "config", required=True)
     try:
         with allowed_imports(ALLOWED + trusted()) if allowed_only else nullcontext():
