@@ -26,9 +26,9 @@ class Scores(pl.Callback):
     Args:
         every: iterations between scores; 0 for none on the way.
         n_fake, n_real: numbers of images; n_real None takes all.
-        extractor: ``cars``, ``efficientnetlite0``, ``inception2015`` or an ``Extractor``; by default ``cars`` for
-            procedural cars and ``efficientnetlite0`` for all other images.
-        inception_weights: local file for ``inception2015``.
+        extractor: ``cars``, ``dinov2``, ``efficientnetlite0``, ``inception2015`` or an ``Extractor``; by default
+            ``cars`` for procedural cars and ``efficientnetlite0`` for all other images.
+        inception_weights, dinov2_weights: local files for the extractors of these names.
         at_start, at_end: score before the first and after the last iteration too.
         truncation, draws, seed, batch_size: as in ``zoo.evaluate.protocol.score``.
     """
@@ -46,13 +46,15 @@ class Scores(pl.Callback):
         draws: DrawsPolicy = "per-sample",
         seed: int = 0,
         batch_size: int = 32,
+        dinov2_weights: str | None = None,
     ) -> None:
         at_least(0, self, every=every)
         at_least(1, self, batch_size=batch_size)
         at_least(2, self, n_fake=n_fake, **given(n_real=n_real))  # scores compare sets of images
         finite(self, truncation=truncation)
         self.every, self.at_start, self.at_end = every, at_start, at_end
-        self.extractor, self.inception_weights = extractor, inception_weights
+        self.extractor = extractor
+        self.weights = {"inception2015": inception_weights, "dinov2": dinov2_weights}
         self.protocol: dict[str, Any] = {"n_fake": n_fake, "n_real": n_real, "batch_size": batch_size}
         self.protocol |= {"truncation": truncation, "draws": draws, "seed": seed}
         self.scored_at: int | None = None
@@ -75,7 +77,7 @@ class Scores(pl.Callback):
         """Scores of the model as it is, on every process."""
         self.choose_extractor(trainer)
         if isinstance(self.extractor, str):
-            self.extractor = load_extractor(self.extractor, self.inception_weights)
+            self.extractor = load_extractor(self.extractor, self.weights.get(self.extractor))
         scores = score(model.sampler, trainer.datamodule, self.extractor, device=model.device, **self.protocol)
         before = {name: f" (first {value:.4g})" for name, value in self.first.items()}
         text = ", ".join(f"{name} {value:.4g}{before.get(name, '')}" for name, value in scores.values.items())

@@ -1,8 +1,6 @@
 """FID and KID against closed forms and torch-fidelity; the protocol, the cache, and the callbacks that only watch."""
 
 import functools
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -210,50 +208,6 @@ def test_cars_weights_that_changed_are_refused(tmp_path, monkeypatch):
 def test_unknown_extractors_are_refused():
     with pytest.raises(ValueError, match="no extractor 'inception'"):
         load_extractor("inception")
-
-
-@pytest.fixture
-def server(tmp_path):
-    """A loopback server of the folder ``served``, and its address."""
-    (tmp_path / "served").mkdir()
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "served"))
-    handler.log_message = lambda *args: None
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield tmp_path / "served", f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-def test_inception_weights_are_downloaded_checked_and_found_again(tmp_path, server, monkeypatch):
-    served, address = server
-    (served / "weights.pth").write_bytes(b"some weights")
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(features_module, "INCEPTION_URL", f"{address}/weights.pth")
-    with pytest.raises(FileNotFoundError) as error:  # other contents than announced
-        features_module.inception_weights()
-    for part in (features_module.INCEPTION_FILE, f"{address}/weights.pth", "6726825d", "does not begin with"):
-        assert part in str(error.value)
-    assert not [file for file in (tmp_path / "home").rglob("*") if file.is_file()]
-
-    monkeypatch.setattr(features_module, "INCEPTION_SHA256", sha256_of(served / "weights.pth")[:8])
-    path = features_module.inception_weights()
-    assert path == tmp_path / "home/hub/checkpoints" / features_module.INCEPTION_FILE
-    (served / "weights.pth").unlink()
-    assert features_module.inception_weights() == path  # not fetched again
-    path.write_bytes(b"flipped")
-    with pytest.raises(ValueError, match="does not hold the Inception weights"):
-        features_module.inception_weights()
-
-
-def test_a_local_file_with_other_weights_is_refused(tmp_path):
-    path = tmp_path / "mine.pth"
-    path.write_bytes(b"mine")
-    with pytest.raises(ValueError, match=r"mine.pth does not hold the Inception weights of 2015-12-05"):
-        load_extractor("inception2015", path)
-    with pytest.raises(FileNotFoundError, match=r"There is no file .*none.pth"):
-        load_extractor("inception2015", tmp_path / "none.pth")
 
 
 # ----------------------------------------------------------------------------------------------------- the protocol

