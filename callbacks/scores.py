@@ -1,12 +1,14 @@
-"""FID and KID during training, and in ``zoo validate`` and ``zoo test``."""
+"""Scores during training, and in ``zoo validate`` and ``zoo test``."""
 
 import logging
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from torchmetrics import Metric
 
 from zoo.evaluate.extractors import Extractor, check_suits, default_extractor, load_extractor
+from zoo.evaluate.presets import preset
 from zoo.evaluate.protocol import score
 from zoo.generator import DrawsPolicy
 from zoo.utils.ranges import at_least, finite, given
@@ -29,6 +31,9 @@ class Scores(pl.Callback):
         extractor: ``cars``, ``dinov2``, ``efficientnetlite0``, ``inception2015`` or an ``Extractor``; by default
             ``cars`` for procedural cars and ``efficientnetlite0`` for all other images.
         inception_weights, dinov2_weights: local files for the extractors of these names.
+        metrics: what is measured: FID and KID, another preset, such as ``image``, ``3d`` or ``all``, a yaml that lists
+            metrics, or metrics (``zoo.evaluate.presets``).
+        n_objects: for metrics of single objects.
         at_start, at_end: score before the first and after the last iteration too.
         truncation, draws, seed, batch_size: as in ``zoo.evaluate.protocol.score``.
     """
@@ -47,16 +52,21 @@ class Scores(pl.Callback):
         seed: int = 0,
         batch_size: int = 32,
         dinov2_weights: str | None = None,
+        metrics: str | list[Metric] = "fid_kid",
+        n_objects: int = 16,
     ) -> None:
         at_least(0, self, every=every)
-        at_least(1, self, batch_size=batch_size)
+        at_least(1, self, batch_size=batch_size, n_objects=n_objects)
         at_least(2, self, n_fake=n_fake, **given(n_real=n_real))  # scores compare sets of images
         finite(self, truncation=truncation)
         self.every, self.at_start, self.at_end = every, at_start, at_end
         self.extractor = extractor
         self.weights = {"inception2015": inception_weights, "dinov2": dinov2_weights}
         self.protocol: dict[str, Any] = {"n_fake": n_fake, "n_real": n_real, "batch_size": batch_size}
-        self.protocol |= {"truncation": truncation, "draws": draws, "seed": seed}
+        self.protocol |= {"truncation": truncation, "draws": draws, "seed": seed, "n_objects": n_objects}
+        if isinstance(metrics, str):
+            preset(metrics)  # one that there is not is refused before training
+        self.metrics = metrics
         self.scored_at: int | None = None
         self.first: dict[str, float] = {}
 
@@ -78,7 +88,8 @@ class Scores(pl.Callback):
         self.choose_extractor(trainer)
         if isinstance(self.extractor, str):
             self.extractor = load_extractor(self.extractor, self.weights.get(self.extractor))
-        scores = score(model.sampler, trainer.datamodule, self.extractor, device=model.device, **self.protocol)
+        protocol = {"device": model.device, **self.protocol}
+        scores = score(model.sampler, trainer.datamodule, self.extractor, self.metrics, **protocol)
         before = {name: f" (first {value:.4g})" for name, value in self.first.items()}
         text = ", ".join(f"{name} {value:.4g}{before.get(name, '')}" for name, value in scores.values.items())
         self.first = self.first or scores.values

@@ -172,7 +172,9 @@ def test_evaluate_hands_everything_on(run, tmp_path, monkeypatch, capsys):
     def stand_in(*args, **kwargs):
         seen.update(signature.bind(*args, **kwargs).arguments)
         fields = dict.fromkeys(("dataset", "dataset_digest", "extractor_sha256", "hardware", "date"), "x")
-        return protocol.Scores({"fid-cars-none-9": 1.5}, fields | dict.fromkeys(("resolution", "n_real", "n_fake"), 9))
+        fields |= dict.fromkeys(("resolution", "n_real", "n_fake"), 9) | {"condition": "none", "better": "less"}
+        one = {"metric": "fid-cars-none-9", "value": 1.5, "standard_error": None, "better": "less", "record": {}}
+        return protocol.Scores({"fid-cars-none-9": one}, fields)
 
     monkeypatch.setattr(protocol, "score", stand_in)
     monkeypatch.setattr(leaderboard, "RESULTS", tmp_path / "tracked.csv", raising=False)

@@ -1,17 +1,20 @@
 """Rows that are wrong never get in; only rows measured alike are ranked together."""
 
 import csv
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from zoo import leaderboard
+from zoo.evaluate.presets import built
+from zoo.leaderboard.migrate import OLD_COLUMNS
 from zoo.leaderboard.pages import markers
-from zoo.leaderboard.table import GROUP, rank_rows, table
+from zoo.leaderboard.table import COLUMNS, GROUP, rank_rows, row_id, table
 from zoo.utils.errors import UserError
 from zoo.weights.catalogue import released
 
-ROW = {
+OLD_ROW = {
     "system": "pigan",
     "config": "configs/pigan/cars32.yaml",
     "weights": "runs/demo/weights",
@@ -34,14 +37,18 @@ ROW = {
     "commit": "abc",
     "date": "2030-01-01T00:00:00+00:00",
 }
+NEW = {"better": "less", "condition": "none", "cameras": "prior", "record": "{}"}
+ROW = {column: (OLD_ROW | NEW).get(column, "") for column in COLUMNS}
+OBJECTS = {**ROW, "metric": "psnr-64objects-32views", "better": "more", "value": 30.0, "cameras": "uniform"}
+OBJECTS |= dict.fromkeys(("dataset_digest", "n_real", "extractor_sha256"), "")
 
 
 def test_rows_come_back_as_they_were(tmp_path):
     path = tmp_path / "deep" / "results.csv"
     odd = {**ROW, "system": 'a, "b" | c', "value": 1 / 3, "truncation": "", "seed": ""}
-    for row in (ROW, odd):
+    for row in (ROW, odd, OBJECTS):
         leaderboard.append_row(row, path)
-    assert leaderboard.read(path) == [ROW, odd]
+    assert leaderboard.read(path) == [ROW, odd, OBJECTS]
     assert [file.name for file in path.parent.iterdir()] == ["results.csv"]
 
 
@@ -54,29 +61,36 @@ def test_rows_come_back_as_they_were(tmp_path):
         ({"dataset_digest": ""}, "needs a value for 'dataset_digest'"),
         ({"score": 3}, "no column 'score'"),
         ({"system": "two\nlines"}, "one line"),
+        ({"better": "higher"}, "'better' of a result must be one of less, more"),
+        ({"condition": "any"}, "one of own, fixed, none"),
+        ({"record": ""}, "could not be measured again"),
+        ({"n_real": ""}, "'fid-cars-none-1k' needs a value for 'n_real'"),
+        ({"extractor_sha256": "", "metric": "fid-8objects"}, None),
     ],
 )
 def test_wrong_rows_are_refused_and_change_nothing(tmp_path, change, message):
     path = tmp_path / "results.csv"
     leaderboard.append_row(ROW, path)
     before = path.read_bytes()
+    if message is None:
+        return leaderboard.append_row({**ROW, **change}, path)
     with pytest.raises(ValueError, match=message):
         leaderboard.append_row({**ROW, **change}, path)
     assert path.read_bytes() == before
 
 
 DAMAGE = {
-    "a cut line": (lambda data: data + b"pigan,half a row\n", "line 3 has 2 values, not 21"),
+    "a cut line": (lambda data: data + b"pigan,half a row\n", "line 3 has 2 values, not 30"),
     "a blank line": (lambda data: data.replace(b"\npigan", b"\n\npigan"), "line 2 is blank; mend or delete it"),
     "a blank end": (lambda data: data + b"\n", "line 3 is blank"),
-    "an open quote": (lambda data: data.replace(b"\npigan", b'\n"pigan'), "line 2 has 1 values, not 21"),
+    "an open quote": (lambda data: data.replace(b"\npigan", b'\n"pigan'), "line 2 has 1 values, not 30"),
     "no number": (lambda data: data.replace(b"12.25", b"good"), "line 2 is wrong: 'value' of a result must be float"),
     "latin-1": (lambda data: data.replace(b"pigan,", b"pig\xe9n,"), "line 2 is not text in UTF-8"),
     "UTF-16": (lambda data: data.decode().encode("utf-16"), "line 1 is not text in UTF-8"),
     "a picture": (lambda data: b"\x89PNG\r\n\x1a\n" + data, "line 1 is not text in UTF-8"),
     "other columns": (lambda data: b"a,b\n1,2\n", "line 1 has no column 'system' where it belongs"),
     "semicolons": (lambda data: data.replace(b",", b";"), "line 1 has no column 'system' where it belongs"),
-    "a column more": (lambda data: data.replace(b"date\n", b"date,note\n"), "line 1 has 22 columns"),
+    "a column more": (lambda data: data.replace(b"record\n", b"record,note\n"), "line 1 has 31 columns"),
     "a long cell": (lambda data: data.replace(b"pigan,", b"p" * 200_000 + b","), "line 2 is not CSV: field larger"),
     "nothing in it": (lambda data: data[:0], None),
     "the mark of Excel": (lambda data: b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n"), None),
@@ -116,15 +130,81 @@ def test_no_row_is_lost_when_many_are_added_at_once(tmp_path):
 @pytest.mark.parametrize("column", GROUP)
 def test_rows_measured_differently_are_never_ranked_together(tmp_path, column):
     path = tmp_path / "results.csv"
-    other = {**ROW, column: 64 if isinstance(ROW[column], int) else "other" + str(ROW[column])}
+    other = {**ROW, column: 64 if isinstance(ROW[column], int) else "other-" + str(ROW[column])}
     for row in (ROW, {**other, "value": 1.0}):
         leaderboard.append_row(row, path)
     assert leaderboard.show([path]).count("less is better") == 2
 
 
-def test_ties_share_a_rank_and_less_is_better():
-    rows = [{**ROW, "value": v} for v in (3.0, 2.00001, 2.0, 1.0)]
-    assert [(rank, row["value"]) for rank, row in rank_rows(rows)] == [(1, 1.0), (2, 2.0), (2, 2.00001), (4, 3.0)]
+def ranks(*rows):
+    return [(rank, row["value"]) for rank, row in rank_rows({**ROW, **row} for row in rows)]
+
+
+def test_ties_share_a_rank_and_the_direction_is_the_metrics():
+    rows = [{"value": v} for v in (3.0, 2.00001, 2.0, 1.0)]
+    assert ranks(*rows) == [(1, 1.0), (2, 2.0), (2, 2.00001), (4, 3.0)]
+    assert ranks(*(row | {"better": "more"} for row in rows)) == [(1, 3.0), (2, 2.00001), (2, 2.0), (4, 1.0)]
+
+
+def test_differences_within_two_standard_errors_are_ties():
+    rows = [{"value": v, "standard_error": e} for v, e in ((1.0, 0.1), (1.25, 0.1), (1.5, 0.1), (1.45, 0.3))]
+    assert ranks(*rows) == [(1, 1.0), (1, 1.25), (1, 1.45), (2, 1.5)]  # 1.5 is worse than 1.0 alone
+    assert ranks(*rows, {"value": 1.1})[1] == (2, 1.1)  # of one nothing is known: as they print
+
+
+def test_generators_without_a_condition_stand_beside_both_kinds(tmp_path):
+    rows = [{**ROW, "condition": c, "system": f"{c}-gan"} for c in ("own", "fixed", "none")]
+    for row in rows:
+        leaderboard.append_row(row, tmp_path / "r.csv")
+    first, second = leaderboard.show([tmp_path / "r.csv"]).split("\n\n")
+    assert "condition own" in first and "own-gan" in first and "none-gan" in first and "fixed-gan" not in first
+    assert "condition fixed" in second and "fixed-gan" in second and "none-gan" in second
+    (alone,) = leaderboard.table([ROW]).split("\n\n")
+    assert "condition" not in alone
+
+
+def test_a_row_has_a_name_that_follows_from_what_it_says(tmp_path):
+    leaderboard.append_row(ROW, tmp_path / "r.csv")
+    (row,) = leaderboard.read(tmp_path / "r.csv")
+    assert row_id(row) == row_id(ROW) != row_id({**ROW, "seed": 1}) and row_id(ROW) in leaderboard.table([ROW])
+
+
+# Files of earlier versions
+
+
+def write_old(path, *rows):
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, OLD_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_old_files_are_read_and_rewritten(tmp_path):
+    path = tmp_path / "results.csv"
+    known = OLD_ROW | {"weights": "pigan-cars32", "metric": "kid-cars-none-5k"}
+    images = OLD_ROW | {"system": "images", "truncation": "", "draws": "", "seed": ""}
+    write_old(path, OLD_ROW, known, images)
+    rows = leaderboard.read(path)
+    assert rows[0] == ROW | {"record": ""} and rows[2]["cameras"] == ""
+    record = json.loads(rows[1]["record"])
+    assert record["source"] == "pigan-cars32" and record["extractor"] == "cars" and record["number"] == "kid"
+    assert record["real"] == {"class_path": "datamodules.Cars", "init_args": {"resolution": 32}}
+    assert built([record["metric"]])[0].name == "kid"
+    leaderboard.append_row(ROW, path)
+    assert path.read_text().splitlines()[0].split(",") == list(COLUMNS)
+    assert leaderboard.read(path) == [*rows, ROW]
+
+
+def test_old_and_new_rows_are_ranked_together(tmp_path):
+    write_old(tmp_path / "old.csv", OLD_ROW)
+    leaderboard.append_row({**ROW, "value": 1.0}, tmp_path / "new.csv")
+    assert leaderboard.show([tmp_path / "old.csv", tmp_path / "new.csv"]).count("less is better") == 1
+
+
+def test_a_damaged_old_file_is_named_with_its_line(tmp_path):
+    write_old(tmp_path / "old.csv", OLD_ROW, OLD_ROW | {"value": "good"})
+    with pytest.raises(UserError, match="line 3 is wrong: 'value' of a result must be float"):
+        leaderboard.read(tmp_path / "old.csv")
 
 
 def test_a_row_in_two_files_counts_once(tmp_path):
@@ -188,3 +268,4 @@ def test_the_catalogue_states_the_published_fids_of_the_table():
 def test_the_tracked_table_is_valid():
     leaderboard.read(leaderboard.RESULTS)
     assert "No results" in leaderboard.show([]) and leaderboard.RESULTS.exists()
+    assert leaderboard.RESULTS.read_text().splitlines()[0].split(",") == list(COLUMNS)

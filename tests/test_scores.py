@@ -1,6 +1,8 @@
 """FID and KID against closed forms and torch-fidelity; the protocol, the cache, and the callbacks that only watch."""
 
 import functools
+import json
+import math
 
 import numpy as np
 import pytest
@@ -14,13 +16,19 @@ from callbacks.diagnostics import Diagnostics
 from callbacks.scores import Scores
 from tests.analytic import Box, Sphere
 from zoo.cli.evaluate import add_rows
+from zoo.draws import SampleDraws
 from zoo.evaluate import extractors as features_module
 from zoo.evaluate import protocol, real_statistics
 from zoo.evaluate.extractors import Extractor, load_extractor
 from zoo.evaluate.images import ImagePathDataset
-from zoo.evaluate.metrics.fid import fid, moments
-from zoo.evaluate.metrics.kid import kid, squared_mmd
+from zoo.evaluate.metrics.density import density_metric
+from zoo.evaluate.metrics.fid import fid, fid_metric, moments
+from zoo.evaluate.metrics.kid import kid, kid_metric, squared_mmd
+from zoo.evaluate.metrics.reprojection import reprojection_metric
+from zoo.evaluate.metrics.surface import surface_metric
+from zoo.evaluate.presets import PRESETS
 from zoo.evaluate.protocol import score
+from zoo.evaluate.samples import cameras_from
 from zoo.generator import quantise, render_samples
 from zoo.training.gan import GAN
 from zoo.weights.fetch import sha256_of
@@ -227,21 +235,148 @@ def test_the_same_score_in_any_batch_size_and_from_the_written_images(tmp_path):
     assert score(Sphere(), Data(), colours(), n_fake=20, truncation=0.5).values != a.values
 
 
+def everything() -> list:
+    return [fid_metric(), fid_metric(5), kid_metric(), surface_metric(), density_metric(8)]
+
+
 def two_processes(rank: int, folder: str, values: dict) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    values[rank] = score(Sphere(), Data(count=21), colours(), n_fake=13, batch_size=4).values
+    values[rank] = score(Sphere(), Data(count=21), colours(), everything(), n_fake=13, n_objects=3, batch_size=4).values
     torch.distributed.destroy_process_group()
 
 
 def test_two_processes_give_the_same_score_as_one(tmp_path, monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    alone = score(Sphere(), Data(count=21), colours(), n_fake=13, batch_size=4).values
+    alone = score(Sphere(), Data(count=21), colours(), everything(), n_fake=13, n_objects=3, batch_size=4).values
+    assert len(alone) == 8 and all(math.isfinite(value) for value in alone.values())
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "another"))
     with torch.multiprocessing.get_context("fork").Manager() as manager:
         values = manager.dict()
         torch.multiprocessing.start_processes(two_processes, (str(tmp_path), values), nprocs=2, start_method="fork")
         assert values[0] == values[1] == alone
+
+
+def test_a_set_and_itself_are_no_distance_apart_and_nothing_below():
+    for n in (20, 300):
+        features = torch.randn(n, 64) * torch.rand(64) * 10
+        assert 0 <= fid(moments(features), moments(features)) < 1e-6
+
+
+def test_metrics_are_measured_in_one_pass_and_alone_as_together():
+    Colours.calls = 0
+    together = score(Sphere(), Data(), colours(), everything(), n_fake=12, n_objects=2)
+    assert Colours.calls == 12 + 40  # features of each image once
+    assert list(together.values) == [
+        *("fid-colours-none-12", "fid-colours-none-5", "kid-colours-none-12"),
+        *(f"{name}-2objects-8views" for name in ("silhouettes", "surface", "flatness", "parallax")),
+        "outside-2objects",
+    ]
+    for metric in everything():
+        alone = score(Sphere(), Data(), colours(), [metric], n_fake=12, n_objects=2)
+        assert alone.values.items() <= together.values.items()
+    few = score(Sphere(), Data(), colours(), n_fake=5).values
+    assert few["fid-colours-none-5"] == together.values["fid-colours-none-5"]
+    assert "fid-colours-none-12" not in few
+    rows = together.rows()
+    assert [row["n_fake"] for row in rows] == [12, 5, 12, 2, 2, 2, 2, 2]
+    assert {row["cameras"] for row in rows[:3]} == {"prior"} and {row["cameras"] for row in rows[3:]} == {"uniform"}
+    assert "extractor_sha256" not in rows[3] and rows[3]["better"] == "more" and rows[3]["standard_error"] is not None
+    assert score(Sphere(), metrics=[density_metric(8)], n_objects=1).fields["dataset"] == ""  # without real images
+
+
+def test_metrics_say_what_they_need(tmp_path):
+    write_images(tmp_path, Sphere(), 3)
+    with pytest.raises(ValueError, match="surface is of objects, which a folder of images does not have"):
+        score(ImagePathDataset(tmp_path), Data(), colours(), [surface_metric()])
+    with pytest.raises(ValueError, match="fid compares images with real ones"):
+        score(Sphere(), None, colours(), [fid_metric()])
+    with pytest.raises(ValueError, match="fid of 30 images needs as many; there are 20"):
+        score(Sphere(), Data(), colours(), [fid_metric(30)], n_fake=20)
+    with pytest.raises(ValueError, match=r"no metrics 'imgae'.*Did you mean 'image'"):
+        score(Sphere(), Data(), colours(), "imgae")
+
+
+def test_papers_take_their_numbers_of_images(tmp_path):
+    def counts(name: str, real: int) -> tuple[int, int]:
+        data = Data(torch.zeros(1, 3, 2, 2).expand(real, -1, -1, -1))
+        return PRESETS[name].generated(Sphere()), PRESETS[name].real(data)
+
+    assert counts("graf_1k", 30_000) == (1000, 20_000) and counts("graf_1k", 7) == (1000, 7)
+    assert counts("pigan_8k2k", 30_000) == (2048, 8000) and counts("cips_2k", 30_000) == (2048, 2048)
+    assert counts("giraffe_20k", 30_000) == (20_000, 30_000) and counts("nvidia_50k_full", 9) == (50_000, 9)
+    assert {PRESETS[name].extractor for name in ("graf_1k", "cips_2k", "nvidia_50k_full")} == {"inception2015"}
+    assert [m["class_path"].split(".")[-1] for m in PRESETS["giraffe_20k"].metrics(9)] == ["fid_metric"]
+
+
+def test_metrics_may_come_from_a_yaml(tmp_path):
+    listed = [f"{fid_metric.__module__}.fid_metric", {"class_path": density_metric.__module__ + ".density_metric"}]
+    (tmp_path / "mine.yaml").write_text(json.dumps([listed[0], listed[1] | {"init_args": {"grid": 8}}]))
+    scores = score(Sphere(), Data(), colours(), str(tmp_path / "mine.yaml"), n_fake=8, n_objects=1)
+    assert list(scores.values) == ["fid-colours-none-8", "outside-1objects"]
+    assert scores.rows()[1]["record"] == {"metric": listed[1] | {"init_args": {"grid": 8}}, "number": "outside"}
+    for text in ("3", "[]", "{a: 1}", "[[1]]"):
+        (tmp_path / "mine.yaml").write_text(text)
+        with pytest.raises(ValueError, match="lists no metrics"):
+            score(Sphere(), Data(), colours(), str(tmp_path / "mine.yaml"))
+
+
+# -------------------------------------------------------------------------------------------- conditions and cameras
+
+
+class Tinted(Sphere):
+    """Its colour is that of the camera it is conditioned on: another one on the right."""
+
+    is_conditioned = True
+
+    def map(self, latents, *, truncation=1.0, condition=None):
+        condition = self.cameras(len(latents.z), None) if condition is None else condition
+        return super().map(latents)._replace(z=condition.origins.sign())
+
+
+def test_a_condition_may_be_each_images_own_or_the_same_for_all():
+    own, fixed = (score(Tinted(), Data(), colours(), n_fake=16, condition=kind) for kind in ("own", "fixed"))
+    assert list(own.values) == ["fid-colours-none-16", "kid-colours-none-16"]
+    assert list(fixed.values) == ["fid-colours-none-16-fixed", "kid-colours-none-16-fixed"]
+    assert own.values["fid-colours-none-16"] != fixed.values["fid-colours-none-16-fixed"]
+    assert [scores.rows()[0]["condition"] for scores in (own, fixed)] == ["own", "fixed"]
+    assert fixed.rows()[0]["metric"] == "fid-colours-none-16"  # a column says which
+    alike = [score(Sphere(), Data(), colours(), n_fake=16, condition=kind) for kind in ("own", "fixed")]
+    assert alike[0].values == alike[1].values and alike[1].fields["condition"] == "none"
+
+
+def test_views_are_of_one_object_or_each_conditioned_on_its_own_camera():
+    metrics = [reprojection_metric()]
+    one, many = (score(Tinted(), metrics=metrics, n_objects=1, condition=kind) for kind in ("fixed", "own"))
+    assert one.values["psnr-1objects-32views-fixed"] > many.values["psnr-1objects-32views"] + 10
+
+
+def test_cameras_are_the_priors_the_data_sets_or_uniform():
+    class Seen(Data):
+        """All from one camera."""
+
+        def val_dataloader(self):
+            camera = Sphere().cameras(1, None).take(0)
+            return DataLoader([{"image": x, "camera": camera} for x in self.images], batch_size=8)
+
+    sphere, draws = Tinted(), SampleDraws(0, range(50))
+    latents, camera = sphere.sample(50, draws)
+    for name, azimuths in (("dataset", 1), ("uniform", 50)):
+        same, seen = cameras_from(name, Seen())(sphere, latents, camera, draws)
+        assert torch.equal(same.z, latents.z) and not torch.equal(seen.pose, camera.pose)
+        assert len(seen.pose) == 50 and len(seen.pose.unique(dim=0)) == azimuths
+    assert seen.origins[:, 1].std() < 1e-5 < camera.origins[:, 1].std()  # on the turntable's way, all around
+    assert seen.origins[:, 0].min() < -3 and seen.origins[:, 0].max() > 3
+    some, others = (
+        seen,
+        cameras_from("uniform", None)(sphere, sphere.latents(9, draws), camera, SampleDraws(0, range(9))),
+    )
+    assert torch.allclose(others[1].pose, some.pose[:9])  # whatever else is in the batch
+
+    scores = score(Tinted(), Seen(), colours(), n_fake=16, cameras="uniform")
+    assert next(iter(scores.values)) == "fid-colours-none-16-uniform" and scores.rows()[0]["cameras"] == "uniform"
+    with pytest.raises(ValueError, match="'spheres' have no cameras"):
+        score(Sphere(), Data(), colours(), n_fake=4, cameras="dataset")
 
 
 def test_real_features_are_kept_until_anything_changes(cache, monkeypatch):
@@ -297,9 +432,13 @@ def test_rows_say_how_to_do_it_again(tmp_path):
     path = tmp_path / "runs" / "results.csv"
     about = {"system": "sphere", "weights": "none", "weights_sha256": "0", "images_seen": 5, "seconds": 1.5}
     scores = score(Sphere(), Data(), extractor=colours(), n_fake=8)
-    add_rows(scores.rows(**about), path)
+    rows = [row | {"record": json.dumps(row["record"])} for row in scores.rows(**about)]
+    assert [json.loads(row["record"])["number"] for row in rows] == ["fid", "kid"]
+    add_rows(rows, path)
     rows = leaderboard.read(path)
     assert {row["metric"]: row["value"] for row in rows} == scores.values
+    assert rows[0]["parameters"] == 3 and rows[0]["seconds_per_image"] > 0 and rows[0]["peak_memory_mib"] > 100
+    assert rows[0]["condition"] == "none" and rows[0]["cameras"] == "prior" and rows[0]["better"] == "less"
     assert rows[0]["n_real"] == 40 and rows[0]["dataset"] == "spheres" and rows[0]["draws"] == "per-sample"
     again = score(Sphere(), Data(), colours(), n_fake=rows[0]["n_fake"], seed=rows[0]["seed"])
     assert again.values == scores.values

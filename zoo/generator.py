@@ -64,6 +64,11 @@ class Generator(nn.Module, ABC, Generic[Latents, Styles]):
         return self.bounds.dtype
 
     @property
+    def is_conditioned(self) -> bool:
+        """Whether ``map`` depends on the camera that an object is conditioned on."""
+        return False
+
+    @property
     def pivot(self) -> Tensor:
         """The point that cameras are moved round, [3]: that of the poses, or the origin."""
         return self.bounds.new_tensor(getattr(self.poses, "pivot", ORIGIN))
@@ -223,6 +228,11 @@ def repeat_for_cameras(latents: Parts, camera: Camera) -> tuple[Parts, Camera]:
     return repeated, Camera(*(x.repeat(len(latents[0]), 1, 1) for x in camera))
 
 
+def joined(parts: Sequence[Parts]) -> Parts:
+    """Latents or styles one after the other."""
+    return parts[0]._make(None if x[0] is None else torch.cat(x) for x in zip(*parts, strict=True))
+
+
 def draws_for(generator: Generator, seed: int, indices: Sequence[int]) -> SampleDraws:
     """The draws of samples, where the generator is and as precise as it is."""
     return SampleDraws(seed, indices, generator.device, generator.dtype)
@@ -249,6 +259,9 @@ def _render_foreground(
 
 
 DrawsPolicy = Literal["per-sample", "none"]
+Condition = Literal["own", "fixed"]
+# (generator, B latents, their cameras of the prior, their draws) -> latents, and the cameras that show them instead
+Cameras = Callable[[Generator[Latents, Any], Latents, Camera, Draws], tuple[Latents, Camera]]
 
 
 @contextmanager
@@ -272,6 +285,9 @@ def render_samples(
     truncation: float = 1.0,
     resolution: int | None = None,
     draws: DrawsPolicy = "per-sample",
+    *,
+    condition: Condition = "own",
+    cameras: Cameras | None = None,
 ) -> Rendered:
     """The samples with these indices, in one batch; each depends on (seed, index) only, not on its neighbours.
 
@@ -281,11 +297,16 @@ def render_samples(
         resolution: side of the image [pixels]; by default the generator's own.
         draws: ``per-sample``: the renderer jitters with numbers that belong to the sample; ``none``: no jitter.
             Latents and cameras are random either way.
+        condition: ``own``: conditioned on the camera it is rendered from; ``fixed``: all alike, as ``Generator.map``
+            does by itself. The same for systems that are not conditioned.
+        cameras: says from where to render instead of the prior.
     """
     random = draws_for(generator, seed, indices)
     with evaluating(generator):
         latents, camera = generator.sample(len(indices), random)
-        styles = generator.map(latents, truncation=truncation, condition=camera)
+        if cameras is not None:
+            latents, camera = cameras(generator, latents, camera, random)
+        styles = generator.map(latents, truncation=truncation, condition=camera if condition == "own" else None)
         jitter = {"per-sample": random, "none": None}[draws]
         return generator.render(styles, camera, resolution=resolution, draws=jitter)
 

@@ -1,35 +1,42 @@
 """``zoo evaluate``: scores, added to a table."""
 
+import json as jsonlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.cli.options import LARGEST, MOST_IMAGES, SampleOptions, refuse_unused
 from zoo.utils.devices import use_device
-from zoo.utils.errors import UserError, missing_file
-from zoo.utils.paths import read_experiment
+from zoo.utils.errors import UserError
 from zoo.utils.ranges import between, given
 from zoo.utils.targets import file_target
 
 if TYPE_CHECKING:
-    from pytorch_lightning import LightningDataModule
-
+    from zoo.evaluate import ImagePathDataset
+    from zoo.evaluate.measuring import Metric
+    from zoo.generator import Generator
     from zoo.weights.bundle import BundleInfo
 
 
 def run(
-    source: str,
+    source: str | None = None,
     real: str = "datamodules.Cars",
+    metrics: str = "image",
     extractor: Literal["cars", "dinov2", "efficientnetlite0", "inception2015"] | None = None,
     inception_weights: Path | None = None,
     dinov2_weights: Path | None = None,
     count: int | None = None,
     real_count: int | None = None,
+    objects: int = 64,
+    condition: Literal["both", "own", "fixed"] = "both",
+    cameras: Literal["prior", "dataset", "uniform"] = "prior",
     batch_size: int = 32,
     resolution: int | None = None,
     consistency: int = 0,
     record: bool = False,
     results: Path = Path("runs/results.csv"),
+    row: str | None = None,
+    json: bool = False,
     **drawn: Any,
 ) -> None:
     """Score weights or a folder of images against real images, and add rows to a table.
@@ -38,40 +45,62 @@ def run(
         source: a name that 'zoo list' shows, the folder of a weights bundle, a .ckpt of a run, or a folder of images.
         real: real images: a class such as datamodules.Cars, a yaml with a class_path or a data block (an experiment),
             or a folder or zip of images.
+        metrics: image, 3d, all, fid_kid, a paper's protocol (graf_1k, pigan_8k2k, giraffe_20k, nvidia_50k_full,
+            cips_2k), or a yaml that lists metrics.
         extractor: network whose features are compared; by default cars for procedural cars, else efficientnetlite0.
         inception_weights: local file for inception2015.
         dinov2_weights: local file for dinov2.
         count: generated images; by default 1,000, or all of a folder.
         real_count: real images; by default all.
+        objects: for the metrics of 3D; fits take an eighth of them.
+        condition: camera that a conditioned generator is told: that of each image, one for all, or both in turn.
+        cameras: that images are seen from: the generator's own, those of the real images, or uniform on its turntable.
         batch_size: images at once.
         resolution: side that the images of a folder are resized to; by default the shorter side of the first one.
         consistency: also print the 3D consistency of so many samples (weights only).
         record: also add the rows to the table that the project publishes.
         results: the table of your own scores.
+        row: measure this row of a table once more instead, named as 'zoo leaderboard' shows it, and compare.
+        json: print the rows as one line of JSON.
     """
-    options = SampleOptions(source, resolution=resolution, **drawn)
     between(1, LARGEST, batch_size=batch_size)
+    between(1, MOST_IMAGES, objects=objects)
     between(2, MOST_IMAGES, **given(count=count, real_count=real_count))
     between(0, MOST_IMAGES, consistency=consistency)
-    if extractor != "inception2015":
-        refuse_unused("without --extractor inception2015", run, inception_weights=inception_weights)
-    if extractor != "dinov2":
-        refuse_unused("without --extractor dinov2", run, dinov2_weights=dinov2_weights)
+    if row is not None:
+        what = {"source": source, "real": real, "metrics": metrics, "count": count, "real_count": real_count}
+        how = {"objects": objects, "condition": condition, "cameras": cameras, "resolution": resolution}
+        refuse_unused("beside --row, which says all", run, **what, **how, consistency=consistency, record=record)
+        from zoo.cli.records import redo
+
+        redo(row, results, inception_weights or dinov2_weights, batch_size, **drawn)
+        return
+    if source is None:
+        raise UserError("Name what to score: weights that 'zoo list' shows, a checkpoint, or a folder of images.")
+    options = SampleOptions(source, resolution=resolution, **drawn)
     results = file_target(results, option="--results")
     from datamodules.images import ImageFolder, fit
+    from zoo.cli.records import load_real, real_spec, record_of
     from zoo.evaluate import ImagePathDataset, load_extractor, score
     from zoo.evaluate import consistency as measure
     from zoo.evaluate.extractors import check_suits, default_extractor
     from zoo.evaluate.images import holds_images, resizing
     from zoo.evaluate.metrics.consistency import MEANINGS
+    from zoo.evaluate.metrics.features import FeatureMetric
+    from zoo.evaluate.presets import built, preset
     from zoo.leaderboard import RESULTS, check_values, read
+    from zoo.leaderboard.table import grid
 
+    chosen = preset(metrics)
+    for name, file in (("inception2015", inception_weights), ("dinov2", dinov2_weights)):
+        if (extractor or chosen.extractor) != name:
+            refuse_unused(f"without --extractor {name}", run, **{f"{name.removesuffix('2015')}_weights": file})
     tables = [results, *[file_target(RESULTS, option="--record")] * record]
     for table in tables:
         read(table)
     if holds_images(Path(source)) and not holds_weights(Path(source)):
         where = "for a folder of images, which is scored as it is"
-        refuse_unused(where, run, consistency=consistency)
+        refuse_unused(where, run, consistency=consistency, objects=objects, condition=condition, cameras=cameras)
         refuse_unused(where, SampleOptions, truncation=options.truncation, seed=options.seed)
         scored = ImagePathDataset(source, resolution=resolution, fit=fit)
         device = use_device(options.device)
@@ -81,34 +110,68 @@ def run(
         scored, info = options.load()
         device = scored.device
         about = about_weights(info)
-    compared = real_images(real, scored.resolution)
-    extractor = extractor or default_extractor(compared)
-    check_suits(extractor, compared)
-    network = load_extractor(extractor, inception_weights or dinov2_weights)
+    count = chosen.generated(scored) if count is None else count
+    measured = possible(built(chosen.metrics(count)), scored)
+    compares = any(isinstance(metric, FeatureMetric) for metric in measured)
+    spec = real_spec(real, scored.resolution)
+    compared = load_real(spec, prepare=compares or cameras == "dataset")
+    network = None
+    if compares:
+        extractor = extractor or chosen.extractor or default_extractor(compared)
+        check_suits(extractor, compared)
+        network = load_extractor(extractor, inception_weights or dinov2_weights)
     check_values(about | {"dataset": compared.name})
     folders = [scored.images] if isinstance(scored, ImagePathDataset) else []
-    folders += [compared.files] if Path(real).exists() and isinstance(compared, ImageFolder) else []
+    folders += [compared.files] if compares and Path(real).exists() and isinstance(compared, ImageFolder) else []
     for line in dict.fromkeys(filter(None, (resizing(images, scored.resolution) for images in folders))):
         print(line, file=sys.stderr)
     if consistency:
         for name, value in measure(scored, consistency, seed=options.seed, truncation=options.truncation).items():
             print(f"{name:<24} {value:<10.4g} {MEANINGS[name]}", flush=True)
-    scores = score(
-        scored,
-        compared,
-        network,
-        n_fake=count,
-        n_real=real_count,
-        truncation=options.truncation,
-        seed=options.seed,
-        batch_size=batch_size,
-        device=device,
-        progress=True,
-    )
-    for name, value in scores.values.items():
-        print(f"{name:<24} {value:.4g}", flush=True)
-    add_rows(scores.rows(**about), *tables)
-    print(f"Added to {results}; 'zoo leaderboard' shows the table.")
+    rows, lines = [], []
+    for told in ("own", "fixed") if condition == "both" and is_conditioned(scored) else (condition,):
+        scores = score(
+            scored,
+            compared,
+            network,
+            measured,
+            n_fake=count,
+            n_real=chosen.real(compared) if compares and real_count is None else real_count,
+            n_objects=objects,
+            condition="fixed" if told == "fixed" else "own",
+            cameras=cameras,
+            truncation=options.truncation,
+            seed=options.seed,
+            batch_size=batch_size,
+            device=device,
+            progress=True,
+        )
+        lines += scores.lines()
+        rows += [row | {"record": record_of(row, source, spec, network)} for row in scores.rows(**about)]
+    print(jsonlib.dumps(rows) if json else grid(lines, markdown=False), flush=True)
+    add_rows(rows, *tables)
+    print(f"Added to {results}; 'zoo leaderboard' shows the table.", file=sys.stderr if json else sys.stdout)
+
+
+def possible(metrics: "list[Metric]", source: "Generator | ImagePathDataset") -> "list[Metric]":
+    """Those of the metrics that the source has what they need for; says of the others what that is.
+
+    Raises:
+        UserError: there is none.
+    """
+    from zoo.evaluate.measuring import lacks
+
+    errors = [lacks(metric, source) for metric in metrics]
+    if all(errors):
+        raise errors[0]
+    for error in filter(None, errors):
+        print(f"Left out: {error}", file=sys.stderr)
+    return [metric for metric, error in zip(metrics, errors, strict=True) if not error]
+
+
+def is_conditioned(source: "Generator | ImagePathDataset") -> bool:
+    """Whether there are two ways to condition it."""
+    return getattr(source, "is_conditioned", False)
 
 
 def add_rows(rows: list[dict[str, Any]], *tables: Path) -> None:
@@ -139,34 +202,3 @@ def about_weights(info: "BundleInfo") -> dict[str, Any]:
         "seconds": card.get("seconds"),
         "precision": "float32",
     }
-
-
-def real_images(name: str, resolution: int) -> "LightningDataModule":
-    """The datamodule that a class name, a yaml, or a folder or zip of images stands for, ready to be read.
-
-    Args:
-        name: see ``run``.
-        resolution: of the images to compare with; used where the name doesn't fix one.
-    """
-    from pytorch_lightning import LightningDataModule
-
-    from zoo.utils.user_code import working_folder_last
-    from zoo.weights.bundle import build
-
-    working_folder_last()
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        config = read_experiment(name)
-        config = config.get("data", config)
-        if not isinstance(config, str) and (not isinstance(config, dict) or "class_path" not in config):
-            raise UserError(f"'{name}' names no real images: it has neither a class_path nor a data block with one.")
-    elif path.exists():
-        config = {"class_path": "datamodules.ImageFolder", "init_args": {"path": name, "resolution": resolution}}
-    elif "/" not in name and "." in name and not name.endswith(".zip"):
-        config = {"class_path": name, "init_args": {"resolution": resolution}}
-    else:
-        raise FileNotFoundError(missing_file(path))
-    data = build(config, LightningDataModule)
-    getattr(data, "prepare_validation", data.prepare_data)()  # ours need no training images for a score
-    data.setup("validate")
-    return data

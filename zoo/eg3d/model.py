@@ -124,6 +124,11 @@ class Generator(generator.Generator[Latent, Styles]):
         self.register_buffer("mean_w", torch.zeros(plane_network.w_dim))
         self.register_buffer("render_side", torch.tensor(float(render_side)))
 
+    @property
+    def is_conditioned(self) -> bool:
+        """Whether the mapping network is told a camera."""
+        return bool(self.condition_scale)
+
     def latents(self, n: int, draws: Draws) -> Latent:
         """n latents."""
         return Latent(draws.normal("z", (n, self.latent_dim)))

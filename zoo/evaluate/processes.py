@@ -14,6 +14,13 @@ def rank_and_world() -> tuple[int, int]:
     return 0, 1
 
 
+def gather_tensor(tensor: Tensor, group: Any = None) -> list[Tensor]:
+    """Every process's tensor, whatever their lengths and whichever way processes talk; for metrics to add up by."""
+    tensors = [tensor] * torch.distributed.get_world_size(group)
+    torch.distributed.all_gather_object(tensors, tensor.cpu(), group)
+    return [other.to(tensor.device) for other in tensors]
+
+
 def gather_rows(parts: list[tuple[Tensor, Tensor]], total: int) -> Tensor:
     """All processes' rows in order [total, F], on every process.
 

@@ -1,13 +1,14 @@
 """The protocol of scores, shared by the callback during training and ``zoo evaluate``.
 
-A metric's name contains its protocol, <metric>-<extractor>-<resize>-<number of generated images>:
-``fid-cars-none-1k``.
-
-KID is the mean over 100 subsets of 1,000 images, or of all where a side has fewer.
+A metric's name contains its protocol. Of sets of images it is <metric>-<extractor>-<resize>-<number of generated
+images>, as in ``fid-cars-none-1k``; of single objects <metric>-<number>objects-<number>views, as in
+``psnr-64objects-32views``. What was conditioned on one camera for all, or seen from other cameras than the prior's,
+says so at the end: ``fid-cars-none-1k-fixed``, ``fid-cars-none-1k-uniform``.
 """
 
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,35 +16,56 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from tqdm import tqdm
 
 from zoo.evaluate.extractors import Extractor, default_extractor, load_extractor
 from zoo.evaluate.images import ImagePathDataset
-from zoo.evaluate.metrics.fid import fid, moments
-from zoo.evaluate.metrics.kid import kid
-from zoo.evaluate.processes import broadcast, gather_rows, rank_and_world
+from zoo.evaluate.measuring import Clock, Metric, bar, generated, lacks, measure_images, measure_objects, share_of
+from zoo.evaluate.metrics.features import FeatureMetric
+from zoo.evaluate.metrics.objects import ObjectMetric
+from zoo.evaluate.presets import PRESETS, built, preset
+from zoo.evaluate.processes import broadcast, rank_and_world
 from zoo.evaluate.real_statistics import RealImages, image_batches, real_features, subsample
-from zoo.generator import DrawsPolicy, Generator, quantise, render_samples
+from zoo.evaluate.samples import CamerasFrom, cameras_from
+from zoo.generator import Condition, DrawsPolicy, Generator
 from zoo.utils.errors import UserError
-from zoo.utils.memory import images_at_once
+from zoo.utils.memory import peak_memory
 from zoo.utils.ranges import at_least
+
+OBJECTS = 64
 
 
 @dataclass
 class Scores:
     """Measured values and their protocol.
 
-    values: value by metric name.
-    fields: the columns of results.csv that describe the protocol.
+    results: for each value its name, and the columns of results.csv that are its own; ``of`` is its metric,
+        ``number`` what that calls it, and NaN stands for what could not be measured.
+    fields: the columns of results.csv that all have in common.
     """
 
-    values: dict[str, float]
+    results: dict[str, dict[str, Any]]
     fields: dict[str, Any]
 
+    @property
+    def values(self) -> dict[str, float]:
+        """Value by name."""
+        return {name: result["value"] for name, result in self.results.items()}
+
     def rows(self, **about: Any) -> list[dict[str, Any]]:
-        """One row of results.csv a metric; ``about`` gives or replaces columns."""
-        return [{**self.fields, **about, "metric": name, "value": value} for name, value in self.values.items()]
+        """One row of results.csv for each value that is a number; ``about`` gives or replaces columns."""
+        return [{**self.fields, **one, **about} for one in self.results.values() if one["value"] == one["value"]]
+
+    def lines(self) -> list[dict[str, str]]:
+        """A table of the values: name, value, standard error and which is better."""
+        return [
+            {
+                "metric": name,
+                "value": f"{one['value']:.4g}",
+                "±": "" if one["standard_error"] is None else f"{one['standard_error']:.2g}",
+                "better": one["better"],
+            }
+            for name, one in self.results.items()
+        ]
 
 
 def short_count(n: int) -> str:
@@ -55,13 +77,21 @@ def metric_name(metric: str, extractor: Extractor, n_fake: int) -> str:
     return f"{metric}-{extractor.name}-{extractor.resize}-{short_count(n_fake)}"
 
 
+def object_metric_name(metric: str, n_objects: int, views: int | None) -> str:
+    return f"{metric}-{n_objects}objects" + (f"-{views}views" if views else "")
+
+
 def score(
     source: Generator | ImagePathDataset,
-    real: RealImages,
+    real: RealImages | None = None,
     extractor: Extractor | str | None = None,
+    metrics: str | Sequence[Metric] = "fid_kid",
     *,
     n_fake: int | None = None,
     n_real: int | None = None,
+    n_objects: int = OBJECTS,
+    condition: Condition = "own",
+    cameras: CamerasFrom = "prior",
     truncation: float = 1.0,
     draws: DrawsPolicy = "per-sample",
     seed: int = 0,
@@ -69,79 +99,120 @@ def score(
     device: torch.device | str | None = None,
     progress: bool = False,
 ) -> Scores:
-    """FID and KID of a generator's samples 0..n_fake-1, or of a folder of images.
+    """Scores of a generator's samples 0..n_fake-1, or of a folder of images, and of its objects 0..n_objects-1.
 
     Every process calls it and gets the same values; each renders its share. No global random numbers are used.
 
     Args:
         source: a generator at its own resolution, or images.
-        real: the real images.
-        extractor: by default that of ``default_extractor``.
-        n_fake: default 1,000, or all images of a folder.
-        n_real: default all; else a subsample, evenly spaced over the dataset.
+        real: the real images; metrics of single objects need none.
+        extractor: whose features sets of images are compared by; by default that of ``default_extractor``.
+        metrics: what to measure, or the name of one of ``zoo.evaluate.presets.PRESETS`` or a yaml that lists it.
+        n_fake: default that of the preset, 1,000, or all images of a folder.
+        n_real: default that of the preset, or all; else a subsample, evenly spaced over the dataset.
+        n_objects: for metrics of single objects; those that take long are measured on a share of them.
+        condition, cameras: see ``zoo.evaluate.samples``. Objects are seen from their turntable in any case.
         truncation, draws, seed: as in ``render_samples``.
         device: default where the generator is.
 
     Raises:
-        UserError: too few images, sizes that differ or that the extractor does not take, non-finite images.
+        UserError: too few images, sizes that differ or that the extractor does not take, non-finite images, or a metric
+            that needs what there is not.
     """
-    sampling: dict[str, Any] = {"truncation": truncation, "draws": draws, "seed": seed}
-    if n_fake is None:
-        n_fake = len(source) if isinstance(source, ImagePathDataset) else 1000
+    at_least(1, batch_size=batch_size, n_objects=n_objects)
+    chosen = preset(metrics) if isinstance(metrics, str) else PRESETS["fid_kid"]
+    n_fake = chosen.generated(source) if n_fake is None else n_fake
+    extractor = extractor or chosen.extractor
+    measured = built(chosen.metrics(n_fake)) if isinstance(metrics, str) else [*metrics]
+    for metric in measured:
+        if error := lacks(metric, source):
+            raise error
+        metric.reset()
+    of_images = [metric for metric in measured if isinstance(metric, FeatureMetric)]
+    of_objects = [metric for metric in measured if isinstance(metric, ObjectMetric)]
+    device = torch.device(device or ("cpu" if isinstance(source, ImagePathDataset) else source.device))
+    results: dict[str, dict[str, Any]] = {}
+    clock = Clock()
+    fields: dict[str, Any] = {"dataset": real.name if real else "", "resolution": source.resolution}
+    fields |= {"condition": "none", "hardware": hardware(device, rank_and_world()[1]), "commit": commit()}
+    fields |= {"date": datetime.now(UTC).isoformat(timespec="seconds")}
+    how: dict[str, Any] = {"truncation": truncation, "seed": seed, "condition": condition}
+    if isinstance(source, Generator):
+        fields |= {"truncation": truncation, "seed": seed, "parameters": sum(p.numel() for p in source.parameters())}
+        fields["condition"] = condition if source.is_conditioned else "none"
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        if of_images:
+            if real is None:
+                raise UserError(f"The metric {of_images[0].name} compares images with real ones: name some.")
+            n_real = chosen.real(real) if n_real is None else n_real
+            check_counts(n_fake, n_real)
+            extractor = default_extractor(real) if extractor is None else extractor
+            network = load_extractor(extractor) if isinstance(extractor, str) else extractor
+            network.to(device)
+            own: dict[str, Any] = {}
+            if isinstance(source, ImagePathDataset):
+                indices = subsample(len(source), n_fake, source.name)  # refused before real images take minutes
+                images = image_batches(source, indices, batch_size, source.resolution)
+            else:
+                seen_from = cameras_from(cameras, real)
+                images = generated(source, n_fake, batch_size, clock, draws=draws, cameras=seen_from, **how)
+                own = {"draws": draws, "cameras": cameras}
+            known = real_features(real, network, source.resolution, n_real, batch_size, device)
+            measure_images(of_images, images, known, network, device, bar("images", n_fake, progress))
+            own |= {"dataset_digest": real.digest(), "n_real": n_real}
+            own |= {"extractor_sha256": network.sha256}
+            for metric in of_images:
+                count, end = metric.count or n_fake, suffix(fields["condition"], cameras)
+                numbers = {metric_name(name, network, count): name for name in metric.better}
+                results |= columns(metric, numbers, end, {**own, "n_fake": count})
+        if of_objects and isinstance(source, Generator):
+            measure_objects(of_objects, source, n_objects, clock, progress, **how)
+            for metric in of_objects:
+                count, views = share_of(metric, n_objects), metric.protocol.get("views")
+                numbers = {object_metric_name(name, count, views): name for name in metric.better}
+                own = {"draws": "none", "cameras": "uniform", "n_fake": count}
+                results |= columns(metric, numbers, suffix(fields["condition"]), own)
+    fields |= clock.columns() | most_memory(device)
+    return Scores(results, broadcast(fields))
+
+
+def columns(metric: Metric, numbers: Mapping[str, str], end: str, own: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What ``Scores.results`` holds of a metric; ``numbers`` are its own names by those in the table."""
+    found = metric.compute()
+    metric.reset()  # features of many images are large
+    return {
+        name + end: {
+            "record": {"metric": metric.made_by, "number": number},
+            "number": number,
+            "metric": name,
+            "value": found[number],
+            "standard_error": metric.errors.get(number),
+            "better": metric.better[number],
+            **own,
+        }
+        for name, number in numbers.items()
+    }
+
+
+def suffix(condition: str, cameras: str = "prior") -> str:
+    """What the name of a value says of its cameras; nothing where they are as in training."""
+    return ("-fixed" if condition == "fixed" else "") + (f"-{cameras}" if cameras != "prior" else "")
+
+
+def check_counts(n_fake: int, n_real: int | None) -> None:
+    """Refuse numbers of images that make no set, or that processes cannot share."""
     for side, count in (("images to score", n_fake), ("real images", n_real)):
         if count is not None and count < 2:
-            raise UserError(f"FID and KID compare sets of images: take at least 2 {side}, not {count}.")
-    at_least(1, batch_size=batch_size)
-    if isinstance(source, ImagePathDataset):
-        own_images = subsample(len(source), n_fake, source.name)  # before real images take minutes
-        sampling = dict.fromkeys(sampling, "")
-    device = torch.device(device or ("cpu" if isinstance(source, ImagePathDataset) else source.device))
-    extractor = default_extractor(real) if extractor is None else extractor
-    extractor = load_extractor(extractor) if isinstance(extractor, str) else extractor
-    extractor.to(device)
-    rank, world = rank_and_world()
+            raise UserError(f"Sets of images are compared: take at least 2 {side}, not {count}.")
+    world = rank_and_world()[1]
     if n_fake < world:
         raise UserError(f"{world} processes cannot share {n_fake} generated images: score at least {world} images.")
 
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        known = real_features(real, extractor, source.resolution, n_real, batch_size, device)
-        if isinstance(source, ImagePathDataset):
-            batches = image_batches(source, own_images, batch_size, source.resolution)
-        else:
-            own = torch.arange(rank, n_fake, world).split(batch_size)
-            batches = ((indices, fakes(source, indices, seed, truncation, draws)) for indices in own)
-        bar = tqdm(batches, "images scored", -(-n_fake // world // batch_size), disable=not progress or rank != 0)
-        features = gather_rows([(at, extractor(images.to(device))) for at, images in bar], n_fake)
 
-    values = {}
-    if known is not None:
-        size = min(1000, len(features), len(known.features))
-        values[metric_name("fid", extractor, n_fake)] = fid(moments(features), known.moments)
-        values[metric_name("kid", extractor, n_fake)] = kid(features, known.features, subset_size=size).mean
-    fields = {
-        "dataset": real.name,
-        "dataset_digest": real.digest(),
-        "resolution": source.resolution,
-        "n_real": None if known is None else len(known.features),
-        "n_fake": n_fake,
-        **sampling,
-        "extractor_sha256": extractor.sha256,
-        "hardware": hardware(device, world),
-        "commit": commit(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    return Scores(*broadcast((values, fields)))
-
-
-def fakes(generator: Generator, indices: Tensor, seed: int, truncation: float, draws: DrawsPolicy) -> Tensor:
-    """The samples with these indices as uint8 [B, 3, H, W]."""
-    parts = indices.split(images_at_once(generator.image_side(), generator.device, most=len(indices)))
-    rendered = (render_samples(generator, part.tolist(), seed, truncation, draws=draws).image for part in parts)
-    images = torch.cat([*rendered])
-    if not images.isfinite().all():
-        bad = [i for i, image in zip(indices.tolist(), images, strict=True) if not image.isfinite().all()]
-        raise UserError(f"The generated images {bad} hold values that are not finite; they cannot be scored.")
-    return quantise(images)
+def most_memory(device: torch.device) -> dict[str, int]:
+    """The column of the most memory that this process has had, on its GPU if it has one; none where it is unknown."""
+    most = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
+    return {} if most is None else {"peak_memory_mib": round(most / 2**20)}
 
 
 def hardware(device: torch.device, world: int) -> str:

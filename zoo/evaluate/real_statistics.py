@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from zoo.evaluate.extractors import Extractor, check_suits
-from zoo.evaluate.metrics.fid import Moments, moments
+from zoo.evaluate.metrics.features import Moments, RealFeatures
+from zoo.evaluate.metrics.fid import moments
 from zoo.evaluate.processes import broadcast, gather_rows, rank_and_world
 from zoo.generator import QUANTISATION, quantise
 from zoo.utils.errors import UserError, printable
@@ -38,13 +39,6 @@ class RealImages(Protocol):
     def digest(self) -> str: ...
 
     def val_dataloader(self) -> DataLoader: ...
-
-
-class RealFeatures(NamedTuple):
-    """features [N, F] float32, in the order of the dataset, and their moments."""
-
-    features: Tensor
-    moments: Moments
 
 
 def subsample(total: int, count: int | None, name: str) -> list[int]:

@@ -1,17 +1,20 @@
 """The leaderboard: rows of results.csv, checked, grouped and ranked. They are the only source of numbers.
 
-Only rows measured alike are ranked together: same metric name, resolution, real images and extractor. Published
-numbers (published.csv) were measured by other protocols and have a table of their own.
+Only rows measured alike are ranked together: same metric name, resolution, real images, extractor, condition and
+cameras. Published numbers (published.csv) were measured by other protocols and have a table of their own.
 """
 
 import csv
+import hashlib
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
+from zoo.leaderboard.migrate import OLD_COLUMNS, migrated
 from zoo.utils.errors import UserError, near, printable
 from zoo.utils.files import locked, replacing
 from zoo.utils.ranges import at_least
@@ -19,7 +22,7 @@ from zoo.utils.ranges import at_least
 RESULTS = Path(__file__).with_name("results.csv")
 PUBLISHED = Path(__file__).with_name("published.csv")
 
-# Columns and what their values are; only those of OPTIONAL may be empty.
+# Columns and what their values are.
 COLUMNS = {
     "system": str,
     "config": str,
@@ -30,21 +33,46 @@ COLUMNS = {
     "resolution": int,
     "metric": str,
     "value": float,
+    "standard_error": float,
+    "better": str,
+    "condition": str,  # own, fixed, or none where the generator has none
+    "cameras": str,  # prior, dataset or uniform
     "n_real": int,
-    "n_fake": int,
+    "n_fake": int,  # images, or objects
     "truncation": float,
     "draws": str,
     "seed": int,
     "extractor_sha256": str,
     "precision": str,
     "images_seen": int,
-    "seconds": float,
+    "seconds": float,  # of training
+    "parameters": int,  # of the generator
+    "seconds_per_image": float,
+    "processor_seconds_per_image": float,
+    "peak_memory_mib": int,
     "hardware": str,
     "commit": str,
     "date": str,
+    "record": str,  # what else is needed to measure it again, as JSON
 }
-OPTIONAL = {"config", "truncation", "draws", "seed", "precision", "images_seen", "seconds", "commit"}
-GROUP = ("dataset", "resolution", "metric", "n_real", "dataset_digest", "extractor_sha256")
+REQUIRED = [
+    "system",
+    "weights",
+    "weights_sha256",
+    "dataset",
+    "resolution",
+    "metric",
+    "value",
+    "better",
+    "condition",
+    "n_fake",
+    "hardware",
+    "date",
+]
+COMPARED = ["dataset_digest", "n_real", "extractor_sha256"]  # of metrics that compare with real images
+CHOICES = {"better": ("less", "more"), "condition": ("own", "fixed", "none")}
+GROUP = ("dataset", "resolution", "metric", "n_real", "dataset_digest", "extractor_sha256", "cameras")
+STANDARD_ERRORS = 2  # a difference within so many is a tie
 
 Row = dict[str, Any]
 
@@ -56,10 +84,22 @@ def check_row(row: Mapping[str, Any]) -> Row:
         UserError: a column that is missing; and as ``check_values``.
     """
     checked = check_values(row)
-    for column in COLUMNS:
-        if column not in OPTIONAL and checked.get(column, "") == "":
-            raise UserError(f"A result needs a value for '{column}'.")
+    needed = REQUIRED if is_of_objects(str(checked.get("metric", ""))) else [*REQUIRED, *COMPARED]
+    for column in needed:
+        if checked.get(column, "") == "":
+            raise UserError(f"A result of '{checked.get('metric', '')}' needs a value for '{column}'.")
     return {column: checked.get(column, "") for column in COLUMNS}
+
+
+def is_of_objects(metric: str) -> bool:
+    """Whether a metric of this name is of single objects, such as psnr-64objects-32views: no real images are needed."""
+    return re.fullmatch(r"\w+-\d+objects(-\d+views)?", metric) is not None
+
+
+def row_id(row: Row) -> str:
+    """A short name of a row, which follows from what it says; columns that are empty do not count."""
+    said = "\n".join(f"{column}={row[column]!r}" for column in sorted(COLUMNS) if row[column] != "")
+    return hashlib.sha256(said.encode()).hexdigest()[:8]
 
 
 def check_values(values: Mapping[str, Any]) -> Row:
@@ -88,13 +128,15 @@ def check_value(column: str, value: Any) -> Any:
         raise UserError(f"'{column}' of a result must be {kind.__name__}, not {shown}.") from None
     if kind is str and any(c in checked for c in "\r\n"):
         raise UserError(f"'{column}' of a result must be one line, not {shown}.")
+    if column in CHOICES and checked not in CHOICES[column]:
+        raise UserError(f"'{column}' of a result must be one of {', '.join(CHOICES[column])}, not {shown}.")
     if kind is float and not math.isfinite(checked):
         raise UserError(f"'{column}' of a result must be finite, not {shown}.")
     return checked
 
 
 def read(path: Path | str) -> list[Row]:
-    """All rows of a results file; none where there is no file.
+    """All rows of a results file, also of an earlier version; none where there is no file.
 
     Raises:
         UserError: the file is not a results file; names the line and what is wrong with it.
@@ -113,19 +155,22 @@ def read(path: Path | str) -> list[Row]:
         raise broken(
             path, data.count(b"\n", 0, error.start) + 1, "is not text in UTF-8; save it as CSV in UTF-8"
         ) from None
-    reader, rows, line = csv.reader(StringIO(text, newline="")), [], 1
+    reader, rows, line, columns = csv.reader(StringIO(text, newline="")), [], 1, list(COLUMNS)
     try:
         for cells in reader:
-            if line == 1 and cells != list(COLUMNS):
+            if line == 1 and cells == OLD_COLUMNS:
+                columns = OLD_COLUMNS
+            if line == 1 and cells != columns:
                 first = next((a for a, b in zip_longest(COLUMNS, cells) if a != b), None)
                 wrong = f"has no column '{first}' where it belongs" if first else f"has {len(cells)} columns"
                 raise broken(path, 1, f"{wrong}, so this is no file of results; name another one")
-            if len(cells) != len(COLUMNS):
-                wrong = f"has {len(cells)} values, not {len(COLUMNS)}" if cells else "is blank"
+            if len(cells) != len(columns):
+                wrong = f"has {len(cells)} values, not {len(columns)}" if cells else "is blank"
                 raise broken(path, line, f"{wrong}; mend or delete it")
             if line > 1:
                 try:
-                    rows.append(check_row(dict(zip(COLUMNS, cells, strict=True))))
+                    row = dict(zip(columns, cells, strict=True))
+                    rows.append(check_row(row if columns is not OLD_COLUMNS else migrated(row)))
                 except UserError as error:
                     raise broken(path, line, f"is wrong: {error}") from None
             line = reader.line_num + 1
@@ -143,9 +188,12 @@ def append_row(row: Mapping[str, Any], path: Path | str) -> Row:
     """Check a row and add it to a results file: all of it, or nothing.
 
     Raises:
-        UserError: as ``check_row`` and ``read``; the file is left as it was.
+        UserError: as ``check_row`` and ``read``, or the row does not say how to measure it again; the file is left as
+            it was.
     """
     path, row = Path(path), check_row(row)
+    if not row["record"]:
+        raise UserError("A result needs a value for 'record', without which it could not be measured again.")
     # Two runs that end together both get their row.
     with locked(path.with_name(f".{path.name}.lock"), f"Waiting for another process that adds a row to {path}."):
         rows = [*read(path), row]
@@ -156,28 +204,53 @@ def append_row(row: Mapping[str, Any], path: Path | str) -> Row:
     return row
 
 
+def is_better(a: Row, b: Row) -> bool:
+    """Whether a row is better than another one measured alike, by more than what the samples may make of it.
+
+    Where a standard error is missing, those that print the same are equal.
+    """
+    ahead = (b["value"] - a["value"]) * (1 if a["better"] == "less" else -1)
+    if "" in (a["standard_error"], b["standard_error"]):
+        return ahead > 0 and format_value(a) != format_value(b)
+    return ahead > STANDARD_ERRORS * math.hypot(a["standard_error"], b["standard_error"])
+
+
 def rank_rows(rows: Iterable[Row]) -> list[tuple[int, Row]]:
-    """(rank, row) of rows that were measured alike, best first; those that print the same share a rank."""
-    result: list[tuple[int, Row]] = []
-    for place, row in enumerate(sorted(rows, key=lambda row: row["value"]), start=1):  # FID and KID: less is better
-        tie = result and format_value(result[-1][1]) == format_value(row)
-        result.append((result[-1][0] if tie else place, row))
-    return result
+    """(rank, row) of rows that were measured alike, best first; the rank counts those that are better."""
+    ordered = sorted(rows, key=lambda row: row["value"] * (1 if row["better"] == "less" else -1))
+    return [(1 + sum(is_better(other, row) for other in ordered), row) for row in ordered]
 
 
 def groups(rows: Iterable[Row]) -> list[tuple[str, list[tuple[int, Row]]]]:
-    """Title and ranked rows of each set of rows that were measured alike; a row that is there twice counts once."""
+    """Title and ranked rows of each set of rows that were measured alike; a row that is there twice counts once.
+
+    Generators without a condition stand beside those with their own one and beside those with the fixed one.
+    """
     unique = {tuple(row.values()): row for row in rows}.values()
-    by = sorted(unique, key=lambda row: tuple(row[column] for column in GROUP))
+    by = sorted(unique, key=group_of)
     result = []
-    for key, members in groupby(by, key=lambda row: tuple(row[column] for column in GROUP)):
-        dataset, resolution, metric, n_real, digest, extractor = key
-        title = (
-            f"{dataset} {resolution}x{resolution}: {metric}, less is better "
-            f"({n_real:,} real images, data {digest[:8]}, extractor {extractor[:8]})"
-        )
-        result.append((title, rank_rows(members)))
+    for key, alike in groupby(by, key=group_of):
+        members = [*alike]
+        conditions = sorted({row["condition"] for row in members} - {"none"}, reverse=True)  # own before fixed
+        for condition in conditions or ["none"]:
+            chosen = [row for row in members if row["condition"] in (condition, "none")]
+            result.append((title_of(key, chosen[0]["better"], condition), rank_rows(chosen)))
     return result
+
+
+def group_of(row: Row) -> tuple[Any, ...]:
+    """What rows that are ranked together have in common; images that were not rendered stand beside the prior's."""
+    return tuple(row[column] if column != "cameras" else row[column] or "prior" for column in GROUP)
+
+
+def title_of(key: tuple[Any, ...], better: str, condition: str) -> str:
+    """How a table is called."""
+    dataset, resolution, metric, n_real, digest, extractor, cameras = key
+    known = [f"{n_real:,} real images, data {digest[:8]}, extractor {extractor[:8]}"] if n_real != "" else []
+    known += [f"{cameras} cameras"] if cameras != "prior" and n_real != "" else []
+    known += [f"condition {condition}"] if condition != "none" else []
+    end = f" ({', '.join(known)})" if known else ""
+    return f"{dataset} {resolution}x{resolution}: {metric}, {better} is better{end}"
 
 
 def format_value(row: Row) -> str:
@@ -196,20 +269,30 @@ def format_duration(seconds: float | str) -> str:
 
 def cells(rank: int, row: Row) -> dict[str, str]:
     """What a table shows of a row."""
+    error = f" ± {row['standard_error']:.2g}" if row["standard_error"] != "" else ""
     return {
         "#": str(rank),
         "system": row["system"],
-        row["metric"].split("-")[0].upper(): format_value(row),
+        heading(row): format_value(row) + error,
         "images seen": f"{row['images_seen']:,}" if row["images_seen"] != "" else "",
         "training": format_duration(row["seconds"]),
+        "parameters": f"{row['parameters']:,}" if row["parameters"] != "" else "",
+        "ms/image": f"{row['seconds_per_image'] * 1000:.3g}" if row["seconds_per_image"] != "" else "",
         "truncation": f"{row['truncation']:g}" if row["truncation"] not in ("", 1.0) else "",
         "config": Path(row["config"]).stem,
         "weights": f"{Path(row['weights']).name} {row['weights_sha256'][:8]}",
         "measured": row["date"][:10],
+        "row": row_id(row),
     }
 
 
-RIGHT = {"#", "FID", "KID", "images seen", "training", "truncation", "resolution"}
+def heading(row: Row) -> str:
+    """What the column of values is called."""
+    name = row["metric"].split("-")[0]
+    return name.upper() if name in ("fid", "kid") else name
+
+
+RIGHT = {"#", "FID", "KID", "images seen", "training", "truncation", "resolution", "parameters", "ms/image"}
 
 
 def grid(lines: Sequence[Mapping[str, str]], markdown: bool) -> str:

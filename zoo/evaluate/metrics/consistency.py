@@ -3,20 +3,17 @@
 Only the generator's contract is used: samples, turntable views, depths, opacities, densities. The camera is
 taken to move round an object that stands still. Depth and opacity are those of the foreground.
 
-* ``outside``: share of the occupied volume outside the object's bounds, in a cube twice their size. 0 is ideal.
+* ``outside``: see ``zoo.evaluate.metrics.density``.
 * ``silhouettes``, ``surface``, ``flatness``, ``parallax``: see ``zoo.evaluate.metrics.surface``.
 * ``opacity``: mean over all pixels. ``nonfinite``: share of values that are not finite (depths only where opaque).
-
-N points
 """
 
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import torch
-from torch import Tensor
 from torchmetrics import MeanMetric
 
+from zoo.evaluate.metrics.density import outside
 from zoo.evaluate.metrics.objects import turntable_images
 from zoo.evaluate.metrics.surface import shape_diagnostics, surfaces
 from zoo.generator import Generator, HasDensity, HasRays, evaluating, lacking
@@ -67,7 +64,8 @@ def consistency(
     for index in range(n):
         rendered, camera, styles = turntable_images(generator, index, views, resolution, seed, truncation)
         shown = views_of(generator.rays, rendered, camera, generator.bounds)
-        haze = {"outside": outside(generator, generator.density, styles, grid)}
+        with evaluating(generator):
+            haze = outside(partial(generator.density, styles=styles), generator.bounds, grid)
         collected.append(haze | surfaces(shown, views) | image_diagnostics(rendered))
     return means(collected)
 
@@ -106,19 +104,3 @@ def image_diagnostics(rendered: Rendered) -> dict[str, float]:
         "opacity": float(opacity.mean()),
         "nonfinite": float(sum(b.sum() for b in broken) / sum(b.numel() for b in broken)),
     }
-
-
-def outside(generator: Generator, density_at: Callable[[Tensor, Any], Tensor], styles: Any, grid: int) -> float:
-    """Share of the occupied volume outside the bounds, within a cube around them with twice their longest side.
-
-    A cell of the grid is occupied by 1 - exp(-density x its side): a solid one counts 1, thin haze its opacity.
-    """
-    middle, side = generator.bounds.mean(0), float((generator.bounds[1] - generator.bounds[0]).max())
-    line = ((torch.arange(grid, device=middle.device) + 0.5) / grid * 2 - 1) * side
-    points = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), dim=-1).reshape(1, -1, 3) + middle
-    with evaluating(generator):
-        density = torch.cat([density_at(part, styles) for part in points.split(32768, dim=1)], dim=1)[0, :, 0]
-    occupied = 1 - torch.exp(-density.clamp(min=0) * (2 * side / grid))
-    inside = ((points[0] >= generator.bounds[0]) & (points[0] <= generator.bounds[1])).all(-1)
-    total = occupied.sum()
-    return float(occupied[~inside].sum() / total) if total > 0 else float("nan")

@@ -7,21 +7,11 @@ images than features, R is the centred features themselves, and everything stays
 N images, F features
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
+from zoo.evaluate.metrics.features import CHUNK, FeatureMetric, Moments, RealFeatures
 from zoo.utils.errors import UserError
-
-CHUNK = 4096
-
-
-class Moments(NamedTuple):
-    """Mean [F] and a root [min(N, F), F] of the covariance (with N - 1): covariance = root^T root. Both float64."""
-
-    mean: Tensor
-    root: Tensor
 
 
 def moments(features: Tensor) -> Moments:
@@ -49,4 +39,15 @@ def moments(features: Tensor) -> Moments:
 def fid(a: Moments, b: Moments) -> float:
     """Fréchet distance; biased upwards for few images, so compare only at the same numbers."""
     shared = torch.linalg.svdvals(a.root @ b.root.mT).sum()
-    return float((a.mean - b.mean).square().sum() + a.root.square().sum() + b.root.square().sum() - 2 * shared)
+    value = (a.mean - b.mean).square().sum() + a.root.square().sum() + b.root.square().sum() - 2 * shared
+    return max(0.0, float(value))  # of a set and itself, rounding errors may leave less
+
+
+def fid_metric(count: int | None = None) -> FeatureMetric:
+    """FID of the first ``count`` generated images, by default of all."""
+    return FeatureMetric("fid", fid_of_features, {"fid": "less"}, {"covariance": "N - 1"}, count)
+
+
+def fid_of_features(features: Tensor, real: RealFeatures) -> dict[str, float]:
+    """FID of generated images' features [N, F]."""
+    return {"fid": fid(moments(features), real.moments)}

@@ -6,11 +6,13 @@ is the value, and equal seeds give equal subsets; the draw depends on nothing bu
 N images, F features
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
+from zoo.evaluate.metrics.features import FeatureMetric, RealFeatures
 from zoo.utils.errors import UserError
 
 CHUNK = 4096
@@ -64,3 +66,16 @@ def _kernel_sum(x: Tensor, y: Tensor, same: bool) -> float:
         for columns in y.split(CHUNK):
             total += ((rows @ columns.mT / x.shape[1] + 1) ** 3).sum().item()
     return total - ((x.square().sum(1) / x.shape[1] + 1) ** 3).sum().item() if same else total
+
+
+def kid_metric(subsets: int = 100, subset_size: int = 1000, count: int | None = None) -> FeatureMetric:
+    """KID of the first ``count`` generated images, by default of all; subsets are of all where a side has fewer."""
+    measure = partial(kid_of_features, subsets=subsets, subset_size=subset_size)
+    protocol = {"subsets": subsets, "subset_size": subset_size}
+    return FeatureMetric("kid", measure, {"kid": "less"}, protocol, count)
+
+
+def kid_of_features(features: Tensor, real: RealFeatures, subsets: int, subset_size: int) -> dict[str, float]:
+    """KID of generated images' features [N, F], over subsets of so many images, or of all where a side has fewer."""
+    size = min(subset_size, len(features), len(real.features))
+    return {"kid": kid(features, real.features, subsets, size).mean}

@@ -8,6 +8,7 @@ V views, K numbers
 """
 
 from collections.abc import Callable, Mapping
+from math import isfinite
 from typing import Any, Literal, Protocol
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor
 from torchmetrics import Metric as Accumulated
 from torchmetrics.utilities import dim_zero_cat
 
-from zoo.generator import Generator, HasRays, draws_for, evaluating, lacking, render_foreground, take
+from zoo.evaluate.processes import gather_tensor
+from zoo.generator import Condition, Generator, HasRays, draws_for, evaluating, lacking, render_foreground, take
 from zoo.render import Camera, Rendered
 from zoo.render.projection import Views, views_of
 from zoo.utils.errors import UserError
@@ -44,7 +46,8 @@ class ObjectMetric(Accumulated):
 
     Args:
         measure: (what ``update`` is given) -> the numbers of one object, by name; at least those in ``better``.
-        better, needs, protocol: as of every metric.
+        better, needs, protocol: as of every metric; ``views`` of the protocol says how many of each object.
+        share: measured on one in so many of the objects that other metrics are measured on, since it takes long.
     """
 
     full_state_update = False
@@ -57,9 +60,13 @@ class ObjectMetric(Accumulated):
         better: Mapping[str, Better],
         needs: frozenset[Need],
         protocol: Mapping[str, Any],
+        share: int = 1,
     ) -> None:
-        super().__init__()
+        super().__init__(dist_sync_fn=gather_tensor)
         self.name, self.measure, self.better, self.needs, self.protocol = name, measure, better, needs, protocol
+        self.share = share
+        self.made_by: dict[str, Any] = {}  # class_path and init_args, where they are known
+        self.errors: dict[str, float] = {}
         self.add_state("rows", [], dist_reduce_fx="cat")  # index and numbers of each object, one after the other
         self.set_dtype(torch.float64)
 
@@ -70,23 +77,32 @@ class ObjectMetric(Accumulated):
         self.rows.append(torch.tensor(row, dtype=torch.float64, device=self.device))
 
     def compute(self) -> dict[str, float]:
-        """The mean of each number, on every process."""
+        """The mean of each number, on every process; ``errors`` then holds its standard error."""
         if not len(self.rows):
             return dict.fromkeys(self.better, float("nan"))
         rows = dim_zero_cat(self.rows).reshape(-1, 1 + len(self.better)).cpu()
         objects = {int(row[0]): row[1:] for row in rows}  # one that two processes measured counts once
-        means = torch.stack([objects[index] for index in sorted(objects)]).nanmean(0)
+        numbers = torch.stack([objects[index] for index in sorted(objects)])
+        means, count = numbers.nanmean(0), numbers.isfinite().sum(0)
+        errors = ((numbers - means).square().nansum(0) / (count - 1) / count).sqrt()  # NaN of one object
+        self.errors = {name: e for name, e in zip(self.better, errors.tolist(), strict=True) if isfinite(e)}
         return dict(zip(self.better, means.tolist(), strict=True))
 
 
 def turntable_images(
-    generator: Generator, index: int, views: int, resolution: int | None, seed: int, truncation: float
+    generator: Generator,
+    index: int,
+    views: int,
+    resolution: int | None,
+    seed: int,
+    truncation: float,
+    condition: Condition = "fixed",
 ) -> tuple[Rendered, Camera, Any]:
     """Sample ``index`` from all sides, without jitter, the cameras, and the styles that it is shown with."""
     with evaluating(generator):
         latent, _ = generator.sample(1, draws_for(generator, seed, [index]))
         latents, camera = generator.turntable(latent, views)
-        styles = generator.map(latents, truncation=truncation)
+        styles = generator.map(latents, truncation=truncation, condition=camera if condition == "own" else None)
         return render_foreground(generator, styles, camera, resolution), camera, take(styles, slice(1))
 
 
@@ -98,21 +114,39 @@ def object_views(
     resolution: int | None = None,
     seed: int = 0,
     truncation: float = 1.0,
+    condition: Condition = "fixed",
 ) -> Views:
     """Sample ``index`` of the seed from all the sides that the generator's turntable knows, without jitter.
+
+    Args:
+        condition: ``fixed``: one object, as the system conditions it for several views; ``own``: each view is
+            conditioned on its own camera, as the images that are scored one by one are.
 
     Raises:
         UserError: the generator has no rays, or its turntable does not turn.
     """
+    return turning_views(generator, index, views, resolution, seed, truncation, condition)[0]
+
+
+def turning_views(
+    generator: Generator,
+    index: int,
+    views: int,
+    resolution: int | None,
+    seed: int,
+    truncation: float,
+    condition: Condition,
+) -> tuple[Views, Any]:
+    """``object_views``, and the styles that the object is shown with."""
     if not isinstance(generator, HasRays):
         raise lacking(generator, "Comparing views of one object", HasRays)
-    rendered, camera, _ = turntable_images(generator, index, views, resolution, seed, truncation)
+    rendered, camera, styles = turntable_images(generator, index, views, resolution, seed, truncation, condition)
     if float(angles_between(camera).max()) < 1e-3:
         raise UserError(
             "All cameras of this generator's turntable look the same way, so that there are no views to compare: give "
             "its poses a yaw_spread."
         )
-    return views_of(generator.rays, rendered, camera, generator.bounds)
+    return views_of(generator.rays, rendered, camera, generator.bounds), styles
 
 
 def angles_between(camera: Camera) -> Tensor:

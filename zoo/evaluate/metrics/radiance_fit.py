@@ -120,8 +120,8 @@ def fit_psnr(views: Views, budget: Budget = Budget()) -> dict[str, float]:
     return {"fit_psnr": psnr(errors[0]), "fit_psnr_seen": psnr(errors[1])}
 
 
-def fit_metric(views: int = VIEWS, budget: Budget = Budget()) -> ObjectMetric:
-    """Fit PSNR of objects' ``Views``, of each so many."""
+def fit_metric(views: int = VIEWS, budget: Budget = Budget(), share: int = 8) -> ObjectMetric:
+    """Fit PSNR of objects' ``Views``, of each so many; of one object in ``share``."""
     protocol = {"views": views, "held_out": views // HELD_OUT, **budget._asdict()}
     measure = partial(fit_psnr, budget=budget)
-    return ObjectMetric("radiance_fit", measure, BETTER, frozenset(("images", "cameras", "rays")), protocol)
+    return ObjectMetric("radiance_fit", measure, BETTER, frozenset(("images", "cameras", "rays")), protocol, share)
