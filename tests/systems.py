@@ -63,6 +63,7 @@ class NoiseData(ImageData):
     """
 
     name = "noise"
+    extractor = "cars"  # which is quick
 
     def __init__(
         self,

@@ -21,6 +21,9 @@ from PIL import Image
 from tests.tiny import write_config
 from zoo.cli import speed
 from zoo.cli.command import main
+from zoo.utils.errors import UserError
+from zoo.utils.paths import BUNDLED
+from zoo.weights.fetch import sha256_of
 
 pytestmark = pytest.mark.xdist_group("processes")
 
@@ -100,7 +103,7 @@ def test_sample_draws_latents_by_views(run, tmp_path):
 def test_single_images_are_those_that_are_scored(run, tmp_path):
     from torchvision.io import decode_image
 
-    from zoo.evaluate.protocol import fakes
+    from zoo.evaluate.samples import fakes
     from zoo.weights.bundle import load_bundle
 
     source = str(run / "checkpoints" / "last.ckpt")
@@ -173,6 +176,7 @@ def test_evaluate_hands_everything_on(run, tmp_path, monkeypatch, capsys):
         seen.update(signature.bind(*args, **kwargs).arguments)
         fields = dict.fromkeys(("dataset", "dataset_digest", "extractor_sha256", "hardware", "date"), "x")
         fields |= dict.fromkeys(("resolution", "n_real", "n_fake"), 9) | {"condition": "none", "better": "less"}
+        fields["weights_sha256"] = sha256_of(run / "checkpoints" / "last.ckpt")
         one = {"metric": "fid-cars-none-9", "value": 1.5, "standard_error": None, "better": "less", "record": {}}
         return protocol.Scores({"fid-cars-none-9": one}, fields)
 
@@ -186,11 +190,71 @@ def test_evaluate_hands_everything_on(run, tmp_path, monkeypatch, capsys):
     (row,) = leaderboard.read(own)
     assert [row] == leaderboard.read(tmp_path / "tracked.csv")
     assert row["system"] == "PiGAN" and row["images_seen"] == 12 and row["value"] == 1.5
+    real = {"class_path": "tests.tiny.Noise", "init_args": {"resolution": 8}}
+    assert json.loads(row["record"]) == {"source": source, "real": real, "extractor": "efficientnetlite0"}
     printed = capsys.readouterr().out
     assert "fid-cars-none-9" in printed and "share of surface points" in printed
     Image.new("RGB", (16, 16)).save(tmp_path / "one.png")
     assert main(["evaluate", str(tmp_path), *words[:2], "--results", str(own)]) == 0
     assert seen["real"].resolution == 16 and leaderboard.read(own)[1]["weights"] == tmp_path.name
+
+
+CARS = """
+class_path: datamodules.Cars
+init_args: {resolution: 32, test_count: 40, root: cars}
+"""
+
+
+def test_a_row_is_measured_again(tmp_path, monkeypatch, capsys):
+    from zoo.leaderboard import read
+    from zoo.leaderboard.table import COLUMNS, row_id
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(BUNDLED / "pigan-cars32", "mine")
+    Path("cars.yaml").write_text(CARS)
+    density = {"class_path": "zoo.evaluate.metrics.density.density_metric", "init_args": {"grid": 8}}
+    Path("metrics.yaml").write_text(json.dumps(["zoo.evaluate.metrics.fid.fid_metric", density]))
+    words = (
+        "evaluate mine --real cars.yaml --metrics metrics.yaml --count 6 --objects 2 --seed 3 --results r.csv --json"
+    )
+    assert main(words.split()) == 0
+    printed = json.loads(capsys.readouterr().out)
+    rows = read("r.csv")
+    assert [row["metric"] for row in rows] == ["fid-cars-none-6", "outside-2objects"]
+    assert [row["value"] for row in printed] == [row["value"] for row in rows]
+    assert rows[1]["dataset"] == "cars" and rows[1]["n_real"] == rows[1]["extractor_sha256"] == ""
+    again = ["evaluate", "--results", "r.csv", "--row"]
+    for row in rows:
+        assert main([*again, row_id(row)]) == 0
+        assert f"{row['value']:.6g} in the table, {row['value']:.6g} now" in capsys.readouterr().out
+
+    def refusal(**change) -> str:
+        changed = rows[0] | change
+        with open("r.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, list(COLUMNS))
+            writer.writeheader()
+            writer.writerow(changed)
+        assert main([*again, row_id(read("r.csv")[0])]) == 2
+        return capsys.readouterr().err.strip().splitlines()[-1]
+
+    assert f"was measured as {rows[0]['value'] * 1.1:.6g}, but is" in refusal(value=rows[0]["value"] * 1.1)
+    assert "does not say how it was measured" in refusal(record="")
+    assert "with other weights, of sha256 abab" in refusal(weights_sha256="ab" * 32)
+    assert "with other real images, of sha256 abab" in refusal(dataset_digest="ab" * 32)
+    assert "with other weights of cars, of sha256 abab" in refusal(extractor_sha256="ab" * 32)
+    assert main([*again, "0000"]) == 2 and "'0000' is no row" in capsys.readouterr().err
+    assert main([*again, "0000", "--count", "3"]) == 2
+    assert "--count 3 changes nothing beside --row" in capsys.readouterr().err
+    assert main(["evaluate"]) == 2 and "Name what to score" in capsys.readouterr().err
+
+
+def test_weights_that_change_while_they_are_scored_make_no_row(run, tmp_path):
+    from zoo.cli.records import record_of
+
+    row = {"system": "PiGAN", "weights_sha256": "ab" * 32, "record": {}}
+    with pytest.raises(UserError, match="has changed while it was scored"):
+        record_of(row, str(run / "checkpoints" / "last.ckpt"), {}, None)
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,8 @@ def test_wrong_rows_are_refused_and_change_nothing(tmp_path, change, message):
     leaderboard.append_row(ROW, path)
     before = path.read_bytes()
     if message is None:
-        return leaderboard.append_row({**ROW, **change}, path)
+        leaderboard.append_row({**ROW, **change}, path)
+        return
     with pytest.raises(ValueError, match=message):
         leaderboard.append_row({**ROW, **change}, path)
     assert path.read_bytes() == before
@@ -133,7 +134,7 @@ def test_rows_measured_differently_are_never_ranked_together(tmp_path, column):
     other = {**ROW, column: 64 if isinstance(ROW[column], int) else "other-" + str(ROW[column])}
     for row in (ROW, {**other, "value": 1.0}):
         leaderboard.append_row(row, path)
-    assert leaderboard.show([path]).count("less is better") == 2
+    assert table(leaderboard.read(path)).count("less is better") == 2
 
 
 def ranks(*rows):
@@ -156,17 +157,17 @@ def test_generators_without_a_condition_stand_beside_both_kinds(tmp_path):
     rows = [{**ROW, "condition": c, "system": f"{c}-gan"} for c in ("own", "fixed", "none")]
     for row in rows:
         leaderboard.append_row(row, tmp_path / "r.csv")
-    first, second = leaderboard.show([tmp_path / "r.csv"]).split("\n\n")
+    first, second = table(leaderboard.read(tmp_path / "r.csv")).split("\n\n")
     assert "condition own" in first and "own-gan" in first and "none-gan" in first and "fixed-gan" not in first
     assert "condition fixed" in second and "fixed-gan" in second and "none-gan" in second
-    (alone,) = leaderboard.table([ROW]).split("\n\n")
+    (alone,) = table([ROW]).split("\n\n")
     assert "condition" not in alone
 
 
 def test_a_row_has_a_name_that_follows_from_what_it_says(tmp_path):
     leaderboard.append_row(ROW, tmp_path / "r.csv")
     (row,) = leaderboard.read(tmp_path / "r.csv")
-    assert row_id(row) == row_id(ROW) != row_id({**ROW, "seed": 1}) and row_id(ROW) in leaderboard.table([ROW])
+    assert row_id(row) == row_id(ROW) != row_id({**ROW, "seed": 1}) and row_id(ROW) in table([ROW])
 
 
 # Files of earlier versions
@@ -232,6 +233,18 @@ def test_filters_and_top(tmp_path):
         with pytest.raises(UserError) as error:
             leaderboard.show([path], **wanted)
         assert message in str(error.value)
+
+
+def test_one_number_a_question_is_shown_unless_others_are_asked_for(tmp_path):
+    names = ["fid-cars-none-1k", "fid-cars-none-5k", "ssim-64objects-32views", "psnr-64objects-32views"]
+    rows = [OBJECTS | {"metric": name} if "objects" in name else ROW | {"metric": name} for name in names]
+    for row in rows:
+        size = {"n_fake": 5000 if row["metric"].endswith("5k") else 1000}
+        leaderboard.append_row(row | size, tmp_path / "r.csv")
+    text = leaderboard.show([tmp_path / "r.csv"])
+    assert [name in text for name in names] == [False, True, False, True]
+    assert "more is better" in text and text.endswith("Not shown: ssim; 'zoo leaderboard --metric NAME' does.")
+    assert "fid-cars-none-1k" in leaderboard.show([tmp_path / "r.csv"], metric="fid")
 
 
 def test_the_page_holds_the_texts_between_their_markers(tmp_path):

@@ -110,8 +110,8 @@ def redo(name: str, table: Path, extractor_weights: Path | None, batch_size: int
     compared = load_real(real, prepare=compares or row["cameras"] == "dataset")
     network = load_extractor(extractor, extractor_weights) if compares else None
     if compares:
-        check_same("The real images are", compared.digest(), row["dataset_digest"])
-        check_same(f"The extractor {extractor} is", network.sha256, row["extractor_sha256"])
+        check_same("real images", compared.digest(), row["dataset_digest"])
+        check_same(f"weights of {extractor}", network.sha256, row["extractor_sha256"])
     drawn = {} if row["system"] == "images" else {"truncation": row["truncation"], "seed": row["seed"]}
     seen = {"draws": row["draws"], "cameras": row["cameras"]} if compares and drawn else {}
     scores = score(
@@ -160,14 +160,14 @@ def source_of(row: dict[str, Any], source: str) -> "Generator | Any":
 
     if row["system"] == "images":
         images = ImagePathDataset(source, resolution=row["resolution"], fit=fit)
-        check_same(f"The images of {source} are", images.digest(), row["weights_sha256"])
+        check_same("images", images.digest(), row["weights_sha256"])
         return images
     generator, info = load_bundle(source)
-    check_same(f"The weights of {source} are", info.sha256, row["weights_sha256"])
+    check_same("weights", info.sha256, row["weights_sha256"])
     return generator
 
 
 def check_same(what: str, found: str, expected: str) -> None:
     """Refuse what has another hash than the row has."""
     if found != expected:
-        raise UserError(f"{what} not those of the row: their sha256 is {found[:16]}..., not {expected[:16]}....")
+        raise UserError(f"The row was measured with other {what}, of sha256 {expected[:12]}, not {found[:12]}.")

@@ -183,7 +183,6 @@ def columns(metric: Metric, numbers: Mapping[str, str], end: str, own: Mapping[s
     return {
         name + end: {
             "record": {"metric": metric.made_by, "number": number},
-            "number": number,
             "metric": name,
             "value": found[number],
             "standard_error": metric.errors.get(number),

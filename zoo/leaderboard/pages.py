@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from zoo.leaderboard.table import RESULTS, grid, published, read, table
+from zoo.leaderboard.table import RESULTS, grid, headlines, number_of, published, read, table
 from zoo.utils.errors import UserError
 from zoo.utils.files import replacing
 from zoo.weights.catalogue import NO_LICENCE, released
@@ -34,10 +34,10 @@ def update_page(page: Path | str, **parts: str) -> bool:
 
 
 def update_pages(root: Path | str = ".", results: Path | str = RESULTS) -> list[Path]:
-    """``update_page`` for README.md (FID only), docs/leaderboard.md (everything) and each system's page (its own rows
-    and its published weights); which of them changed."""
-    rows = read(results)
-    fid = [row for row in rows if row["metric"].startswith("fid")]
+    """``update_page`` for README.md (FID only), docs/leaderboard.md (one number a question) and each system's page (its
+    own rows and its published weights); which of them changed."""
+    rows = headlines(read(results))
+    fid = [row for row in rows if number_of(row) == "fid"]
     pages = {
         Path(root, "README.md"): {"leaderboard": table(fid, markdown=True)},
         Path(root, "docs/leaderboard.md"): {

@@ -72,6 +72,21 @@ REQUIRED = [
 COMPARED = ["dataset_digest", "n_real", "extractor_sha256"]  # of metrics that compare with real images
 CHOICES = {"better": ("less", "more"), "condition": ("own", "fixed", "none")}
 GROUP = ("dataset", "resolution", "metric", "n_real", "dataset_digest", "extractor_sha256", "cameras")
+# What is shown where nothing is asked for: one number a question; of FID, that of the most images.
+HEADLINES = [
+    "fid",
+    "kid",
+    "fid_inf",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "psnr",
+    "plane_ratio",
+    "depth_conflict",
+    "surface",
+    "fit_psnr",
+]
 STANDARD_ERRORS = 2  # a difference within so many is a tie
 
 Row = dict[str, Any]
@@ -238,6 +253,23 @@ def groups(rows: Iterable[Row]) -> list[tuple[str, list[tuple[int, Row]]]]:
     return result
 
 
+def headlines(rows: Iterable[Row]) -> list[Row]:
+    """Those of the rows that are shown where nothing is asked for."""
+
+    def kind(row: Row) -> tuple[Any, ...]:
+        columns = ("dataset", "resolution", "weights_sha256", "extractor_sha256", "condition", "cameras")
+        return (number_of(row), *(row[column] for column in columns))
+
+    by = sorted((row for row in rows if number_of(row) in HEADLINES), key=lambda row: row["n_fake"])
+    most = {kind(row): row["n_fake"] for row in by}
+    return [row for row in by if row["n_fake"] == most[kind(row)]]
+
+
+def number_of(row: Row) -> str:
+    """What the name of a metric begins with."""
+    return str(row["metric"]).partition("-")[0]
+
+
 def group_of(row: Row) -> tuple[Any, ...]:
     """What rows that are ranked together have in common; images that were not rendered stand beside the prior's."""
     return tuple(row[column] if column != "cameras" else row[column] or "prior" for column in GROUP)
@@ -288,7 +320,7 @@ def cells(rank: int, row: Row) -> dict[str, str]:
 
 def heading(row: Row) -> str:
     """What the column of values is called."""
-    name = row["metric"].split("-")[0]
+    name = number_of(row)
     return name.upper() if name in ("fid", "kid") else name
 
 
@@ -343,7 +375,7 @@ def show(
     Args:
         results: results files; those that do not exist count as empty, and a row in two of them counts once.
         dataset: only this one.
-        metric: only metrics whose names begin so, such as fid or kid-cars.
+        metric: only metrics whose names begin so, such as fid or kid-cars; by default one a question.
         markdown: as Markdown, else for a terminal.
         with_published: add the numbers of the papers, in a table of their own.
         top: rows of each table.
@@ -359,7 +391,11 @@ def show(
         if known and not rows:
             names = near(str(wanted), known) or f" There are: {printable(', '.join(known), 150)}."
             raise UserError(f"There are no results of the {column} '{printable(wanted, 60)}'.{names}")
-    text = table(rows, markdown=markdown, top=top)
+    shown = headlines(rows) if metric is None else rows
+    text = table(shown, markdown=markdown, top=top)
+    others = sorted({number_of(row) for row in rows} - {number_of(row) for row in shown})
+    if others:
+        text += f"\n\nNot shown: {', '.join(others)}; 'zoo leaderboard --metric NAME' does."
     return f"{text}\n\n{published(markdown=markdown)}" if with_published else text
 
 
