@@ -18,6 +18,7 @@ import torch
 import yaml
 from PIL import Image
 
+from tests.test_documentation import blocks
 from tests.tiny import write_config
 from zoo.cli import speed
 from zoo.cli.command import main
@@ -214,14 +215,17 @@ def test_a_row_is_measured_again(tmp_path, monkeypatch, capsys):
     shutil.copytree(BUNDLED / "pigan-cars32", "mine")
     Path("cars.yaml").write_text(CARS)
     density = {"class_path": "zoo.evaluate.metrics.density.density_metric", "init_args": {"grid": 8}}
-    Path("metrics.yaml").write_text(json.dumps(["zoo.evaluate.metrics.fid.fid_metric", density]))
+    (code,) = (code for code in blocks(ROOT / "docs/metrics.md", "python") if "# brightness.py" in code)
+    Path("brightness.py").write_text(code)
+    own = {"class_path": "brightness.brightness_metric", "init_args": {"views": 3}}
+    Path("metrics.yaml").write_text(json.dumps(["zoo.evaluate.metrics.fid.fid_metric", density, own]))
     words = (
         "evaluate mine --real cars.yaml --metrics metrics.yaml --count 6 --objects 2 --seed 3 --results r.csv --json"
     )
     assert main(words.split()) == 0
     printed = json.loads(capsys.readouterr().out)
     rows = read("r.csv")
-    assert [row["metric"] for row in rows] == ["fid-cars-none-6", "outside-2objects"]
+    assert [row["metric"] for row in rows] == ["fid-cars-none-6", "outside-2objects", "brightness-2objects-3views"]
     assert [row["value"] for row in printed] == [row["value"] for row in rows]
     assert rows[1]["dataset"] == "cars" and rows[1]["n_real"] == rows[1]["extractor_sha256"] == ""
     again = ["evaluate", "--results", "r.csv", "--row"]

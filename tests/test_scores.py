@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from callbacks.diagnostics import Diagnostics
 from callbacks.scores import Scores
 from tests.analytic import Box, Sphere
+from tests.systems import SYSTEMS
 from zoo.cli.evaluate import add_rows
 from zoo.draws import SampleDraws
 from zoo.evaluate import extractors as features_module
@@ -29,8 +30,9 @@ from zoo.evaluate.metrics.surface import surface_metric
 from zoo.evaluate.presets import PRESETS
 from zoo.evaluate.protocol import score
 from zoo.evaluate.samples import cameras_from
-from zoo.generator import quantise, render_samples
+from zoo.generator import Generator, quantise, render_samples
 from zoo.training.gan import GAN
+from zoo.weights.bundle import build
 from zoo.weights.fetch import sha256_of
 
 pytestmark = pytest.mark.xdist_group("processes")
@@ -343,6 +345,16 @@ def test_a_condition_may_be_each_images_own_or_the_same_for_all():
     assert fixed.rows()[0]["metric"] == "fid-colours-none-16"  # a column says which
     alike = [score(Sphere(), Data(), colours(), n_fake=16, condition=kind) for kind in ("own", "fixed")]
     assert alike[0].values == alike[1].values and alike[1].fields["condition"] == "none"
+
+
+@pytest.mark.parametrize("told", [1.0, 0.0])
+def test_eg3d_is_conditioned_where_it_is_told_a_camera(told):
+    config = SYSTEMS["eg3d"]()["model"]["init_args"]["generator"]
+    config["init_args"]["condition_scale"] = told
+    eg3d = build(config, Generator)
+    assert eg3d.is_conditioned == bool(told)
+    images = [render_samples(eg3d, range(3), draws="none", condition=kind).image for kind in ("own", "fixed")]
+    assert torch.equal(*images) == (not told)
 
 
 def test_views_are_of_one_object_or_each_conditioned_on_its_own_camera():

@@ -90,7 +90,9 @@ def run(
     from zoo.evaluate.presets import built, preset
     from zoo.leaderboard import RESULTS, check_values, read
     from zoo.leaderboard.table import grid
+    from zoo.utils.user_code import working_folder_last
 
+    working_folder_last()
     chosen = preset(metrics)
     for name, file in (("inception2015", inception_weights), ("dinov2", dinov2_weights)):
         if (extractor or chosen.extractor) != name:

@@ -48,10 +48,8 @@ def load_real(spec: dict[str, Any], prepare: bool = True) -> "LightningDataModul
     """The real images, ready to be read if that is asked for."""
     from pytorch_lightning import LightningDataModule
 
-    from zoo.utils.user_code import working_folder_last
     from zoo.weights.bundle import build
 
-    working_folder_last()
     data = build(spec, LightningDataModule)
     if prepare:
         getattr(data, "prepare_validation", data.prepare_data)()  # ours need no training images for a score
@@ -96,7 +94,9 @@ def redo(name: str, table: Path, extractor_weights: Path | None, batch_size: int
     from zoo.evaluate import load_extractor, score
     from zoo.evaluate.measuring import FeatureMetric
     from zoo.evaluate.presets import built
+    from zoo.utils.user_code import working_folder_last
 
+    working_folder_last()
     row = row_named(name, table)
     try:
         record = json.loads(row["record"])
