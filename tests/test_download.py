@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -66,7 +67,16 @@ def publish(monkeypatch, cache: Path, *urls: str, kind: str = "web", system: str
 
 
 def test_the_catalogue_holds_every_published_checkpoint():
-    counts = {"graf": 10, "giraffe": 11, "pigan": 3, "stylenerf": 4, "cips3d": 3, "volumegan": 1, "eg3d": 6}
+    counts = {
+        "graf": 10,
+        "giraffe": 11,
+        "pigan": 3,
+        "stylenerf": 4,
+        "cips3d": 3,
+        "volumegan": 1,
+        "eg3d": 6,
+        "stylesdf": 5,
+    }
     entries = list(released().values())
     assert {system: sum(entry.system == system for entry in entries) for system in counts} == counts
     assert len(entries) == sum(counts.values())
@@ -79,6 +89,7 @@ def test_the_catalogue_holds_every_published_checkpoint():
             assert address.url.startswith("https://") and fetch.direct(address).startswith("https://")
             assert entry.file in address.url or address.kind == "drive"
         assert not entry.sha256 or f"-{entry.sha256}." in entry.file
+        assert not entry.md5 or re.fullmatch("[0-9a-f]{32}", entry.md5)
         assert entry.fid is None or (entry.fid.fid > 0 and entry.fid.protocol and entry.fid.source)
 
 
@@ -158,6 +169,22 @@ def test_published_hashes_are_checked(cache, monkeypatch, capsys):
         publish(monkeypatch, cache, f"{bad.address}/a.zip", f"{good.address}/b.zip", sha256=SHA256[:8])
         assert main(["download", NAME]) == 0
     assert main(["download", NAME, "--from", "none.zip"]) == 0  # it is there
+
+
+def test_published_md5s_are_checked(cache, monkeypatch, capsys):
+    md5 = hashlib.md5(ZIP).hexdigest()
+    with (
+        serving(lambda request: request.give(b"PK" + ZIP[2:] + b"more")) as bad,
+        serving(lambda r: r.give(ZIP)) as good,
+    ):
+        publish(monkeypatch, cache, f"{bad.address}/a.zip", md5=md5)
+        assert main(["download", NAME]) == 2
+        assert f"but that of CelebA.zip is {md5}: fetch it again" in capsys.readouterr().err
+        (cache.parent / "mine.zip").write_bytes(ZIP + b"more")
+        assert main(["download", NAME, "--from", str(cache.parent / "mine.zip")]) == 2
+        assert (cache.parent / "mine.zip").exists()  # what somebody has fetched by hand stays
+        publish(monkeypatch, cache, f"{good.address}/b.zip", md5=md5)
+        assert main(["download", NAME]) == 0  # the wrong one is gone
 
 
 def test_hashes_of_the_first_use_are_checked_ever_after(cache, monkeypatch, capsys):

@@ -37,6 +37,21 @@ def giraffe_experiment() -> dict:
     return {"model": {"init_args": {"generator": as_config(about("giraffe"))}}}
 
 
+def stylesdf_experiment() -> dict:
+    """All that a file of StyleSDF does not hold; its sizes are others than the file's."""
+    renderer = {
+        "depths": {"class_path": "zoo.stylesdf.OffsetDepths", "init_args": {"near": 0.88, "far": 1.12, "samples": 8}},
+        "quadrature": {"class_path": "zoo.render.Quadrature", "init_args": {"background": "zoo.render.last_sample"}},
+    }
+    args = {
+        "field": {"class_path": "zoo.stylesdf.SDFField", "init_args": {"hidden_dim": 32}},
+        "renderer": {"class_path": "zoo.render.VolumeRenderer", "init_args": renderer},
+        "poses": {"class_path": "zoo.render.GaussianPoses", "init_args": {"yaw_spread": 0.3, "fov_deg": 12}},
+        "decoder": {"class_path": "zoo.stylesdf.Decoder", "init_args": {"widths": {8: 4, 16: 4}}},
+    }
+    return {"model": {"init_args": {"generator": {"class_path": "zoo.stylesdf.Generator", "init_args": args}}}}
+
+
 def pigan_files(folder: Path) -> dict:
     tensors = load_file(folder / "weights.safetensors")
     names = {
@@ -71,6 +86,11 @@ def modules_of_stylegan(folder: Path) -> dict:
     return {"network-snapshot.pt": {name: module_state(held[name]) for name in ("G", "G_ema", "D")}}
 
 
+def stylesdf_files(folder: Path) -> dict:
+    (file,) = folder.glob("*.pt")
+    return {"volume_renderer.pt" if file.name.endswith("vol_renderer.pt") else "full_pipeline.pt": read(file).value}
+
+
 # system -> the published file, an experiment, what must come back, and how many networks there are
 SYSTEMS = {
     "pigan": (CASES / "pigan/checkpoint/generator.pth", lambda: CONFIG, pigan_files, 4),
@@ -85,7 +105,10 @@ SYSTEMS = {
     "volumegan": (CASES / "volumegan/checkpoint/checkpoint-000002.pth", lambda: None, volumegan_files, 3),
     "stylenerf": (CASES / "stylenerf/checkpoint/network-snapshot-000000.pkl", lambda: None, modules_of_stylegan, 3),
     "eg3d": (CASES / "eg3d/checkpoint/network-snapshot-000000.pkl", lambda: None, modules_of_stylegan, 3),
+    "stylesdf": (CASES / "stylesdf/checkpoint_stage2/reduced32x32.pt", stylesdf_experiment, stylesdf_files, 3),
 }
+FIRST_STAGE = CASES / "stylesdf/checkpoint_stage1/reduced_vol_renderer.pt", stylesdf_experiment, stylesdf_files, 3
+CHECKPOINTS = SYSTEMS | {"stylesdf, first stage": FIRST_STAGE}
 
 
 def flat(value, prefix: str = "") -> dict:
@@ -105,9 +128,9 @@ def same(mine: dict, theirs: dict) -> bool:
     )
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", CHECKPOINTS)
 def test_there_and_back(tmp_path, capsys, system):
-    file, experiment, originals, networks = SYSTEMS[system]
+    file, experiment, originals, networks = CHECKPOINTS[system]
     (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(experiment()))
     options = ["--experiment", str(tmp_path / "experiment.yaml")] if experiment() else []
     assert main(["convert", str(file), str(tmp_path / "bundle"), *options]) == 0
@@ -119,7 +142,7 @@ def test_there_and_back(tmp_path, capsys, system):
     written = {Path(line).name: torch.load(line, weights_only=True) for line in capsys.readouterr().out.splitlines()}
     assert same(written, originals(file.parent))
     unused = [name for _, tensors, _ in parts.values() for name in tensors if name.startswith("unused.")]
-    assert bool(unused) == (system in ("cips3d", "volumegan", "stylenerf", "eg3d"))
+    assert bool(unused) == (system in ("cips3d", "volumegan", "stylenerf", "eg3d", "stylesdf"))
     for part in parts:  # each is a bundle of its own, too
         name = "model" if part == "ema" else part
         alone = tmp_path / part

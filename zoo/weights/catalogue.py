@@ -57,6 +57,7 @@ class Released:
     addresses: mirrors, in the order in which they are tried.
     weights_licence, data_licence: None where none is stated.
     sha256: its beginning, where it is published.
+    md5: where that is published instead.
     size: of the download, roughly [MB, millions of bytes], where it is stated.
     inside: part of the path of the one that is meant, in a zip that may hold several.
     fid: None where none was published, or none that could be checked.
@@ -71,6 +72,7 @@ class Released:
     weights_licence: str | None
     data_licence: str | None
     sha256: str = ""
+    md5: str = ""
     size: float | None = None
     inside: str = ""
     fid: Score | None = None

@@ -17,7 +17,7 @@ from zoo.utils.paths import bundled_names, cache_folder
 from zoo.weights.bundle import find
 from zoo.weights.catalogue import NO_LICENCE, Address, Released, released
 from zoo.weights.convert import convert
-from zoo.weights.fetch import NotFetched, direct, fetch, is_offline, sha256_of
+from zoo.weights.fetch import NotFetched, direct, fetch, is_offline, md5_of, sha256_of
 from zoo.weights.hub import pull
 from zoo.weights.store import folder_of, keep, record_of, recorded
 
@@ -78,6 +78,10 @@ def file_of(entry: Released, from_file: Path | None) -> tuple[Path, str]:
         raise UserError(
             f"{path} has sha256 {sha256}, but that of {entry.file} begins with {entry.sha256}: fetch it again."
         )
+    if entry.md5 and (md5 := md5_of(path)) != entry.md5:
+        if from_file is None:
+            path.unlink()
+        raise UserError(f"{path} has MD5 {md5}, but that of {entry.file} is {entry.md5}: fetch it again.")
     record = record_of(folder_of(entry.name))
     known = recorded(folder_of(entry.name))
     if known and known["sha256"] != sha256:

@@ -84,6 +84,12 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def md5_of(path: Path) -> str:
+    """MD5 of a file, in hex: for files of which nothing better is published."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
 def is_offline() -> bool:
     """Whether the environment forbids the network: $ZOO_OFFLINE or $HF_HUB_OFFLINE."""
     values = [os.environ.get(name, "").lower() for name in ("ZOO_OFFLINE", "HF_HUB_OFFLINE")]
