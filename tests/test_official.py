@@ -41,7 +41,7 @@ def stylesdf_experiment() -> dict:
     """All that a file of StyleSDF does not hold; its sizes are others than the file's."""
     renderer = {
         "depths": {"class_path": "zoo.stylesdf.OffsetDepths", "init_args": {"near": 0.88, "far": 1.12, "samples": 8}},
-        "quadrature": {"class_path": "zoo.render.Quadrature", "init_args": {"background": "zoo.render.last_sample"}},
+        "quadrature": {"background": "zoo.render.last_sample"},
     }
     args = {
         "field": {"class_path": "zoo.stylesdf.SDFField", "init_args": {"hidden_dim": 32}},

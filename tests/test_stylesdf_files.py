@@ -112,10 +112,12 @@ def test_discriminators_are_those_of_their_stage():
 def test_a_field_of_densities_has_no_beta():
     """As trained with the published option no_sdf."""
     plain = converted("volume", change=lambda state: {n: t for n, t in state.items() if n != "renderer.sigmoid_beta"})
-    assert plain.config["init_args"]["renderer"]["init_args"]["quadrature"]["init_args"]["density"] == (
-        "zoo.render.softplus"
-    )
-    usual = converted("volume")
+    assert plain.config["init_args"]["renderer"]["init_args"]["quadrature"]["density"] == "zoo.render.softplus"
+    spelt = experiment_config()  # as a run writes it
+    renderer = spelt["init_args"]["renderer"]["init_args"]
+    renderer["quadrature"] = {"class_path": "zoo.render.Quadrature", "init_args": renderer["quadrature"]}
+    contents = read(FILES["volume"])
+    usual = convert_network(convert, Place(FILES["volume"]), contents, spelt)
     assert usual.network.renderer.quadrature.density.beta.shape == (1,) and isinstance(usual.network, HasSurface)
     with pytest.raises(ValueError, match="no surface"), torch.no_grad():
         plain.network.signed_distance(torch.zeros(1, 1, 3), plain.network.styles(torch.zeros(1, 16)))
@@ -145,17 +147,19 @@ def own_networks() -> tuple[Generator, dict, StagedDiscriminator]:
     """As trained here with both stages, of the sizes of the published reduced files."""
     config = converted("image").config
     generator = build(config, Generator)
-    judge = StagedDiscriminator(PoseDiscriminator([10, 12, 14]), ImageDiscriminator({32: 10, 16: 12, 8: 16, 4: 18}))
-    return generator, config, judge
+    discriminator = StagedDiscriminator(
+        PoseDiscriminator([10, 12, 14]), ImageDiscriminator({32: 10, 16: 12, 8: 16, 4: 18})
+    )
+    return generator, config, discriminator
 
 
 def test_weights_that_were_trained_here_have_all_that_the_published_program_asks_for(tmp_path):
-    generator, config, judge = own_networks()
+    generator, config, discriminator = own_networks()
     save_bundle(tmp_path / "b", generator, config, weights="ema")
     args = {"volume": converted("volume", "discriminator").config, "image": converted("image", "discriminator").config}
     parts = {stage: one["init_args"][stage] for stage, one in args.items()}
     whole = {"class_path": "zoo.stylesdf.StagedDiscriminator", "init_args": parts}
-    save_part(tmp_path / "b", "discriminator", judge, whole, {}, weights="discriminator")
+    save_part(tmp_path / "b", "discriminator", discriminator, whole, {}, weights="discriminator")
     written = {path.name: torch.load(path, weights_only=True) for path in to_official(tmp_path / "b", tmp_path / "o")}
     assert set(written) == {"full_pipeline.pt", "volume_renderer.pt"}
     for stage, name in (("image", "full_pipeline.pt"), ("volume", "volume_renderer.pt")):

@@ -139,9 +139,9 @@ def config(published: Published, weights: str, experiment: dict[str, Any] | None
 def official(networks: dict[str, dict[str, Tensor]], card: dict[str, str]) -> dict[str, Any]:
     """A file for each stage: the second's, where there is a decoder, and the first's, where it is all or was kept."""
     states = {WEIGHTS[name]: with_axes(state) for name, state in networks.items()}
-    judges, files = states.pop("d", {}), {}
+    discriminators, files = states.pop("d", {}), {}
     volume, image = (
-        {name.removeprefix(stage): tensor for name, tensor in judges.items() if name.startswith(stage)}
+        {name.removeprefix(stage): tensor for name, tensor in discriminators.items() if name.startswith(stage)}
         for stage in ("volume.", "image.")
     )
     decodes = any(name.startswith("decoder.") for state in states.values() for name in state)
@@ -218,7 +218,9 @@ def resized(experiment: dict[str, Any], state: dict[str, Tensor]) -> dict[str, A
     args["latent_dim"] = size(state, "style.0.weight")[1]
     field["num_layers"] = count(state, r"renderer\.network\.pts_linears\.\d+\.weight")
     field["hidden_dim"], field["style_dim"] = size(state, "renderer.network.pts_linears.0.gamma.weight")
-    quadrature = renderer.setdefault("quadrature", {"class_path": "zoo.render.Quadrature"}).setdefault("init_args", {})
+    quadrature = renderer.setdefault("quadrature", {})
+    if "class_path" in quadrature:  # which an experiment may leave out
+        quadrature = quadrature.setdefault("init_args", {})
     has_surface = "renderer.sigmoid_beta" in state
     quadrature["density"] = {"class_path": "zoo.stylesdf.SigmoidDensity"} if has_surface else "zoo.render.softplus"
     published = args.get("decoder")
