@@ -54,11 +54,11 @@ def squared_mmd(x: Tensor, y: Tensor) -> float:
     n, m = len(x), len(y)
     if min(n, m) < 2:
         raise UserError(f"KID needs at least 2 images on each side; there are {n} and {m}.")
-    within = (_kernel_sum(x, x, True) / (n * (n - 1))) + (_kernel_sum(y, y, True) / (m * (m - 1)))
-    return within - 2 * _kernel_sum(x, y, False) / (n * m)
+    within = (kernel_sum(x, x, True) / (n * (n - 1))) + (kernel_sum(y, y, True) / (m * (m - 1)))
+    return within - 2 * kernel_sum(x, y, False) / (n * m)
 
 
-def _kernel_sum(x: Tensor, y: Tensor, same: bool) -> float:
+def kernel_sum(x: Tensor, y: Tensor, same: bool) -> float:
     """Sum of the kernel over all pairs, block by block; without the diagonal where both are the same set."""
     x, y = x.double(), y.double()
     total = 0.0
