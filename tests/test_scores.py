@@ -20,16 +20,18 @@ from zoo.cli.evaluate import add_rows
 from zoo.draws import SampleDraws
 from zoo.evaluate import extractors as features_module
 from zoo.evaluate import protocol, real_statistics
+from zoo.evaluate.bootstrap import standard_error
 from zoo.evaluate.extractors import Extractor, load_extractor
 from zoo.evaluate.images import ImagePathDataset
 from zoo.evaluate.metrics.density import density_metric
 from zoo.evaluate.metrics.fid import fid, fid_metric, moments
 from zoo.evaluate.metrics.kid import kid, kid_metric, squared_mmd
+from zoo.evaluate.metrics.precision_recall import precision_recall_metric
 from zoo.evaluate.metrics.reprojection import reprojection_metric
 from zoo.evaluate.metrics.surface import surface_metric
 from zoo.evaluate.presets import PRESETS
 from zoo.evaluate.protocol import score
-from zoo.evaluate.samples import cameras_from
+from zoo.evaluate.samples import cameras_from, fakes
 from zoo.generator import Generator, quantise, render_samples
 from zoo.training.gan import GAN
 from zoo.weights.bundle import build
@@ -238,7 +240,7 @@ def test_the_same_score_in_any_batch_size_and_from_the_written_images(tmp_path):
 
 
 def everything() -> list:
-    return [fid_metric(), fid_metric(5), kid_metric(), surface_metric(), density_metric(8)]
+    return [fid_metric(), fid_metric(5), kid_metric(), precision_recall_metric(), surface_metric(), density_metric(8)]
 
 
 def two_processes(rank: int, folder: str, values: dict) -> None:
@@ -251,7 +253,7 @@ def two_processes(rank: int, folder: str, values: dict) -> None:
 def test_two_processes_give_the_same_score_as_one(tmp_path, monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     alone = score(Sphere(), Data(count=21), colours(), everything(), n_fake=13, n_objects=3, batch_size=4).values
-    assert len(alone) == 8 and all(math.isfinite(value) for value in alone.values())
+    assert len(alone) == 12 and all(math.isfinite(value) for value in alone.values())
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "another"))
     with torch.multiprocessing.get_context("fork").Manager() as manager:
         values = manager.dict()
@@ -271,6 +273,7 @@ def test_metrics_are_measured_in_one_pass_and_alone_as_together():
     assert Colours.calls == 12 + 40  # features of each image once
     assert list(together.values) == [
         *("fid-colours-none-12", "fid-colours-none-5", "kid-colours-none-12"),
+        *(f"{name}-colours-none-12" for name in ("precision", "recall", "density", "coverage")),
         *(f"{name}-2objects-8views" for name in ("silhouettes", "surface", "flatness", "parallax")),
         "outside-2objects",
     ]
@@ -281,10 +284,25 @@ def test_metrics_are_measured_in_one_pass_and_alone_as_together():
     assert few["fid-colours-none-5"] == together.values["fid-colours-none-5"]
     assert "fid-colours-none-12" not in few
     rows = together.rows()
-    assert [row["n_fake"] for row in rows] == [12, 5, 12, 2, 2, 2, 2, 2]
-    assert {row["cameras"] for row in rows[:3]} == {"prior"} and {row["cameras"] for row in rows[3:]} == {"uniform"}
-    assert "extractor_sha256" not in rows[3] and rows[3]["better"] == "more" and rows[3]["standard_error"] is not None
+    assert [row["n_fake"] for row in rows] == [12, 5, 12, 12, 12, 12, 12, 2, 2, 2, 2, 2]
+    assert {row["cameras"] for row in rows[:7]} == {"prior"} and {row["cameras"] for row in rows[7:]} == {"uniform"}
+    assert "extractor_sha256" not in rows[7] and rows[7]["better"] == "more" and rows[7]["standard_error"] is not None
     assert score(Sphere(), metrics=[density_metric(8)], n_objects=1).fields["dataset"] == ""  # without real images
+
+
+def test_quality_has_standard_errors_where_there_are_enough_images():
+    names = ["fid", "kid", "fid_inf", "precision", "recall", "density", "coverage"]
+    scores = score(Sphere(), Data(), colours(), "image", n_fake=40)
+    assert list(scores.values) == [f"{name}-colours-none-40" for name in names]
+    rows = {row["metric"].split("-")[0]: row for row in scores.rows()}
+    assert list(rows) == names and all(row["standard_error"] >= 0 for row in rows.values())
+    features = colours()(fakes(Sphere(), torch.arange(40), 0, 1.0, "per-sample"))
+    real = moments(colours()(quantise(Data().images)))
+    assert rows["fid"]["standard_error"] == pytest.approx(standard_error(lambda x: fid(moments(x), real), features))
+    few = score(Sphere(), Data(), colours(), "image", n_fake=4)
+    assert [row["metric"] for row in few.rows()] == ["fid-colours-none-4", "kid-colours-none-4"]
+    assert len(few.values) == 7 and {row["standard_error"] for row in few.rows()} == {None}
+    assert [line["value"] for line in few.lines()][2:] == ["nan"] * 5
 
 
 def test_metrics_say_what_they_need(tmp_path):

@@ -8,15 +8,18 @@ N generated and M real images, F features
 """
 
 from collections.abc import Callable
+from math import isfinite
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.evaluate.metrics.features import Measure, RealFeatures
 from zoo.evaluate.metrics.kid import kernel_sum
 from zoo.utils.errors import UserError
 
 FOLDS = 10
+LEAST = 2 * FOLDS  # images
 
 
 def fold_of_each(total: int, folds: int = FOLDS, seed: int = 0) -> Tensor:
@@ -41,6 +44,17 @@ def standard_error(statistic: Callable[[Tensor], float], fake: Tensor, folds: in
     fold = fold_of_each(len(fake), folds, seed)
     values = [statistic(fake[fold != out]) for out in range(folds)]
     return jackknife(torch.tensor(values, dtype=torch.float64))
+
+
+def standard_errors(features: Tensor, real: RealFeatures, measure: Measure) -> dict[str, float]:
+    """Standard errors of the numbers that a function finds on features [N, F]; none of too few images, or where the
+    numbers are not finite."""
+    if len(features) < LEAST:
+        return {}
+    fold = fold_of_each(len(features))
+    without = [measure(features[fold != out], real) for out in range(FOLDS)]
+    errors = {name: jackknife(torch.tensor([one[name] for one in without]).double()) for name in without[0]}
+    return {name: error for name, error in errors.items() if isfinite(error)}
 
 
 def kid_standard_error(fake: Tensor, real: Tensor, folds: int = FOLDS, seed: int = 0) -> float:

@@ -36,7 +36,8 @@ def distances(count: int) -> list[Spec]:
 def image_quality(count: int) -> list[Spec]:
     """All of sets of images; FID at the usual smaller numbers, too."""
     smaller = [spec("fid.fid_metric", count=few) for few in (1000, 5000, 10_000) if few < count]
-    return [*distances(count), *smaller]
+    others = ("extrapolation.fid_infinity_metric", "precision_recall.precision_recall_metric")
+    return [*distances(count), *map(spec, others), *smaller]
 
 
 def solidity(count: int) -> list[Spec]:

@@ -11,10 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.evaluate.bootstrap import standard_errors
+from zoo.evaluate.metrics.features import FeatureMetric, RealFeatures
 from zoo.evaluate.metrics.fid import Moments, fid, moments
 from zoo.utils.errors import UserError
 
 SIZES = 5
+SMALL = 256
 LEAST = 5  # images a feature: with fewer, terms in 1 / N^2 still count
 
 
@@ -46,3 +49,22 @@ def fid_infinity(fake: Tensor, real: Moments, seed: int = 0) -> float:
         values.append(np.mean([fid(moments(fake[chosen]), real) for chosen in ends]))
     _, intercept = np.polyfit([1 / count for count in sizes(total)], values, 1)
     return float(intercept)
+
+
+def fid_infinity_metric(count: int | None = None) -> FeatureMetric:
+    """FID extrapolated from the first ``count`` generated images, by default all, to infinitely many.
+
+    NaN of too few images; a standard error of small features only, since others take minutes.
+    """
+    return FeatureMetric("fid_inf", fid_infinity_of_features, {"fid_inf": "less"}, {"sizes": SIZES}, count, spread)
+
+
+def fid_infinity_of_features(features: Tensor, real: RealFeatures) -> dict[str, float]:
+    """The extrapolation of generated images' features [N, F]; NaN where it does not hold."""
+    total, size = features.shape
+    return {"fid_inf": fid_infinity(features, real.moments) if total // 2 > size else float("nan")}
+
+
+def spread(features: Tensor, real: RealFeatures) -> dict[str, float]:
+    """Its standard error."""
+    return standard_errors(features, real, fid_infinity_of_features) if features.shape[1] <= SMALL else {}

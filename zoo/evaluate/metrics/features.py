@@ -46,6 +46,7 @@ class FeatureMetric(Accumulated):
         measure: (features [N, F], real features) -> the numbers, by name; those in ``better``.
         better, protocol: as of every metric.
         count: of the generated images the first so many are measured; by default all.
+        spread: (features, real features) -> standard errors of the numbers, by name; by default none are known.
     """
 
     full_state_update = False
@@ -59,8 +60,10 @@ class FeatureMetric(Accumulated):
         better: Mapping[str, Better],
         protocol: Mapping[str, Any],
         count: int | None = None,
+        spread: Measure | None = None,
     ) -> None:
         super().__init__(dist_sync_fn=gather_tensor)
+        self.spread = spread
         self.name, self.measure, self.better, self.protocol, self.count = name, measure, better, protocol, count
         self.needs: frozenset[Need] = frozenset(("images",))
         self.real: RealFeatures | None = None
@@ -92,4 +95,4 @@ class FeatureMetric(Accumulated):
         """The numbers and their standard errors, where the real features are."""
         if self.real is None:
             return {}, {}
-        return dict(self.measure(features, self.real)), {}
+        return dict(self.measure(features, self.real)), dict(self.spread(features, self.real)) if self.spread else {}

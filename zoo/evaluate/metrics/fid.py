@@ -7,9 +7,12 @@ images than features, R is the centred features themselves, and everything stays
 N images, F features
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from zoo.evaluate.bootstrap import standard_errors
 from zoo.evaluate.metrics.features import CHUNK, FeatureMetric, Moments, RealFeatures
 from zoo.utils.errors import UserError
 
@@ -45,7 +48,8 @@ def fid(a: Moments, b: Moments) -> float:
 
 def fid_metric(count: int | None = None) -> FeatureMetric:
     """FID of the first ``count`` generated images, by default of all."""
-    return FeatureMetric("fid", fid_of_features, {"fid": "less"}, {"covariance": "N - 1"}, count)
+    spread = partial(standard_errors, measure=fid_of_features)
+    return FeatureMetric("fid", fid_of_features, {"fid": "less"}, {"covariance": "N - 1"}, count, spread)
 
 
 def fid_of_features(features: Tensor, real: RealFeatures) -> dict[str, float]:

@@ -72,10 +72,17 @@ def kid_metric(subsets: int = 100, subset_size: int = 1000, count: int | None = 
     """KID of the first ``count`` generated images, by default of all; subsets are of all where a side has fewer."""
     measure = partial(kid_of_features, subsets=subsets, subset_size=subset_size)
     protocol = {"subsets": subsets, "subset_size": subset_size}
-    return FeatureMetric("kid", measure, {"kid": "less"}, protocol, count)
+    return FeatureMetric("kid", measure, {"kid": "less"}, protocol, count, kid_error_of_features)
 
 
 def kid_of_features(features: Tensor, real: RealFeatures, subsets: int, subset_size: int) -> dict[str, float]:
     """KID of generated images' features [N, F], over subsets of so many images, or of all where a side has fewer."""
     size = min(subset_size, len(features), len(real.features))
     return {"kid": kid(features, real.features, subsets, size).mean}
+
+
+def kid_error_of_features(features: Tensor, real: RealFeatures) -> dict[str, float]:
+    """Standard error of the KID of generated images' features [N, F]; none of too few images."""
+    from zoo.evaluate.bootstrap import LEAST, kid_standard_error
+
+    return {"kid": kid_standard_error(features, real.features)} if len(features) >= LEAST else {}

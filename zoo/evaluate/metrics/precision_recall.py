@@ -14,16 +14,20 @@ N real and M generated images, F features, K numbers of neighbours
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from zoo.evaluate.bootstrap import standard_errors
+from zoo.evaluate.metrics.features import FeatureMetric, Measure, RealFeatures
 from zoo.evaluate.metrics.objects import Better
 from zoo.utils.errors import UserError
 
 NEIGHBOURS, DENSITY_NEIGHBOURS = 3, 5
 CHUNK = 1024  # blocks of 8 MB
+MOST = 10_000
 ROUNDING = 1e-12  # of the squared norms: squared distances that differ by less are equal
 BETTER: dict[str, Better] = {"precision": "more", "recall": "more", "density": "more", "coverage": "more"}
 
@@ -99,3 +103,27 @@ def blocks(a: Tensor, b: Tensor, middle: Tensor, rounding: float = 0.0) -> Itera
             y = b[columns].double() - middle
             norms = x_norms + y.square().sum(1) * (1 - rounding)
             yield Block(rows, columns, norms.addmm_(x, y.mT, alpha=-2).clamp_(min=0))
+
+
+def precision_recall_metric(
+    neighbours: int = NEIGHBOURS, density_neighbours: int = DENSITY_NEIGHBOURS, count: int | None = None
+) -> FeatureMetric:
+    """The four numbers of the first ``count`` generated images, by default of all; NaN of too few images.
+
+    Standard errors are of up to 10,000 images, since they take ten times as long as the numbers.
+    """
+    measure = partial(of_features, neighbours=neighbours, density_neighbours=density_neighbours)
+    protocol = {"neighbours": neighbours, "density_neighbours": density_neighbours}
+    return FeatureMetric("precision_recall", measure, BETTER, protocol, count, partial(spread, measure=measure))
+
+
+def of_features(features: Tensor, real: RealFeatures, neighbours: int, density_neighbours: int) -> dict[str, float]:
+    """The numbers of generated images' features [M, F]."""
+    if min(len(features), len(real.features)) <= max(neighbours, density_neighbours):
+        return dict.fromkeys(BETTER, float("nan"))
+    return precision_recall(real.features, features, neighbours, density_neighbours)
+
+
+def spread(features: Tensor, real: RealFeatures, measure: Measure) -> dict[str, float]:
+    """Their standard errors."""
+    return standard_errors(features, real, measure) if len(features) <= MOST else {}
