@@ -2,7 +2,8 @@
 
 A metric is an object with a ``name``; ``better``: each of its numbers, and whether less or more of it is better;
 ``needs``: what it needs of what it measures; ``protocol``: the settings that its numbers depend on; ``update(...)``,
-and ``compute()``, which returns the numbers. One that measures objects one by one is an ``ObjectMetric``.
+``compute()``, which returns the numbers, and ``errors``, their standard errors once they are computed. One that measures
+objects one by one is an ``ObjectMetric``; one of sets of images is a ``zoo.evaluate.metrics.features.FeatureMetric``.
 
 V views, K numbers
 """
@@ -34,6 +35,7 @@ class Metric(Protocol):
     better: Mapping[str, Better]
     needs: frozenset[Need]
     protocol: Mapping[str, Any]
+    errors: Mapping[str, float]
 
     def compute(self) -> dict[str, float]: ...
 
