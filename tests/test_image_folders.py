@@ -49,6 +49,11 @@ def test_a_score_reads_images_as_training_does(trap, tmp_path):
     assert torch.equal(scored[0]["image"], next(iter(trained.val_dataloader()))["image"][0])
 
 
+def fid_in(printed: str) -> float:
+    """The value in the table that is printed."""
+    return float(next(line for line in printed.splitlines() if line.startswith("fid-")).split()[1])
+
+
 def test_a_folder_against_itself_scores_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rgba = noise(0).convert("RGBA")
@@ -78,7 +83,7 @@ def test_a_folder_against_itself_scores_nothing(tmp_path, monkeypatch, capsys):
     for fake, real in (("in", "in"), ("in.zip", "in")):
         assert main(["evaluate", fake, "--real", real]) == 0
         said = capsys.readouterr()
-        assert float(said.out.split()[1]) == pytest.approx(0, abs=1e-6), said.out
+        assert fid_in(said.out) == pytest.approx(0, abs=1e-6), said.out
         assert "fid-efficientnetlite0-bicubic224-7" in said.out and "Warning" not in said.err
 
 
@@ -264,7 +269,7 @@ def test_both_sides_of_a_score_are_resized_alike_and_it_is_said(tmp_path, monkey
     def scores(*words: str) -> tuple[float, list[str]]:
         assert main(["evaluate", *words]) == 0
         said = capsys.readouterr()
-        return float(said.out.split()[1]), [line for line in said.err.splitlines() if "resized" in line]
+        return fid_in(said.out), [line for line in said.err.splitlines() if "resized" in line]
 
     fid, said = scores("mixed", "--real", "mixed")
     assert abs(fid) < 1e-6 and len(said) == 1

@@ -292,11 +292,11 @@ def test_metrics_are_measured_in_one_pass_and_alone_as_together():
 
 def test_quality_has_standard_errors_where_there_are_enough_images():
     names = ["fid", "kid", "fid_inf", "precision", "recall", "density", "coverage"]
-    scores = score(Sphere(), Data(), colours(), "image", n_fake=40)
-    assert list(scores.values) == [f"{name}-colours-none-40" for name in names]
+    scores = score(Sphere(), Data(), colours(), "image", n_fake=70)
+    assert list(scores.values) == [f"{name}-colours-none-70" for name in names]
     rows = {row["metric"].split("-")[0]: row for row in scores.rows()}
     assert list(rows) == names and all(row["standard_error"] >= 0 for row in rows.values())
-    features = colours()(fakes(Sphere(), torch.arange(40), 0, 1.0, "per-sample"))
+    features = colours()(fakes(Sphere(), torch.arange(70), 0, 1.0, "per-sample"))
     real = moments(colours()(quantise(Data().images)))
     assert rows["fid"]["standard_error"] == pytest.approx(standard_error(lambda x: fid(moments(x), real), features))
     few = score(Sphere(), Data(), colours(), "image", n_fake=4)

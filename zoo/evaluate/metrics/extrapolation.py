@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from zoo.evaluate.bootstrap import standard_errors
-from zoo.evaluate.metrics.features import FeatureMetric, RealFeatures
-from zoo.evaluate.metrics.fid import Moments, fid, moments
+from zoo.evaluate.metrics.features import FeatureMetric, Moments, RealFeatures
+from zoo.evaluate.metrics.fid import fid, moments
 from zoo.utils.errors import UserError
 
 SIZES = 5
@@ -62,7 +62,7 @@ def fid_infinity_metric(count: int | None = None) -> FeatureMetric:
 def fid_infinity_of_features(features: Tensor, real: RealFeatures) -> dict[str, float]:
     """The extrapolation of generated images' features [N, F]; NaN where it does not hold."""
     total, size = features.shape
-    return {"fid_inf": fid_infinity(features, real.moments) if total // 2 > size else float("nan")}
+    return {"fid_inf": fid_infinity(features, real.moments) if total >= LEAST * size else float("nan")}
 
 
 def spread(features: Tensor, real: RealFeatures) -> dict[str, float]:

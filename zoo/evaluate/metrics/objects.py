@@ -2,8 +2,9 @@
 
 A metric is an object with a ``name``; ``better``: each of its numbers, and whether less or more of it is better;
 ``needs``: what it needs of what it measures; ``protocol``: the settings that its numbers depend on; ``update(...)``,
-``compute()``, which returns the numbers, and ``errors``, their standard errors once they are computed. One that measures
-objects one by one is an ``ObjectMetric``; one of sets of images is a ``zoo.evaluate.metrics.features.FeatureMetric``.
+``compute()``, which returns the numbers, and ``errors``, their standard errors once they are computed. One that
+measures objects one by one is an ``ObjectMetric``, one of sets of images a
+``zoo.evaluate.metrics.features.FeatureMetric``.
 
 V views, K numbers
 """
