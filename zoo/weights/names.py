@@ -4,6 +4,7 @@ A table lists patterns of our names, and what stands for them in the published o
 ``re.sub`` takes them; None for tensors that ``prepare`` computes, which no published file holds.
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -48,13 +49,19 @@ def without_noise_axes(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state | {name: state[name].reshape(state[name].shape[-2:]) for name in images}
 
 
+@functools.cache
+def compiled(pattern: str) -> re.Pattern:
+    """The pattern; ``re`` remembers 512, and forgets each before its turn comes again where tables have more."""
+    return re.compile(pattern)
+
+
 def published_name(name: str, table: Table) -> str | None:
     """The published name of one of our tensors; None where no published file holds it."""
     if name.startswith(UNUSED):
         return name.removeprefix(UNUSED)
     for pattern, to in table:
-        if re.match(pattern, name):
-            return None if to is None else re.sub(pattern, to, name, count=1)
+        if compiled(pattern).match(name):
+            return None if to is None else compiled(pattern).sub(to, name, count=1)
     raise KeyError(f"'{name}' has no counterpart among the published names.")
 
 
