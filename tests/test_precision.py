@@ -230,7 +230,7 @@ def test_large_gradients_arrive_as_they_are(system, tmp_path) -> None:
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_a_scale_that_grows_comes_down_by_itself(system, tmp_path) -> None:
     run = Watched(system, init_scale=2.0**14, growth_interval=1)
-    run.fit(70, tmp_path)
+    run.fit(20, tmp_path)  # from the seventh on it comes down every other time
     for loss, scales in zip(("loss_g", "loss_d"), zip(*run.scales, strict=True), strict=True):
         ratios = [after / before for before, after in itertools.pairwise(scales)]
         assert set(ratios) == {0.5, 2.0} and max(scales) < MAX_LOSS_SCALE  # regularisers' own steps leave it

@@ -102,7 +102,8 @@ def test_two_runs_do_not_share_a_folder(tmp_path, capsys, monkeypatch):
 @pytest.mark.xdist_group("processes")
 def test_a_killed_run_frees_its_folder_also_with_readers_and_ddp_trains_alone(tmp_path):
     config = write_config(tmp_path, max_steps=10_000, strategy="ddp")
-    with fit(config, "--data", "datamodules.Cars", "--data.num_workers", "1", "--data.resolution", "8") as process:
+    small = ["--data.num_workers=1", "--data.resolution=8", "--data.train_count=9", "--data.test_count=9"]
+    with fit(config, "--data", "datamodules.Cars", *small) as process:
         wait_for_iteration(process, 2)
         os.kill(process.pid, signal.SIGKILL)  # the readers end by themselves
         assert main(["fit", "-c", write_config(tmp_path, max_steps=1)]) == 0
