@@ -18,6 +18,7 @@ import torch
 import yaml
 from PIL import Image
 
+from tests.systems import SYSTEMS
 from tests.test_documentation import blocks
 from tests.tiny import write_config
 from zoo.cli import speed
@@ -152,6 +153,17 @@ def test_benchmark_prints_one_line(tmp_path, capsys, monkeypatch):
         assert facts["system"] == "PiGAN" and facts[unit] > 0 and facts["resolution"] == 8
         assert facts["field_gflop"] == pytest.approx(facts["field_gflops"] * facts[unit], rel=0.2)
         assert facts["sgemm_gflops"] > 1 and facts["peak_rss_mib"] > 100
+
+
+def test_benchmark_needs_no_cameras_of_images(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(speed, "sgemm", partial(speed.sgemm, 512))
+    config = SYSTEMS["eg3d"]()
+    config["model"]["init_args"]["generator"]["init_args"]["poses"] = {"class_path": "zoo.render.DatasetPoses"}
+    path = tmp_path / "eg3d.yaml"
+    path.write_text(yaml.safe_dump(config))
+    for work, unit in (("render", "seconds_per_image"), ("train", "seconds_per_step")):
+        assert main(["benchmark", str(path), "--work", work, "--json", "--steps", "1", "--batch", "2"]) == 0
+        assert json.loads(capsys.readouterr().out)[unit] > 0
 
 
 def test_the_work_of_a_generator_is_counted_as_its_algorithm_needs_it():

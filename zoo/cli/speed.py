@@ -1,6 +1,7 @@
 """How long an experiment's rendering and training take."""
 
 import gc
+import math
 import os
 import statistics
 import subprocess
@@ -19,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.cli.estimate import short_trainer
 from zoo.generator import Generator, draws_for, evaluating
+from zoo.render import Camera, DatasetPoses, orbit_cameras
 from zoo.training.gan import GAN
 from zoo.utils.devices import describe, wait_for
 from zoo.utils.memory import keep_freed_memory, peak_memory
@@ -52,10 +54,12 @@ def measure(
     torch.set_num_threads(threads)
     if work == "render":  # memory of what renders only
         generator = build(config["model"]["init_args"]["generator"], nn.Module).to(device)
+        give_cameras(generator)
         times = partial(render_times, generator)
     else:
         keep_freed_memory()
         gan = build(config["model"], GAN)
+        give_cameras(gan)
         generator, times = gan.generator, partial(train_times, gan, device)
     resolution = resolution or generator.resolution
     with Work(generator) as done:
@@ -186,7 +190,7 @@ def render_times(generator: Generator, resolution: int, batch: int, steps: int) 
 
 
 class Grey(Dataset):
-    """Constant images."""
+    """Constant images with cameras."""
 
     def __init__(self, resolution: int, count: int) -> None:
         self.resolution, self.count = resolution, count
@@ -195,7 +199,21 @@ class Grey(Dataset):
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": torch.zeros(3, self.resolution, self.resolution), "index": index}
+        camera = Camera(*(x[0] for x in some_cameras(1)))
+        return {"image": torch.zeros(3, self.resolution, self.resolution), "index": index, "camera": camera}
+
+
+def some_cameras(n: int) -> Camera:
+    """n cameras that look at the object from one side: those of no data set, but it takes as long to render them."""
+    yaw = torch.linspace(-0.3, 0.3, n)[:, None]
+    return orbit_cameras(yaw, torch.full_like(yaw, math.pi / 2), radius=2.7, fov=0.33)
+
+
+def give_cameras(networks: nn.Module) -> None:
+    """Let generators that draw from the cameras of a data set have some, though there is no data set."""
+    for module in networks.modules():
+        if isinstance(module, DatasetPoses):
+            module.fill(some_cameras(16))
 
 
 class Stopwatch(pl.Callback):
