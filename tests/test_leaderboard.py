@@ -216,10 +216,17 @@ def test_a_row_in_two_files_counts_once(tmp_path):
     assert "12.25" in text
 
 
+def test_of_what_was_measured_twice_the_later_row_counts(tmp_path):
+    rows = [{**ROW, "date": f"203{i}-01-01", "value": float(v)} for i, v in ((1, 7), (3, 8), (2, 9))]
+    text = table(rows)
+    assert text.count("2033-01-01") == 1 and "2031" not in text and "2032" not in text
+    assert table([*rows, {**rows[0], "weights": "mine"}]).count("\n") == text.count("\n") + 1
+
+
 def test_filters_and_top(tmp_path):
     path = tmp_path / "results.csv"
     for i in range(5):
-        leaderboard.append_row({**ROW, "value": 1.0 + i}, path)
+        leaderboard.append_row({**ROW, "value": 1.0 + i, "seed": i}, path)
     leaderboard.append_row({**ROW, "metric": "kid-cars-none-1k", "value": 0.0123}, path)
     assert "... and 3 more" in leaderboard.show([path], metric="fid", top=2)
     assert "0.01230" in leaderboard.show([path], metric="kid")

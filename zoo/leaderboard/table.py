@@ -72,6 +72,7 @@ REQUIRED = [
 COMPARED = ["dataset_digest", "n_real", "extractor_sha256"]  # of metrics that compare with real images
 CHOICES = {"better": ("less", "more"), "condition": ("own", "fixed", "none")}
 GROUP = ("dataset", "resolution", "metric", "n_real", "dataset_digest", "extractor_sha256", "cameras")
+MEASURED = ("system", "weights", "weights_sha256", "condition", "n_fake", "truncation", "draws", "seed")
 # What is shown where nothing is asked for: one number a question; of FID, that of the most images.
 HEADLINES = [
     "fid",
@@ -237,12 +238,12 @@ def rank_rows(rows: Iterable[Row]) -> list[tuple[int, Row]]:
 
 
 def groups(rows: Iterable[Row]) -> list[tuple[str, list[tuple[int, Row]]]]:
-    """Title and ranked rows of each set of rows that were measured alike; a row that is there twice counts once.
+    """Title and ranked rows of each set of rows that were measured alike; of what was measured twice, the later row.
 
     Generators without a condition stand beside those with their own one and beside those with the fixed one.
     """
-    unique = {tuple(row.values()): row for row in rows}.values()
-    by = sorted(unique, key=group_of)
+    latest = {(group_of(row), *(row[c] for c in MEASURED)): row for row in sorted(rows, key=lambda row: row["date"])}
+    by = sorted(latest.values(), key=group_of)
     result = []
     for key, alike in groupby(by, key=group_of):
         members = [*alike]
