@@ -27,7 +27,8 @@ class RegularCheckpoint(Checkpoint):
     Args:
         every: iterations between two writings of ``last.ckpt``; at most these are lost when a run is killed.
         keep_every: iterations between two checkpoints that are kept, ``iteration-001000.ckpt``; by default none is.
-        best: name, or its beginning, of the score whose best checkpoint is kept; None for none.
+        best: name, or its beginning, of the score whose best checkpoint is kept, one of which less is better; None for
+            none.
     """
 
     def __init__(self, every: int = 1000, keep_every: int | None = None, best: str | None = "fid") -> None:
@@ -75,6 +76,11 @@ class RegularCheckpoint(Checkpoint):
             raise UserError(
                 f"No score begins with '{self.best}', of which the best is to be kept; "
                 f"--checkpoint.best can be null or one of {', '.join(values)}."
+            )
+        if any(getattr(callback, "better", {}).get(name) == "more" for callback in trainer.callbacks):
+            raise UserError(
+                f"--checkpoint.best keeps the checkpoint of the lowest value, but more is better of {name}: name "
+                "another score."
             )
         before, lowest = self.best_so_far(trainer, name)
         # The first process decides: others might see the folder later.

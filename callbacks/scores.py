@@ -69,6 +69,7 @@ class Scores(pl.Callback):
         self.metrics = metrics
         self.scored_at: int | None = None
         self.first: dict[str, float] = {}
+        self.better: dict[str, str] = {}  # "less" or "more", of each value once it was measured
 
     def state_dict(self) -> dict[str, Any]:
         return {"scored_at": self.scored_at, "first": self.first}
@@ -90,6 +91,7 @@ class Scores(pl.Callback):
             self.extractor = load_extractor(self.extractor, self.weights.get(self.extractor))
         protocol = {"device": model.device, **self.protocol}
         scores = score(model.sampler, trainer.datamodule, self.extractor, self.metrics, **protocol)
+        self.better = {name: result["better"] for name, result in scores.results.items()}
         before = {name: f" (first {value:.4g})" for name, value in self.first.items()}
         text = ", ".join(f"{name} {value:.4g}{before.get(name, '')}" for name, value in scores.values.items())
         self.first = self.first or scores.values
