@@ -549,12 +549,14 @@ def test_validate_and_test_report_scores(tmp_path):
 
 
 def test_any_metrics_are_logged_and_the_best_is_of_those_of_which_less_is_better(tmp_path):
-    watcher = Scores(every=0, n_fake=6, metrics=[surface_metric(), density_metric(8)], n_objects=1, at_end=False)
-    watcher.extractor = colours()
-    _, trainer = fit([watcher], tmp_path, max_steps=1)
+    def watcher() -> Scores:
+        metrics = [surface_metric(), density_metric(8)]
+        return Scores(every=0, n_fake=6, extractor=colours(), metrics=metrics, n_objects=1, at_end=False)
+
+    _, trainer = fit([watcher()], tmp_path, max_steps=1)
     logged = {name for name in trainer.callback_metrics if "objects" in name}
     assert len(logged) == 5 and "outside-1objects" in logged and "fid-colours-none-6" not in trainer.callback_metrics
     with pytest.raises(ValueError, match="more is better of surface-1objects-8views: name another score"):
-        fit([watcher, RegularCheckpoint(best="surface")], tmp_path, max_steps=1, enable_checkpointing=True)
+        fit([watcher(), RegularCheckpoint(best="surface")], tmp_path, max_steps=1, enable_checkpointing=True)
     with pytest.raises(ValueError, match="no metrics 'fidd'"):
         Scores(metrics="fidd")
