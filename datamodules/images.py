@@ -20,7 +20,7 @@ from datamodules.labels import find_labels
 from datamodules.packed import Packed, PackedZip, read_packed
 from zoo.render.cameras import Camera
 from zoo.utils.errors import UserError
-from zoo.utils.image_folders import CheckedImages, File, Layout, Zip, container_of, say, text, whole
+from zoo.utils.image_folders import CheckedImages, File, Layout, Zip, container_of, say, text, uncollected, whole
 from zoo.utils.ranges import at_least, finite, given
 
 FILTERS = {
@@ -144,15 +144,14 @@ class ImageFiles(CheckedImages):
             UserError: it was packed with another crop or filter than those given here.
         """
         is_zip = self.path.suffix.lower() == ".zip" and self.path.is_file()
-        if is_zip and self.container is None and self.packed is None:
-            container = Zip(self.path)
-            if packed := read_packed(container):
-                self.use(packed)
-            elif self.layout.container is container_of:
-                self.container = container  # to list 100,000 members once more would take a second
+        if is_zip and self.container is None:
+            self.container = self.layout.container(self.path)
+            with uncollected():
+                if isinstance(self.container, Zip) and (packed := read_packed(self.container)):
+                    self.use(packed, self.container)
         return self.packed
 
-    def use(self, packed: Packed) -> None:
+    def use(self, packed: Packed, container: Zip) -> None:
         """Take the images of a packed zip as they are, or refuse them."""
         asked, ours = (str(self.crop), self.filter), (packed.crop, packed.filter)
         if asked not in (ours, (str(Crop()), "lanczos")):
@@ -166,7 +165,8 @@ class ImageFiles(CheckedImages):
                 f"'{text(self.path, 80)}' was packed from the split '{packed.split}', and the split "
                 f"'{self.layout.split}' is asked for: pack that one (zoo data pack --experiment)."
             )
-        self.packed, self.crop, self.layout = packed, Crop(), Layout(container=PackedZip, split=packed.split)
+        self.container = PackedZip(self.path, container.opened)  # to list 100,000 members again would take a second
+        self.packed, self.crop, self.layout = packed, Crop(), Layout(split=packed.split)
         what = f"images packed from '{text(packed.name, 80)}' at {packed.resolution}x{packed.resolution}"
         say(f"'{text(self.path, 80)}' holds {what}; they are used as they are.")
 

@@ -50,9 +50,8 @@ def read_packed(container: Zip) -> Packed | None:
     """
     if MANIFEST not in container.zip.NameToInfo:
         return None
-    file = next(file for file in container.files() if file.name == MANIFEST)
     source = f"'{MANIFEST}' of '{text(container.path, 120)}'"
-    values = parsed(contents(container, file, MOST_BYTES), source)
+    values = parsed(contents(container, container.member(MANIFEST), MOST_BYTES), source)
     if isinstance(values, dict) and isinstance(values.get("version"), int) and values["version"] > VERSION:
         raise UserError(f"{source} is of a later version of this project: update it, or pack the images again.")
     packed = packed_of(values)

@@ -4,6 +4,7 @@ Subfolders belong to a folder, and so do folders and files that links lead to; h
 of a zip is ever written to disk.
 """
 
+import gc
 import hashlib
 import json
 import logging
@@ -15,8 +16,9 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
@@ -46,6 +48,7 @@ UNREAD = {
 HIDDEN = re.compile(r"(?:^|[/\\])(?:\.(?!\.?(?:[/\\]|$))|__MACOSX)")  # not for being in . or ..
 OUTSIDE = re.compile(r"^[/\\]|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)")
 SHA256 = re.compile("[0-9a-f]{64}")
+ENTRIES = itemgetter("stamp", "sha256", "size", "problem")
 LABEL = re.compile(rb'\[\s*"[^"]+"\s*,\s*(\[[^\[\]]*\]|-?\d+)\s*\]')  # of StyleGAN's dataset.json
 
 
@@ -80,15 +83,18 @@ class Folder:
             if around or root in seen:
                 yield File(self.name(start), problem="a link to a folder that is read already")
                 continue
-            found = []
-            for folder, folders, names in os.walk(start, onerror=unreadable):
-                seen.add(os.path.normpath(os.path.join(root, os.path.relpath(folder, start))))
-                folders[:] = [name for name in folders if not name.startswith(".")]
-                found += [os.path.join(folder, name) for name in folders if os.path.islink(os.path.join(folder, name))]
-                for name in names:
-                    if not name.startswith("."):
-                        yield self.file(os.path.join(folder, name))
-            starts += sorted(found)
+            links, folders = [], [(start, root)]
+            while folders:
+                folder, real = folders.pop()
+                seen.add(real)
+                for entry in entries(folder):
+                    if not is_folder(entry):
+                        yield self.file(entry.path)
+                    elif entry.is_symlink():
+                        links.append(entry.path)
+                    else:
+                        folders.append((entry.path, os.path.join(real, entry.name)))
+            starts += sorted(links)
 
     def name(self, path: str) -> str:
         return path[self.above :].replace(os.sep, "/")  # pathlib is ten times slower, which 100,000 files show
@@ -115,16 +121,28 @@ class Folder:
             return file.read(2**16)
 
 
-def unreadable(error: OSError) -> None:
-    raise UserError(f"The folder '{text(error.filename)}' cannot be read ({error.strerror}).") from error
+def entries(folder: str) -> list[os.DirEntry]:
+    """What is in a folder, hidden ones left out."""
+    try:
+        with os.scandir(folder) as found:
+            return [entry for entry in found if not entry.name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"The folder '{text(folder)}' cannot be read ({error.strerror}).") from error
+
+
+def is_folder(entry: os.DirEntry) -> bool:
+    """Whether it is a folder or leads to one; a link to itself does not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 class Zip:
     """The members of a zip, hidden ones left out. Each process opens the file for itself, at its first use."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.opened: tuple[int, zipfile.ZipFile] | None = None
+    def __init__(self, path: Path, opened: tuple[int, zipfile.ZipFile] | None = None) -> None:
+        self.path, self.opened = path, opened  # by which process
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "opened": None}
@@ -139,13 +157,17 @@ class Zip:
         return self.opened[1]
 
     def files(self) -> Iterator[File]:
-        for member in self.zip.infolist():
-            if member.is_dir() or HIDDEN.search(member.filename):
-                continue
-            problem = "its path leads out of the zip" if OUTSIDE.search(member.filename) else None
-            problem = "a link" if stat.S_ISLNK(member.external_attr >> 16) else problem
-            problem = "it is encrypted" if member.flag_bits & 1 else problem
-            yield File(member.filename, member.file_size, f"{member.file_size}-{member.CRC}", problem)
+        return (self.file(info) for info in self.zip.infolist() if not (info.is_dir() or HIDDEN.search(info.filename)))
+
+    def member(self, name: str) -> File:
+        """The member of this name; of several the last."""
+        return self.file(self.zip.getinfo(name))
+
+    def file(self, info: zipfile.ZipInfo) -> File:
+        problem = "its path leads out of the zip" if OUTSIDE.search(info.filename) else None
+        problem = "a link" if stat.S_ISLNK(info.external_attr >> 16) else problem
+        problem = "it is encrypted" if info.flag_bits & 1 else problem
+        return File(info.filename, info.file_size, f"{info.file_size}-{info.CRC}", problem)
 
     def read(self, name: str) -> bytes:
         return bytes(unpacked(self.zip, name))  # no more than the size in files(), or an error
@@ -248,8 +270,13 @@ class CheckedImages:
         Raises:
             UserError: there is no such folder or zip, no image in it, or a bad one that must not be skipped.
         """
-        if self.names is not None:
-            return self.names
+        if self.names is None:
+            with uncollected():
+                self.start()
+        return self.names
+
+    def start(self) -> None:
+        """See ``open``."""
         self.container, path = self.container or self.layout.container(self.path), text(self.path)
         found = list(self.container.files())
         everything = {file.name: file for file in found}  # of members of one name the last, as other programs do
@@ -277,7 +304,6 @@ class CheckedImages:
             say(f"Left out of '{path}': {self.left_out}.")
         self.names = list(self.hashes)
         self.look_at(others)
-        return self.names
 
     def look_at(self, others: list[File]) -> None:
         """What is done with the other files: cameras and labels are mentioned."""
@@ -297,7 +323,7 @@ class CheckedImages:
         if todo:
             title = f"checking {text(self.path.name)}"
             threads = 1 if isinstance(self.container, Zip) else torch.get_num_threads()  # a zip has one file position
-            with pillow_silenced(), ThreadPoolExecutor(threads) as pool:
+            with uncollected(False), pillow_silenced(), ThreadPoolExecutor(threads) as pool:
                 results = tqdm(pool.map(self.check_file, todo), title, len(todo), unit="file", dynamic_ncols=True)
                 known = known | {file.name: result for file, result in zip(todo, results, strict=True)}
         checked = {file.name: known[file.name] for file in files}
@@ -310,7 +336,7 @@ class CheckedImages:
                 "files": {name: known[name] for name in names if name in known},  # also of another split
             }
             with suppress(OSError), replacing(path) as part:  # it only saves time
-                part.write_text(json.dumps(about, indent=1))
+                part.write_text(json.dumps(about))
         return checked
 
     def check_file(self, file: File) -> dict[str, Any]:
@@ -362,13 +388,25 @@ def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
 
 def is_line(line: Any) -> bool:
     """Whether this is what ``CheckedImages.check_file`` has returned."""
-    if not isinstance(line, dict) or not isinstance(line.get("stamp"), str) or "problem" not in line:
+    try:
+        stamp, sha256, size, problem = ENTRIES(line)
+    except (TypeError, KeyError):
         return False
-    if line["problem"] is not None:
-        return isinstance(line["problem"], str)
-    sha256, size = line.get("sha256"), line.get("size")
-    is_size = isinstance(size, list) and [type(side) for side in size] == [int, int] and min(size) > 0
+    if problem is not None or not isinstance(stamp, str):
+        return isinstance(stamp, str) and isinstance(problem, str)
+    is_size = isinstance(size, list) and [*map(type, size)] == [int, int] and min(size) > 0
     return is_size and isinstance(sha256, str) and SHA256.fullmatch(sha256) is not None
+
+
+@contextmanager
+def uncollected(off: bool = True) -> Iterator[None]:
+    """Inside, Python does not look for garbage, which it would do again and again among so many new objects."""
+    was_on = gc.isenabled()
+    (gc.disable if off else gc.enable)()
+    try:
+        yield
+    finally:
+        (gc.enable if was_on else gc.disable)()
 
 
 # ------------------------------------------------------------------------------------------------------ what is said

@@ -14,12 +14,13 @@ SUFFIXES = """
     .pbm .pgm .ppm .pnm .pfm .tga .icb .vda .vst .psd .qoi .ico .icns .cur .dds .pcx .dcx .sgi .rgb .rgba .bw .ras
     .im .msp .xbm .xpm .fit .fits .fli .flc .ftc .ftu .gbr .blp .pcd .pxr .mpo
 """
-IMAGE_SUFFIXES = tuple(SUFFIXES.split())
+IMAGE_SUFFIXES = frozenset(SUFFIXES.split())
 
 
 def is_image(name: str) -> bool:
     """Whether a file of this name is taken for an image; hidden ones are other programs' notes or half-written."""
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.replace("\\", "/").rpartition("/")[2].startswith(".")
+    last = name.replace("\\", "/").rpartition("/")[2]
+    return not last.startswith(".") and f".{last.rpartition('.')[2]}".lower() in IMAGE_SUFFIXES and "." in last
 
 
 def config_names() -> list[str]:
