@@ -17,8 +17,9 @@ from datamodules.images import Crop, Filter, ImageFiles, ImageFolder, window
 from zoo.render.cameras import Camera
 from zoo.render.dataset_poses import angles_around, orbit_around
 from zoo.utils.errors import UserError, printable
-from zoo.utils.image_folders import Folder, Zip, listing, text
+from zoo.utils.image_folders import listing
 from zoo.utils.images import kind_of
+from zoo.utils.listed_files import Folder, Zip, text
 
 FEW = 3  # names that are listed of many
 

@@ -20,7 +20,8 @@ from datamodules.labels import find_labels
 from datamodules.packed import Packed, PackedZip, read_packed
 from zoo.render.cameras import Camera
 from zoo.utils.errors import UserError
-from zoo.utils.image_folders import CheckedImages, File, Layout, Zip, container_of, say, text, uncollected, whole
+from zoo.utils.image_folders import CheckedImages, Layout, say, uncollected, whole
+from zoo.utils.listed_files import File, Zip, text
 from zoo.utils.ranges import at_least, finite, given
 
 FILTERS = {
@@ -165,7 +166,8 @@ class ImageFiles(CheckedImages):
                 f"'{text(self.path, 80)}' was packed from the split '{packed.split}', and the split "
                 f"'{self.layout.split}' is asked for: pack that one (zoo data pack --experiment)."
             )
-        self.container = PackedZip(self.path, container.opened)  # to list 100,000 members again would take a second
+        self.container = PackedZip(self.path)
+        self.container.opened = container.opened  # to list 100,000 members again would take a second
         self.packed, self.crop, self.layout = packed, Crop(), Layout(split=packed.split)
         what = f"images packed from '{text(packed.name, 80)}' at {packed.resolution}x{packed.resolution}"
         say(f"'{text(self.path, 80)}' holds {what}; they are used as they are.")

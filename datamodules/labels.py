@@ -4,7 +4,10 @@ import json
 from collections.abc import Sequence
 
 from zoo.utils.errors import UserError
-from zoo.utils.image_folders import BROKEN, Container
+from zoo.utils.image_folders import BROKEN, LABEL
+from zoo.utils.listed_files import Container
+
+MOST = 2**31  # a larger number is no class
 
 
 def find_labels(container: Container, names: Sequence[str]) -> list[int] | None:
@@ -20,11 +23,13 @@ def find_labels(container: Container, names: Sequence[str]) -> list[int] | None:
 def listed_labels(container: Container, names: Sequence[str]) -> list[int] | None:
     """Whole numbers in ``dataset.json``, {"labels": [[name, class], ...]}; None unless there is one for each image."""
     try:
+        if (first := LABEL.search(container.head("dataset.json"))) and first[1].startswith(b"["):
+            return None  # cameras, of which there may be many
         labels = dict(json.loads(container.read("dataset.json"))["labels"])
     except (*BROKEN, UserError, TypeError, RecursionError):  # there is none, or no such list in it
         return None
     found = [labels.get(name) for name in names]
-    return found if all(isinstance(label, int) and label >= 0 for label in found) else None
+    return found if all(type(label) is int and 0 <= label < MOST for label in found) else None
 
 
 def subfolder_labels(names: Sequence[str]) -> list[int] | None:

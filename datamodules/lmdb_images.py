@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.utils.errors import UserError
-from zoo.utils.image_folders import Container, File, container_of, text
+from zoo.utils.listed_files import Container, File, container_of, text
 
 SUFFIX = ".webp"  # as LSUN's own program names exported images; what they are, their bytes say
 
@@ -49,7 +49,7 @@ environment = lru_cache(maxsize=None)(Environment)  # LMDB refuses a second one 
 
 
 class Lmdb:
-    """The images of an LMDB, named by their keys; with the methods of ``zoo.utils.image_folders.Folder``."""
+    """The images of an LMDB, named by their keys; with the methods of ``zoo.utils.listed_files.Folder``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -32,8 +32,8 @@ from datamodules.labels import subfolder_labels
 from datamodules.packed import MANIFEST, VERSION
 from zoo.utils.errors import UserError
 from zoo.utils.files import held, held_alone, lock_of, naming, take_place
-from zoo.utils.image_folders import Folder, text
 from zoo.utils.images import pillow_silenced
+from zoo.utils.listed_files import Folder, text
 
 AT_ONCE = 64  # images in memory
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from datamodules.camera_files.camera_set import MOST_BYTES, contents, parsed
 from zoo.utils.errors import UserError
-from zoo.utils.image_folders import File, Zip, text
+from zoo.utils.listed_files import File, Zip, text
 
 MANIFEST = "packed.json"
 VERSION = 1  # raise it when older readers would not understand a manifest

@@ -16,8 +16,8 @@ from PIL import Image
 
 from datamodules.releases import lines_of
 from zoo.utils.errors import UserError
-from zoo.utils.image_folders import Container, Folder, Zip, container_of, text
 from zoo.utils.images import pillow_silenced
+from zoo.utils.listed_files import Container, Folder, Zip, container_of, text
 from zoo.utils.paths import is_image
 
 MISSING = (FileNotFoundError, NotADirectoryError, KeyError)  # a file that is not in a folder, or not in a zip

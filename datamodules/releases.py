@@ -13,8 +13,9 @@ from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from zoo.utils.errors import WrongTree
-from zoo.utils.image_folders import Container, Layout, container_of, text
+from zoo.utils.errors import UserError, WrongTree
+from zoo.utils.image_folders import Layout
+from zoo.utils.listed_files import Container, container_of, text
 from zoo.utils.paths import is_image
 
 Split = Literal["train", "test", "all"]
@@ -147,7 +148,16 @@ def in_folder(
 def numbered(
     train: range, test: range, container: Container, names: list[str], images: list[str], split: str
 ) -> list[str]:
-    """Images of a split whose names end in numbers of these ranges."""
+    """Images of a split whose names end in numbers of these ranges.
+
+    Raises:
+        UserError: there are larger numbers, so these are others, as of EG3D's zip, in which each image is there twice.
+    """
+    found = [(name, int(number[1])) for name in images if (number := re.search(r"(\d+)\.\w+$", name))]
+    if found and (last := max(number for _, number in found)) >= test.stop:
+        raise UserError(
+            f"'{text(container.path, 80)}' has an image {last}, so its numbers are not those of the release, which end "
+            f"at {test.stop - 1}, and do not tell the {split} split: take --data.split all."
+        )
     wanted = train if split == "train" else test
-    found = ((name, re.search(r"(\d+)\.\w+$", name)) for name in images)
-    return [name for name, number in found if number and int(number[1]) in wanted]
+    return [name for name, number in found if number in wanted]

@@ -21,7 +21,7 @@ from zoo.cli.command import main
 from zoo.render import look_at, orbit_cameras
 from zoo.render.projection import image_coordinates
 from zoo.utils.errors import UserError
-from zoo.utils.image_folders import container_of
+from zoo.utils.listed_files import container_of
 
 N = 3
 POINTS = torch.tensor([[0.0, 0, 0], [0.1, 0.2, -0.1], [-0.15, 0.05, 0.2], [0.05, -0.2, 0.1]])

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from tests.test_read import Call, legacy, packed, pickled_tensor, zipped
 from zoo.training.checkpoint_files import read_checkpoint
 from zoo.utils.containers import check_whole, read_array
-from zoo.utils.image_folders import Zip
+from zoo.utils.listed_files import Zip
 from zoo.utils.pickles import is_tool
 from zoo.weights.read import read
 

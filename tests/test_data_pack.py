@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules import CelebA, ImageFolder
+from datamodules import FFHQ, CelebA, ImageFolder
 from datamodules import pack as packing
 from datamodules.camera_files import CameraSet, eg3d
 from datamodules.images import Crop
@@ -28,6 +28,23 @@ SIDE = 16
 def noise(seed: int, width: int = 30, height: int = 24) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
     return encoded(Image.fromarray(pixels), "PNG")
+
+
+def test_a_zip_is_listed_once(here, monkeypatch):
+    """Packed or not, and read by whichever class: listing 100,000 members takes a second."""
+    data = ImageFolder("photos", SIDE, 2)
+    pack(data, here / "packed.zip", "1")
+    zip_of(here / "plain.zip", {"00000.png": noise(0)})
+    opened, whole = [], zipfile.ZipFile
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *given: opened.append(given) or whole(*given))
+    for images in (
+        ImageFolder("packed.zip", SIDE, 2),
+        ImageFolder("plain.zip", SIDE, 2),
+        FFHQ("plain.zip", resolution=8, batch_size=2),
+    ):
+        images.prepare_data()
+        images.setup("fit")
+        assert len(opened) == 1 and len(images.files) and not opened.clear()
 
 
 @pytest.fixture

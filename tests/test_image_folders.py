@@ -1,5 +1,6 @@
 """What a folder or zip of images may be, whoever reads it: training, both sides of a score, inversion."""
 
+import gc
 import json
 import logging
 import os
@@ -16,11 +17,14 @@ from PIL import Image
 
 from datamodules import ImageFolder
 from datamodules.images import Crop, ImageFiles
+from datamodules.labels import find_labels
 from tests.test_images import TRAPS, encoded, folder_of, plain, zip_of
 from zoo.cli.command import main
-from zoo.evaluate.images import ImagePathDataset, holds_images
-from zoo.utils.image_folders import CheckedImages, Folder
+from zoo.evaluate.images import ImagePathDataset, holds_images, resizing
+from zoo.utils.errors import UserError
+from zoo.utils.image_folders import CheckedImages
 from zoo.utils.images import BY_SUFFIX, FORMATS, decode
+from zoo.utils.listed_files import Folder, Zip
 from zoo.utils.paths import IMAGE_SUFFIXES
 
 
@@ -246,7 +250,7 @@ def test_pillow_is_silent_beside_good_images(tmp_path):
     path = folder_of(tmp_path / "in", {f"{i}.jpg": warned_exif() for i in range(3)})
     lines = [
         "import sys, warnings; from pathlib import Path",
-        "from zoo.utils.image_folders import CheckedImages; from zoo.utils.images import read_image",
+        "from zoo.utils.image_folders import CheckedImages; from zoo.utils.images import read_image"
         "CheckedImages(sys.argv[1], manifests='m').image(0); read_image(Path(sys.argv[1], '0.jpg'))",
         "warnings.warn('mine')",
     ]
@@ -277,6 +281,38 @@ def test_both_sides_of_a_score_are_resized_alike_and_it_is_said(tmp_path, monkey
     assert scores("even", "--real", "even")[1] == []
     fid, said = scores("mixed", "--real", "40.zip", "--resolution", "64")
     assert fid > 1 and [line.split("'")[1] for line in said] == ["mixed", "40.zip"]
+
+
+def test_whether_images_are_resized_is_known_without_reading_them_again(checked, tmp_path, monkeypatch):
+    turned = Image.new("RGB", (8, 4))
+    turned.getexif()[274] = 6
+    files = {"0.png": encoded(plain(size=(8, 8))), "1.jpg": encoded(turned, "JPEG", exif=turned.getexif())}
+    images = checked(folder_of(tmp_path / "in", files))
+    images.open()
+    monkeypatch.setattr(Folder, "read", None)
+    assert "such as '1.jpg' (4x8), are resized" in resizing(images, 8)
+
+
+def test_garbage_is_looked_for_again_once_images_are_open(checked, tmp_path, monkeypatch):
+    """And while they are checked, which may take hours."""
+    path, seen = folder_of(tmp_path / "in", {"0.png": encoded(plain())}), []
+    for part in ("check_file", "check"):
+        whole = getattr(CheckedImages, part)
+        monkeypatch.setattr(CheckedImages, part, lambda *given, f=whole: seen.append(gc.isenabled()) or f(*given))
+    checked(path).open()
+    assert seen == [False, True] and gc.isenabled()
+    with pytest.raises(UserError, match="no folder or zip"):
+        checked(tmp_path / "none").open()
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize(
+    ("label", "wanted"), [(3, [3, 3]), (2**31, None), (-1, None), (True, None), ([0.5] * 25, None), (None, None)]
+)
+def test_classes_are_whole_numbers(label, wanted, checked, tmp_path):
+    labels = json.dumps({"labels": [[name, label] for name in ("a.png", "b.png")]})
+    zip_of(tmp_path / "in.zip", {"dataset.json": labels.encode(), "a.png": encoded(plain()), "b.png": encoded(plain())})
+    assert find_labels(Zip(tmp_path / "in.zip"), ["a.png", "b.png"]) == wanted
 
 
 def test_digests_are_those_of_published_scores(tmp_path):

@@ -122,6 +122,17 @@ def test_a_split_has_the_images_that_the_release_says(name, split, wanted, made)
     assert all(f"/{found}".rpartition(".")[0].endswith(one) for found, one in zip(names, wanted, strict=True))
 
 
+def test_numbers_that_are_not_the_releases_tell_no_split(made):
+    """EG3D's zip has each image of FFHQ twice."""
+    for split in ("train", "test"):
+        twice = {f"00000/img{number:08d}.png": released.picture(1) for number in (0, 60_000, 139_913)}
+        with pytest.raises(
+            UserError, match=f"has an image 139913.* and do not tell the {split} split: take --data.split all"
+        ):
+            made("FFHQ", tree=twice, split=split).files.open()
+        assert len(made("FFHQ", tree=twice).files) == 3
+
+
 def test_a_path_may_be_a_folder_within_the_tree(made):
     assert len(made("CelebA", inner="img_align_celeba", split="train").files) == 2  # its list is beside, in Eval
     assert made("AFHQ", inner="train/cat", split="train").files.open() == [f"flickr_cat_00000{i}.png" for i in (1, 2)]

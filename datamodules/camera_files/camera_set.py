@@ -15,7 +15,8 @@ from torch import Tensor
 
 from zoo.render.cameras import Camera
 from zoo.utils.errors import UserError, printable
-from zoo.utils.image_folders import BROKEN, File, Folder, Zip, listing, text
+from zoo.utils.image_folders import BROKEN, listing
+from zoo.utils.listed_files import File, Folder, Zip, text
 
 MOST_BYTES = 2**28  # of a json: 140,000 cameras of EG3D are about 80 million bytes
 TOLERANCE = 1e-3  # of the entries of a rotation matrix times its transpose

@@ -25,7 +25,7 @@ import torch
 from datamodules.camera_files.camera_set import Z_UP_TO_Y_UP, CameraSet, camera_set, contents, shown
 from zoo.utils.containers import array_in
 from zoo.utils.errors import UserError, printable
-from zoo.utils.image_folders import File, Folder, Zip
+from zoo.utils.listed_files import File, Folder, Zip
 
 POSE = re.compile(r"(?:.*/)?(?P<stem>[^/]+)_extrinsics\.npy")
 LONGEST = 2**16  # of an array [bytes]

@@ -14,7 +14,8 @@ from datamodules.camera_files.camera_set import CameraSet, NotCameras, contents,
 from zoo.render.cameras import Camera
 from zoo.utils.errors import UserError, missing_file, printable
 from zoo.utils.files import replacing
-from zoo.utils.image_folders import File, Folder, Zip, container_of, listing, say
+from zoo.utils.image_folders import listing, say
+from zoo.utils.listed_files import File, Folder, Zip, container_of
 from zoo.utils.paths import is_image
 from zoo.utils.targets import file_target
 

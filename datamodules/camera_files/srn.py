@@ -26,7 +26,7 @@ from datamodules.camera_files.camera_set import (
     shown,
 )
 from zoo.utils.errors import UserError, printable
-from zoo.utils.image_folders import File, Folder, Zip
+from zoo.utils.listed_files import File, Folder, Zip
 
 POSE = re.compile(r"(?P<object>(?:.*/)?)pose/(?P<stem>[^/]+)\.txt")
 LONGEST = 2**16  # of a text of numbers [bytes]

@@ -7,6 +7,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import PIL
 import torch
 from PIL import Image
 
-from datamodules.images import ImageFolder, fit
-from zoo.utils.image_folders import CheckedImages, Container, Layout, images_of
-from zoo.utils.images import decode
+from datamodules.images import ImageFolder
+from datamodules.pack import pack
+from zoo.cli.help import version
+from zoo.utils.image_folders import CheckedImages, Layout, images_of
+from zoo.utils.listed_files import Container
 from zoo.utils.threads import available_cpus
 
 RESOLUTIONS, WORKERS = (64, 128, 256), (0, 1, 2)
@@ -55,10 +58,13 @@ def measure(path: str | None = None, resolution: int | None = None) -> dict[str,
         stored(temporary / "plain.zip", files.items())
         speeds: dict[str, dict[str, dict[str, float]]] = {"folder": {}, "zip": {}, "packed zip": {}}
         for side in resolutions:
+            made = partial(
+                ImageFolder, resolution=side, batch_size=BATCH, flip=True, manifests=str(temporary / "manifests")
+            )
             packed = temporary / f"packed{side}.zip"
-            stored(packed, ((f"{number}.png", as_png(data, side)) for number, data in enumerate(files.values())))
+            pack(made(str(folder)), packed, version())
             for kind, where in zip(speeds, (folder, temporary / "plain.zip", packed), strict=True):
-                images = ImageFolder(str(where), side, BATCH, flip=True, manifests=str(temporary / "manifests"))
+                images = made(str(where))
                 images.prepare_data()
                 speeds[kind][str(side)] = {str(number): speed(images, number) for number in workers}
     return {
@@ -113,11 +119,6 @@ def taken_files(path: str, temporary: Path) -> dict[str, bytes]:
     images = CheckedImages(path, manifests=temporary / "manifests", layout=Layout(keep=some))
     names = images.open()
     return {f"{number:03}{os.path.splitext(name)[1]}": images.container.read(name) for number, name in enumerate(names)}
-
-
-def as_png(data: bytes, side: int) -> bytes:
-    """An image at its resolution."""
-    return encoded(Image.fromarray(fit(decode(data), side).permute(1, 2, 0).numpy()), "PNG")
 
 
 def encoded(image: Image.Image, format: str, **options: Any) -> bytes:

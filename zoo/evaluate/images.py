@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from zoo.utils.errors import UserError
-from zoo.utils.image_folders import CheckedImages, Folder, container_of, text
-from zoo.utils.images import opened, pillow_silenced
+from zoo.utils.image_folders import CheckedImages
+from zoo.utils.listed_files import container_of, text
 from zoo.utils.paths import is_image
 from zoo.utils.readers import loader
 
@@ -29,16 +28,14 @@ def holds_images(path: Path) -> bool:
 
 def resizing(images: CheckedImages, resolution: int) -> str | None:
     """The line that says how images are made squares of this side; None where all of them are."""
-    container = container_of(images.path)
-    for name in images.open():
-        file = images.path / name if isinstance(container, Folder) else BytesIO(container.read(name))
-        with pillow_silenced(), opened(file, name) as image:
-            if image.size != (resolution, resolution):
-                return (
-                    f"Images of '{text(images.path, 80)}' that are not {resolution}x{resolution}, such as "
-                    f"'{text(name, 60)}' ({image.width}x{image.height}), are resized: the largest square in the middle "
-                    "of each, by Lanczos' filter."
-                )
+    images.open()
+    for name, (width, height) in images.sizes.items():
+        if (width, height) != (resolution, resolution):
+            return (
+                f"Images of '{text(images.path, 80)}' that are not {resolution}x{resolution}, such as "
+                f"'{text(name, 60)}' ({width}x{height}), are resized: the largest square in the middle of each, by "
+                "Lanczos' filter."
+            )
     return None
 
 

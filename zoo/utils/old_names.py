@@ -74,6 +74,7 @@ CLASSES: dict[str, str] = {
     "zoo.render.closed": "zoo.render.zero_last_interval",
     "zoo.stylenerf.closed_lengths": "zoo.stylenerf.zero_last_interval",
     "zoo.volumegan.late_softplus": "zoo.volumegan.shifted_softplus",
+    "zoo.volumegan.shifted_softplus": "zoo.render.shifted_softplus",
     "zoo.volumegan.equal": "zoo.volumegan.unit_intervals",
     "zoo.volumegan.Until": "zoo.volumegan.FarLastInterval",
     "callbacks.diagnostics.Gauges": "callbacks.diagnostics.Diagnostics",
