@@ -1,5 +1,6 @@
 """The private parts of jsonargparse and Lightning that one file each touches are still there."""
 
+import inspect
 import re
 from pathlib import Path
 from unittest.mock import patch
@@ -8,6 +9,7 @@ import jsonargparse
 import pytorch_lightning as pl
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies.launchers import multiprocessing
 
 from tests.systems import SYSTEMS
 from zoo.training import lightning_private
@@ -78,6 +80,12 @@ def test_parts_of_a_trainer_are_found(tmp_path):
     assert path.name == "hpc_ckpt_1.ckpt" and path.parent == tmp_path, where + "requeued_checkpoint"
     found = lightning_private.cluster_environment(trainer)
     assert isinstance(found, LightningEnvironment), where + "cluster_environment"
+
+
+def test_processes_hand_over_a_file_of_this_name():
+    where = "Lightning has another name for the file of ddp_spawn: mend HANDED_OVER in lightning_private.py"
+    source = inspect.getsource(multiprocessing._MultiProcessingLauncher._collect_rank_zero_results)
+    assert f'"{lightning_private.HANDED_OVER}"' in source, where
 
 
 def test_private_parts_are_touched_in_one_file_of_each_library():

@@ -196,10 +196,13 @@ def test_plain_ddp_is_what_a_gan_needs_too() -> None:
     assert strategy(options)._ddp_kwargs["find_unused_parameters"] is True
     for name in ("DDPStrategy", "pytorch_lightning.strategies.DDPStrategy"):
         assert strategy(options | {"strategy": name})._ddp_kwargs["find_unused_parameters"] is True
-    for given in ({}, {"dict_kwargs": {"find_unused_parameters": False}}):
+    for given in ({}, {"dict_kwargs": {"find_unused_parameters": True}}):
         chosen = Namespace(class_path="pytorch_lightning.strategies.DDPStrategy", **given)
         check_strategy(Namespace(strategy=chosen))
         assert chosen.dict_kwargs == {"find_unused_parameters": True}
+    chosen.dict_kwargs = {"find_unused_parameters": False}
+    with pytest.raises(UserError, match=r"find_unused_parameters of --trainer\.strategy is False, but each loss trains"):
+        check_strategy(Namespace(strategy=chosen))
     chosen = Namespace(class_path="pytorch_lightning.strategies.DDPStrategy", init_args=Namespace())
     chosen.init_args.process_group_backend = "abc"
     with pytest.raises(UserError, match=r"process_group_backend of --trainer\.strategy is 'abc': leave it out"):

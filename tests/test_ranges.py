@@ -142,6 +142,7 @@ def made(class_: Any, **given: Any) -> Any:
     ("make", "sentence"),
     [
         (made(EMA, decay=2.0), "decay of EMA is 2.0: give a number from 0 to 1."),
+        (made(EMA, decay=lambda updates: updates / 1.5), f"decay of EMA is {2 / 1.5}: give a number from 0 to 1."),
         (made(EMA, decay=-1), "decay of EMA is -1: give a number from 0 to 1."),
         (
             made(render.GaussianPoses, fov_deg=200),

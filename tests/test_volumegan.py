@@ -20,11 +20,20 @@ from zoo.layers import is_plain
 from zoo.layers.lookup import trilinear
 from zoo.layers.stylegan2 import GAIN, activate
 from zoo.losses import path_lengths
-from zoo.render import FixedPoses, Quadrature, infinite_last_interval, last_sample, softplus, white, zero_last_interval
+from zoo.render import (
+    FixedPoses,
+    Quadrature,
+    infinite_last_interval,
+    last_sample,
+    shifted_softplus,
+    softplus,
+    white,
+    zero_last_interval,
+)
 from zoo.training.gan import GAN
 from zoo.volumegan import convert as weights
 from zoo.volumegan.discriminator import Discriminator
-from zoo.volumegan.extras import Unjittered, shifted_softplus, unit_intervals
+from zoo.volumegan.extras import Unjittered, unit_intervals
 from zoo.volumegan.field import StructuralVolume
 from zoo.volumegan.model import Latent
 from zoo.volumegan.synthesis import SynthesisNetwork

@@ -17,6 +17,7 @@ from zoo.utils.errors import UserError, missing_file, near, printable
 
 LARGEST_SEED = 2**32 - 1  # of numpy's
 MOST_PROCESSES = 10_000  # of one machine, and machines
+UNUSED = ", but each loss trains one of two networks, so the other's parameters are unused: take 'ddp' or leave it out."
 
 
 def check_config_file(path: str, names: Iterable[str]) -> None:
@@ -60,6 +61,8 @@ def check_options(config: Any, verb: str) -> None:
     seed = config.seed_everything
     if not isinstance(seed, bool) and seed is not None and not 0 <= seed <= LARGEST_SEED:
         raise UserError(f"--seed_everything is {seed}: give a whole number from 0 to {LARGEST_SEED}.")
+    if config.init_from == "":
+        raise UserError("--init_from is empty: name the weights to start from, or leave it out.")
     if config.ckpt_path == "":
         raise UserError("--ckpt_path is empty: name the checkpoint to resume from, or leave it out to start anew.")
     if config.ckpt_path and not Path(config.ckpt_path).is_file():
@@ -78,12 +81,15 @@ def check_strategy(trainer: Any) -> None:
     Each loss trains one of two networks, so the other's parameters are unused in its backward pass.
 
     Raises:
-        UserError: there is no such backend.
+        UserError: it is told not to, or there is no such backend.
     """
     chosen = trainer.strategy
     if not isinstance(chosen, Namespace) or not issubclass(class_of(chosen.class_path), DDPStrategy):
         return
-    chosen.dict_kwargs = {**(chosen.get("dict_kwargs") or {}), "find_unused_parameters": True}
+    given = chosen.get("dict_kwargs") or {}
+    if not given.get("find_unused_parameters", True):
+        raise UserError(f"find_unused_parameters of --trainer.strategy is {given['find_unused_parameters']}{UNUSED}")
+    chosen.dict_kwargs = {**given, "find_unused_parameters": True}
     backend, known = chosen.get("init_args.process_group_backend"), Backend.backend_list
     if backend and not {part.rpartition(":")[2] for part in backend.split(",")} <= {*known}:
         raise UserError(
@@ -123,7 +129,4 @@ def check_trainer(trainer: Any) -> None:
                 f"--trainer.{name[:3]}_steps, a number of iterations."
             )
     if "unused_parameters_false" in str(trainer.strategy):
-        raise UserError(
-            f"--trainer.strategy is '{trainer.strategy}', but each loss trains one of two networks, so the other's "
-            "parameters are unused: take 'ddp' or leave it out."
-        )
+        raise UserError(f"--trainer.strategy is '{trainer.strategy}'{UNUSED}")

@@ -213,6 +213,7 @@ class EG3D(GAN):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         draws, n = self.draws(), len(batch["image"])
         optimizer_g, optimizer_d = self.optimizers()
+        self.grow()
         parts = self.reals(batch["image"], real_cameras(batch).to(self.generator.bounds))
         sizes = [len(part.image) for part in parts]
 
@@ -285,10 +286,13 @@ class EG3D(GAN):
 
     # What the discriminator sees
 
-    def reals(self, images: Tensor, camera: Camera) -> list[Reals]:
-        """Real images and their raw ones at the side of now, which the generator renders from now on, too."""
+    def grow(self) -> None:
+        """From now on, the generator renders the side of now."""
         if self.growth is not None:
             self.generator.render_side.fill_(round(self.growth(self.images_seen)))
+
+    def reals(self, images: Tensor, camera: Camera) -> list[Reals]:
+        """Real images and their raw ones, at the side that the generator renders."""
         raw = blurred(resize(images, round(self.generator.render_side.item())), self.sigma)
         size = len(images) if self.at_once is None else self.at_once
         parts = [slice(start, start + size) for start in range(0, len(images), size)]

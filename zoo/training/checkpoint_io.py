@@ -7,10 +7,9 @@ from typing import Any
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from zoo.training.checkpoint_files import read_checkpoint, write
+from zoo.training.lightning_private import HANDED_OVER
 from zoo.utils.containers import read_file
 from zoo.utils.errors import Stopped, disk_problem
-
-HANDED_OVER = ".temp.ckpt"  # Lightning's name, in pytorch_lightning/strategies/launchers/multiprocessing.py
 
 
 class NotSaved(Stopped):

@@ -36,8 +36,8 @@ class EMA(nn.Module):
     ) -> None:
         if callable(decay):
             check_call("updates", self, decay=decay)
-        first = decay(1) if callable(decay) else decay
-        between(0, 1, self, decay=first.item() if isinstance(first, Tensor) else first)
+        for value in (decay(1), decay(2)) if callable(decay) else (decay,):
+            between(0, 1, self, decay=value.item() if isinstance(value, Tensor) else value)
         super().__init__()
         self.decay, self.buffer_rule = decay, buffers
         self.updates = 0

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
     from pytorch_lightning.plugins.environments import ClusterEnvironment
 
+HANDED_OVER = ".temp.ckpt"  # the file of weights that the first process of ddp_spawn leaves for the one before it
+
 
 class TypedWins:
     """For ``LightningCLI``: what was typed wins over what a checkpoint holds."""

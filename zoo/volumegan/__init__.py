@@ -9,5 +9,5 @@ __getattr__, __dir__, __all__ = exports(
     synthesis="SynthesisNetwork",
     discriminator="Discriminator",
     training="Growth VolumeGAN",
-    extras="Unjittered shifted_softplus unit_intervals FarLastInterval",
+    extras="Unjittered unit_intervals FarLastInterval",
 )

@@ -32,7 +32,7 @@ POSES = {
 DENSITIES = {
     "relu": "zoo.render.relu",
     "softplus": "zoo.render.softplus",
-    "mipnerf": "zoo.volumegan.shifted_softplus",
+    "mipnerf": "zoo.render.shifted_softplus",
 }
 # Published arguments that only one value of can be translated, with that value.
 FIXED = {

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from zoo.draws import Draws
 from zoo.render import Depths, Rays, Samples
-from zoo.render import shifted_softplus as shifted_softplus  # bundles know it by this module, too
 from zoo.utils.ranges import above
 
 

@@ -25,6 +25,7 @@ V views, N = H W pixels
 
 import math
 from functools import partial
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -115,9 +116,11 @@ def extended(images: Tensor, solid: Tensor) -> Tensor:
 
 def within_half_a_pixel(maps: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Least and most [V, N, C] that maps [V, C, H, W] show within half a pixel of places [V, N, 2]."""
-    steps = [pixels.new_tensor([x, y]) for x in (-0.5, 0, 0.5) for y in (-0.5, 0, 0.5)]
-    around = torch.stack([bilinear(maps, pixels + step) for step in steps])
-    return around.amin(0), around.amax(0)
+    least = most = bilinear(maps, pixels)
+    for step in product((-0.5, 0, 0.5), repeat=2):
+        there = bilinear(maps, pixels + pixels.new_tensor(step))
+        least, most = torch.minimum(least, there), torch.maximum(most, there)
+    return least, most
 
 
 def outside(values: Tensor, limits: tuple[Tensor, Tensor]) -> Tensor:
