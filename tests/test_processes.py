@@ -201,7 +201,9 @@ def test_plain_ddp_is_what_a_gan_needs_too() -> None:
         check_strategy(Namespace(strategy=chosen))
         assert chosen.dict_kwargs == {"find_unused_parameters": True}
     chosen.dict_kwargs = {"find_unused_parameters": False}
-    with pytest.raises(UserError, match=r"find_unused_parameters of --trainer\.strategy is False, but each loss trains"):
+    with pytest.raises(
+        UserError, match=r"find_unused_parameters of --trainer\.strategy is False, but each loss trains"
+    ):
         check_strategy(Namespace(strategy=chosen))
     chosen = Namespace(class_path="pytorch_lightning.strategies.DDPStrategy", init_args=Namespace())
     chosen.init_args.process_group_backend = "abc"
