@@ -51,6 +51,7 @@ def test_a_target_is_checked_before_anything_is_loaded(verb, folder, capsys):
     wrong = {
         f"file/x{suffix}": f"{option} is 'file/x{suffix}', but '{folder / 'file'}' is no folder: take another place.",
         f"{'n' * 300}{suffix}": "File name too long. Take another place.",
+        f"{'n' * (252 - len(suffix))}{suffix}": "File name too long. Take another place.",  # for the lock beside it
     }
     if suffix:
         wrong[f"folder{suffix}"] = f"{option} is 'folder{suffix}', which is a folder: give a file"

@@ -30,7 +30,10 @@ REFUSED = {
     "--model.generator.renderer.depths=torch.nn.ReLU": "depths of VolumeRenderer is ReLU, which cannot be called with ",
     "--model.generator.renderer.quadrature.density=torch.nn.ReLU": "is ReLU, which cannot be called with (raw, points)",
     "--model.generator.renderer.quadrature.density=torch.add": "density must be the import path of a class, not 'add'.",
-    "--model.generator.renderer.quadrature.density=torch.save": "'torch.save' runs programs or code, or touches files",
+    **{
+        f"--model.generator.renderer.quadrature.density={name}": f"'{name}' runs programs or code, or touches files"
+        for name in ("torch.save", "torch.load", "torch.hub.load", "numpy.save", "yaml.unsafe_load")
+    },
     "--model.emas.slow.decay=math.sqrt": "decay of EMA is sqrt, which cannot be called with (updates)",
     "--model.emas.slow.decay=zoo.render.relu": "decay of EMA is relu, which cannot be called with (updates)",
     "--model.emas.slow.decay=logging.info": "decay of EMA is null: give a number from 0 to 1.",

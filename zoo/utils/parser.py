@@ -18,6 +18,13 @@ from zoo.utils.paths import config_names
 from zoo.utils.user_code import whose
 
 LONGEST = 280  # characters of a sentence
+# Beside what the parser denies of Python's own library.
+HARMFUL = """
+    torch.save torch.load torch.serialization torch.hub torch.jit torch.package torch.export torch.onnx
+    torch.multiprocessing torch.utils.cpp_extension torch.utils.model_zoo numpy.save numpy.savez
+    numpy.savez_compressed numpy.savetxt numpy.load numpy.loadtxt numpy.fromfile numpy.memmap numpy.lib
+    safetensors huggingface_hub PIL joblib dill cloudpickle yaml
+"""
 TYPES = {
     "int": "a whole number",
     "float": "a number",
@@ -97,7 +104,7 @@ def refuse_imports_that_do_harm() -> None:
     """From now on, no option may name what runs programs or touches files: the parser's own list, a warning so far."""
     from jsonargparse import set_parsing_settings
 
-    set_parsing_settings(import_path_denylist=["torch.save", "torch.serialization"])  # has all others enforced, too
+    set_parsing_settings(import_path_denylist=HARMFUL.split())  # has all of the parser's own enforced, too
 
 
 def explain(
