@@ -250,7 +250,7 @@ def test_pillow_is_silent_beside_good_images(tmp_path):
     path = folder_of(tmp_path / "in", {f"{i}.jpg": warned_exif() for i in range(3)})
     lines = [
         "import sys, warnings; from pathlib import Path",
-        "from zoo.utils.image_folders import CheckedImages; from zoo.utils.images import read_image"
+        "from zoo.utils.image_folders import CheckedImages; from zoo.utils.images import read_image",
         "CheckedImages(sys.argv[1], manifests='m').image(0); read_image(Path(sys.argv[1], '0.jpg'))",
         "warnings.warn('mine')",
     ]
