@@ -11,7 +11,8 @@ from tests.analytic import BallSurface, Sphere, TorusSurface
 from zoo.export.mesh import mesh_of, save_mesh
 from zoo.export.silhouettes import rasterised, silhouette_iou
 from zoo.generator import draws_for
-from zoo.render import Camera
+from zoo.render import Camera, GaussianPoses, Quadrature, VolumeRenderer
+from zoo.stylesdf import Generator, OffsetDepths, SDFField, SigmoidDensity
 
 SMALL = {"views": 6, "resolution": 24}
 BALL, TORUS = BallSurface(half=0.7), TorusSurface(half=0.6)
@@ -98,6 +99,33 @@ def test_the_surface_comes_before_the_density_unless_a_level_is_asked_for():
     assert dense.metadata == {"level": 500.0} and dense.extents.max() == pytest.approx(0.8, abs=0.13)
     with pytest.raises(ValueError, match=r"A mesh needs density, which"):
         mesh_of(BallSurface(), 0, cells=8, level=1.0, **SMALL)
+
+
+def test_stylesdf_has_its_learned_surface():
+    """Of random weights, with the median of its distances made zero."""
+    torch.manual_seed(0)
+    generator = Generator(
+        SDFField(hidden_dim=8, num_layers=2, style_dim=4),
+        VolumeRenderer(OffsetDepths(0.88, 1.12, 8), Quadrature(SigmoidDensity(0.01))),
+        GaussianPoses(yaw_spread=0.3, pitch_spread=0.15, fov_deg=12),
+        latent_dim=4,
+        render_side=16,
+    )
+    styles = generator.map(generator.latents(1, draws_for(generator, 0, [0])))
+    points = torch.rand(1, 500, 3) * 0.24 - 0.12
+    with torch.no_grad():
+        distances = generator.signed_distance(points, styles)
+        generator.field.distance.bias -= distances.median()
+        found = mesh_of(generator, 0, cells=64, **SMALL)
+        places = torch.from_numpy(np.array(found.vertices)).float()[None]
+        left = generator.signed_distance(places, styles)[0]
+    assert found.is_watertight and found.metadata == {"level": None}
+    inside = (places[0].abs() < 0.119).all(-1)  # not where the bounds cut it
+    assert inside.sum() > 1000
+    assert left[inside].abs().max() < 0.2 * (distances - distances.median()).abs().mean()
+    towards = places + 1e-3 * torch.from_numpy(np.array(found.vertex_normals)).float()
+    with torch.no_grad():
+        assert (generator.signed_distance(towards, styles)[0] > left)[inside].all()
 
 
 # ------------------------------------------------------------------------------------------------------- silhouettes
