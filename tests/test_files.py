@@ -53,7 +53,8 @@ def mesh(path: Path) -> None:
 def row(path: Path) -> None:
     columns = {"system": "x" * 20_000, "weights": "w", "weights_sha256": "0", "dataset": "d", "dataset_digest": "0"}
     numbers = {"resolution": 8, "value": 1.0, "n_real": 9, "n_fake": 9}
-    rest = {"metric": "fid", "extractor_sha256": "0", "hardware": "cpu", "date": "2026-01-01"}
+    rest = {"metric": "fid", "better": "less", "condition": "none", "extractor_sha256": "0", "record": "{}"}
+    rest |= {"hardware": "cpu", "date": "2026-01-01"}
     append_row(columns | numbers | rest, path)
 
 
