@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = exports(
     cips3d="CIPS3D",
     volumegan="VolumeGAN",
     eg3d="EG3D",
+    stylesdf="StyleSDF",
     training="GAN",
     weights="load",
 )

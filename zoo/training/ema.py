@@ -46,6 +46,11 @@ class EMA(nn.Module):
         """Start as a copy of this generator."""
         self.module = deepcopy(generator).eval().requires_grad_(False)
 
+    def restart(self, generator: nn.Module) -> None:
+        """Start again as a copy, after iterations that are not to be averaged."""
+        self.module.load_state_dict(generator.state_dict())
+        self.updates = 0
+
     @torch.no_grad()
     def update(self, generator: nn.Module) -> None:
         """Move the average towards this generator's parameters."""

@@ -1,0 +1,838 @@
+"""How the published StyleSDF's arguments, names and draws translate into ours."""
+
+import math
+import re
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+import zoo.stylesdf.field
+import zoo.training.stylegan2
+from tests.parity.harness import Case, Replay, Watched, by_published_name, train
+from zoo.layers.stylegan2 import minibatch_stddev
+from zoo.losses import logistic_real, path_lengths
+from zoo.render import (
+    Camera,
+    GaussianPoses,
+    Quadrature,
+    Stratified,
+    UniformPoses,
+    VolumeRenderer,
+    black,
+    infinite_last_interval,
+    last_sample,
+    softplus,
+    to_map,
+)
+from zoo.stylesdf.decoder import Decoder
+from zoo.stylesdf.discriminator import ImageDiscriminator, PoseDiscriminator, StagedDiscriminator
+from zoo.stylesdf.extras import aligned_cube, last_weight, mean_points, published_pose, sweep
+from zoo.stylesdf.field import OffsetDepths, SDFField, SigmoidDensity
+from zoo.stylesdf.model import Generator, Latent, Styles
+from zoo.stylesdf.training import ImageStage, SphereStage, StyleSDF, VolumeStage, pose_of, sphere_samples
+from zoo.training.ema import EMA
+from zoo.weights.names import from_published
+
+# Names
+
+
+def table(network: nn.Module) -> list:
+    """Ours and the published names of a network's tensors."""
+    if isinstance(network, Generator):
+        return GENERATOR
+    return POSE if isinstance(network, PoseDiscriminator) else IMAGE
+
+
+def styled_names(ours: str, theirs: str, noise: str | None) -> list[tuple[str, Any]]:
+    stored = (
+        []
+        if noise is None
+        else [(rf"{ours}noise\.stored$", noise), (rf"{ours}noise\.strength$", f"{theirs}noise.weight")]
+    )
+    bias = f"{theirs}bias" if noise is None else f"{theirs}activate.bias"
+    conv = ours if noise is None else rf"{ours}conv\."
+    return [
+        *stored,
+        (rf"{conv}weight$", f"{theirs}conv.weight"),
+        (rf"{conv}bias$", bias),
+        (rf"{conv}style\.", f"{theirs}conv.modulation."),
+    ]
+
+
+GENERATOR = [
+    (r"mean_w$", None),
+    (r"decoder\.(mean_latent|trained)$", None),
+    (r"mapping\.layers\.", "style."),
+    (r"renderer\.quadrature\.density\.beta$", "renderer.sigmoid_beta"),
+    *[
+        (rf"field\.{ours}\.{part}\.", rf"renderer.network.{theirs}.{to}")
+        for ours, theirs in ((r"layers\.(\d+)", r"pts_linears.\1"), ("view_layer", "views_linears"))
+        for part, to in (("linear", ""), ("frequency", "gamma."), ("phase", "beta."))
+    ],
+    (r"field\.distance\.", "renderer.network.sigma_linear."),
+    (r"field\.colour\.", "renderer.network.rgb_linear."),
+    (r"decoder\.mapping\.layers\.(\d+)\.", lambda m: f"decoder.style.{int(m[1]) + 1}."),
+    *styled_names(r"decoder\.layer\.", "decoder.conv1.", "decoder.noises.noise_0"),
+    *styled_names(r"decoder\.rgb\.", "decoder.to_rgb1.", None),
+    *[
+        name
+        for i in range(8)
+        for part, k in (("first", 0), ("second", 1))
+        for name in styled_names(
+            rf"decoder\.blocks\.{i}\.{part}\.", f"decoder.convs.{2 * i + k}.", f"decoder.noises.noise_{2 * i + k + 1}"
+        )
+    ],
+    *[name for i in range(8) for name in styled_names(rf"decoder\.blocks\.{i}\.rgb\.", f"decoder.to_rgbs.{i}.", None)],
+]
+POSE = [
+    (r"from_rgb\.weight$", "convs.0.conv.weight"),
+    (r"from_rgb\.bias$", "convs.0.activation.bias"),
+    *[
+        (rf"blocks\.(\d+)\.{ours}\.conv\.{part}$", lambda m, to=to, k=k: f"convs.{int(m[1]) + 1}.conv{k}.{to}")
+        for ours, k in (("first", 1), ("second", 2))
+        for part, to in (("weight", "conv.conv.weight"), ("bias", "activation.bias"))
+    ],
+    (r"blocks\.(\d+)\.skip\.", lambda m: f"convs.{int(m[1]) + 1}.skip.conv."),
+    (r"final\.", "final_conv.conv."),
+]
+IMAGE = [
+    (r"from_rgb\.0\.weight$", "convs.0.0.weight"),
+    (r"from_rgb\.0\.bias$", "convs.0.1.bias"),
+    (r"blocks\.(\d+)\.first\.weight$", lambda m: f"convs.{int(m[1]) + 1}.conv1.0.weight"),
+    (r"blocks\.(\d+)\.first\.bias$", lambda m: f"convs.{int(m[1]) + 1}.conv1.1.bias"),
+    (r"blocks\.(\d+)\.second\.weight$", lambda m: f"convs.{int(m[1]) + 1}.conv2.1.weight"),
+    (r"blocks\.(\d+)\.second\.bias$", lambda m: f"convs.{int(m[1]) + 1}.conv2.2.bias"),
+    (r"blocks\.(\d+)\.skip\.weight$", lambda m: f"convs.{int(m[1]) + 1}.skip.1.weight"),
+    (r"final\.weight$", "final_conv.0.weight"),
+    (r"final\.bias$", "final_conv.1.bias"),
+    (r"dense\.", "final_linear.0."),
+    (r"score\.", "final_linear.1."),
+]
+# Published tensors that nothing reads
+UNUSED = r"kernel$|decoder\.(conv1|convs\.\d+)\.bias$"
+
+
+def load(network: nn.Module, state: dict[str, Tensor]) -> Any:
+    """The network with a published state dict, whose tensors have more axes of length one."""
+    own = network.state_dict()
+    ours = from_published(state, list(own), table(network))
+    odd = [n for n in ours if n.startswith("unused.") and not re.search(UNUSED, n)]
+    assert not odd, odd
+    shaped = {n: ours[n].view(t.shape) for n, t in own.items() if n in ours}
+    missing, _ = network.load_state_dict(shaped, strict=False)
+    assert set(missing) <= {"mean_w", "decoder.mean_latent", "decoder.trained"}, missing
+    return network
+
+
+# Published arguments
+
+
+def near_far(case: Case, camera: str = "") -> tuple[float, float]:
+    """Limits of depths of the first camera of a group."""
+    reach = case.config["camera"]["dist_radius"]
+    return (1 - reach, 1 + reach) if not camera else tuple(case.inputs[camera + n][0].item() for n in ("near", "far"))
+
+
+def make_generator(
+    case: Case,
+    prefix: str = "generator.",
+    limits: tuple[float, float] | None = None,
+    stage: int | None = None,
+    **changed: Any,
+) -> Generator:
+    """Our generator for the case's options, with the weights of this prefix.
+
+    Args:
+        limits: other depths than those of the options.
+        stage: 1 without, 2 with the decoder; None for what the weights have.
+        changed: other options of the rendering.
+    """
+    model, of = case.config["model"], case.config["rendering"] | changed
+    near, far = limits or near_far(case)
+    state = case.weights(prefix)
+    if of.get("sigmoid_beta") is not None:
+        state["renderer.sigmoid_beta"] = of["sigmoid_beta"]
+        state["renderer.network.sigma_linear.bias"] = of["sigma_bias"]
+    if stage == 1:
+        state = {name: t for name, t in state.items() if not name.startswith("decoder.")}
+    if of["no_sdf"]:
+        state.pop("renderer.sigmoid_beta")
+    has_decoder = any(name.startswith("decoder.") for name in state)
+    view = "camera" if of["static_viewdirs"] else "world"
+    width, low, sides = of["width"], model["renderer_spatial_output_dim"], case.config["channel_tables"]["decoder"]
+    field = SDFField(width, of["depth"], width, 1.0 if of["no_z_normalize"] else 2 / (far - near), view, view)
+    quadrature = Quadrature(
+        softplus if of["no_sdf"] else SigmoidDensity(),
+        infinite_last_interval,
+        last_sample if of["force_background"] else black,
+    )
+    depths = (Stratified if of["no_offset_sampling"] else OffsetDepths)(near, far, of["N_samples"])
+    angles = case.config["camera"]
+    decoder = None
+    if has_decoder:
+        widths = {s: sides[str(s)] for s in sorted(map(int, sides)) if low <= s <= model["size"]}
+        decoder = Decoder(widths, width, width, 2 * width, mapping_rate=model["lr_mapping"])
+    generator = Generator(
+        field,
+        VolumeRenderer(depths, quadrature, chunk=None),
+        GaussianPoses(yaw_spread=angles["azim"], pitch_spread=angles["elev"], fov_deg=2 * angles["fov_half_angle_deg"]),
+        decoder,
+        width,
+        render_side=low,
+        density_noise=of["raw_noise_std"] if of["no_sdf"] else 0.0,
+    )
+    return load(generator, state)
+
+
+def make_discriminator(case: Case, prefix: str = "discriminator.") -> PoseDiscriminator | ImageDiscriminator:
+    state, tables = case.weights(prefix), case.config["channel_tables"]
+    if "final_conv.conv.weight" in state:
+        low = case.config["model"]["renderer_spatial_output_dim"]
+        return load(PoseDiscriminator(widths_down(tables, low), len(state["final_conv.conv.bias"]) == 3), state)
+    size = case.config["model"]["size"]
+    return load(ImageDiscriminator({s: tables["disc"][str(s)] for s in halvings(size, 4)}), state)
+
+
+def halvings(high: int, low: int) -> list[int]:
+    return [high // 2**i for i in range(int(math.log2(high // low)) + 1)]
+
+
+def widths_down(tables: dict[str, dict[str, int]], side: int) -> list[int]:
+    """Of the first discriminator, whose first layer is as wide as the table says for its side."""
+    return [tables["vol"][str(s)] for s in halvings(side, 2)]
+
+
+def camera_of(case: Case, group: str = "", side: int | None = None) -> Camera:
+    """Our cameras of published matrices and focal lengths [pixels]."""
+    pose, focal = case.inputs[f"{group}c2w"], case.inputs[f"{group}focal"].flatten()
+    return camera_from(pose, focal / (side or case.config["model"]["renderer_spatial_output_dim"]))
+
+
+def camera_from(pose: Tensor, focal: Tensor) -> Camera:
+    last = pose.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(pose), 1, 4)
+    intrinsics = torch.eye(3, dtype=pose.dtype).repeat(len(pose), 1, 1)
+    intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = focal
+    intrinsics[:, :2, 2] = 0.5
+    return Camera(torch.cat([pose, last], dim=1), intrinsics)
+
+
+# Draws
+
+
+def recorded(case: Case, block: str) -> list[tuple[str, Tensor]]:
+    """The draws of one rendering by our names: jitter, noise maps or density noise, and where styles are switched."""
+    pairs: list[tuple[str, Tensor]] = []
+    seen: dict[int, int] = {}
+    for name, numbers in case.named_draws(block).items():
+        kind = name.split("_")[-1]
+        if kind == "rand":
+            ours = "jitter"
+        elif numbers.dim() == 5:
+            ours = "final_density_noise"
+        else:
+            ours = noise_name(case, numbers, seen)
+        pairs.append((ours, numbers))
+    return pairs
+
+
+def noise_name(case: Case, numbers: Tensor, seen: dict[int, int]) -> str:
+    """Our name of a noise map, by its side and how many of that were seen before: the first layer has one alone."""
+    side = numbers.shape[-1]
+    seen[side] = seen.get(side, -1) + 1
+    is_first = side == case.config["model"]["renderer_spatial_output_dim"]
+    return f"image{side}_{1 if is_first else seen[side] % 2}"
+
+
+def cut_draw(index: Tensor, layers: int) -> Tensor:
+    """The draw that makes this layer the first of the second styles."""
+    return (index.double() - 0.5) / (layers - 1)
+
+
+# Kinds of case
+
+
+class Watch:
+    """Inside, what sine layers and the colours' layer returned."""
+
+    def __init__(self, generator: Generator) -> None:
+        self.sines, self.colours = Watched(zoo.stylesdf.field.sine), []
+        self.handle = generator.field.colour.register_forward_hook(lambda *call: self.colours.append(call[-1]))
+        self.patch = patch.object(zoo.stylesdf.field, "sine", self.sines)
+
+    def __enter__(self) -> "Watch":
+        self.patch.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.patch.stop()
+        self.handle.remove()
+
+
+def rendered(generator: Generator, styles: Styles, camera: Camera, side: int, draws: Any) -> dict[str, Tensor]:
+    """Everything that a rendering makes on its way, by its published name."""
+    with Watch(generator) as watch:
+        found = generator.integrate(styles, camera, side, draws, with_features=True, differentiable=True)
+    samples, quadrature, field = found.samples, generator.renderer.quadrature, generator.field
+    directions = samples.directions
+    if field.view == "camera":
+        directions = directions @ camera.pose[:, :3, :3]
+    density = quadrature.density(found.raw, samples.points)
+    lengths = quadrature.intervals(samples.t, samples.directions)
+    alpha = 1 - torch.exp(-density * lengths[..., None])
+    passed = torch.cumprod(1 - alpha[:, :, :-1] + 1e-10, dim=2)
+    (gradient,) = torch.autograd.grad(found.raw.sum(), samples.positions)
+    features = found.sampled[..., 3:]
+    shape = samples.t.shape
+    along = {
+        "film_first": watch.sines.calls[0][1].unflatten(1, shape[1:]),
+        "film_last": watch.sines.calls[-2][1].unflatten(1, shape[1:]),
+        "rays_o": samples.origins,
+        "rays_d": samples.directions,
+        "viewdirs": torch.nn.functional.normalize(directions, dim=-1),
+        "z_vals": samples.t,
+        "pts": samples.points,
+        "normalized_pts": samples.points * field.input_scale,
+        "rgb_raw": watch.colours[0].unflatten(1, shape[1:]),
+        "density": density,
+        "dists": lengths,
+        "alpha": alpha,
+        "visibility": torch.cat([torch.ones_like(alpha[:, :, :1]), passed], dim=2),
+        "features_raw": features,
+        "sdf": found.raw,
+        "sdf_out": found.raw,
+        "weights": found.weights[..., None],
+        "eikonal": gradient,
+    }
+    maps = {
+        "feature_map": to_map(found.features[..., 3:]),
+        "thumb": to_map(found.features[..., :3]) * 2 - 1,
+        "xyz": mean_points(found),
+        "mask": last_weight(found),
+    }
+    return {name: value.unflatten(1, (side, side)) for name, value in along.items()} | maps
+
+
+def compare_all(case: Case, start: str, ours: dict[str, Tensor]) -> None:
+    """Compare those that were recorded; densities and gradients in units of the largest."""
+    for name in [n for n in case.outputs if n.removeprefix(start) in ours and n.startswith(start)]:
+        value = ours[name.removeprefix(start)]
+        if name.removeprefix(start) in ("density", "eikonal"):
+            case.relative(name, value)
+        else:
+            case.scores(name, value)
+
+
+def group(case: Case, start: str, prefix: str, **changed: Any) -> None:
+    """One rendering of the first stage, image by image where they have their own limits."""
+    own = f"{start}c2w" in case.inputs
+    camera, draws = camera_of(case, start if own else ""), recorded(case, f"{start}draw")
+    shown = case.outputs[f"{start}z_vals"].shape
+    parts = []
+    for i in range(shown[0]) if own else [slice(shown[0])]:
+        part = slice(i, i + 1) if own else i
+        limits = tuple(case.inputs[f"{start}{name}"][i].item() for name in ("near", "far")) if own else None
+        generator = make_generator(case, prefix, limits, 1, N_samples=shown[3], **changed)
+        styles = generator.map(Latent(case.inputs["z"][part]))
+        some = Replay([(name, numbers[part]) for name, numbers in draws]) if draws else None
+        parts.append(rendered(generator, styles, camera.take(part), shown[1], some))
+        assert some is None or some.used_up(), some.queues
+    ours = {name: torch.cat([of[name] for of in parts]) for name in parts[0]}
+    first = generator.field.layers[0]
+    ours["w"] = generator.mapping(case.inputs["z"])
+    ours["film_first_gamma"], ours["film_first_beta"] = 15 * first.frequency(ours["w"]) + 30, first.phase(ours["w"]) / 4
+    if f"{start}aligned" in case.outputs:
+        ours["aligned"] = aligned_cube(ours["sdf"].flatten(1, 2), *near_far(case))[..., None]
+    compare_all(case, start, ours)
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "stratified.": {"no_offset_sampling": True},
+    "noznorm.": {"no_z_normalize": True},
+    "nosdf.": {"no_sdf": True, "raw_noise_std": 20.0},
+    "forced.": {"force_background": True},
+    "perview.": {"no_offset_sampling": True},
+    "no_features.": {},
+    "sharp.": {},
+    "sharp_forced.": {"force_background": True},
+}
+
+
+def starts(case: Case) -> list[str]:
+    """Groups of outputs with depths of their own."""
+    return [name.removesuffix("z_vals") for name in case.outputs if name.endswith("z_vals")]
+
+
+def render_stage1(case: Case) -> None:
+    prefix = case.info["weights_prefixes"][0]
+    for start in starts(case):
+        sharp = {n: case.inputs[start + n] for n in ("sigmoid_beta", "sigma_bias") if start + n in case.inputs}
+        group(case, start, prefix, **VARIANTS.get(start, {}), **sharp)
+
+
+def render_stage2(case: Case) -> None:
+    camera = camera_of(case)
+    generator = make_generator(case)
+    noise = [n for i in range(2 * 9) if (n := case.inputs.get(f"noise.{i}")) is not None]
+    first, second = (generator.mapping(case.inputs[n]) for n in ("z", "z2"))
+    styles = generator.styles(first, second, case.config["inject_index"])
+    named = [name for name, _ in recorded(case, "random.draw") if name.startswith("image")]
+    draws = Replay([*recorded(case, "draw"), *zip(named, noise, strict=True)])
+    ours = {"w": first, "w2": second, "decoder_latent": styles.latents}
+    ours |= rendered(generator, styles, camera, generator.render_side, draws)
+    decoder = generator.decoder
+    decoder.layer.register_forward_hook(lambda *of: ours.update({"decoder.conv1": of[-1]}))
+    decoder.rgb.register_forward_hook(
+        lambda *of: ours.update({"decoder.to_rgb1": of[-1] + decoder.rgb.bias[:, None, None]})
+    )
+    for i, block in enumerate(decoder.blocks):
+        for k, layer in enumerate((block.first, block.second)):
+            layer.register_forward_hook(lambda *of, at=2 * i + k: ours.update({f"decoder.convs.{at}": of[-1]}))
+        block.register_forward_hook(lambda *of, at=i: ours.update({f"decoder.to_rgbs.{at}": of[-1][1]}))
+    ours["rgb"] = decoder(ours["feature_map"], styles.latents, draws)
+    assert draws.used_up()
+    compare_all(case, "", ours)
+
+    inference = {"static_viewdirs": True, "force_background": True}
+    ema = make_generator(case, "generator_ema.", **inference)
+    styles = ema.map(Latent(case.inputs["z"]))
+    ours = rendered(ema, styles, camera, ema.render_side, None) | {"rgb": ema.render(styles, camera).image}
+    compare_all(case, "eval.", ours)
+
+    cut = int(case.inputs["random.draw.randint_00"])
+    styles, draws = generator.styles(first, second, cut), Replay(recorded(case, "random.draw"))
+    made = generator.render(styles, camera, draws=draws)
+    compare_all(case, "random.", {"rgb": made.image, "thumb": made.raw})
+
+
+@torch.no_grad()
+def sampling(case: Case) -> None:
+    angles, generator = case.config["camera"], make_generator(case)
+    low, (near, far) = generator.render_side, near_far(case)
+    spreads = {"yaw_spread": angles["azim"], "pitch_spread": angles["elev"]}
+    lens = {"fov_deg": 2 * angles["fov_half_angle_deg"]}
+    cameras: dict[str, Camera] = {}
+    for name, poses in {
+        "gaussian": GaussianPoses(**spreads, **lens),
+        "uniform": UniformPoses(**spreads, **lens),
+    }.items():
+        azimuth, elevation = (1 - x if name == "uniform" else -x for x in case.draws(f"{name}.draw"))
+        cameras[name] = poses(len(azimuth), Replay([("yaw", azimuth), ("pitch", elevation)]))
+        case.compare(f"{name}.viewpoint", pose_of(cameras[name]))
+    (above,) = case.draws("sweep.draw")
+    pairs = {name: case.inputs[f"{name}.locations"].split(1, dim=1) for name in ("fixed", "poles")}
+    pairs["sweep"] = sweep(len(above), angles["azim"], angles["elev"], Replay([("elevation", above)]))
+    for name, pair in pairs.items():
+        case.compare(f"{name}.viewpoint", torch.cat(pair, dim=1))
+        focal = cameras["gaussian"].intrinsics[:1, 0, 0].expand(len(pair[0]))
+        cameras[name] = camera_from(published_pose(*pair)[:, :3], focal)
+    for name, camera in cameras.items():
+        case.compare(f"{name}.c2w", camera.pose[:, :3])
+        case.compare(f"{name}.focal", low * camera.intrinsics[:, 0, 0].view(-1, 1, 1))
+        for limit, value in (("near", near), ("far", far)):
+            case.compare(f"{name}.{limit}", torch.full_like(case.outputs[f"{name}.{limit}"], value))
+    for start, static in (("rays.", False), ("rays_static.", True)):
+        other = make_generator(case, static_viewdirs=static)
+        ours = rendered_rays(other, cameras["gaussian"], low)
+        compare_all(case, start, ours)
+    for start, off in (("offset.", False), ("none.", False), ("stratified.", True), ("stratified_none.", True)):
+        depths = make_generator(case, no_offset_sampling=off).renderer.depths
+        draws = Replay(recorded(case, f"{start}draw")) if case.draws(f"{start}draw") else None
+        t = depths(generator.rays(cameras["gaussian"], low), draws).t
+        case.compare(f"{start}z_vals", t.unflatten(1, (low, low)))
+    mixing(case, generator)
+
+
+def rendered_rays(generator: Generator, camera: Camera, side: int) -> dict[str, Tensor]:
+    """Rays and directions as the field sees them."""
+    rays = generator.rays(camera, side)
+    rotation = generator.field.condition(torch.zeros(len(camera.pose), generator.field.style_dim), camera.pose).rotation
+    seen = rays.directions if rotation is None else rays.directions @ rotation
+    named = {"origins": rays.origins, "directions": rays.directions, "viewdirs": seen / seen.norm(dim=-1, keepdim=True)}
+    return {name: value.unflatten(1, (side, side)) for name, value in named.items()}
+
+
+def mixing(case: Case, generator: Generator) -> None:
+    """Codes that are drawn for the decoder's layers."""
+    numbers = iter(case.draws("mixing"))
+    for i in dict.fromkeys(name.split(".")[1] for name in case.outputs if name.startswith("mixing.")):
+        about = case.info["outputs"][f"mixing.{i}.count"]["meaning"]
+        probability = float(re.search(r"probability ([\d.]+)", about)[1])
+        coin = next(numbers) if probability > 0 else torch.zeros(())
+        codes = next(numbers).view(-1, *case.outputs[f"mixing.{i}.z0"].shape)
+        names = ["z", "mixed_z"][: len(codes)]
+        z: list[Tensor] = []
+        generator.mapping.forward = lambda x, z=z: z.append(x) or x
+        angles = [(name, torch.zeros(len(codes[0]), 1)) for name in ("yaw", "pitch")]
+        draws = Replay([("mixing", coin), *zip(names, codes, strict=True), *angles])
+        StyleSDF.objects(SimpleNamespace(generator=generator), ImageStage(mixing=probability), len(codes[0]), draws)
+        case.compare(f"mixing.{i}.count", torch.tensor(len(z)))
+        for k, code in enumerate(z):
+            case.compare(f"mixing.{i}.z{k}", code)
+
+
+# Training
+
+
+def gradients(network: nn.Module) -> dict[str, Tensor | None]:
+    return {name: p.grad for name, p in by_published_name(network, table(network)).items()}
+
+
+def norms(case: Case, name: str, ours: dict[str, Tensor | None], share: float = 1e-3) -> None:
+    """Compare norms in the published order of parameters, each in units of itself; of what we do not have it is 0."""
+    order = case.config[f"{name[0] if name[1] == '.' else 'g'}.parameter_order" if "." in name else "parameter_order"]
+    learned = {key for key, value in ours.items() if value is not None}
+    assert learned <= set(order), learned - set(order)
+    case.each_relative(
+        name, torch.stack([torch.zeros(()) if ours.get(n) is None else ours[n].norm() for n in order]), share
+    )
+
+
+def some_gradients(case: Case, start: str, ours: dict[str, Tensor | None]) -> None:
+    """Compare the gradients that were recorded in full."""
+    for name in [n for n in case.outputs if n.startswith(start)]:
+        value = ours[name.removeprefix(start)]
+        theirs = case.outputs[name]
+        case.relative(name, torch.zeros_like(theirs) if value is None else value.view(theirs.shape))
+
+
+def backward(network: nn.Module, loss: Tensor) -> dict[str, Tensor | None]:
+    """Gradients of a loss by published name."""
+    network.zero_grad()
+    loss.backward(retain_graph=True)
+    return gradients(network)
+
+
+def adam(of: dict[str, Any]) -> Any:
+    """Makes the published optimizer."""
+    return partial(torch.optim.Adam, lr=of["lr"], betas=tuple(map(float, of["betas"])), eps=of["eps"])
+
+
+def build_gan(case: Case, kind: type[StyleSDF] = StyleSDF, **options: Any) -> StyleSDF:
+    """Training with the case's networks, and its optimizers where it has any."""
+    discriminator = make_discriminator(case)
+    part = "image" if isinstance(discriminator, ImageDiscriminator) else "volume"
+    of = case.config.get("optimizers", {role: NO_OPTIMIZER for role in ("generator", "discriminator")})
+    optimizers = [adam(of[role]) for role in ("generator", "discriminator")]
+    staged = StagedDiscriminator(**{part: discriminator})
+    return kind(make_generator(case), staged, *optimizers, **({"volume": None} | options))
+
+
+NO_OPTIMIZER = {"lr": 1e-3, "betas": [0, 0.9], "eps": 1e-8}
+
+
+def sphere_init(case: Case) -> None:
+    stage = SphereStage(batch=len(case.inputs["z"]), radius=case.config["camera"]["dist_radius"] / 2)
+    gan = build_gan(case, sphere=stage)
+    generator = gan.generator
+    camera = camera_of(case)
+    generator.cameras = lambda n, draws: camera
+    block = [("z", case.inputs["z"]), *recorded(case, "draw")]
+    samples = sphere_samples(generator, camera, Replay(block))
+    shape = case.outputs["z_vals"].shape
+    condition = generator.field.condition(generator.mapping(case.inputs["z"]))
+    case.compare("z_vals", samples.t.view(shape))
+    case.scores("sdf", generator.field.distances(samples.points, condition).view(shape))
+    case.compare("target", (samples.points.norm(dim=-1) - stage.radius).view(shape))
+    loss = gan.loss_sphere(stage, Replay(block))
+    case.compare("loss", loss)
+    found = backward(generator, loss)
+    norms(case, "grad_norm", found)
+    some_gradients(case, "grad.", found)
+    of = case.config["optimizer"]
+    before = {name: p.detach().clone() for name, p in by_published_name(generator, GENERATOR).items()}
+    adam(of)(generator.parameters()).step()
+    now = by_published_name(generator, GENERATOR)
+    norms(case, "change_norm", {name: case.change(p, before[name]) for name, p in now.items()}, 1e-2)
+
+
+def discriminator_stage1(case: Case) -> None:
+    image = case.inputs["image"]
+    network, without = make_discriminator(case), make_discriminator(case, "discriminator_nopose.")
+    x = torch.nn.functional.leaky_relu(network.from_rgb(image), 0.2)
+    case.scores("convs.0", x)
+    for i, block in enumerate(network.blocks, 1):
+        x = block(x)
+        case.scores(f"convs.{i}", x)
+    case.scores("score", network(image).scores)
+    case.scores("viewpoint", network(image).camera)
+    case.scores("nopose.score", without(image).scores)
+
+
+def discriminator_stage2(case: Case) -> None:
+    network = make_discriminator(case)
+    for name in [name for name in case.outputs if name.startswith("score_")]:
+        n = int(name.removeprefix("score_"))
+        images = case.inputs["image"][:n]
+        case.scores(name, network(images).scores)
+        x = network.features(images)
+        case.scores(f"stddev_{n}", minibatch_stddev(x, network.group(n))[:, -1:])
+        if f"trunk_{n}" in case.outputs:
+            case.scores(f"trunk_{n}", x)
+
+
+def terms(case: Case, start: str, network: nn.Module, ours: dict[str, Tensor]) -> None:
+    """Compare losses and their gradients by term."""
+    for name, loss in (ours | {"total": sum(ours.values())}).items():
+        if f"{start}.{name}" in case.outputs:
+            case.relative(f"{start}.{name}", loss, 1e-4)
+        if f"{start}.grad_norm.{name}" in case.outputs:
+            found = backward(network, loss)
+            norms(case, f"{start}.grad_norm.{name}", found)
+            some_gradients(case, f"{start}.grad.{name}.", found)
+
+
+def losses_stage1(case: Case) -> None:
+    of, camera = case.config["loss"], camera_of(case)
+    stage = VolumeStage(
+        r1_weight=of["r1"],
+        pose_weight=of["view_lambda"],
+        eikonal_weight=of["eikonal_lambda"],
+        surface_weight=of["min_surf_lambda"],
+        surface_sharpness=of["min_surf_beta"],
+    )
+    gan = build_gan(case, volume=stage)
+    found = gan.loss_d(stage, case.inputs["real"], case.inputs["fake"], pose_of(camera))
+    plain = {"r1": found["r1"] / (stage.r1_weight / 2), "view": found["pose"] / stage.pose_weight}
+    for name, value in plain.items():
+        case.relative(f"d.unweighted.{name}", value, 1e-4)
+    ours = {"adversarial": found["real"] + found["fake"], "r1": found["r1"], "view": found["pose"]}
+    terms(case, "d", gan.discriminator.volume, ours)
+
+    w, block = gan.generator.mapping(case.inputs["z"]), recorded(case, "draw")
+    image = gan.rendered(w, *camera, Replay(block))
+    case.compare("g.image", image)
+    found = gan.loss_of(stage, w, camera, Replay(block))
+    names = {"fake": "adversarial", "pose": "view", "eikonal": "eikonal", "surface": "minimal_surface"}
+    weights = {"view": stage.pose_weight, "eikonal": stage.eikonal_weight, "minimal_surface": stage.surface_weight}
+    ours = {names[name]: value for name, value in found.items()}
+    for name, weight in weights.items():
+        case.relative(f"g.unweighted.{name}", ours[name] / weight, 1e-4)
+    terms(case, "g", gan.generator, ours)
+
+
+def image_stage(of: dict[str, Any], **more: Any) -> ImageStage:
+    return ImageStage(
+        r1_weight=of["r1"],
+        r1_every=of["d_reg_every"],
+        path_weight=of["path_regularize"],
+        path_every=of["g_reg_every"],
+        path_decay=of.get("path_decay", 0.01),
+        **more,
+    )
+
+
+def losses_stage2(case: Case) -> None:
+    stage, camera = image_stage(case.config["loss"]), camera_of(case)
+    gan = build_gan(case, image=stage)
+    found = gan.loss_d_image(stage, case.inputs["real"], case.inputs["fake"], True)
+    case.relative("d.unweighted.r1", found["r1"] / (stage.r1_weight / 2 * stage.r1_every), 1e-4)
+    terms(case, "d", gan.discriminator.image, {"adversarial": found["real"] + found["fake"], "r1": found["r1"]})
+
+    with torch.no_grad():
+        w, other = (gan.generator.mapping(case.inputs[name]) for name in ("z", "z2"))
+    image, _ = gan.images(w, None, *camera, Replay(recorded(case, "draw")))
+    case.compare("g.image", image)
+    terms(case, "g", gan.generator, {"adversarial": logistic_real(gan.discriminator.image(image).scores)})
+
+    layers = gan.generator.decoder.num_layers
+    (noise,) = case.draws("path_noise")
+    # The index at which styles are switched was not recorded, but what came of it.
+    is_first = (case.outputs["g.path_latents"] - gan.generator.styles(w).latents).abs().amax((0, 2)) < 1e-3
+    cut = cut_draw(is_first.sum(), layers)
+    draws = Replay([*recorded(case, "path.draw"), ("path_noise", noise), ("cut", cut)])
+    image, latents = gan.images(w, other, *camera, draws)
+    gan.mean_path.copy_(case.inputs["mean_path_length"])
+    with patch.object(zoo.training.stylegan2, "path_lengths", Watched(path_lengths)) as lengths:
+        loss = gan.loss_path(stage, image, latents, draws)
+    case.relative("g.path_lengths", lengths.calls[0][1], 1e-4)
+    case.relative("g.mean_path_length", gan.mean_path, 1e-4)
+    case.relative("g.unweighted.path", loss / (stage.path_weight * stage.path_every), 1e-4)
+    case.scores("g.path_latents", latents)
+    terms(case, "g", gan.generator, {"path": loss})
+
+
+def switches(case: Case, block: str) -> list[str]:
+    """Names of recorded indices at which styles are switched."""
+    return sorted(name for name in case.inputs if re.fullmatch(rf"{re.escape(block)}\.randint_\d+", name))
+
+
+def of_training(case: Case) -> Replay:
+    """The draws of a training, by our names, but for those of its validation, which come first."""
+    pairs: list[tuple[str, Tensor]] = []
+    numbered = [*case.named_draws("draw").items()][2:]
+    angles, maps = 0, {}
+    for name, numbers in numbered:
+        kind = name.split("_")[-1]
+        if kind == "random":
+            pairs.append(("mixing", numbers))
+        elif kind == "rand":
+            pairs.append(("jitter", numbers))
+        elif numbers.dim() == 4 and numbers.shape[1] == 3:
+            pairs.append(("path_noise", numbers))
+        elif numbers.dim() == 4:
+            pairs.append((noise_name(case, numbers, maps), numbers))
+        elif numbers.shape[-1] == 1:
+            pairs.append((("yaw", "pitch")[angles % 2], -numbers))
+            angles += 1
+        else:
+            pairs += zip(("z", "mixed_z"), numbers.view(-1, *numbers.shape[-2:]), strict=False)
+    layers = sum(
+        name.startswith("decoder.to_rgb") and name.endswith("conv.weight") for name in case.config["g.parameter_order"]
+    )
+    pairs += [("cut", cut_draw(case.inputs[name], 2 * layers)) for name in switches(case, "draw")]
+    return Replay(pairs)
+
+
+class Stepwise(StyleSDF):
+    """Training on recorded numbers that compares gradients and weights of each step."""
+
+    def begin(self, case: Case) -> "Stepwise":
+        self.case, self.replay, self.first = case, of_training(case), self.iterations
+        self.noted: dict[str, Tensor] = {}
+        self.part = self.discriminator.image or self.discriminator.volume
+        self.part.forward = self.scored = Watched(self.part.forward)
+        return self
+
+    def draws(self) -> Replay:
+        return self.replay
+
+    def accumulate(self, prefix: str, terms: dict[str, Tensor], **how: Any) -> None:
+        self.noted |= {f"{prefix}.{name}": term.detach() for name, term in terms.items()}
+        super().accumulate(prefix, terms, **how)
+
+    def step(self, optimizer: Any, *, counted: bool = True, **how: Any) -> None:
+        of_generator = optimizer is self.optimizers()[0]
+        network = self.generator if of_generator else self.part
+        step = ("g" if counted else "path") if of_generator else "d"
+        label = f"{'g' if of_generator else 'd'}.{step}{self.iterations - self.first}"
+        before = {name: p.detach().clone() for name, p in by_published_name(network, table(network)).items()}
+        norms(self.case, f"{label}.grad_norm", gradients(network))
+        if not of_generator:
+            order = ["real_score", "fake_score"]
+            order = order[::-1] if isinstance(self.part, ImageDiscriminator) else order
+            scores = [result.scores.detach().mean() for _, result in self.scored.calls[-2:]]
+            self.noted |= zip(order, scores, strict=True)
+        super().step(optimizer, counted=counted, **how)
+        self.compare_changes(label, network, before)
+
+    def compare_changes(self, label: str, network: nn.Module, before: dict[str, Tensor]) -> None:
+        case, now = self.case, by_published_name(network, table(network))
+        norms(case, f"{label}.change_norm", {n: case.change(p, before[n]) for n, p in now.items()}, 1e-2)
+        unread = {n: t for n, t in case.weights("generator.").items() if re.search(UNUSED, n)}
+        for name in [n for n in case.outputs if n.startswith(f"{label}.value.")]:
+            value = (unread | now)[name.removeprefix(f"{label}.value.")].detach()
+            case.relative(name, value.view(case.outputs[name].shape), 1e-2)
+
+    def update_emas(self) -> None:
+        network = self.emas["ema"].module
+        before = {name: p.detach().clone() for name, p in by_published_name(network, GENERATOR).items()}
+        super().update_emas()
+        label = self.iterations - self.first
+        self.compare_changes(f"ema{label}", network, before)
+        ours = self.noted | {"loss_d": self.noted["loss_d.real"] + self.noted["loss_d.fake"]}
+        for theirs, name in LOGGED.items():
+            if f"loss{label}.{theirs}" in self.case.outputs and name in ours:
+                self.case.relative(f"loss{label}.{theirs}", ours[name], 1e-4)
+
+
+LOGGED = {
+    "d": "loss_d",
+    "d_view": "loss_d.pose",
+    "r1": "loss_d.r1",
+    "g": "loss_g.fake",
+    "g_view": "loss_g.pose",
+    "g_eikonal": "loss_g.eikonal",
+    "g_minimal_surface": "loss_g.surface",
+    "path": "penalty",
+    "path_length": "mean_path",
+    "real_score": "real_score",
+    "fake_score": "fake_score",
+}
+
+
+def steps(case: Case, start: int = 0, **stages: Any) -> Stepwise:
+    """Train for as many iterations as were recorded."""
+    ema = EMA(case.config["ema_decay"], "keep")
+    gan = build_gan(case, Stepwise, emas={"ema": ema}, **stages)
+    ema.module.load_state_dict(make_generator(case, "generator_ema.").state_dict())
+    gan.iterations = start
+    gan.begin(case)
+    real = [case.inputs[f"real.{i}"] for i in range(len([n for n in case.inputs if n.startswith("real.")]))]
+    train(gan, torch.cat(real), len(real[0]))
+    assert gan.replay.used_up() or set(n for n, q in gan.replay.queues.items() if q) <= {"mixing", "mixed_z"}
+    return gan
+
+
+def step_stage1(case: Case) -> None:
+    of = case.config["training"]
+    stage = VolumeStage(
+        r1_weight=of["r1"],
+        pose_weight=of["view_lambda"],
+        eikonal_weight=of["eikonal_lambda"],
+        surface_weight=of["min_surf_lambda"],
+        surface_sharpness=of["min_surf_beta"],
+        at_once=of["chunk"],
+    )
+    steps(case, volume=stage)
+
+
+def step_stage2(case: Case) -> None:
+    of = case.config["training"]
+    stage = image_stage(of, mixing=of["mixing"], at_once=of["chunk"], path_shrink=of["path_batch_shrink"])
+    with patch.object(zoo.training.stylegan2, "path_lengths", Watched(path_lengths)) as lengths:
+        steps(case, of["start_iter"], image=stage)
+    mean = torch.zeros(())
+    for i, (_, of_pass) in enumerate(lengths.calls):
+        mean = torch.lerp(mean, of_pass.detach().mean(), stage.path_decay)
+        case.relative(f"path.pass{i}.lengths", of_pass, 1e-4)
+        case.relative(f"path.pass{i}.mean", mean, 1e-4)
+        case.relative(f"path.pass{i}.penalty", (of_pass - mean).square().mean(), 1e-4)
+    for k in (0, 1):
+        case.relative(f"loss{k}.path", (lengths.calls[-1][1] - mean).square().mean(), 1e-4)
+        case.relative(f"loss{k}.path_length", lengths.calls[-1][1].mean(), 1e-4)
+
+
+@torch.no_grad()
+def truncation(case: Case) -> None:
+    inference = {"static_viewdirs": True, "force_background": True}
+    generator, camera = make_generator(case, "generator_ema.", **inference), camera_of(case)
+    (z,) = case.draws("mean")
+    mean_w, mean_latent = generator.means_of(z)
+    case.scores("mean_renderer", mean_w[None])
+    case.scores("mean_decoder", mean_latent[None])
+    first, second = (generator.mapping(case.inputs[name]) for name in ("z", "z2"))
+    psi = case.config["truncation"]
+    cut = int(re.search(r"switch index (\d+)", " ".join(case.info["notes"]))[1])
+    for start, mixed in (("", ()), ("mixed.", (second, cut))):
+        styles = generator.truncate(generator.styles(first, *mixed), psi, mean_w, mean_latent, *mixed)
+        case.scores(f"{start}w", styles.w)
+        case.scores(f"{start}decoder_latent", styles.latents)
+        made = generator.render(styles, camera)
+        case.compare(f"{start}rgb", made.image)
+        case.compare(f"{start}thumb", made.raw)
+    alone = make_generator(case, "generator_ema.", stage=1, **inference)
+    psi = float(re.search(r"at truncation ([\d.]+)", " ".join(case.info["notes"]))[1])
+    styles = alone.truncate(alone.styles(first), psi, mean_w, None)
+    case.compare("stage1.thumb", alone.render(styles, camera).image)
+
+
+KINDS = {
+    "render_stage1": render_stage1,
+    "render_stage2": render_stage2,
+    "sampling": sampling,
+    "sphere_init": sphere_init,
+    "discriminator_stage1": discriminator_stage1,
+    "discriminator_stage2": discriminator_stage2,
+    "losses_stage1": losses_stage1,
+    "losses_stage2": losses_stage2,
+    "step_stage1": step_stage1,
+    "step_stage2": step_stage2,
+    "truncation": truncation,
+}
+# Outputs that our formulation does not have, by case, with the reason.
+ABSENT: dict[str, dict[str, str]] = {}
+LOOSE: dict[str, dict[str, tuple[float, str]]] = {}
