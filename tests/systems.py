@@ -371,6 +371,48 @@ def eg3d() -> dict[str, Any]:
     }
 
 
+def stylesdf() -> dict[str, Any]:
+    """A tiny StyleSDF: a sphere, then the renderer, then the decoder from the second stage of the data on; in parts."""
+    adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 2e-3, "betas": [0.0, 0.99]}}
+    part = "zoo.stylesdf."
+
+    def of(name: str, **init_args: Any) -> dict[str, Any]:
+        return {"class_path": f"{part}{name}", "init_args": init_args}
+
+    renderer = {
+        "depths": of("OffsetDepths", near=0.88, far=1.12, samples=4),
+        "quadrature": {"density": of("SigmoidDensity", beta=0.05)},
+        "chunk": None,
+    }
+    generator = {
+        "field": of("SDFField", hidden_dim=6, num_layers=2, style_dim=4),
+        "renderer": {"class_path": "zoo.render.VolumeRenderer", "init_args": renderer},
+        "poses": {"class_path": "zoo.render.GaussianPoses", "init_args": {"yaw_spread": 0.3, "pitch_spread": 0.15}},
+        "decoder": of("Decoder", widths={8: 6, 16: 4}, feature_dim=6, style_dim=4, latent_dim=8, mapping_layers=2),
+        "latent_dim": 4,
+    }
+    discriminators = {
+        "volume": of("PoseDiscriminator", channels=[4, 6, 6]),
+        "image": of("ImageDiscriminator", widths={16: 4, 8: 6, 4: 6}),
+    }
+    betas = {"betas": [0.0, 0.9]}
+    model = {
+        "generator": of("Generator", **generator),
+        "discriminator": of("StagedDiscriminator", **discriminators),
+        "optimizer_g": adam,
+        "optimizer_d": copy.deepcopy(adam),
+        "emas": {"ema": {"class_path": "zoo.training.EMA", "init_args": {"decay": 0.5, "buffers": "keep"}}},
+        "sphere": of("SphereStage", iterations=2, batch=2),
+        "volume": of("VolumeStage", iterations=BOUNDARY - 2, at_once=2),
+        "image": of("ImageStage", settings_g=betas, settings_d=betas, r1_every=3, path_every=2, at_once=2),
+    }
+    data = {"stages": {0: {}, BOUNDARY: {"batch_size": 6}}, "resolution": 16}
+    return {
+        "model": of("StyleSDF", **model),
+        "data": {"class_path": "tests.systems.NoiseData", "init_args": data},
+    }
+
+
 SYSTEMS: dict[str, Callable[[], dict[str, Any]]] = {
     "cips3d": cips3d,
     "eg3d": eg3d,
@@ -378,8 +420,17 @@ SYSTEMS: dict[str, Callable[[], dict[str, Any]]] = {
     "graf": graf,
     "pigan": pigan,
     "stylenerf": stylenerf,
+    "stylesdf": stylesdf,
     "volumegan": volumegan,
 }
+EARLIER = ("sphere", "volume")  # stages of training that come before a system's last
+
+
+def last_stage(model: dict[str, Any]) -> dict[str, Any]:
+    """The config of a model that begins with its last stage."""
+    return model | {"init_args": model["init_args"] | dict.fromkeys(model["init_args"].keys() & {*EARLIER})}
+
+
 BOUNDARY = 4  # the first iteration of the second stage of DATA
 
 

@@ -36,7 +36,8 @@ def tiny(system: str) -> Generator:
 def test_capabilities_are_those_of_the_paper(system):
     generator = tiny(system)
     has = {kind for kind in (HasRays, HasDensity, HasSurface, HasForeground, HasEdits) if isinstance(generator, kind)}
-    assert has == {HasRays, HasDensity} | ({HasForeground, HasEdits} if system == "giraffe" else set())
+    more = {"giraffe": {HasForeground, HasEdits}, "stylesdf": {HasSurface}}
+    assert has == {HasRays, HasDensity} | more.get(system, set())
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from tests.systems import SYSTEMS, NoiseData
+from tests.systems import SYSTEMS, NoiseData, last_stage
 from tests.test_gan import fit, tiny_generator
 from zoo.layers.discriminator import DiscriminatorOutput
 from zoo.pigan.model import Discriminator
@@ -99,7 +99,7 @@ def test_only_2d_networks_compute_in_16_bits(system, tmp_path) -> None:
 
 def one_still_step(model: dict, precision: str) -> dict:
     """A model's config for a step that moves no weight, at its full resolution."""
-    options = model["init_args"] | {"precision": precision}
+    options = last_stage(model)["init_args"] | {"precision": precision}
     for optimizer in ("optimizer_g", "optimizer_d"):
         factory = options[optimizer]
         options[optimizer] = factory | {"init_args": factory["init_args"] | {"lr": 0.0}}
@@ -154,7 +154,7 @@ class Watched(pl.Callback):
     def __init__(
         self, system: str, planted: tuple[float, ...] = (), at: int = 1, alone: bool = False, **scaler: float
     ) -> None:
-        model = SYSTEMS[system]()["model"]
+        model = last_stage(SYSTEMS[system]()["model"])
         torch.manual_seed(0)
         self.gan = build(model | {"init_args": model["init_args"] | {"precision": "fp16"}}, GAN)
         self.planted, self.at, self.alone = torch.tensor(planted), at, alone

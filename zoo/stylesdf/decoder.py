@@ -41,7 +41,8 @@ class Decoder(nn.Module):
         filled(self, widths=widths)
         at_least(1, self, widths=widths, feature_dim=feature_dim, style_dim=style_dim, latent_dim=latent_dim)
         super().__init__()
-        sides, channels = [*map(int, widths)], [*widths.values()]
+        sides = sorted(widths)
+        channels = [widths[side] for side in sides]
         if any(b != 2 * a for a, b in itertools.pairwise(sides)):
             raise UserError(f"widths of Decoder are of the sides {sides}: give each twice that before it.")
         self.feature_dim, self.style_dim, self.latent_dim = feature_dim, style_dim, latent_dim

@@ -59,13 +59,13 @@ class ImageDiscriminator(discriminator.Discriminator):
     """StyleGAN2's, which compares images in groups that suit any batch.
 
     Args:
-        widths: channels by side, from the images' down to 4.
+        widths: channels by side, that of the images and all halves of it down to 4.
         clamp: bound of activations; the published program has none.
         groups: images that are compared at most.
     """
 
     def __init__(self, widths: dict[int, int], clamp: float | None = None, groups: int = 4) -> None:
-        super().__init__({int(side): width for side, width in widths.items()}, clamp, groups)
+        super().__init__(dict(sorted(widths.items(), reverse=True)), clamp, groups)
         self.from_rgb = self.from_rgb[:1]  # images enter at their full size only
         self.resolution = self.sides[0]
 

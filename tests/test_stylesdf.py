@@ -1,0 +1,452 @@
+"""StyleSDF: what its cases of reference do not show, and the other side of each of its options."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tests.systems import BOUNDARY, SYSTEMS, NoiseData, train, write
+from tests.test_gan import fit
+from zoo.cli.command import main
+from zoo.draws import SampleDraws, TrainingDraws
+from zoo.render import FixedPoses, Rays, look_at, softplus
+from zoo.stylesdf.discriminator import ImageDiscriminator, PoseDiscriminator, StagedDiscriminator
+from zoo.stylesdf.extras import published_pose
+from zoo.stylesdf.field import OffsetDepths
+from zoo.stylesdf.model import Generator
+from zoo.stylesdf.training import StyleSDF, downsample_hamming, part_sizes, pose_of
+from zoo.training.gan import GAN
+from zoo.utils.errors import UserError
+from zoo.utils.paths import read_experiment
+from zoo.weights.bundle import build
+
+
+def gan(**changed) -> StyleSDF:
+    """A tiny one with other options."""
+    torch.manual_seed(0)
+    model = copy.deepcopy(SYSTEMS["stylesdf"]()["model"])
+    return build(model | {"init_args": model["init_args"] | changed}, GAN)
+
+
+def generator(**changed) -> Generator:
+    torch.manual_seed(0)
+    config = copy.deepcopy(SYSTEMS["stylesdf"]()["model"]["init_args"]["generator"])
+    return build(config | {"init_args": config["init_args"] | changed}, Generator)
+
+
+def trained(model: StyleSDF, steps: int, folder) -> StyleSDF:
+    fit(model, steps, folder, loader=NoiseData(resolution=16))
+    return model
+
+
+def state(network: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def moved(network: torch.nn.Module, before: dict[str, Tensor]) -> set[str]:
+    """Names of the tensors that have changed; what is not known yet has not."""
+    now = network.state_dict()
+    return {name for name in now if not torch.allclose(now[name], before[name], rtol=0, atol=0, equal_nan=True)}
+
+
+# Sizes
+
+
+@pytest.mark.parametrize(
+    ("experiment", "decoder", "discriminator"),
+    [
+        ("ffhq256", 5_760_910, 28_864_129),
+        ("ffhq512", 6_003_283, 28_982_849),
+        ("afhq512", 6_003_283, 28_982_849),
+        ("ffhq1024", 6_096_824, 29_012_513),
+    ],
+)
+def test_experiments_have_the_published_sizes(experiment, decoder, discriminator):
+    """The published layers also have biases that nothing reads."""
+    with torch.device("meta"):
+        model = build(read_experiment(f"stylesdf/{experiment}")["model"], StyleSDF)
+    made, judges = model.generator, model.discriminator
+    unread = made.decoder.layer.conv.bias.numel()
+    unread += sum(2 * block.second.conv.bias.numel() for block in made.decoder.blocks)
+
+    def numbers(*parts: torch.nn.Module) -> int:
+        return sum(p.numel() for part in parts for p in part.parameters())
+
+    assert numbers(made.mapping, made.field, made.renderer) == 1_910_789
+    assert numbers(made.decoder) + unread == decoder
+    assert (numbers(judges.volume), numbers(judges.image)) == (12_098_003, discriminator)
+
+
+# Field and renderer
+
+
+def test_offset_depths_share_a_shift_along_each_ray():
+    rays = Rays(torch.zeros(2, 5, 3), torch.ones(2, 5, 3))
+    depths = OffsetDepths(1.0, 2.0, 4)
+    assert torch.allclose(depths(rays, None).t[0, 0], torch.tensor([1.0, 1.25, 1.5, 1.75]))
+    t = depths(rays, SampleDraws(0, [0, 1])).t
+    shift = t - depths(rays, None).t
+    assert torch.allclose(shift, shift[..., :1].expand_as(shift), atol=1e-6)
+    assert shift.min() >= 0 and shift.max() < 0.25 and shift[..., 0].unique().numel() == 10
+
+
+@pytest.mark.parametrize(("view", "same"), [("world", False), ("camera", True)])
+def test_directions_of_the_camera_look_the_same_from_all_sides(view, same):
+    field = generator().field
+    field.evaluation_view = view
+    w, points = torch.randn(2, 4), torch.rand(2, 3, 4, 3) - 0.5
+    at = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    colours = []
+    for eye in at:
+        pose = look_at(eye.expand(2, 3))
+        local = torch.tensor([[0.1, 0.2, -1.0]]).expand(2, 3, 3)
+        from zoo.render import Samples
+
+        samples = Samples(eye.expand(2, 3, 3), local @ pose[:, :3, :3].mT, torch.ones(2, 3, 4), points)
+        colours.append(field.eval()(samples, field.condition(w, pose))[1])
+    assert torch.allclose(*colours, atol=1e-5) == same
+
+
+def test_training_and_evaluation_have_their_own_views():
+    field = generator().field
+    pose = look_at(torch.tensor([[0.0, 0.0, 1.0]]))
+    assert field.condition(torch.randn(1, 4), pose).rotation is None  # published: trained in the world
+    assert field.eval().condition(torch.randn(1, 4), pose).rotation is not None  # but shown in the camera's frame
+
+
+def test_signed_distances_are_what_is_rendered():
+    made = generator()
+    styles = made.map(made.latents(2, SampleDraws(0, [0, 1])))
+    seen = made.integrate(styles, FixedPoses()(2, None), 4, None)
+    found = made.signed_distance(seen.samples.points.flatten(1, 2), styles)
+    assert torch.allclose(found.view_as(seen.raw), seen.raw, atol=1e-6)
+    made.renderer.quadrature.density = softplus
+    with pytest.raises(UserError, match="renders densities, not distances"):
+        made.signed_distance(torch.zeros(2, 1, 3), styles)
+
+
+def test_depth_is_a_distance():
+    made = generator().eval()
+    made.field.distance.weight.data.zero_()
+    made.field.distance.bias.data.fill_(-1.0)
+    made.renderer.quadrature.density.beta.data.fill_(1e-3)  # solid: every ray ends at its first sample
+    rendered = made.render(made.map(made.latents(1, SampleDraws(0, [0]))), FixedPoses()(1, None))
+    directions = made.rays(FixedPoses()(1, None), 8).directions
+    assert torch.allclose(rendered.depth.flatten(), 0.88 * directions.norm(dim=-1).flatten(), atol=1e-4)
+
+
+def test_cameras_are_the_published_ones_but_at_the_poles():
+    azimuth, elevation = torch.tensor([[0.3], [-1.2]]), torch.tensor([[0.1], [-0.4]])
+    pose = published_pose(azimuth, elevation)
+    assert torch.allclose(pose, look_at(pose[:, :3, 3]), atol=1e-6)
+    assert torch.allclose(
+        pose_of(FixedPoses()(2, None)._replace(pose=pose)), torch.cat([azimuth, elevation], 1), atol=1e-6
+    )
+
+
+# Truncation
+
+
+def test_latents_of_the_decoder_are_truncated_twice_or_once():
+    twice, once = generator(), generator(truncates_twice=False)
+    latents = twice.latents(2, SampleDraws(0, [0, 1]))
+    mean_w, mean_latent = twice.means()
+    w, whole = twice.mapping(latents.z), twice.map(latents)
+    for made in (twice, once):
+        assert torch.allclose(made.map(latents, truncation=0.5).w, (mean_w + w) / 2, atol=1e-6)
+    expected = (mean_latent + whole.latents) / 2
+    assert torch.allclose(once.map(latents, truncation=0.5).latents, expected, atol=1e-6)
+    expected = (mean_latent + twice.decoder.latents((mean_w + w) / 2)) / 2
+    assert torch.allclose(twice.map(latents, truncation=0.5).latents, expected, atol=1e-6)
+    assert not torch.allclose(twice.map(latents, truncation=0.5).latents, once.map(latents, truncation=0.5).latents)
+
+
+def test_means_are_stored():
+    made = generator()
+    mean_w, mean_latent = made.means()
+    assert made.mean_w.isnan().all() and torch.equal(made.prepare().mean_w, mean_w)
+    assert torch.equal(made.decoder.mean_latent, mean_latent)
+    made.mapping.layers[0].weight.data.zero_()
+    assert torch.equal(made.means()[0], mean_w)
+
+
+# Discriminators
+
+
+@pytest.mark.parametrize(("batch", "group"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 3), (7, 7), (8, 4), (10, 2)])
+def test_any_batch_has_groups(batch, group):
+    network = ImageDiscriminator({8: 4, 4: 4})
+    assert network.group(batch) == group
+    assert network(torch.randn(batch, 3, 8, 8)).scores.shape == (batch, 1)
+
+
+def test_images_find_their_discriminator():
+    both = StagedDiscriminator(PoseDiscriminator([4, 4, 4]), ImageDiscriminator({16: 4, 8: 4, 4: 4}))
+    assert both(torch.zeros(4, 3, 8, 8)).camera.shape == (4, 2)
+    assert both(torch.zeros(4, 3, 16, 16)).camera is None
+    with pytest.raises(UserError, match="take images of side 8 and 16, not 32"):
+        both(torch.zeros(4, 3, 32, 32))
+    with pytest.raises(UserError, match="has no discriminator"):
+        StagedDiscriminator()
+
+
+# Images
+
+
+@pytest.mark.parametrize("side", [24, 16, 8])
+def test_images_become_smaller_as_in_the_published_program(side):
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    theirs = Image.fromarray(pixels).resize((side, side), Image.Resampling.HAMMING)
+    ours = downsample_hamming(torch.from_numpy(pixels).permute(2, 0, 1)[None].double() / 127.5 - 1, side)
+    assert torch.equal(((ours[0] + 1) * 127.5).round().permute(1, 2, 0), torch.from_numpy(np.array(theirs)).double())
+
+
+def test_sides_that_do_not_fit_are_refused():
+    images = torch.zeros(1, 3, 16, 16)
+    assert downsample_hamming(images, 16) is images
+    for side in (5, 32):
+        with pytest.raises(UserError, match=f"side 16 cannot be made {side} pixels"):
+            downsample_hamming(images, side)
+
+
+# Losses
+
+
+def eikonal(model: StyleSDF, chunk: int | None) -> tuple[Tensor, Tensor]:
+    """The term, and its gradient in the first layer."""
+    stage = replace(model.stages[1], surface_weight=0.0)
+    made, draws = model.generator, SampleDraws(0, [0, 1])
+    made.renderer.chunk = chunk
+    latents, camera = made.sample(2, draws)
+    term = model.loss_of(stage, made.mapping(latents.z), camera, draws)["eikonal"]
+    (gradient,) = torch.autograd.grad(term, made.field.layers[0].linear.weight)
+    return term, gradient
+
+
+def test_gradients_of_distances_are_those_of_world_points():
+    model = gan()
+    made, draws = model.generator.double(), SampleDraws(0, [0, 1], dtype=torch.float64)
+    made.to(torch.float64)
+    latents, camera = made.sample(2, draws)
+    seen = made.integrate(made.map(latents), camera, 2, None, differentiable=True)
+    (gradient,) = torch.autograd.grad(seen.raw.sum(), seen.samples.positions)
+    points, styles = seen.samples.points.detach().flatten(1, 2), made.map(latents)
+    step = 1e-6 * torch.eye(3, dtype=torch.float64)
+    ahead, behind = ([made.signed_distance(points + s * d, styles) for d in step] for s in (1, -1))
+    slopes = torch.cat([(a - b) / 2e-6 for a, b in zip(ahead, behind, strict=True)], dim=-1)
+    assert torch.allclose(gradient.flatten(1, 2), slopes, rtol=1e-4, atol=1e-5)
+
+
+def test_points_in_parts_have_the_same_eikonal_term():
+    whole, parts = eikonal(gan(), None), eikonal(gan(), 20)
+    assert torch.allclose(whole[0], parts[0], rtol=1e-5) and torch.allclose(whole[1], parts[1], rtol=1e-3, atol=1e-6)
+
+
+def test_weights_of_zero_leave_terms_out():
+    """Each by itself: in the published program the minimal surface goes with the eikonal term."""
+    model = gan()
+    made, draws = model.generator, SampleDraws(0, [0, 1])
+    latents, camera = made.sample(2, draws)
+    terms = ("fake", "pose", "eikonal", "surface")
+    for left_out in terms[1:]:
+        stage = replace(model.stages[1], **{f"{left_out}_weight": 0.0})
+        found = model.loss_of(stage, made.mapping(latents.z), camera, draws)
+        assert [*found] == [name for name in terms if name != left_out]
+
+
+@pytest.mark.parametrize("stage", ["volume", "image"])
+def test_parts_are_summed_or_averaged(stage, tmp_path):
+    """Of stochastic gradient descent, steps are twice as long for the sum of two parts."""
+    changes = {}
+    for parts in ("sum", "mean"):
+        sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": 1e-3}}
+        settings = {"optimizer_g": sgd, "optimizer_d": sgd, "sphere": None, "volume": None, "image": None}
+        of = SYSTEMS["stylesdf"]()["model"]["init_args"][stage]
+        of["init_args"] |= {"parts": parts, "settings_g": {}, "settings_d": {}, "path_weight": 0.0}
+        if stage == "volume":
+            of["init_args"] = {n: of["init_args"][n] for n in ("parts", "at_once")}
+        model = gan(**settings | {stage: of})
+        before = model.generator.field.colour.bias if stage == "volume" else model.generator.decoder.rgb.bias
+        start = before.detach().clone()
+        trained(model, 1, tmp_path)
+        changes[parts] = before.detach() - start
+    assert changes["mean"].abs().max() > 0
+    # The generator sees a discriminator that has moved half as far, too.
+    assert torch.allclose(changes["sum"], 2 * changes["mean"], rtol=0.05)
+
+
+@pytest.mark.parametrize(("passes", "rendered"), [("whole", [4, 4]), ("parts", [2, 2])])
+def test_path_lengths_are_of_whole_batches_or_of_parts(passes, rendered, tmp_path, monkeypatch):
+    of = SYSTEMS["stylesdf"]()["model"]["init_args"]["image"]
+    of["init_args"] |= {"path_passes": passes, "path_shrink": 1}
+    model, seen = gan(sphere=None, volume=None, image=of), []
+    loss_path = model.loss_path
+    monkeypatch.setattr(
+        model, "loss_path", lambda stage, images, *rest: seen.append(len(images)) or loss_path(stage, images, *rest)
+    )
+    trained(model, 1, tmp_path)
+    assert seen == rendered
+
+
+# Stages
+
+
+def test_the_sphere_moves_distances_alone(tmp_path):
+    model = gan()
+    before = state(model.generator)
+    judges = state(model.discriminator)
+    trained(model, 2, tmp_path)
+    colours = ("field.view_layer", "field.colour", "renderer.quadrature.density.beta", "decoder.")
+    changed = moved(model.generator, before) - {"decoder.trained"}
+    assert changed and not any(name.startswith(colours) for name in changed)
+    assert moved(model.discriminator, judges) == set()
+    assert moved(model.emas["ema"].module, state(model.generator)) == set()  # copies
+    assert model.images_seen == 0 and model.iterations == 2
+    steps = {float(of["step"]) for of in model.trainer.optimizers[0].state.values()}
+    assert steps == {2.0}
+
+
+def test_a_sphere_is_learned(tmp_path):
+    adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 3e-3, "betas": [0.0, 0.9]}}
+    sphere = {"class_path": "zoo.stylesdf.SphereStage", "init_args": {"iterations": 300, "batch": 4, "radius": 0.05}}
+    model = gan(sphere=sphere, optimizer_g=adam)
+    trained(model, 300, tmp_path)
+    made = model.sampler
+    points = 0.1 * torch.randn(2, 200, 3)
+    found = made.signed_distance(points, made.map(made.latents(2, SampleDraws(0, [0, 1]))))
+    assert (found[..., 0] - points.norm(dim=-1) + 0.05).abs().mean() < 0.015
+
+
+def test_moments_of_the_sphere_are_kept(tmp_path):
+    model = trained(gan(), BOUNDARY, tmp_path)
+    optimizer = model.trainer.optimizers[0]
+    steps = {name: optimizer.state[p]["step"] for name, p in model.generator.named_parameters() if p in optimizer.state}
+    assert steps["field.layers.0.linear.weight"] == BOUNDARY and steps["field.colour.weight"] == BOUNDARY - 2
+
+
+def test_the_decoder_learns_from_the_average_of_a_renderer_that_stays(tmp_path):
+    model = trained(gan(), BOUNDARY, tmp_path)
+    average, judges = state(model.sampler), state(model.discriminator)
+    assert not model.generator.decoder.trained and moved(model.generator, average)
+    trained(model, BOUNDARY + 2, tmp_path)
+    for network in (model.generator, model.sampler):
+        changed = moved(network, average)
+        assert changed and all(name.startswith("decoder.") for name in changed)
+    assert all(name.startswith("image.") for name in moved(model.discriminator, judges))
+    assert model.generator.decoder.trained and model.sampler.decoder.trained
+
+
+def test_images_are_rendered_ones_until_the_decoder_is_trained():
+    made = generator().eval()
+    styles, camera = made.map(made.latents(2, SampleDraws(0, [0, 1]))), FixedPoses()(2, None)
+    decoded = made.render(styles, camera)
+    made.decoder.trained.fill_(0)
+    enlarged = made.render(styles, camera)
+    assert torch.equal(decoded.raw, enlarged.raw) and decoded.image.shape == enlarged.image.shape == (2, 3, 16, 16)
+    assert torch.equal(enlarged.image, torch.nn.functional.interpolate(enlarged.raw, 16, mode="bilinear"))
+    assert not torch.allclose(decoded.image, enlarged.image)
+
+
+def test_the_second_stage_alone_starts_from_weights_of_the_first(tmp_path):
+    first = SYSTEMS["stylesdf"]()
+    options = first["model"]["init_args"]
+    options["generator"]["init_args"] = options["generator"]["init_args"] | {"decoder": None, "render_side": 8}
+    options |= {"sphere": None, "image": None}
+    train(["fit", "-c", write(first, tmp_path / "first"), "--trainer.max_steps", "2"])
+    assert main(["bundle", str(tmp_path / "first/checkpoints/last.ckpt"), str(tmp_path / "bundle")]) == 0
+    words = ["--init_from", str(tmp_path / "bundle"), "--init_fresh", "generator.decoder", "--trainer.max_steps", "2"]
+    words += ["--model.sphere", "null", "--model.volume", "null"]
+    train(["fit", "-c", write(SYSTEMS["stylesdf"](), tmp_path / "second"), *words])
+    theirs, ours = (
+        torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for name in ("first", "second")
+    )
+    kept = [name for name in theirs if name.startswith("emas.ema.module.") and "mean" not in name]
+    assert any("field" in name for name in kept)
+    for name in kept:
+        assert torch.equal(ours[name], theirs[name]) and torch.equal(
+            ours[name.replace("emas.ema.module", "generator")], theirs[name]
+        )
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"sphere": None, "volume": None, "image": None}, "has no stage"),
+        (
+            {
+                "discriminator": {
+                    "class_path": "zoo.stylesdf.StagedDiscriminator",
+                    "init_args": {
+                        "volume": {"class_path": "zoo.stylesdf.PoseDiscriminator", "init_args": {"channels": [4, 4, 4]}}
+                    },
+                }
+            },
+            "The stage image needs a discriminator",
+        ),
+        (
+            {
+                "discriminator": {
+                    "class_path": "zoo.stylesdf.StagedDiscriminator",
+                    "init_args": {
+                        "volume": {"class_path": "zoo.stylesdf.PoseDiscriminator", "init_args": {"channels": [4, 4]}}
+                    },
+                },
+                "image": None,
+            },
+            "makes images of side 8: its discriminator takes 4",
+        ),
+        (
+            {
+                "discriminator": {
+                    "class_path": "zoo.stylesdf.StagedDiscriminator",
+                    "init_args": {
+                        "volume": {
+                            "class_path": "zoo.stylesdf.PoseDiscriminator",
+                            "init_args": {"channels": [4, 4, 4], "guesses_pose": False},
+                        }
+                    },
+                },
+                "image": None,
+            },
+            "pose_weight needs guesses",
+        ),
+    ],
+)
+def test_stages_without_their_networks_are_refused(changed, message):
+    with pytest.raises(UserError, match=message):
+        gan(**changed)
+
+
+def test_a_decoder_that_does_not_fit_is_refused():
+    decoder = {"class_path": "zoo.stylesdf.Decoder", "init_args": {"widths": {8: 4, 16: 4}, "feature_dim": 5}}
+    with pytest.raises(UserError, match="6 features and 4 numbers of w, but the decoder takes 5 and 256"):
+        generator(decoder=decoder)
+    decoder["init_args"] |= {"widths": {8: 4, 12: 4}}
+    with pytest.raises(UserError, match="give each twice that before it"):
+        generator(decoder=decoder)
+
+
+def test_other_sides_are_for_the_first_stage_alone():
+    made = generator()
+    styles, camera = made.map(made.latents(1, SampleDraws(0, [0]))), FixedPoses()(1, None)
+    with pytest.raises(UserError, match="makes images of side 16, not 8"):
+        made.render(styles, camera, resolution=8)
+    alone = generator(decoder=None)
+    styles = alone.map(alone.latents(1, SampleDraws(0, [0])))
+    assert styles.latents is None and [*alone.free_parameters(styles)] == ["w"]
+    assert alone.render(styles, camera, resolution=5).image.shape == (1, 3, 5, 5)
+
+
+def test_batches_are_split_as_published():
+    assert part_sizes(8, 2) == [2, 2, 2, 2] and part_sizes(5, 2) == [2, 2, 1] and part_sizes(3, None) == [3]
+
+
+def test_draws_of_the_sphere_are_those_of_the_iteration():
+    model = gan()
+    first, again, later = (model.loss_sphere(model.stages[0], TrainingDraws(0, i)) for i in (0, 0, 1))
+    assert first == again != later
