@@ -193,7 +193,8 @@ def tiny(system: str, cells: int) -> tuple[nn.Module, Any, float]:
         with torch.no_grad():
             latent, _ = generator.turntable(generator.latents(1, SampleDraws(0, [0])), 1)
             styles = generator.map(latent)
-            level = float(density_grid(generator, styles, cells).values.max()) / 2
+            values = density_grid(generator, styles, cells).values
+            level = float(values.min() + values.max()) / 2
         if level > 0:
             return generator, styles, level
     raise AssertionError("twenty empty fields")

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,12 +14,13 @@ from tests.systems import BOUNDARY, SYSTEMS, NoiseData, train, write
 from tests.test_gan import fit
 from zoo.cli.command import main
 from zoo.draws import SampleDraws, TrainingDraws
-from zoo.render import FixedPoses, Rays, look_at, softplus
+from zoo.render import FixedPoses, Quadrature, Rays, Samples, look_at, softplus
+from zoo.stylesdf.decoder import Decoder
 from zoo.stylesdf.discriminator import ImageDiscriminator, PoseDiscriminator, StagedDiscriminator
 from zoo.stylesdf.extras import published_pose
 from zoo.stylesdf.field import OffsetDepths
 from zoo.stylesdf.model import Generator
-from zoo.stylesdf.training import StyleSDF, downsample_hamming, part_sizes, pose_of
+from zoo.stylesdf.training import ImageStage, StyleSDF, downsample_hamming, part_sizes, pose_of
 from zoo.training.gan import GAN
 from zoo.utils.errors import UserError
 from zoo.utils.paths import read_experiment
@@ -104,8 +106,6 @@ def test_directions_of_the_camera_look_the_same_from_all_sides(view, same):
     for eye in at:
         pose = look_at(eye.expand(2, 3))
         local = torch.tensor([[0.1, 0.2, -1.0]]).expand(2, 3, 3)
-        from zoo.render import Samples
-
         samples = Samples(eye.expand(2, 3, 3), local @ pose[:, :3, :3].mT, torch.ones(2, 3, 4), points)
         colours.append(field.eval()(samples, field.condition(w, pose))[1])
     assert torch.allclose(*colours, atol=1e-5) == same
@@ -124,7 +124,7 @@ def test_signed_distances_are_what_is_rendered():
     seen = made.integrate(styles, FixedPoses()(2, None), 4, None)
     found = made.signed_distance(seen.samples.points.flatten(1, 2), styles)
     assert torch.allclose(found.view_as(seen.raw), seen.raw, atol=1e-6)
-    made.renderer.quadrature.density = softplus
+    made.renderer.quadrature = Quadrature(softplus)
     with pytest.raises(UserError, match="renders densities, not distances"):
         made.signed_distance(torch.zeros(2, 1, 3), styles)
 
@@ -314,11 +314,16 @@ def test_a_sphere_is_learned(tmp_path):
     adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 3e-3, "betas": [0.0, 0.9]}}
     sphere = {"class_path": "zoo.stylesdf.SphereStage", "init_args": {"iterations": 300, "batch": 4, "radius": 0.05}}
     model = gan(sphere=sphere, optimizer_g=adam)
+    points = 0.05 * torch.randn(2, 200, 3)
+
+    def error() -> Tensor:
+        made = model.sampler
+        found = made.signed_distance(points, made.map(made.latents(2, SampleDraws(0, [0, 1]))))
+        return (found[..., 0] - points.norm(dim=-1) + 0.05).abs().mean()
+
+    before = error()
     trained(model, 300, tmp_path)
-    made = model.sampler
-    points = 0.1 * torch.randn(2, 200, 3)
-    found = made.signed_distance(points, made.map(made.latents(2, SampleDraws(0, [0, 1]))))
-    assert (found[..., 0] - points.norm(dim=-1) + 0.05).abs().mean() < 0.015
+    assert error() < 0.3 * before
 
 
 def test_moments_of_the_sphere_are_kept(tmp_path):
@@ -358,7 +363,7 @@ def test_the_second_stage_alone_starts_from_weights_of_the_first(tmp_path):
     options |= {"sphere": None, "image": None}
     train(["fit", "-c", write(first, tmp_path / "first"), "--trainer.max_steps", "2"])
     assert main(["bundle", str(tmp_path / "first/checkpoints/last.ckpt"), str(tmp_path / "bundle")]) == 0
-    words = ["--init_from", str(tmp_path / "bundle"), "--init_fresh", "generator.decoder", "--trainer.max_steps", "2"]
+    words = ["--init_from", str(tmp_path / "bundle"), "--init_fresh", "[generator.decoder]", "--trainer.max_steps", "2"]
     words += ["--model.sphere", "null", "--model.volume", "null"]
     train(["fit", "-c", write(SYSTEMS["stylesdf"](), tmp_path / "second"), *words])
     theirs, ours = (
@@ -373,62 +378,31 @@ def test_the_second_stage_alone_starts_from_weights_of_the_first(tmp_path):
         )
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"sphere": None, "volume": None, "image": None}, "has no stage"),
-        (
-            {
-                "discriminator": {
-                    "class_path": "zoo.stylesdf.StagedDiscriminator",
-                    "init_args": {
-                        "volume": {"class_path": "zoo.stylesdf.PoseDiscriminator", "init_args": {"channels": [4, 4, 4]}}
-                    },
-                }
-            },
-            "The stage image needs a discriminator",
-        ),
-        (
-            {
-                "discriminator": {
-                    "class_path": "zoo.stylesdf.StagedDiscriminator",
-                    "init_args": {
-                        "volume": {"class_path": "zoo.stylesdf.PoseDiscriminator", "init_args": {"channels": [4, 4]}}
-                    },
-                },
-                "image": None,
-            },
-            "makes images of side 8: its discriminator takes 4",
-        ),
-        (
-            {
-                "discriminator": {
-                    "class_path": "zoo.stylesdf.StagedDiscriminator",
-                    "init_args": {
-                        "volume": {
-                            "class_path": "zoo.stylesdf.PoseDiscriminator",
-                            "init_args": {"channels": [4, 4, 4], "guesses_pose": False},
-                        }
-                    },
-                },
-                "image": None,
-            },
-            "pose_weight needs guesses",
-        ),
-    ],
-)
-def test_stages_without_their_networks_are_refused(changed, message):
-    with pytest.raises(UserError, match=message):
-        gan(**changed)
+def test_stages_without_their_networks_are_refused():
+    adam, whole = partial(torch.optim.Adam, lr=1e-3), gan()
+    volume, image, small = whole.discriminator.volume, ImageStage(), PoseDiscriminator([4, 4])
+    unsure = PoseDiscriminator([4, 4, 4], guesses_pose=False)
+    for parts, stages, message in (
+        ({"volume": volume}, {"volume": None}, "has no stage"),
+        ({"volume": volume}, {"image": image}, "The stage image needs a discriminator"),
+        ({"image": whole.discriminator.image}, {}, "The stage volume needs a discriminator"),
+        ({"volume": small}, {}, "makes images of side 8: its discriminator takes 4"),
+        ({"volume": unsure}, {}, "pose_weight needs guesses"),
+    ):
+        with pytest.raises(UserError, match=message):
+            StyleSDF(whole.generator, StagedDiscriminator(**parts), adam, adam, **stages)
+    alone = generator(decoder=None, render_side=8)
+    with pytest.raises(UserError, match="The stage image needs a decoder"):
+        judges = StagedDiscriminator(image=ImageDiscriminator({8: 4, 4: 4}))
+        StyleSDF(alone, judges, adam, adam, volume=None, image=image)
 
 
 def test_a_decoder_that_does_not_fit_is_refused():
-    decoder = {"class_path": "zoo.stylesdf.Decoder", "init_args": {"widths": {8: 4, 16: 4}, "feature_dim": 5}}
+    made = generator()
     with pytest.raises(UserError, match="6 features and 4 numbers of w, but the decoder takes 5 and 256"):
-        generator(decoder=decoder)
-    decoder["init_args"] |= {"widths": {8: 4, 12: 4}}
+        Generator(made.field, made.renderer, made.poses, Decoder({8: 4, 16: 4}, feature_dim=5))
     with pytest.raises(UserError, match="give each twice that before it"):
-        generator(decoder=decoder)
+        Decoder({8: 4, 12: 4})
 
 
 def test_other_sides_are_for_the_first_stage_alone():

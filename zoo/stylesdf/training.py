@@ -128,7 +128,7 @@ class StyleSDF(GAN):
     * volume: discriminator, then generator, at the side that is rendered; larger images are made smaller.
     * image: discriminator, then generator, then now and then path lengths, of whole images. It starts with the weights
       of the first EMA, whose renderer it keeps, and EMAs start again. ``--init_from`` of weights without a decoder,
-      with ``--init_fresh generator.decoder``, and no other stages, is that stage alone.
+      with ``--init_fresh [generator.decoder]``, and no other stages, is that stage alone.
 
     Args:
         sphere, volume, image: the stages.
@@ -435,7 +435,8 @@ def downsample_hamming(images: Tensor, side: int) -> Tensor:
         raise UserError(f"Images of side {images.shape[-1]} cannot be made {side} pixels: give a multiple of that.")
     if factor == 1:
         return images
-    place = torch.arange(2 * factor, device=images.device, dtype=images.dtype) + (1.0 if factor % 2 else 0.5)
+    is_odd = factor % 2
+    place = torch.arange(2 * factor - is_odd, device=images.device, dtype=images.dtype) + (1 + is_odd) / 2
     place = place / factor - 1
     taps = torch.sinc(place) * (0.54 + 0.46 * torch.cos(torch.pi * place))
     rows, reach = taps.view(1, 1, -1, 1), factor // 2
