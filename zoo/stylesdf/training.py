@@ -250,8 +250,8 @@ class StyleSDF(GAN):
         """Discriminator loss of rendered images from cameras with these angles, by term."""
         real = real.detach().requires_grad_()
         with self.full_precision(), plain():  # R1 differentiates these scores
-            scores = self.discriminator.volume(real).scores
-        output = self.discriminator.volume(fake)
+            scores = self.discriminator(real).scores
+        output = self.discriminator(fake)
         return {
             "real": logistic_real(scores),
             "fake": logistic_fake(output.scores),
@@ -271,7 +271,7 @@ class StyleSDF(GAN):
         seen = generator.integrate(
             generator.styles(w)._replace(latents=None), camera, generator.render_side, draws, differentiable=True
         )
-        output = self.discriminator.volume(to_map(seen.features) * 2 - 1)
+        output = self.discriminator(to_map(seen.features) * 2 - 1)
         terms = {"fake": logistic_real(output.scores), **pose_loss(stage, output.camera, pose_of(camera))}
         if stage.eikonal_weight:
             (gradient,) = torch.autograd.grad(seen.raw.sum(), seen.samples.positions, create_graph=True)
@@ -333,19 +333,19 @@ class StyleSDF(GAN):
 
     def loss_d_image(self, stage: ImageStage, real: Tensor, fake: Tensor, with_r1: bool) -> Terms:
         """Discriminator loss of images, by term."""
-        fakes = {"fake": logistic_fake(self.discriminator.image(fake).scores)}
+        fakes = {"fake": logistic_fake(self.discriminator(fake).scores)}
         if not with_r1:
-            return {"real": logistic_real(self.discriminator.image(real).scores), **fakes}
+            return {"real": logistic_real(self.discriminator(real).scores), **fakes}
         real = real.detach().requires_grad_()
         with self.full_precision(), plain():
-            scores = self.discriminator.image(real).scores
+            scores = self.discriminator(real).scores
         r1 = 0.5 * stage.r1_weight * stage.r1_every * r1_penalty(scores, real)
         return {"real": logistic_real(scores), **fakes, "r1": r1}
 
     def loss_g_image(self, stage: ImageStage, n: int, draws: Draws) -> Terms:
         """Generator loss of n images."""
         image, _ = self.images(*self.objects(stage, n, draws), draws)
-        return {"fake": logistic_real(self.discriminator.image(image).scores)}
+        return {"fake": logistic_real(self.discriminator(image).scores)}
 
     def path_step(self, stage: ImageStage, n: int, draws: Draws) -> None:
         """A step of the path length regulariser for n images."""
