@@ -65,6 +65,7 @@ MODULES = [
 INNER = {
     *("Adapter", "Block", "Convolution", "Dense", "FilmLayer", "InrBlock", "LocalEnsemble", "ModulatedConvolution"),
     *("ModulatedLinear", "NearestConcat", "Noise", "PixelShuffle", "StyledLayer", "SynthesisBlock"),
+    *("CoordBlock", "CoordConv"),
     *(
         "NonFiniteGuard",
         "CarImages",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import zoo.stylesdf.field
 import zoo.training.stylegan2
-from tests.parity.harness import Case, Replay, Watched, by_published_name, train
+from tests.parity.harness import Case, Replay, Watched, by_published_name, same_tensors, train
 from zoo.layers.stylegan2 import minibatch_stddev
 from zoo.losses import logistic_real, path_lengths
 from zoo.render import (
@@ -28,6 +28,8 @@ from zoo.render import (
     softplus,
     to_map,
 )
+from zoo.stylesdf import convert as stylesdf
+from zoo.stylesdf.convert import GENERATOR, IMAGE_DISCRIMINATOR, VOLUME_DISCRIMINATOR, without_axes
 from zoo.stylesdf.decoder import Decoder
 from zoo.stylesdf.discriminator import ImageDiscriminator, PoseDiscriminator, StagedDiscriminator
 from zoo.stylesdf.extras import aligned_cube, last_weight, mean_points, published_pose, sweep
@@ -35,95 +37,29 @@ from zoo.stylesdf.field import OffsetDepths, SDFField, SigmoidDensity
 from zoo.stylesdf.model import Generator, Latent, Styles
 from zoo.stylesdf.training import ImageStage, SphereStage, StyleSDF, VolumeStage, pose_of, sphere_samples
 from zoo.training.ema import EMA
-from zoo.weights.names import from_published
+from zoo.weights.convert import convert_network
+from zoo.weights.names import from_published, published_name, to_published
+from zoo.weights.read import Place, read
 
 # Names
 
+# Published tensors that nothing reads
+UNREAD = r"kernel$|decoder\.(conv1|convs\.\d+)\.bias$"
+
 
 def table(network: nn.Module) -> list:
-    """Ours and the published names of a network's tensors."""
+    """The published names of a network's tensors."""
     if isinstance(network, Generator):
         return GENERATOR
-    return POSE if isinstance(network, PoseDiscriminator) else IMAGE
-
-
-def styled_names(ours: str, theirs: str, noise: str | None) -> list[tuple[str, Any]]:
-    stored = (
-        []
-        if noise is None
-        else [(rf"{ours}noise\.stored$", noise), (rf"{ours}noise\.strength$", f"{theirs}noise.weight")]
-    )
-    bias = f"{theirs}bias" if noise is None else f"{theirs}activate.bias"
-    conv = ours if noise is None else rf"{ours}conv\."
-    return [
-        *stored,
-        (rf"{conv}weight$", f"{theirs}conv.weight"),
-        (rf"{conv}bias$", bias),
-        (rf"{conv}style\.", f"{theirs}conv.modulation."),
-    ]
-
-
-GENERATOR = [
-    (r"mean_w$", None),
-    (r"decoder\.(mean_latent|trained)$", None),
-    (r"mapping\.layers\.", "style."),
-    (r"renderer\.quadrature\.density\.beta$", "renderer.sigmoid_beta"),
-    *[
-        (rf"field\.{ours}\.{part}\.", rf"renderer.network.{theirs}.{to}")
-        for ours, theirs in ((r"layers\.(\d+)", r"pts_linears.\1"), ("view_layer", "views_linears"))
-        for part, to in (("linear", ""), ("frequency", "gamma."), ("phase", "beta."))
-    ],
-    (r"field\.distance\.", "renderer.network.sigma_linear."),
-    (r"field\.colour\.", "renderer.network.rgb_linear."),
-    (r"decoder\.mapping\.layers\.(\d+)\.", lambda m: f"decoder.style.{int(m[1]) + 1}."),
-    *styled_names(r"decoder\.layer\.", "decoder.conv1.", "decoder.noises.noise_0"),
-    *styled_names(r"decoder\.rgb\.", "decoder.to_rgb1.", None),
-    *[
-        name
-        for i in range(8)
-        for part, k in (("first", 0), ("second", 1))
-        for name in styled_names(
-            rf"decoder\.blocks\.{i}\.{part}\.", f"decoder.convs.{2 * i + k}.", f"decoder.noises.noise_{2 * i + k + 1}"
-        )
-    ],
-    *[name for i in range(8) for name in styled_names(rf"decoder\.blocks\.{i}\.rgb\.", f"decoder.to_rgbs.{i}.", None)],
-]
-POSE = [
-    (r"from_rgb\.weight$", "convs.0.conv.weight"),
-    (r"from_rgb\.bias$", "convs.0.activation.bias"),
-    *[
-        (rf"blocks\.(\d+)\.{ours}\.conv\.{part}$", lambda m, to=to, k=k: f"convs.{int(m[1]) + 1}.conv{k}.{to}")
-        for ours, k in (("first", 1), ("second", 2))
-        for part, to in (("weight", "conv.conv.weight"), ("bias", "activation.bias"))
-    ],
-    (r"blocks\.(\d+)\.skip\.", lambda m: f"convs.{int(m[1]) + 1}.skip.conv."),
-    (r"final\.", "final_conv.conv."),
-]
-IMAGE = [
-    (r"from_rgb\.0\.weight$", "convs.0.0.weight"),
-    (r"from_rgb\.0\.bias$", "convs.0.1.bias"),
-    (r"blocks\.(\d+)\.first\.weight$", lambda m: f"convs.{int(m[1]) + 1}.conv1.0.weight"),
-    (r"blocks\.(\d+)\.first\.bias$", lambda m: f"convs.{int(m[1]) + 1}.conv1.1.bias"),
-    (r"blocks\.(\d+)\.second\.weight$", lambda m: f"convs.{int(m[1]) + 1}.conv2.1.weight"),
-    (r"blocks\.(\d+)\.second\.bias$", lambda m: f"convs.{int(m[1]) + 1}.conv2.2.bias"),
-    (r"blocks\.(\d+)\.skip\.weight$", lambda m: f"convs.{int(m[1]) + 1}.skip.1.weight"),
-    (r"final\.weight$", "final_conv.0.weight"),
-    (r"final\.bias$", "final_conv.1.bias"),
-    (r"dense\.", "final_linear.0."),
-    (r"score\.", "final_linear.1."),
-]
-# Published tensors that nothing reads
-UNUSED = r"kernel$|decoder\.(conv1|convs\.\d+)\.bias$"
+    return VOLUME_DISCRIMINATOR if isinstance(network, PoseDiscriminator) else IMAGE_DISCRIMINATOR
 
 
 def load(network: nn.Module, state: dict[str, Tensor]) -> Any:
-    """The network with a published state dict, whose tensors have more axes of length one."""
-    own = network.state_dict()
-    ours = from_published(state, list(own), table(network))
-    odd = [n for n in ours if n.startswith("unused.") and not re.search(UNUSED, n)]
-    assert not odd, odd
-    shaped = {n: ours[n].view(t.shape) for n, t in own.items() if n in ours}
-    missing, _ = network.load_state_dict(shaped, strict=False)
+    """The network with a published state dict."""
+    ours = from_published(without_axes(state), list(network.state_dict()), table(network))
+    unread = [name for name in ours if name.startswith("unused.")]
+    assert all(re.search(UNREAD, name) for name in unread), unread
+    missing, _ = network.load_state_dict({n: t for n, t in ours.items() if n not in unread}, strict=False)
     assert set(missing) <= {"mean_w", "decoder.mean_latent", "decoder.trained"}, missing
     return network
 
@@ -320,8 +256,11 @@ def compare_all(case: Case, start: str, ours: dict[str, Tensor]) -> None:
     """Compare those that were recorded; densities and gradients in units of the largest."""
     for name in [n for n in case.outputs if n.removeprefix(start) in ours and n.startswith(start)]:
         value = ours[name.removeprefix(start)]
-        if name.removeprefix(start) in ("density", "eikonal"):
+        key = name.removeprefix(start)
+        if key in ("density", "eikonal"):
             case.relative(name, value)
+        elif key in ("alpha", "visibility", "weights", "mask"):  # made of densities
+            case.compare(name, value, 5e-4)
         else:
             case.scores(name, value)
 
@@ -719,10 +658,13 @@ class Stepwise(StyleSDF):
         super().step(optimizer, counted=counted, **how)
         self.compare_changes(label, network, before)
 
-    def compare_changes(self, label: str, network: nn.Module, before: dict[str, Tensor]) -> None:
+    def compare_changes(
+        self, label: str, network: nn.Module, before: dict[str, Tensor], more: dict[str, Tensor] | None = None
+    ) -> None:
         case, now = self.case, by_published_name(network, table(network))
-        norms(case, f"{label}.change_norm", {n: case.change(p, before[n]) for n, p in now.items()}, 1e-2)
-        unread = {n: t for n, t in case.weights("generator.").items() if re.search(UNUSED, n)}
+        changes = {n: case.change(p, before[n]) for n, p in now.items()} | (more or {})
+        norms(case, f"{label}.change_norm", changes, 1e-2)
+        unread = {n: t for n, t in case.weights("generator.").items() if re.search(UNREAD, n)}
         for name in [n for n in case.outputs if n.startswith(f"{label}.value.")]:
             value = (unread | now)[name.removeprefix(f"{label}.value.")].detach()
             case.relative(name, value.view(case.outputs[name].shape), 1e-2)
@@ -731,8 +673,13 @@ class Stepwise(StyleSDF):
         network = self.emas["ema"].module
         before = {name: p.detach().clone() for name, p in by_published_name(network, GENERATOR).items()}
         super().update_emas()
-        label = self.iterations - self.first
-        self.compare_changes(f"ema{label}", network, before)
+        label, decay = self.iterations - self.first, self.emas["ema"].decay
+        theirs, average = (self.case.weights(f"{name}.") for name in ("generator", "generator_ema"))
+        biases = [
+            n for n in theirs if re.search(UNREAD, n) and n.endswith("bias")
+        ]  # averaged though nothing reads them
+        drawn = {n: (1 - decay) * decay**label * (theirs[n] - average[n]) for n in biases}
+        self.compare_changes(f"ema{label}", network, before, drawn)
         ours = self.noted | {"loss_d": self.noted["loss_d.real"] + self.noted["loss_d.fake"]}
         for theirs, name in LOGGED.items():
             if f"loss{label}.{theirs}" in self.case.outputs and name in ours:
@@ -820,7 +767,61 @@ def truncation(case: Case) -> None:
     case.compare("stage1.thumb", alone.render(styles, camera).image)
 
 
+@torch.no_grad()
+def checkpoint(case: Case) -> None:
+    """A file of either stage: every tensor, and what is drawn with the EMA."""
+    place = Place(case.folder / case.config["file"])
+    contents, made = read(place), {}
+    inference = make_generator(case, "generator_ema.")
+    for weights, entry in stylesdf.WEIGHTS.items():
+        experiment = None if weights == "discriminator" else EXPERIMENT
+        made[weights] = convert_network(stylesdf, place, contents, experiment, weights)
+        back = stylesdf.official(
+            {weights: to_published(state_of(made[weights]), stylesdf.table(made[weights].network))}, {}
+        )
+        theirs = {"g": "generator.", "g_ema": "generator_ema.", "d": "discriminator."}[entry]
+        ours = next(iter(back.values()))[entry]
+        for expected in (case.published(theirs), contents.value[entry]):
+            assert same_tensors(ours, expected), weights
+    inference.load_state_dict({n: case.cast(t) for n, t in made["ema"].network.state_dict().items()})
+    styles, camera = inference.map(Latent(case.inputs["z"])), camera_of(case)
+    with torch.enable_grad():
+        ours = rendered(inference, styles, camera, inference.render_side, None)
+    image = inference.render(styles, camera).image
+    judged = made["discriminator"].network.to(case.dtype)(image)
+    ours |= {"rgb": image, "score": judged.scores, "viewpoint": judged.camera}
+    compare_all(case, "", ours)
+    if "transfer.count" in case.outputs:
+        first = [name for name in inference.state_dict() if published_name(name, GENERATOR)]
+        case.compare("transfer.count", torch.tensor(len(first)))
+        case.scores("transfer.thumb_w", styles.w)
+
+
+def state_of(made: Any) -> dict[str, Tensor]:
+    """All tensors of a converted network, with those that it never reads."""
+    return made.network.state_dict() | made.unused
+
+
+# What no file says
+EXPERIMENT = {
+    "class_path": "zoo.stylesdf.Generator",
+    "init_args": {
+        "field": {"class_path": "zoo.stylesdf.SDFField"},
+        "renderer": {
+            "class_path": "zoo.render.VolumeRenderer",
+            "init_args": {
+                "depths": {
+                    "class_path": "zoo.render.Stratified",
+                    "init_args": {"near": 0.88, "far": 1.12, "samples": 8},
+                }
+            },
+        },
+        "poses": {"class_path": "zoo.render.GaussianPoses"},
+    },
+}
+
 KINDS = {
+    "checkpoint": checkpoint,
     "render_stage1": render_stage1,
     "render_stage2": render_stage2,
     "sampling": sampling,

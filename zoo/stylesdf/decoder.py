@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zoo.draws import Draws
 from zoo.layers.stylegan2 import Mapping, ModulatedConvolution, StyledLayer, SynthesisBlock, styled, to_image
 from zoo.utils.errors import UserError
-from zoo.utils.ranges import at_least, filled
+from zoo.utils.ranges import above, at_least, filled
 
 
 class Decoder(nn.Module):
@@ -39,6 +39,8 @@ class Decoder(nn.Module):
         mapping_rate: float = 0.01,
     ) -> None:
         filled(self, widths=widths)
+        at_least(1, self, mapping_layers=mapping_layers)
+        above(0, self, mapping_rate=mapping_rate)
         at_least(1, self, widths=widths, feature_dim=feature_dim, style_dim=style_dim, latent_dim=latent_dim)
         super().__init__()
         sides = sorted(widths)

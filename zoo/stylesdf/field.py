@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from zoo.draws import Draws
 from zoo.layers.film import fold, sine
 from zoo.render import Depths, Rays, Samples
-from zoo.utils.ranges import above, at_least, finite
+from zoo.utils.ranges import above, at_least
 
 View = Literal["world", "camera"]
 
@@ -132,11 +132,11 @@ class SigmoidDensity(nn.Module):
     """Density sigmoid(-d / beta) / beta of signed distances d (equation 2), with a learned beta.
 
     Args:
-        beta: at the start [world units]; nothing bounds it. Published trainings have converged once it is below 0.003.
+        beta: at the start [world units]; nothing bounds it later. Published trainings have converged below 0.003.
     """
 
     def __init__(self, beta: float = 0.1) -> None:
-        finite(self, beta=beta)
+        above(0, self, beta=beta)
         super().__init__()
         self.beta = nn.Parameter(torch.full((1,), beta))
 
