@@ -470,6 +470,7 @@ def losses(case: Case) -> None:
 def one_phase(case: Case, name: str, gan: EG3D, real: Tensor, camera: Camera, draws: Replay) -> None:
     """One phase of the published training: its losses and their gradients."""
     n, scored = len(real), Watched(gan.score)
+    gan.grow()
     (reals,) = gan.reals(real, camera)
     gan.score = scored
     network = gan.generator if ".G" in name else gan.discriminator
