@@ -14,11 +14,21 @@ from tests.systems import BOUNDARY, SYSTEMS, NoiseData, train, write
 from tests.test_gan import fit
 from zoo.cli.command import main
 from zoo.draws import SampleDraws, TrainingDraws
-from zoo.render import FixedPoses, Quadrature, Rays, Samples, look_at, softplus
+from zoo.render import (
+    FixedPoses,
+    Quadrature,
+    Rays,
+    Samples,
+    black,
+    infinite_last_interval,
+    last_sample,
+    look_at,
+    softplus,
+)
 from zoo.stylesdf.decoder import Decoder
 from zoo.stylesdf.discriminator import ImageDiscriminator, PoseDiscriminator, StagedDiscriminator
 from zoo.stylesdf.extras import published_pose
-from zoo.stylesdf.field import OffsetDepths
+from zoo.stylesdf.field import OffsetDepths, SigmoidDensity
 from zoo.stylesdf.model import Generator
 from zoo.stylesdf.training import ImageStage, StyleSDF, downsample_hamming, part_sizes, pose_of
 from zoo.training.gan import GAN
@@ -137,6 +147,19 @@ def test_depth_is_a_distance():
     rendered = made.render(made.map(made.latents(1, SampleDraws(0, [0]))), FixedPoses()(1, None))
     directions = made.rays(FixedPoses()(1, None), 8).directions
     assert torch.allclose(rendered.depth.flatten(), 0.88 * directions.norm(dim=-1).flatten(), atol=1e-4)
+
+
+@pytest.mark.parametrize("background", [black, last_sample])
+def test_what_the_last_sample_takes_is_not_opaque(background):
+    """It has an interval without end, which no density is too small for."""
+    made = generator().eval()
+    made.field.distance.weight.data.zero_()
+    made.field.distance.bias.data.fill_(0.05)  # empty, as far from a surface as half of an object is wide
+    made.renderer.quadrature = Quadrature(SigmoidDensity(0.003), infinite_last_interval, background)
+    styles, camera = made.map(made.latents(1, SampleDraws(0, [0]))), FixedPoses()(1, None)
+    assert made.integrate(styles, camera, 8, None).weights[..., -1].min() > 0.99
+    rendered = made.render(styles, camera)
+    assert rendered.opacity.max() < 1e-3 and rendered.depth.isnan().all()
 
 
 def test_cameras_are_the_published_ones_but_at_the_poles():

@@ -205,6 +205,8 @@ class Generator(generator.Generator[Latent, Styles]):
     ) -> Rendered:
         """Images of B styles from B cameras; while its decoder is not trained yet, rendered ones, enlarged.
 
+        Depth and opacity are those of all samples but the last, which stands for the background.
+
         Args:
             resolution: side of the image [pixels]; without a decoder, any.
             draws: for jitter and image noise; None for neither: the stored noise.
@@ -217,9 +219,10 @@ class Generator(generator.Generator[Latent, Styles]):
             image = decoder(to_map(integrated.features[..., 3:]), styles.latents, draws)
         elif decoder is not None:
             image = interpolate(raw, side, mode="bilinear")
+        solid = without_last(integrated)
         # Depths count in lengths of rays that are not unit ones.
         norms = integrated.samples.directions.norm(dim=-1, keepdim=True)
-        return Rendered(image, raw, to_map(expected_depth(integrated) * norms), to_map(integrated.opacity))
+        return Rendered(image, raw, to_map(expected_depth(solid) * norms), to_map(solid.opacity))
 
     def integrate(
         self,
@@ -258,3 +261,14 @@ class Generator(generator.Generator[Latent, Styles]):
         if not isinstance(self.renderer.quadrature.density, SigmoidDensity):
             raise UserError("This StyleSDF renders densities, not distances: it has no surface.")
         return raw_density(points, self.field, self.field.condition(styles.w))[:, :, 0]
+
+
+def without_last(integrated: Integrated) -> Integrated:
+    """Depth, opacity and weights without the last sample.
+
+    Its interval has no end as published, so it takes all light that is left, however far it is from the surface: a
+    density that is nowhere zero makes every ray opaque.
+    """
+    weights = integrated.weights[..., :-1]
+    depth = (weights * integrated.samples.t[..., :-1]).sum(-1, keepdim=True)
+    return integrated._replace(depth=depth, opacity=weights.sum(-1, keepdim=True), weights=weights)
