@@ -41,6 +41,7 @@ ONE_EACH = [
     "graf/render_orthographic",
     "pigan/render_tall",
     "stylenerf/render_warped",
+    "stylesdf/sampling",
     "volumegan/discriminator",
 ]
 
