@@ -195,13 +195,11 @@ class Made:
 
 def test_parts_take_what_their_role_is_called_with():
     for part in (print, math.sqrt, torch.zeros, lambda x: x, torch.nn.ReLU(), render.relu, 5):
-        with pytest.raises(
-            UserError, match=r"^prior of Made is .+, which cannot be called with \(count, size, draws\)"
-        ):
-            check_call("count, size, draws", Made(), prior=part)
-    check_call("count, size, draws", Made(), prior=None)
-    for part in (graf.gaussian, graf.uniform, lambda *parts: parts, lambda count, size, draws, std=1: std):
-        check_call("count, size, draws", Made(), prior=part)
+        with pytest.raises(UserError, match=r"^prior of Made is .+, which cannot be called with \(n, size, draws\)"):
+            check_call("n, size, draws", Made(), prior=part)
+    check_call("n, size, draws", Made(), prior=None)
+    for part in (graf.gaussian, graf.uniform, lambda *parts: parts, lambda n, size, draws, std=1: std):
+        check_call("n, size, draws", Made(), prior=part)
     check_call("camera, pixels, resolution", Made(), lens=graf.Orthographic(1.0))
     check_call("raw, points", Made(), density=render.BoundedRelu())
     check_call("channels", Made(), upsampler=torch.nn.ReLU)

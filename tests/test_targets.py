@@ -217,6 +217,7 @@ REFUSED = {
     "evaluate images --real list.yaml": "'list.yaml' holds a list",
     "evaluate images --real self.yaml": "an anchor (&, *) that repeats or contains itself",
     "evaluate images --real broken.yaml": "'broken.yaml' is no yaml: ",
+    "evaluate none --real images": "'none' is an empty folder: there is nothing to read in it.",
     "evaluate run --real images": "run is not a weights bundle",
 }
 
@@ -230,6 +231,7 @@ def test_what_makes_no_sense_is_one_sentence(line, message, folder, capsys, monk
         Image.new("RGB", (32, 32)).save(folder / name)
     (folder / "run" / "checkpoints").mkdir()
     (folder / "run" / "checkpoints" / "last.ckpt").touch()
+    (folder / "none").mkdir()
     (folder / "dangling.png").symlink_to("nowhere.png")
     texts = {"number": "data: {class_path: 5}\n", "items": "class_path: datamodules.Cars\ninit_args: [1]\n"}
     texts |= {"empty": "", "list": "- a\n", "self": "data: &a {x: *a}\n", "broken": "a: [}", "other": "data:\n"}

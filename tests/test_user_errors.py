@@ -27,6 +27,7 @@ REFUSED = {
     "--model.generator.renderer.quadrature.density=os.system": "'os.system' runs programs or code, or touches files",
     "--model.generator.renderer.depths=shutil.rmtree": "'shutil.rmtree' runs programs or code, or touches files",
     "--model.generator.renderer.depths=math.sqrt": "must be the import path of a Depths, not 'math.sqrt'.",
+    "--model.generator.renderer.depths=zoo.render.relu": "VolumeRenderer is relu, which cannot be called with (rays",
     "--model.generator.renderer.depths=torch.nn.ReLU": "depths of VolumeRenderer is ReLU, which cannot be called with ",
     "--model.generator.renderer.quadrature.density=torch.nn.ReLU": "is ReLU, which cannot be called with (raw, points)",
     "--model.generator.renderer.quadrature.density=torch.add": "density must be the import path of a class, not 'add'.",

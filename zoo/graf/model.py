@@ -209,7 +209,7 @@ class Generator(generator.Generator[Latent, Latent]):
         prior: Callable[[int, int, Draws], Any] = gaussian,
         lens: Lens = perspective,
     ) -> None:
-        check_call("count, size, draws", self, prior=prior)
+        check_call("n, size, draws", self, prior=prior)
         check_call("camera, pixels, resolution", self, lens=lens)
         super().__init__(poses, resolution, bounds)
         self.field, self.renderer, self.prior, self.lens = field, renderer, prior, lens

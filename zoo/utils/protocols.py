@@ -40,7 +40,8 @@ def check_call(arguments: str, of: object, /, **parts: Any) -> None:
     """Refuse parts that cannot be called as their role is.
 
     What is written in C is refused as the parser refuses it for a protocol: it does not say what it takes, and no part
-    of a network is.
+    of a network is. A function of ours that takes several things is known to be for another role by the name of the
+    first.
 
     Args:
         arguments: names of what such a part is called with, such as "raw, points".
@@ -56,10 +57,18 @@ def check_call(arguments: str, of: object, /, **parts: Any) -> None:
             if isbuiltin(part):
                 raise TypeError
             if part is not None:
-                signature(part.forward if is_layer else part).bind(*arguments.split(", "))
+                taken, first = signature(part.forward if is_layer else part), arguments.split(", ")[0]
+                taken.bind(*arguments.split(", "))
+                if is_ours(part) and first != arguments and next(iter(taken.parameters)) != first:
+                    raise TypeError
         except (TypeError, ValueError):
             shown = getattr(part, "__qualname__", None) or type(part).__qualname__
             raise UserError(
                 f"{name} of {type(of).__name__} is {printable(shown, 60)}, which cannot be called with ({arguments}): "
                 "name a function or class of Python that can."
             ) from None
+
+
+def is_ours(part: Any) -> bool:
+    """Whether it is a function of this library."""
+    return isfunction(part) and part.__module__.startswith("zoo.")

@@ -185,6 +185,8 @@ def find(source: Path | str) -> Path:
         return BUNDLED / str(source)
     if (path / TENSORS).is_file() or (path.is_file() and path.suffix == ".ckpt"):
         return path
+    if path.is_dir() and not any(path.iterdir()):
+        raise UserError(f"'{path}' is an empty folder: there is nothing to read in it.")
     if path.is_dir():
         raise UserError(
             f"{path} is not a weights bundle: it has no {TENSORS}. If it holds a published checkpoint, 'zoo convert' "
