@@ -196,6 +196,21 @@ def test_old_files_are_read_and_rewritten(tmp_path):
     assert leaderboard.read(path) == [*rows, ROW]
 
 
+def test_costs_are_those_of_the_newest_rows(tmp_path):
+    spent = {
+        "parameters": 12345,
+        "seconds_per_image": 0.5,
+        "processor_seconds_per_image": 0.25,
+        "peak_memory_mib": 2048,
+    }
+    path = tmp_path / "results.csv"
+    for change in ({}, spent, spent | {"seconds_per_image": 0.125, "date": "2031-01-01T00:00:00+00:00"}):
+        leaderboard.append_row(ROW | change, path)
+    lines = leaderboard.show([path]).split("\n\n")[-1].splitlines()
+    assert lines[0].startswith("What they cost") and len(lines) == 4
+    assert lines[-1].split() == ["pigan", "weights", "32", "12,345", "25", "125", "250", "2,048", "cpu"]
+
+
 def test_old_and_new_rows_are_ranked_together(tmp_path):
     write_old(tmp_path / "old.csv", OLD_ROW)
     leaderboard.append_row({**ROW, "value": 1.0}, tmp_path / "new.csv")

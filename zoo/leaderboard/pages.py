@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from zoo.leaderboard.table import RESULTS, grid, headlines, number_of, published, read, table
+from zoo.leaderboard.table import RESULTS, costs, grid, headlines, number_of, published, read, table
 from zoo.utils.errors import UserError
 from zoo.utils.files import replacing
 from zoo.weights.catalogue import NO_LICENCE, released
@@ -41,7 +41,7 @@ def update_pages(root: Path | str = ".", results: Path | str = RESULTS) -> list[
     pages = {
         Path(root, "README.md"): {"leaderboard": table(fid, markdown=True)},
         Path(root, "docs/leaderboard.md"): {
-            "leaderboard": table(rows, markdown=True),
+            "leaderboard": "\n\n".join(filter(None, [table(rows, markdown=True), costs(rows, markdown=True)])),
             "published": published(markdown=True),
         },
     }

@@ -309,8 +309,6 @@ def cells(rank: int, row: Row) -> dict[str, str]:
         heading(row): format_value(row) + error,
         "images seen": f"{row['images_seen']:,}" if row["images_seen"] != "" else "",
         "training": format_duration(row["seconds"]),
-        "parameters": f"{row['parameters']:,}" if row["parameters"] != "" else "",
-        "ms/image": f"{row['seconds_per_image'] * 1000:.3g}" if row["seconds_per_image"] != "" else "",
         "truncation": f"{row['truncation']:g}" if row["truncation"] not in ("", 1.0) else "",
         "config": Path(row["config"]).stem,
         "weights": f"{Path(row['weights']).name} {row['weights_sha256'][:8]}",
@@ -325,7 +323,8 @@ def heading(row: Row) -> str:
     return name.upper() if name in ("fid", "kid") else name
 
 
-RIGHT = {"#", "FID", "KID", "images seen", "training", "truncation", "resolution", "parameters", "ms/image"}
+RIGHT = {"#", "FID", "KID", "images seen", "training", "truncation", "resolution", "parameters", "training images/s"}
+RIGHT |= {"ms/image", "processor ms/image", "MiB"}
 
 
 def grid(lines: Sequence[Mapping[str, str]], markdown: bool) -> str:
@@ -352,6 +351,32 @@ def table(rows: Iterable[Row], *, markdown: bool = False, top: int = 20) -> str:
         rest = f"\n{'' if not markdown else chr(10)}... and {len(members) - top} more" if len(members) > top else ""
         sections.append(f"**{title}**\n\n{text}{rest}" if markdown else f"{title}\n{text}{rest}")
     return "\n\n".join(sections) or "No results yet: `zoo evaluate` adds them."
+
+
+def costs(rows: Iterable[Row], *, markdown: bool = False) -> str:
+    """What training and images of each of the weights have cost, as their newest rows say; empty without such rows."""
+    measured = [row for row in rows if row["seconds_per_image"] != ""]
+    newest = {
+        (row["system"], row["weights"], row["resolution"]): row for row in sorted(measured, key=lambda r: r["date"])
+    }
+    lines = [
+        {
+            "system": row["system"],
+            "weights": Path(row["weights"]).name,
+            "resolution": str(row["resolution"]),
+            "parameters": f"{row['parameters']:,}",
+            "training images/s": f"{row['images_seen'] / row['seconds']:.3g}"
+            if row["seconds"] and row["images_seen"]
+            else "",
+            "ms/image": f"{row['seconds_per_image'] * 1000:.3g}",
+            "processor ms/image": f"{row['processor_seconds_per_image'] * 1000:.3g}",
+            "MiB": f"{row['peak_memory_mib']:,}",
+            "hardware": row["hardware"],
+        }
+        for _, row in sorted(newest.items())
+    ]
+    head = "What they cost: time of images rendered in batches, and the most memory that the process had."
+    return f"{head}\n{chr(10) if markdown else ''}{grid(lines, markdown)}" if lines else ""
 
 
 def published(*, markdown: bool = False) -> str:
@@ -393,7 +418,7 @@ def show(
             names = near(str(wanted), known) or f" There are: {printable(', '.join(known), 150)}."
             raise UserError(f"There are no results of the {column} '{printable(wanted, 60)}'.{names}")
     shown = headlines(rows) if metric is None else rows
-    text = table(shown, markdown=markdown, top=top)
+    text = "\n\n".join(filter(None, [table(shown, markdown=markdown, top=top), costs(shown, markdown=markdown)]))
     others = sorted({number_of(row) for row in rows} - {number_of(row) for row in shown})
     if others:
         text += f"\n\nNot shown: {', '.join(others)}; 'zoo leaderboard --metric NAME' does."
