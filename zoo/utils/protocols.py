@@ -70,5 +70,5 @@ def check_call(arguments: str, of: object, /, **parts: Any) -> None:
 
 
 def is_ours(part: Any) -> bool:
-    """Whether it is a function of this library."""
-    return isfunction(part) and part.__module__.startswith("zoo.")
+    """Whether it is a function of this library that a config can name."""
+    return isfunction(part) and part.__module__.startswith("zoo.") and "<" not in part.__qualname__
