@@ -227,11 +227,12 @@ def hardware(device: torch.device, world: int) -> str:
 
 
 def commit() -> str:
-    """Commit of this source tree, with a + where it has changes; empty outside a repository."""
+    """Commit of this source tree, with a + where it has changes but rows of results; empty outside a repository."""
     folder = Path(__file__).parent
     with suppress(OSError, subprocess.CalledProcessError):
         git = ["git", "-C", str(folder)]
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        of = ["status", "--porcelain", "-uno", "--", ":/", ":(top,exclude)zoo/leaderboard/results.csv"]
+        changes = subprocess.run([*git, *of], capture_output=True, text=True, check=True)
         return head.stdout.strip() + ("+" if changes.stdout.strip() else "")
     return ""
