@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import subprocess
 
 import numpy as np
 import pytest
@@ -560,3 +561,17 @@ def test_any_metrics_are_logged_and_the_best_is_of_those_of_which_less_is_better
         fit([watcher(), RegularCheckpoint(best="surface")], tmp_path, max_steps=1, enable_checkpointing=True)
     with pytest.raises(ValueError, match="no metrics 'fidd'"):
         Scores(metrics="fidd")
+
+
+def test_rows_of_results_alone_are_no_change_of_the_source(tmp_path, monkeypatch):
+    for name in ("zoo/evaluate/protocol.py", "zoo/leaderboard/results.csv"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("before")
+    monkeypatch.setattr(protocol, "__file__", str(tmp_path / "zoo/evaluate/protocol.py"))
+    assert protocol.commit() == ""
+    for command in ("init -q", "add .", "-c user.name=a -c user.email=a@b.org commit -qm c"):
+        subprocess.run(["git", "-C", str(tmp_path), *command.split()], check=True)
+    (tmp_path / "zoo/leaderboard/results.csv").write_text("after")
+    assert len(protocol.commit()) == 12
+    (tmp_path / "zoo/evaluate/protocol.py").write_text("after")
+    assert protocol.commit().endswith("+")
