@@ -9,7 +9,7 @@ import pytest
 from zoo import leaderboard
 from zoo.evaluate.presets import built
 from zoo.leaderboard.migrate import OLD_COLUMNS
-from zoo.leaderboard.pages import markers
+from zoo.leaderboard.pages import markers, numbers
 from zoo.leaderboard.table import COLUMNS, GROUP, rank_rows, row_id, table
 from zoo.utils.errors import UserError
 from zoo.weights.catalogue import released
@@ -281,6 +281,18 @@ def test_the_page_holds_the_texts_between_their_markers(tmp_path):
     page.write_text("no markers")
     with pytest.raises(ValueError, match="leaderboard:start"):
         leaderboard.update_page(page, leaderboard=shown)
+
+
+def test_a_system_has_one_table_for_each_of_its_weights():
+    twice = {**ROW, "value": 11.0, "date": "2031-01-01T00:00:00+00:00", "standard_error": 0.5}
+    rows = [OBJECTS, {**OBJECTS, "metric": "coverage-64objects-32views"}, {**ROW, "metric": "coverage-cars-none-1k"}]
+    text = numbers([*rows, ROW, twice, {**ROW, "weights": "other", "images_seen": ""}])
+    other, mine = text.split("\n\n**weights abababab on cars 32x32, 12,000 images seen in 8 min of training**\n\n")
+    assert other.startswith("**other abababab on cars 32x32**\n\n| metric") and other.count("\n") == 4
+    fid, *others = mine.split("\n\n")[0].splitlines()[2:]
+    assert "11.00 ± 0.5 | less   | 5,000, data cdcdcdcd | 2031-01-01" in fid and row_id(twice) in fid
+    names = [line.split()[1] for line in others]
+    assert names == ["coverage-cars-none-1k", "coverage-64objects-32views", "psnr-64objects-32views"]
 
 
 def test_published_numbers_stay_in_a_table_of_their_own(tmp_path):

@@ -1,11 +1,35 @@
 """The generated tables of the documentation, between markers such as ``<!-- leaderboard:start -->``."""
 
+from collections.abc import Iterable
+from itertools import groupby
 from pathlib import Path
 
-from zoo.leaderboard.table import RESULTS, costs, grid, headlines, number_of, published, read, table
+from zoo.leaderboard.table import (
+    HEADLINES,
+    RESULTS,
+    Row,
+    cells,
+    costs,
+    grid,
+    groups,
+    heading,
+    headlines,
+    is_of_objects,
+    number_of,
+    published,
+    read,
+    row_id,
+    table,
+)
 from zoo.utils.errors import UserError
 from zoo.utils.files import replacing
 from zoo.weights.catalogue import NO_LICENCE, released
+
+# Below a system's numbers.
+EXPLAINED = (
+    "[What the name of a metric says](../../docs/evaluation.md#what-the-name-of-a-metric-says), and "
+    "[all systems](../../docs/leaderboard.md)."
+)
 
 
 def markers(name: str) -> tuple[str, str]:
@@ -35,7 +59,7 @@ def update_page(page: Path | str, **parts: str) -> bool:
 
 def update_pages(root: Path | str = ".", results: Path | str = RESULTS) -> list[Path]:
     """``update_page`` for README.md (FID only), docs/leaderboard.md (one number a question) and each system's page (its
-    own rows and its published weights); which of them changed."""
+    own rows, and its published weights); which of them changed."""
     rows = headlines(read(results))
     fid = [row for row in rows if number_of(row) == "fid"]
     pages = {
@@ -47,8 +71,35 @@ def update_pages(root: Path | str = ".", results: Path | str = RESULTS) -> list[
     }
     for page in sorted(Path(root).glob("configs/*/README.md")):
         own = [row for row in rows if row["config"].startswith(f"{page.parent.name}/")]
-        pages[page] = {"leaderboard": table(own, markdown=True), "weights": weights(page.parent.name)}
+        pages[page] = {"leaderboard": numbers(own), "weights": weights(page.parent.name)}
     return [page for page, parts in pages.items() if update_page(page, **parts)]
+
+
+def numbers(rows: Iterable[Row]) -> str:
+    """Rows of one system as Markdown: a table for each of its weights, with a line for each metric, those of sets of
+    images before those of single objects."""
+
+    def weights_of(row: Row) -> tuple[str, int, str]:
+        return row["dataset"], row["resolution"], cells(1, row)["weights"]
+
+    def line(row: Row) -> dict[str, str]:
+        shown = cells(1, row)
+        real = {"real images": f"{row['n_real']:,}, data {row['dataset_digest'][:8]}" if row["n_real"] != "" else ""}
+        rest = {head: shown[head] for head in ("truncation", "measured", "row")}
+        return {"metric": row["metric"], "value": shown[heading(row)], "better": row["better"]} | real | rest
+
+    def order(row: Row) -> tuple:
+        return weights_of(row), is_of_objects(row["metric"]), HEADLINES.index(number_of(row))
+
+    newest = {row_id(row): row for _, members in groups(rows) for _, row in members}
+    sections = []
+    for (dataset, resolution, name), alike in groupby(sorted(newest.values(), key=order), key=weights_of):
+        lines = [*alike]
+        shown = cells(1, lines[0])
+        seen = shown["images seen"] and f", {shown['images seen']} images seen in {shown['training']} of training"
+        text = grid([line(row) for row in lines], markdown=True)
+        sections.append(f"**{name} on {dataset} {resolution}x{resolution}{seen}**\n\n{text}")
+    return "\n\n".join([*sections, EXPLAINED]) if sections else table([])
 
 
 def weights(system: str) -> str:
