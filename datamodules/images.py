@@ -146,13 +146,13 @@ class ImageFiles(CheckedImages):
         """
         is_zip = self.path.suffix.lower() == ".zip" and self.path.is_file()
         if is_zip and self.container is None:
-            self.container = self.layout.container(self.path)
+            container = self.layout.container(self.path)
             with uncollected():
-                if isinstance(self.container, Zip) and (packed := read_packed(self.container)):
-                    self.use(packed, self.container)
+                packed = read_packed(container) if isinstance(container, Zip) else None
+            self.container = self.use(packed, container) if packed else container
         return self.packed
 
-    def use(self, packed: Packed, container: Zip) -> None:
+    def use(self, packed: Packed, container: Zip) -> PackedZip:
         """Take the images of a packed zip as they are, or refuse them."""
         asked, ours = (str(self.crop), self.filter), (packed.crop, packed.filter)
         if asked not in (ours, (str(Crop()), "lanczos")):
@@ -166,11 +166,12 @@ class ImageFiles(CheckedImages):
                 f"'{text(self.path, 80)}' was packed from the split '{packed.split}', and the split "
                 f"'{self.layout.split}' is asked for: pack that one (zoo data pack --experiment)."
             )
-        self.container = PackedZip(self.path)
-        self.container.opened = container.opened  # to list 100,000 members again would take a second
+        images = PackedZip(self.path)
+        images.opened = container.opened  # to list 100,000 members again would take a second
         self.packed, self.crop, self.layout = packed, Crop(), Layout(split=packed.split)
         what = f"images packed from '{text(packed.name, 80)}' at {packed.resolution}x{packed.resolution}"
         say(f"'{text(self.path, 80)}' holds {what}; they are used as they are.")
+        return images
 
     def look_at(self, others: list[File]) -> None:
         self.labels = find_labels(self.container, self.names)

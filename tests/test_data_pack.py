@@ -201,8 +201,12 @@ def test_other_crops_are_refused(here):
     packed(crop=Crop(side=20), filter="box")
     assert ImageFolder("packed.zip", SIDE, crop=Crop(side=20), filter="box").files.open()
     for options in ({"filter": "box"}, {"crop": Crop(side=21), "filter": "box"}):
-        with pytest.raises(UserError, match=r"was packed with Crop\(side=20, .* and the filter box, and here Crop\("):
-            ImageFolder("packed.zip", SIDE, **options).files.open()
+        images = ImageFolder("packed.zip", SIDE, **options).files
+        for _ in range(2):  # a refused zip is not taken for a plain one afterwards
+            with pytest.raises(
+                UserError, match=r"was packed with Crop\(side=20, .* and the filter box, and here Crop\("
+            ):
+                images.open()
 
 
 def test_a_split_is_not_another(here):
