@@ -260,8 +260,10 @@ def test_a_row_is_measured_again(tmp_path, monkeypatch, capsys):
     assert "with other real images, of sha256 abab" in refusal(dataset_digest="ab" * 32)
     assert "with other weights of cars, of sha256 abab" in refusal(extractor_sha256="ab" * 32)
     assert main([*again, "0000"]) == 2 and "'0000' is no row" in capsys.readouterr().err
-    assert main([*again, "0000", "--count", "3"]) == 2
-    assert "--count 3 changes nothing beside --row" in capsys.readouterr().err
+    for option in ("--count 3", "--seed 4", "--truncation 0.5", "--extractor cars", "--json"):
+        assert main([*again, "0000", *option.split()]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"zoo: error: {option} ") and "changes nothing beside --row" in error
     assert main(["evaluate"]) == 2 and "Name what to score" in capsys.readouterr().err
 
 

@@ -70,10 +70,13 @@ def run(
     if row is not None:
         what = {"source": source, "real": real, "metrics": metrics, "count": count, "real_count": real_count}
         how = {"objects": objects, "condition": condition, "cameras": cameras, "resolution": resolution}
-        refuse_unused("beside --row, which says all", run, **what, **how, consistency=consistency, record=record)
+        how |= {"extractor": extractor, "consistency": consistency, "record": record, "json": json}
+        options = SampleOptions("", **drawn)
+        refuse_unused("beside --row, which says all", run, **what, **how)
+        refuse_unused("beside --row, which says all", SampleOptions, truncation=options.truncation, seed=options.seed)
         from zoo.cli.records import redo
 
-        redo(row, results, inception_weights or dinov2_weights, batch_size, **drawn)
+        redo(row, results, inception_weights or dinov2_weights, batch_size, options.device)
         return
     if source is None:
         raise UserError("Name what to score: weights that 'zoo list' shows, a checkpoint, or a folder of images.")
