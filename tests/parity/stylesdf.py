@@ -1,6 +1,5 @@
 """How the published StyleSDF's arguments, names and draws translate into ours."""
 
-import math
 import re
 from functools import partial
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 import zoo.stylesdf.field
 import zoo.training.stylegan2
 from tests.parity.harness import Case, Replay, Watched, by_published_name, same_tensors, train
+from tests.test_official import stylesdf_experiment
 from zoo.layers.stylegan2 import minibatch_stddev
 from zoo.losses import logistic_real, path_lengths
 from zoo.render import (
@@ -29,7 +29,16 @@ from zoo.render import (
     to_map,
 )
 from zoo.stylesdf import convert as stylesdf
-from zoo.stylesdf.convert import GENERATOR, IMAGE_DISCRIMINATOR, VOLUME_DISCRIMINATOR, without_axes
+from zoo.stylesdf.convert import (
+    GENERATOR,
+    IMAGE_DISCRIMINATOR,
+    VOLUME_DISCRIMINATOR,
+    decoder_config,
+    image_config,
+    volume_config,
+    with_axes,
+    without_axes,
+)
 from zoo.stylesdf.decoder import Decoder
 from zoo.stylesdf.discriminator import ImageDiscriminator, PoseDiscriminator, StagedDiscriminator
 from zoo.stylesdf.extras import aligned_cube, last_weight, mean_points, published_pose, sweep
@@ -97,9 +106,8 @@ def make_generator(
         state = {name: t for name, t in state.items() if not name.startswith("decoder.")}
     if of["no_sdf"]:
         state.pop("renderer.sigmoid_beta")
-    has_decoder = any(name.startswith("decoder.") for name in state)
     view = "camera" if of["static_viewdirs"] else "world"
-    width, low, sides = of["width"], model["renderer_spatial_output_dim"], case.config["channel_tables"]["decoder"]
+    width = of["width"]
     field = SDFField(width, of["depth"], width, 1.0 if of["no_z_normalize"] else 2 / (far - near), view, view)
     quadrature = Quadrature(
         softplus if of["no_sdf"] else SigmoidDensity(),
@@ -109,37 +117,27 @@ def make_generator(
     depths = (Stratified if of["no_offset_sampling"] else OffsetDepths)(near, far, of["N_samples"])
     angles = case.config["camera"]
     decoder = None
-    if has_decoder:
-        widths = {s: sides[str(s)] for s in sorted(map(int, sides)) if low <= s <= model["size"]}
-        decoder = Decoder(widths, width, width, 2 * width, mapping_rate=model["lr_mapping"])
+    if any(name.startswith("decoder.") for name in state):
+        decoder = Decoder(**decoder_config(without_axes(state))["init_args"], mapping_rate=model["lr_mapping"])
     generator = Generator(
         field,
         VolumeRenderer(depths, quadrature, chunk=None),
         GaussianPoses(yaw_spread=angles["azim"], pitch_spread=angles["elev"], fov_deg=2 * angles["fov_half_angle_deg"]),
         decoder,
         width,
-        render_side=low,
+        render_side=model["renderer_spatial_output_dim"],
         density_noise=of["raw_noise_std"] if of["no_sdf"] else 0.0,
     )
     return load(generator, state)
 
 
 def make_discriminator(case: Case, prefix: str = "discriminator.") -> PoseDiscriminator | ImageDiscriminator:
-    state, tables = case.weights(prefix), case.config["channel_tables"]
+    state = case.weights(prefix)
     if "final_conv.conv.weight" in state:
-        low = case.config["model"]["renderer_spatial_output_dim"]
-        return load(PoseDiscriminator(widths_down(tables, low), len(state["final_conv.conv.bias"]) == 3), state)
-    size = case.config["model"]["size"]
-    return load(ImageDiscriminator({s: tables["disc"][str(s)] for s in halvings(size, 4)}), state)
-
-
-def halvings(high: int, low: int) -> list[int]:
-    return [high // 2**i for i in range(int(math.log2(high // low)) + 1)]
-
-
-def widths_down(tables: dict[str, dict[str, int]], side: int) -> list[int]:
-    """Of the first discriminator, whose first layer is as wide as the table says for its side."""
-    return [tables["vol"][str(s)] for s in halvings(side, 2)]
+        sizes = volume_config({f"volume.{name}": tensor for name, tensor in state.items()})
+        return load(PoseDiscriminator(**sizes["init_args"]), state)
+    sizes = image_config({f"image.{name}": tensor for name, tensor in state.items()})
+    return load(ImageDiscriminator(**sizes["init_args"]), state)
 
 
 def camera_of(case: Case, group: str = "", side: int | None = None) -> Camera:
@@ -191,27 +189,11 @@ def cut_draw(index: Tensor, layers: int) -> Tensor:
 # Kinds of case
 
 
-class Watch:
-    """Inside, what sine layers and the colours' layer returned."""
-
-    def __init__(self, generator: Generator) -> None:
-        self.sines, self.colours = Watched(zoo.stylesdf.field.sine), []
-        self.handle = generator.field.colour.register_forward_hook(lambda *call: self.colours.append(call[-1]))
-        self.patch = patch.object(zoo.stylesdf.field, "sine", self.sines)
-
-    def __enter__(self) -> "Watch":
-        self.patch.start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.patch.stop()
-        self.handle.remove()
-
-
 def rendered(generator: Generator, styles: Styles, camera: Camera, side: int, draws: Any) -> dict[str, Tensor]:
     """Everything that a rendering makes on its way, by its published name."""
-    with Watch(generator) as watch:
+    with patch.object(zoo.stylesdf.field, "sine", Watched(zoo.stylesdf.field.sine)) as watched:
         found = generator.integrate(styles, camera, side, draws, with_features=True, differentiable=True)
+    sines = [result for _, result in watched.calls]
     samples, quadrature, field = found.samples, generator.renderer.quadrature, generator.field
     directions = samples.directions
     if field.view == "camera":
@@ -221,23 +203,22 @@ def rendered(generator: Generator, styles: Styles, camera: Camera, side: int, dr
     alpha = 1 - torch.exp(-density * lengths[..., None])
     passed = torch.cumprod(1 - alpha[:, :, :-1] + 1e-10, dim=2)
     (gradient,) = torch.autograd.grad(found.raw.sum(), samples.positions)
-    features = found.sampled[..., 3:]
     shape = samples.t.shape
     along = {
-        "film_first": watch.sines.calls[0][1].unflatten(1, shape[1:]),
-        "film_last": watch.sines.calls[-2][1].unflatten(1, shape[1:]),
+        "film_first": sines[0].unflatten(1, shape[1:]),
+        "film_last": sines[-2].unflatten(1, shape[1:]),
         "rays_o": samples.origins,
         "rays_d": samples.directions,
         "viewdirs": torch.nn.functional.normalize(directions, dim=-1),
         "z_vals": samples.t,
         "pts": samples.points,
         "normalized_pts": samples.points * field.input_scale,
-        "rgb_raw": watch.colours[0].unflatten(1, shape[1:]),
+        "rgb_raw": field.colour(sines[-1]).unflatten(1, shape[1:]),
         "density": density,
         "dists": lengths,
         "alpha": alpha,
         "visibility": torch.cat([torch.ones_like(alpha[:, :, :1]), passed], dim=2),
-        "features_raw": features,
+        "features_raw": found.sampled[..., 3:],
         "sdf": found.raw,
         "sdf_out": found.raw,
         "weights": found.weights[..., None],
@@ -254,15 +235,16 @@ def rendered(generator: Generator, styles: Styles, camera: Camera, side: int, dr
 
 def compare_all(case: Case, start: str, ours: dict[str, Tensor]) -> None:
     """Compare those that were recorded; densities and gradients in units of the largest."""
-    for name in [n for n in case.outputs if n.removeprefix(start) in ours and n.startswith(start)]:
-        value = ours[name.removeprefix(start)]
+    for name in case.outputs:
         key = name.removeprefix(start)
+        if not name.startswith(start) or key not in ours:
+            continue
         if key in ("density", "eikonal"):
-            case.relative(name, value)
+            case.relative(name, ours[key])
         elif key in ("alpha", "visibility", "weights", "mask"):  # made of densities
-            case.compare(name, value, 5e-4)
+            case.compare(name, ours[key], 5e-4)
         else:
-            case.scores(name, value)
+            case.scores(name, ours[key])
 
 
 def group(case: Case, start: str, prefix: str, **changed: Any) -> None:
@@ -288,28 +270,22 @@ def group(case: Case, start: str, prefix: str, **changed: Any) -> None:
     compare_all(case, start, ours)
 
 
+INFERENCE = {"static_viewdirs": True, "force_background": True}
 VARIANTS: dict[str, dict[str, Any]] = {
     "stratified.": {"no_offset_sampling": True},
     "noznorm.": {"no_z_normalize": True},
     "nosdf.": {"no_sdf": True, "raw_noise_std": 20.0},
     "forced.": {"force_background": True},
     "perview.": {"no_offset_sampling": True},
-    "no_features.": {},
-    "sharp.": {},
     "sharp_forced.": {"force_background": True},
 }
 
 
-def starts(case: Case) -> list[str]:
-    """Groups of outputs with depths of their own."""
-    return [name.removesuffix("z_vals") for name in case.outputs if name.endswith("z_vals")]
-
-
 def render_stage1(case: Case) -> None:
-    prefix = case.info["weights_prefixes"][0]
-    for start in starts(case):
+    """Groups of outputs with depths of their own."""
+    for start in [name.removesuffix("z_vals") for name in case.outputs if name.endswith("z_vals")]:
         sharp = {n: case.inputs[start + n] for n in ("sigmoid_beta", "sigma_bias") if start + n in case.inputs}
-        group(case, start, prefix, **VARIANTS.get(start, {}), **sharp)
+        group(case, start, case.info["weights_prefixes"][0], **VARIANTS.get(start, {}), **sharp)
 
 
 def render_stage2(case: Case) -> None:
@@ -322,21 +298,19 @@ def render_stage2(case: Case) -> None:
     draws = Replay([*recorded(case, "draw"), *zip(named, noise, strict=True)])
     ours = {"w": first, "w2": second, "decoder_latent": styles.latents}
     ours |= rendered(generator, styles, camera, generator.render_side, draws)
-    decoder = generator.decoder
-    decoder.layer.register_forward_hook(lambda *of: ours.update({"decoder.conv1": of[-1]}))
-    decoder.rgb.register_forward_hook(
-        lambda *of: ours.update({"decoder.to_rgb1": of[-1] + decoder.rgb.bias[:, None, None]})
-    )
+    decoder, heard = generator.decoder, {}
+    layers = {"conv1": decoder.layer, "to_rgb1": decoder.rgb}
     for i, block in enumerate(decoder.blocks):
-        for k, layer in enumerate((block.first, block.second)):
-            layer.register_forward_hook(lambda *of, at=2 * i + k: ours.update({f"decoder.convs.{at}": of[-1]}))
-        block.register_forward_hook(lambda *of, at=i: ours.update({f"decoder.to_rgbs.{at}": of[-1][1]}))
+        layers |= {f"convs.{2 * i}": block.first, f"convs.{2 * i + 1}": block.second, f"to_rgbs.{i}": block}
+    for name, layer in layers.items():
+        layer.register_forward_hook(lambda *of, name=f"decoder.{name}": heard.update({name: of[-1]}))
     ours["rgb"] = decoder(ours["feature_map"], styles.latents, draws)
     assert draws.used_up()
-    compare_all(case, "", ours)
+    heard["decoder.to_rgb1"] = heard["decoder.to_rgb1"] + decoder.rgb.bias[:, None, None]
+    heard |= {name: of[1] for name, of in heard.items() if isinstance(of, tuple)}  # blocks have features, too
+    compare_all(case, "", ours | heard)
 
-    inference = {"static_viewdirs": True, "force_background": True}
-    ema = make_generator(case, "generator_ema.", **inference)
+    ema = make_generator(case, "generator_ema.", **INFERENCE)
     styles = ema.map(Latent(case.inputs["z"]))
     ours = rendered(ema, styles, camera, ema.render_side, None) | {"rgb": ema.render(styles, camera).image}
     compare_all(case, "eval.", ours)
@@ -416,33 +390,45 @@ def mixing(case: Case, generator: Generator) -> None:
 # Training
 
 
-def gradients(network: nn.Module) -> dict[str, Tensor | None]:
-    return {name: p.grad for name, p in by_published_name(network, table(network)).items()}
+def parameters(network: nn.Module) -> dict[str, Tensor]:
+    """Copies of the parameters, in their published names and shapes."""
+    return with_axes({name: p.detach().clone() for name, p in by_published_name(network, table(network)).items()})
 
 
-def norms(case: Case, name: str, ours: dict[str, Tensor | None], share: float = 1e-3) -> None:
+def gradients(network: nn.Module, loss: Tensor | None = None) -> dict[str, Tensor]:
+    """Gradients in published names and shapes, of this loss, or those that there are."""
+    if loss is not None:
+        network.zero_grad()
+        loss.backward(retain_graph=True)
+    named = by_published_name(network, table(network))
+    return with_axes({name: p.grad for name, p in named.items() if p.grad is not None})
+
+
+def norms(case: Case, name: str, ours: dict[str, Tensor], share: float = 1e-3) -> None:
     """Compare norms in the published order of parameters, each in units of itself; of what we do not have it is 0."""
-    order = case.config[f"{name[0] if name[1] == '.' else 'g'}.parameter_order" if "." in name else "parameter_order"]
-    learned = {key for key, value in ours.items() if value is not None}
-    assert learned <= set(order), learned - set(order)
-    case.each_relative(
-        name, torch.stack([torch.zeros(()) if ours.get(n) is None else ours[n].norm() for n in order]), share
+    order = next(
+        case.config[key]
+        for key in (f"{name[0]}.parameter_order", "g.parameter_order", "parameter_order")
+        if key in case.config
     )
+    assert set(ours) <= set(order), set(ours) - set(order)
+    case.each_relative(name, torch.stack([ours[n].norm() if n in ours else torch.zeros(()) for n in order]), share)
 
 
-def some_gradients(case: Case, start: str, ours: dict[str, Tensor | None]) -> None:
-    """Compare the gradients that were recorded in full."""
-    for name in [n for n in case.outputs if n.startswith(start)]:
-        value = ours[name.removeprefix(start)]
-        theirs = case.outputs[name]
-        case.relative(name, torch.zeros_like(theirs) if value is None else value.view(theirs.shape))
+def compare_gradients(case: Case, start: str, end: str, ours: dict[str, Tensor]) -> None:
+    """Norms of all gradients, and those that were recorded in full."""
+    norms(case, f"{start}grad_norm{end}", ours)
+    for name in [n for n in case.outputs if n.startswith(f"{start}grad{end}.")]:
+        found = ours.get(name.removeprefix(f"{start}grad{end}."))
+        case.relative(name, torch.zeros_like(case.outputs[name]) if found is None else found)
 
 
-def backward(network: nn.Module, loss: Tensor) -> dict[str, Tensor | None]:
-    """Gradients of a loss by published name."""
-    network.zero_grad()
-    loss.backward(retain_graph=True)
-    return gradients(network)
+def compare_changes(
+    case: Case, name: str, network: nn.Module, before: dict[str, Tensor], more: dict[str, Tensor] | None = None
+) -> None:
+    """Compare norms of what a step has changed; ``more`` of tensors that we do not have."""
+    now = parameters(network)
+    norms(case, name, {n: case.change(now[n], before[n]) for n in now} | (more or {}), 1e-2)
 
 
 def adam(of: dict[str, Any]) -> Any:
@@ -478,14 +464,10 @@ def sphere_init(case: Case) -> None:
     case.compare("target", (samples.points.norm(dim=-1) - stage.radius).view(shape))
     loss = gan.loss_sphere(stage, Replay(block))
     case.compare("loss", loss)
-    found = backward(generator, loss)
-    norms(case, "grad_norm", found)
-    some_gradients(case, "grad.", found)
-    of = case.config["optimizer"]
-    before = {name: p.detach().clone() for name, p in by_published_name(generator, GENERATOR).items()}
-    adam(of)(generator.parameters()).step()
-    now = by_published_name(generator, GENERATOR)
-    norms(case, "change_norm", {name: case.change(p, before[name]) for name, p in now.items()}, 1e-2)
+    compare_gradients(case, "", "", gradients(generator, loss))
+    before = parameters(generator)
+    adam(case.config["optimizer"])(generator.parameters()).step()
+    compare_changes(case, "change_norm", generator, before)
 
 
 def discriminator_stage1(case: Case) -> None:
@@ -519,20 +501,22 @@ def terms(case: Case, start: str, network: nn.Module, ours: dict[str, Tensor]) -
         if f"{start}.{name}" in case.outputs:
             case.relative(f"{start}.{name}", loss, 1e-4)
         if f"{start}.grad_norm.{name}" in case.outputs:
-            found = backward(network, loss)
-            norms(case, f"{start}.grad_norm.{name}", found)
-            some_gradients(case, f"{start}.grad.{name}.", found)
+            compare_gradients(case, f"{start}.", f".{name}", gradients(network, loss))
 
 
-def losses_stage1(case: Case) -> None:
-    of, camera = case.config["loss"], camera_of(case)
-    stage = VolumeStage(
+def volume_stage(of: dict[str, Any], **more: Any) -> VolumeStage:
+    return VolumeStage(
         r1_weight=of["r1"],
         pose_weight=of["view_lambda"],
         eikonal_weight=of["eikonal_lambda"],
         surface_weight=of["min_surf_lambda"],
         surface_sharpness=of["min_surf_beta"],
+        **more,
     )
+
+
+def losses_stage1(case: Case) -> None:
+    stage, camera = volume_stage(case.config["loss"]), camera_of(case)
     gan = build_gan(case, volume=stage)
     found = gan.loss_d(stage, case.inputs["real"], case.inputs["fake"], pose_of(camera))
     plain = {"r1": found["r1"] / (stage.r1_weight / 2), "view": found["pose"] / stage.pose_weight}
@@ -648,7 +632,7 @@ class Stepwise(StyleSDF):
         network = self.generator if of_generator else self.part
         step = ("g" if counted else "path") if of_generator else "d"
         label = f"{'g' if of_generator else 'd'}.{step}{self.iterations - self.first}"
-        before = {name: p.detach().clone() for name, p in by_published_name(network, table(network)).items()}
+        before = parameters(network)
         norms(self.case, f"{label}.grad_norm", gradients(network))
         if not of_generator:
             order = ["real_score", "fake_score"]
@@ -656,30 +640,25 @@ class Stepwise(StyleSDF):
             scores = [result.scores.detach().mean() for _, result in self.scored.calls[-2:]]
             self.noted |= zip(order, scores, strict=True)
         super().step(optimizer, counted=counted, **how)
-        self.compare_changes(label, network, before)
+        self.compare(label, network, before)
 
-    def compare_changes(
-        self, label: str, network: nn.Module, before: dict[str, Tensor], more: dict[str, Tensor] | None = None
-    ) -> None:
-        case, now = self.case, by_published_name(network, table(network))
-        changes = {n: case.change(p, before[n]) for n, p in now.items()} | (more or {})
-        norms(case, f"{label}.change_norm", changes, 1e-2)
-        unread = {n: t for n, t in case.weights("generator.").items() if re.search(UNREAD, n)}
-        for name in [n for n in case.outputs if n.startswith(f"{label}.value.")]:
-            value = (unread | now)[name.removeprefix(f"{label}.value.")].detach()
-            case.relative(name, value.view(case.outputs[name].shape), 1e-2)
+    def compare(self, label: str, network: nn.Module, before: dict[str, Tensor], **more: Tensor) -> None:
+        """Compare changes, and the values that were recorded."""
+        compare_changes(self.case, f"{label}.change_norm", network, before, more)
+        unread = {n: t for n, t in self.case.weights("generator.").items() if re.search(UNREAD, n)}
+        values = unread | parameters(network)
+        for name in [n for n in self.case.outputs if n.startswith(f"{label}.value.")]:
+            self.case.relative(name, values[name.removeprefix(f"{label}.value.")], 1e-2)
 
     def update_emas(self) -> None:
         network = self.emas["ema"].module
-        before = {name: p.detach().clone() for name, p in by_published_name(network, GENERATOR).items()}
+        before = parameters(network)
         super().update_emas()
         label, decay = self.iterations - self.first, self.emas["ema"].decay
         theirs, average = (self.case.weights(f"{name}.") for name in ("generator", "generator_ema"))
-        biases = [
-            n for n in theirs if re.search(UNREAD, n) and n.endswith("bias")
-        ]  # averaged though nothing reads them
-        drawn = {n: (1 - decay) * decay**label * (theirs[n] - average[n]) for n in biases}
-        self.compare_changes(f"ema{label}", network, before, drawn)
+        unread = [n for n in theirs if re.search(UNREAD, n) and n.endswith("bias")]  # but averaged
+        drawn = {n: (1 - decay) * decay**label * (theirs[n] - average[n]) for n in unread}
+        self.compare(f"ema{label}", network, before, **drawn)
         ours = self.noted | {"loss_d": self.noted["loss_d.real"] + self.noted["loss_d.fake"]}
         for theirs, name in LOGGED.items():
             if f"loss{label}.{theirs}" in self.case.outputs and name in ours:
@@ -716,15 +695,7 @@ def steps(case: Case, start: int = 0, **stages: Any) -> Stepwise:
 
 def step_stage1(case: Case) -> None:
     of = case.config["training"]
-    stage = VolumeStage(
-        r1_weight=of["r1"],
-        pose_weight=of["view_lambda"],
-        eikonal_weight=of["eikonal_lambda"],
-        surface_weight=of["min_surf_lambda"],
-        surface_sharpness=of["min_surf_beta"],
-        at_once=of["chunk"],
-    )
-    steps(case, volume=stage)
+    steps(case, volume=volume_stage(of, at_once=of["chunk"]))
 
 
 def step_stage2(case: Case) -> None:
@@ -745,8 +716,7 @@ def step_stage2(case: Case) -> None:
 
 @torch.no_grad()
 def truncation(case: Case) -> None:
-    inference = {"static_viewdirs": True, "force_background": True}
-    generator, camera = make_generator(case, "generator_ema.", **inference), camera_of(case)
+    generator, camera = make_generator(case, "generator_ema.", **INFERENCE), camera_of(case)
     (z,) = case.draws("mean")
     mean_w, mean_latent = generator.means_of(z)
     case.scores("mean_renderer", mean_w[None])
@@ -761,7 +731,7 @@ def truncation(case: Case) -> None:
         made = generator.render(styles, camera)
         case.compare(f"{start}rgb", made.image)
         case.compare(f"{start}thumb", made.raw)
-    alone = make_generator(case, "generator_ema.", stage=1, **inference)
+    alone = make_generator(case, "generator_ema.", stage=1, **INFERENCE)
     psi = float(re.search(r"at truncation ([\d.]+)", " ".join(case.info["notes"]))[1])
     styles = alone.truncate(alone.styles(first), psi, mean_w, None)
     case.compare("stage1.thumb", alone.render(styles, camera).image)
@@ -773,12 +743,11 @@ def checkpoint(case: Case) -> None:
     place = Place(case.folder / case.config["file"])
     contents, made = read(place), {}
     inference = make_generator(case, "generator_ema.")
+    experiment = stylesdf_experiment()["model"]["init_args"]["generator"]
     for weights, entry in stylesdf.WEIGHTS.items():
-        experiment = None if weights == "discriminator" else EXPERIMENT
-        made[weights] = convert_network(stylesdf, place, contents, experiment, weights)
-        back = stylesdf.official(
-            {weights: to_published(state_of(made[weights]), stylesdf.table(made[weights].network))}, {}
-        )
+        one = made[weights] = convert_network(stylesdf, place, contents, experiment, weights)
+        tensors = one.network.state_dict() | one.unused
+        back = stylesdf.official({weights: to_published(tensors, stylesdf.table(one.network))}, {})
         theirs = {"g": "generator.", "g_ema": "generator_ema.", "d": "discriminator."}[entry]
         ours = next(iter(back.values()))[entry]
         for expected in (case.published(theirs), contents.value[entry]):
@@ -796,29 +765,6 @@ def checkpoint(case: Case) -> None:
         case.compare("transfer.count", torch.tensor(len(first)))
         case.scores("transfer.thumb_w", styles.w)
 
-
-def state_of(made: Any) -> dict[str, Tensor]:
-    """All tensors of a converted network, with those that it never reads."""
-    return made.network.state_dict() | made.unused
-
-
-# What no file says
-EXPERIMENT = {
-    "class_path": "zoo.stylesdf.Generator",
-    "init_args": {
-        "field": {"class_path": "zoo.stylesdf.SDFField"},
-        "renderer": {
-            "class_path": "zoo.render.VolumeRenderer",
-            "init_args": {
-                "depths": {
-                    "class_path": "zoo.render.Stratified",
-                    "init_args": {"near": 0.88, "far": 1.12, "samples": 8},
-                }
-            },
-        },
-        "poses": {"class_path": "zoo.render.GaussianPoses"},
-    },
-}
 
 KINDS = {
     "checkpoint": checkpoint,
