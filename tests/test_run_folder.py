@@ -1,8 +1,11 @@
 """The folder of a run: of one run at a time, which takes nothing from an earlier one."""
 
+import fcntl
 import functools
 import os
 import signal
+import subprocess
+import threading
 
 import pytest
 import torch
@@ -97,6 +100,16 @@ def test_two_runs_do_not_share_a_folder(tmp_path, capsys, monkeypatch):
         assert "Another run is writing into" in capsys.readouterr().err.strip().splitlines()[-1]
     assert files(tmp_path) == {"tiny.yaml"}
     assert main(["fit", "-c", config]) == 0
+
+
+def test_a_run_waits_for_the_children_of_one_that_was_killed(tmp_path):
+    """They have its lock, too, until they end."""
+    with open(tmp_path / ".running.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[lock.fileno()])
+    threading.Timer(0.5, child.stdin.close).start()
+    with locked_folder(tmp_path):
+        assert child.wait(10) == 0
 
 
 @pytest.mark.xdist_group("processes")
