@@ -29,6 +29,7 @@ REFUSED = {
     "--model.generator.renderer.depths=math.sqrt": "must be the import path of a Depths, not 'math.sqrt'.",
     "--model.generator.renderer.depths=zoo.render.relu": "VolumeRenderer is relu, which cannot be called with (rays",
     "--model.generator.renderer.depths=torch.nn.ReLU": "depths of VolumeRenderer is ReLU, which cannot be called with ",
+    "--model.generator.renderer.quadrature.intervals=zoo.render.depths.stratify": "which cannot be called with (t, dir",
     "--model.generator.renderer.quadrature.density=torch.nn.ReLU": "is ReLU, which cannot be called with (raw, points)",
     "--model.generator.renderer.quadrature.density=torch.add": "density must be the import path of a class, not 'add'.",
     **{

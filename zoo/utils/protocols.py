@@ -40,8 +40,8 @@ def check_call(arguments: str, of: object, /, **parts: Any) -> None:
     """Refuse parts that cannot be called as their role is.
 
     What is written in C is refused as the parser refuses it for a protocol: it does not say what it takes, and no part
-    of a network is. A function of ours that takes several things is known to be for another role by the name of the
-    first.
+    of a network is. A function of ours that takes several things is for another role if it names them otherwise: their
+    types, mostly Tensor, do not tell.
 
     Args:
         arguments: names of what such a part is called with, such as "raw, points".
@@ -51,15 +51,16 @@ def check_call(arguments: str, of: object, /, **parts: Any) -> None:
     Raises:
         UserError: names the part.
     """
+    names = arguments.split(", ")
     for name, part in parts.items():
         is_layer = not isinstance(part, type) and hasattr(part, "forward")  # of torch, whose __call__ takes anything
         try:
             if isbuiltin(part):
                 raise TypeError
             if part is not None:
-                taken, first = signature(part.forward if is_layer else part), arguments.split(", ")[0]
-                taken.bind(*arguments.split(", "))
-                if is_ours(part) and first != arguments and next(iter(taken.parameters)) != first:
+                taken = signature(part.forward if is_layer else part)
+                taken.bind(*names)
+                if is_ours(part) and len(names) > 1 and [*taken.parameters][: len(names)] != names:
                     raise TypeError
         except (TypeError, ValueError):
             shown = getattr(part, "__qualname__", None) or type(part).__qualname__
