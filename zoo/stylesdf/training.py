@@ -293,8 +293,9 @@ class StyleSDF(GAN):
         with_r1 = bool(stage.r1_weight) and done % stage.r1_every == 0
 
         fakes, reals = in_parts(sizes, *self.objects(stage, len(real), draws)), real.split(sizes)
+        images = torch.no_grad()(self.images)
         losses = [
-            lambda of=of, part=part: self.loss_d_image(stage, part, self.images(*of, draws)[0].detach(), with_r1)
+            lambda of=of, part=part: self.loss_d_image(stage, part, images(*of, draws)[0], with_r1)
             for of, part in zip(fakes, reals, strict=True)
         ]
         self.accumulate_parts("loss_d", stage, losses)
