@@ -307,7 +307,6 @@ class StyleSDF(GAN):
         if stage.path_weight and done % stage.path_every == 0:
             with self.full_precision():
                 self.path_step(stage, max(1, len(real) // stage.path_shrink), draws)
-        stylegan2.average_over_processes(self.trainer.strategy, [self.mean_path])
         self.update_emas()
         self.count(len(real))
 
@@ -356,6 +355,7 @@ class StyleSDF(GAN):
         losses = [lambda of=of: {"path": self.loss_path(stage, *self.images(*of, draws), draws)} for of in passes]
         self.accumulate_parts("loss_g", stage, losses)
         self.step(self.optimizers()[0], counted=False)
+        stylegan2.average_over_processes(self.trainer.strategy, [self.mean_path])
 
     def loss_path(self, stage: ImageStage, images: Tensor, latents: Tensor, draws: Draws) -> Tensor:
         """Path length penalty of images; moves the mean path length."""
