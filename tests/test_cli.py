@@ -23,7 +23,6 @@ from tests.test_documentation import blocks
 from tests.tiny import write_config
 from zoo.cli import speed
 from zoo.cli.command import main
-from zoo.utils.errors import UserError
 from zoo.utils.paths import BUNDLED
 from zoo.weights.fetch import sha256_of
 
@@ -267,12 +266,21 @@ def test_a_row_is_measured_again(tmp_path, monkeypatch, capsys):
     assert main(["evaluate"]) == 2 and "Name what to score" in capsys.readouterr().err
 
 
-def test_weights_that_change_while_they_are_scored_make_no_row(run, tmp_path):
-    from zoo.cli.records import record_of
+def test_weights_that_change_while_they_are_scored_make_no_row(run, tmp_path, monkeypatch, capsys):
+    from zoo.evaluate import protocol
 
-    row = {"system": "PiGAN", "weights_sha256": "ab" * 32, "record": {}}
-    with pytest.raises(UserError, match="has changed while it was scored"):
-        record_of(row, str(run / "checkpoints" / "last.ckpt"), {}, None)
+    weights = tmp_path / "mine.ckpt"
+    shutil.copy(run / "checkpoints" / "last.ckpt", weights)
+
+    def change(*args, **kwargs):
+        weights.write_bytes(weights.read_bytes() + b" ")
+        return protocol.Scores({}, {})
+
+    monkeypatch.setattr(protocol, "score", change)
+    words = ["--real", "tests.tiny.Noise", "--count", "9", "--results", str(tmp_path / "r.csv")]
+    assert main(["evaluate", str(weights), *words]) == 2
+    assert "mine.ckpt has changed while it was scored" in capsys.readouterr().err
+    assert not (tmp_path / "r.csv").exists()
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def run(
     options = SampleOptions(source, resolution=resolution, **drawn)
     results = file_target(results, option="--results")
     from datamodules.images import ImageFolder, fit
-    from zoo.cli.records import load_real, real_spec, record_of
+    from zoo.cli.records import check_unchanged, load_real, real_spec, record_of
     from zoo.evaluate import ImagePathDataset, load_extractor, score
     from zoo.evaluate import consistency as measure
     from zoo.evaluate.extractors import check_suits, default_extractor
@@ -151,6 +151,7 @@ def run(
             device=device,
             progress=True,
         )
+        check_unchanged(source, about)
         lines += scores.lines()
         rows += [row | {"record": record_of(row, source, spec, network)} for row in scores.rows(**about)]
     print(jsonlib.dumps(rows) if json else grid(lines, markdown=False), flush=True)

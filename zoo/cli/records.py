@@ -57,11 +57,11 @@ def load_real(spec: dict[str, Any], prepare: bool = True) -> "LightningDataModul
     return data
 
 
-def record_of(row: dict[str, Any], source: str, real: dict[str, Any], extractor: "Extractor | None") -> str:
-    """The record of a row that has just been measured.
+def check_unchanged(source: str, row: dict[str, Any]) -> None:
+    """Refuse a row that has just been measured of weights that have changed since.
 
     Raises:
-        UserError: it could not be measured again: the weights have changed since, or something is no plain value.
+        UserError: it could not be measured again.
     """
     from zoo.weights.bundle import find
     from zoo.weights.fetch import sha256_of
@@ -71,6 +71,14 @@ def record_of(row: dict[str, Any], source: str, real: dict[str, Any], extractor:
         path = find(source)
         if sha256_of(path / TENSORS if path.is_dir() else path) != row["weights_sha256"]:
             raise UserError(f"{source} has changed while it was scored: score a copy of it, which stays.")
+
+
+def record_of(row: dict[str, Any], source: str, real: dict[str, Any], extractor: "Extractor | None") -> str:
+    """The record of a row that has just been measured.
+
+    Raises:
+        UserError: it could not be measured again, since something is no plain value.
+    """
     compares = row.get("n_real") is not None
     about = {"source": source, "real": real, "extractor": extractor.name if compares and extractor else None}
     try:
