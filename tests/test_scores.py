@@ -21,13 +21,14 @@ from tests.systems import SYSTEMS
 from zoo.cli.evaluate import add_rows
 from zoo.draws import SampleDraws
 from zoo.evaluate import extractors as features_module
-from zoo.evaluate import protocol, real_statistics
+from zoo.evaluate import measuring, protocol, real_statistics
 from zoo.evaluate.bootstrap import standard_error
 from zoo.evaluate.extractors import Extractor, load_extractor
 from zoo.evaluate.images import ImagePathDataset
 from zoo.evaluate.metrics.density import density_metric
 from zoo.evaluate.metrics.fid import fid, fid_metric, moments
 from zoo.evaluate.metrics.kid import kid, kid_metric, squared_mmd
+from zoo.evaluate.metrics.objects import ObjectMetric
 from zoo.evaluate.metrics.precision_recall import precision_recall_metric
 from zoo.evaluate.metrics.reprojection import reprojection_metric
 from zoo.evaluate.metrics.surface import surface_metric
@@ -290,6 +291,22 @@ def test_metrics_are_measured_in_one_pass_and_alone_as_together():
     assert {row["cameras"] for row in rows[:7]} == {"prior"} and {row["cameras"] for row in rows[7:]} == {"uniform"}
     assert "extractor_sha256" not in rows[7] and rows[7]["better"] == "more" and rows[7]["standard_error"] is not None
     assert score(Sphere(), metrics=[density_metric(8)], n_objects=1).fields["dataset"] == ""  # without real images
+
+
+def test_views_of_an_object_are_rendered_once_for_all_metrics_of_as_many(monkeypatch):
+    seen = []
+    views = measuring.turning_views
+    monkeypatch.setattr(
+        measuring,
+        "turning_views",
+        lambda g, index, count, *how: seen.append((index, count)) or views(g, index, count, *how),
+    )
+    few = ObjectMetric(
+        "few", lambda views: {"few": float(len(views.depth))}, {"few": "more"}, frozenset(), {"views": 8}, 2
+    )
+    scores = score(Sphere(), metrics=[few, surface_metric(), density_metric(8)], n_objects=4)
+    assert sorted(seen) == [(index, count) for index in range(4) for count in (8, 32)]
+    assert scores.values["few-2objects-8views"] == 8 and "surface-4objects-8views" in scores.values
 
 
 def test_quality_has_standard_errors_where_there_are_enough_images():

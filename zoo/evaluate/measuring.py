@@ -108,12 +108,11 @@ def measure_objects(
 ) -> None:
     """Tell metrics of single objects what this process's share of the objects looks like; ``how`` as below."""
     rank, world = rank_and_world()
-    for share in sorted({metric.share for metric in metrics}):
-        together = [metric for metric in metrics if metric.share == share]
-        own = range(rank, share_of(together[0], objects), world)
-        title = ", ".join(metric.name for metric in together)
-        for index in bar(title, len(own), show, own):
-            measure_object(together, generator, index, clock, **how)
+    own = range(rank, max(share_of(metric, objects) for metric in metrics), world)
+    for index in bar("objects", len(own), show, own):
+        measure_object(
+            [metric for metric in metrics if index < share_of(metric, objects)], generator, index, clock, **how
+        )
 
 
 def measure_object(
