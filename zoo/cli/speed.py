@@ -193,14 +193,13 @@ class Grey(Dataset):
     """Constant images with cameras."""
 
     def __init__(self, resolution: int, count: int) -> None:
-        self.resolution, self.count = resolution, count
+        self.resolution, self.count, self.camera = resolution, count, some_cameras(1).take(0)
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        camera = Camera(*(x[0] for x in some_cameras(1)))
-        return {"image": torch.zeros(3, self.resolution, self.resolution), "index": index, "camera": camera}
+        return {"image": torch.zeros(3, self.resolution, self.resolution), "index": index, "camera": self.camera}
 
 
 def some_cameras(n: int) -> Camera:
