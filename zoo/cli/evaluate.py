@@ -119,7 +119,7 @@ def run(
     measured = possible(built(chosen.metrics(count)), scored)
     compares = any(isinstance(metric, FeatureMetric) for metric in measured)
     spec = real_spec(real, scored.resolution)
-    compared = load_real(spec, prepare=compares or cameras == "dataset")
+    compared = load_real(spec, prepare=compares)
     network = None
     if compares:
         extractor = extractor or chosen.extractor or default_extractor(compared)

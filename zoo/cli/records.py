@@ -115,7 +115,7 @@ def redo(name: str, table: Path, extractor_weights: Path | None, batch_size: int
     scored = source_of(row, source)
     (measured,) = built([metric])
     compares = isinstance(measured, FeatureMetric)
-    compared = load_real(real, prepare=compares or row["cameras"] == "dataset")
+    compared = load_real(real, prepare=compares)
     network = load_extractor(extractor, extractor_weights) if compares else None
     if compares:
         check_same("real images", compared.digest(), row["dataset_digest"])
