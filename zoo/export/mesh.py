@@ -279,9 +279,8 @@ def vertex_colours(
 def is_visible(solid: Grid, places: Tensor, towards: Tensor) -> Tensor:
     """Whether from places [N, 3] of the surface on there is nothing of the solid in these directions."""
     cell = float(solid.cell.max())
-    exits = torch.where(towards > 0, solid.high - places, solid.low - places) / torch.where(
-        towards == 0, -1e-9, towards
-    )
+    faces = torch.where(towards > 0, solid.high, solid.low)
+    exits = (faces - places) / torch.where(towards == 0, -1e-9, towards)
     free = []
     for start, direction, end in zip(*(x.split(4096) for x in (places, towards, exits.amin(-1))), strict=True):
         line = torch.arange(2, max(3, float(end.max()) / cell + 1)) * cell  # not the vertex's own cell

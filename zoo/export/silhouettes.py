@@ -72,9 +72,7 @@ def rasterised(triangles: Tensor, side: int) -> Tensor:
     first = triangles.amin(1).ceil().clamp(min=0).long()
     size = (triangles.amax(1).floor().clamp(max=side - 1).long() - first + 1).clamp(min=0)
     count = size.prod(1)
-    face = torch.arange(len(triangles), device=triangles.device).repeat_interleave(
-        count
-    )  # one for each pixel in its box
+    face = torch.arange(len(triangles), device=triangles.device).repeat_interleave(count)  # one a pixel in its box
     place = torch.arange(len(face), device=face.device) - (count.cumsum(0) - count)[face]
     pixel = first[face] + torch.stack([place % size[face, 0], place // size[face, 0]], dim=-1)
     corner = triangles[face] - pixel[:, None]

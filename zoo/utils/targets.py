@@ -64,7 +64,7 @@ def check_place(path: Path, folder: Path, option: str) -> None:
     try:
         there = next(p for p in (folder.absolute(), *folder.absolute().parents) if is_there(p))
         is_there(path)
-        is_there(path.parent / f".{path.name}.lock")  # beside a table, whose name is shorter
+        is_there(path.parent / f".{path.name}.lock")  # beside tables; its name is the longest
     except OSError as error:
         raise UserError(f"{option} is '{shown}': {error.strerror}. Take another place.") from None
     if not there.is_dir():
