@@ -290,6 +290,11 @@ def format_value(row: Row) -> str:
     return f"{row['value']:#.4g}".rstrip(".")
 
 
+def format_number(value: float | str, form: str) -> str:
+    """A number of a row in Python's format; empty where the row has none."""
+    return "" if value == "" else format(value, form)
+
+
 def format_duration(seconds: float | str) -> str:
     """90 -> 1.5 min"""
     if seconds == "":
@@ -302,12 +307,12 @@ def format_duration(seconds: float | str) -> str:
 
 def cells(rank: int, row: Row) -> dict[str, str]:
     """What a table shows of a row."""
-    error = f" ± {row['standard_error']:.2g}" if row["standard_error"] != "" else ""
+    error = format_number(row["standard_error"], ".2g")
     return {
         "#": str(rank),
         "system": row["system"],
-        heading(row): format_value(row) + error,
-        "images seen": f"{row['images_seen']:,}" if row["images_seen"] != "" else "",
+        heading(row): format_value(row) + (error and f" ± {error}"),
+        "images seen": format_number(row["images_seen"], ","),
         "training": format_duration(row["seconds"]),
         "truncation": f"{row['truncation']:g}" if row["truncation"] not in ("", 1.0) else "",
         "config": Path(row["config"]).stem,
@@ -364,13 +369,13 @@ def costs(rows: Iterable[Row], *, markdown: bool = False) -> str:
             "system": row["system"],
             "weights": Path(row["weights"]).name,
             "resolution": str(row["resolution"]),
-            "parameters": f"{row['parameters']:,}",
+            "parameters": format_number(row["parameters"], ","),
             "training images/s": f"{row['images_seen'] / row['seconds']:.3g}"
             if row["seconds"] and row["images_seen"]
             else "",
             "ms/image": f"{row['seconds_per_image'] * 1000:.3g}",
             "processor ms/image": f"{row['processor_seconds_per_image'] * 1000:.3g}",
-            "MiB": f"{row['peak_memory_mib']:,}",
+            "MiB": format_number(row["peak_memory_mib"], ","),
             "hardware": row["hardware"],
         }
         for _, row in sorted(newest.items())
