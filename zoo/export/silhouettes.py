@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zoo.export.camera_paths import frames_along_path
 from zoo.generator import Generator, HasRays, draws_for, evaluating, render_foreground, repeat_for_cameras, require
 from zoo.render.projection import pixel_coordinates, views_of
 
@@ -45,7 +44,7 @@ def silhouette_iou(
     require(generator, "A silhouette", HasRays)
     with evaluating(generator):
         latent, _ = generator.sample(1, draws_for(generator, seed, [index]))
-        latents, _ = frames_along_path(generator, latent, "spiral", 1)
+        latents, _ = generator.orbit_at(latent, torch.zeros(1))  # as its mesh is made
         styles, camera = repeat_for_cameras(
             generator.map(latents, truncation=truncation),
             generator.cameras(views, draws_for(generator, seed, [index * views + view for view in range(views)])),
