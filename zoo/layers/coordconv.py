@@ -12,7 +12,13 @@ from torch.nn.functional import avg_pool2d, leaky_relu
 
 
 class CoordConv(nn.Module):
-    """3x3 convolution, optionally with two more input channels: row and column in [-1, 1] (CoordConv)."""
+    """3x3 convolution, optionally with two more input channels: row and column in [-1, 1].
+
+    Args:
+        channels_in, channels_out: widths, without those two.
+        stride: of the convolution.
+        coordinates: whether there are those two.
+    """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, coordinates: bool) -> None:
         super().__init__()
@@ -20,6 +26,7 @@ class CoordConv(nn.Module):
         self.conv = nn.Conv2d(channels_in + 2 * coordinates, channels_out, 3, stride, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C_in, H, W] to [B, C_out, H / stride, W / stride]."""
         if self.coordinates:
             batch, _, height, width = x.shape
             rows = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype).view(1, 1, -1, 1)
@@ -30,7 +37,13 @@ class CoordConv(nn.Module):
 
 
 class CoordBlock(nn.Module):
-    """Residual block that halves the resolution, by strides or by average pooling."""
+    """Residual block that halves the resolution, by strides or by average pooling.
+
+    Args:
+        channels_in, channels_out: widths.
+        coordinates: as in ``CoordConv``, of both convolutions.
+        downsample: how it halves.
+    """
 
     def __init__(
         self, channels_in: int, channels_out: int, coordinates: bool, downsample: Literal["stride", "pool"]
@@ -47,6 +60,7 @@ class CoordBlock(nn.Module):
                 nn.init.kaiming_normal_(conv.weight, a=0.2, nonlinearity="leaky_relu")
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C_in, H, W] to [B, C_out, H / 2, W / 2]."""
         y = leaky_relu(self.second(leaky_relu(self.first(x), 0.2)), 0.2)
         if self.pool:
             x, y = avg_pool2d(x, 2), avg_pool2d(y, 2)

@@ -17,6 +17,6 @@ def fold(layer: nn.Linear, frequencies: Tensor, phases: Tensor) -> tuple[Tensor,
 
 
 def sine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A sine layer with its own weights for each of B inputs [B, N, C_in]."""
+    """A sine layer with its own weights and biases, from ``fold``, for each of B inputs [B, N, C_in]: [B, N, C_out]."""
     x = torch.baddbmm(bias, x, weight)
     return x.sin() if x.requires_grad else x.sin_()  # in place is faster

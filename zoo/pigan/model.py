@@ -112,10 +112,7 @@ class FilmSiren(nn.Module):
             nn.init.uniform_(layer.weight, -bound, bound)
 
     def modulate(self, styles: Styles) -> list[tuple[Tensor, Tensor]]:
-        """Sine layers of B styles: weights [B, C_in, C_out] and biases [B, 1, C_out] that FiLM has gone into.
-
-        sin(frequency (W x + b) + phase) of equation 5 is the sine of one linear layer.
-        """
+        """Weights and biases of all sine layers for B styles, see ``zoo.layers.film.fold``."""
         frequencies, phases = 15 * styles.frequencies + 30, styles.phases
         layers = [*self.layers, self.colour_sine]
         return [fold(*of) for of in zip(layers, frequencies.unbind(1), phases.unbind(1), strict=True)]
