@@ -253,7 +253,6 @@ def eikonal(model: StyleSDF, chunk: int | None) -> tuple[Tensor, Tensor]:
 def test_gradients_of_distances_are_those_of_world_points():
     model = gan()
     made, draws = model.generator.double(), SampleDraws(0, [0, 1], dtype=torch.float64)
-    made.to(torch.float64)
     latents, camera = made.sample(2, draws)
     seen = made.integrate(made.map(latents), camera, 2, None, differentiable=True)
     (gradient,) = torch.autograd.grad(seen.raw.sum(), seen.samples.positions)

@@ -8,6 +8,8 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.parity.harness import Replay
+from tests.parity.stylesdf import camera_from
 from tests.test_official import CASES, stylesdf_experiment
 from zoo.generator import HasSurface
 from zoo.render import Camera
@@ -37,11 +39,8 @@ def experiment_config() -> dict:
 def recorded(stage: str) -> tuple[Tensor, Camera, dict[str, Tensor]]:
     """Latents, cameras and outputs of the published program."""
     values = load_file(FILES[stage].parent / "io.safetensors")
-    pose = torch.cat([values["in.c2w"], torch.tensor([0.0, 0.0, 0.0, 1.0]).expand(2, 1, 4)], dim=1)
-    intrinsics = torch.eye(3).repeat(2, 1, 1)
-    intrinsics[:, [0, 1], [0, 1]] = values["in.focal"][:, 0] / values["out.thumb"].shape[-1]
-    intrinsics[:, :2, 2] = 0.5
-    return values["in.z"], Camera(pose, intrinsics), values
+    focal = values["in.focal"].flatten() / values["out.thumb"].shape[-1]
+    return values["in.z"], camera_from(values["in.c2w"], focal), values
 
 
 @pytest.mark.parametrize("stage", FILES)
@@ -51,7 +50,7 @@ def test_a_converted_file_draws_what_it_drew(tmp_path, experiment, stage):
     generator = load_bundle(tmp_path / "out")[0]
     z, camera, values = recorded(stage)
     with torch.no_grad():
-        rendered = generator.render(generator.map(generator.latents(2, Given(z))), camera)
+        rendered = generator.render(generator.map(generator.latents(2, Replay([("z", z)]))), camera)
         found = converted(stage, "discriminator").network(rendered.image)
     image = values["out.rgb" if stage == "image" else "out.thumb"]
     assert rendered.image.shape == image.shape and (rendered.image - image).abs().max() < 1e-4
@@ -59,17 +58,6 @@ def test_a_converted_file_draws_what_it_drew(tmp_path, experiment, stage):
     assert (found.scores - values["out.score"]).abs().max() < 1e-5
     if stage == "volume":
         assert (found.camera - values["out.viewpoint"]).abs().max() < 1e-5
-
-
-class Given:
-    """Draws that are known."""
-
-    def __init__(self, z: Tensor) -> None:
-        self.z = z
-
-    def normal(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        assert self.z.shape == shape
-        return self.z
 
 
 def converted(stage: str, weights: str = "ema", change=lambda state: state):

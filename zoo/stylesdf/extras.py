@@ -74,7 +74,6 @@ def aligned_cube(distances: Tensor, near: float, far: float) -> Tensor:
     wider = torch.linspace(far / near, 1, distances.shape[2]).to(line)
     place = torch.stack([z, x * wider, y * wider], dim=-1)  # of a volume [B, 1, H, W, S], whose last axis comes first
     volume = distances[..., 0].unflatten(1, (side, side))[:, None]
-    found = grid_sample(volume, place.expand(len(volume), -1, -1, -1, -1), padding_mode="border", align_corners=True)[
-        :, 0
-    ]
+    place = place.expand(len(volume), -1, -1, -1, -1)
+    found = grid_sample(volume, place, padding_mode="border", align_corners=True)[:, 0]
     return torch.where((place.abs() > 1).any(-1), 1.0, found)
