@@ -176,6 +176,9 @@ def test_a_long_sentence_keeps_its_value_and_its_advice(capsys):
     assert fail(f"'{'x' * 600}' is long: take a shorter one.") == 2
     said = capsys.readouterr().err.strip().removeprefix("zoo: error: ")
     assert said.startswith("'xxx") and said.endswith("is long: take a shorter one.") and len(said) < 300
+    assert fail(f"'{'/long' * 30}' {'is wrong, ' * 20}so delete '{'/long' * 30}'.") == 2
+    said = capsys.readouterr().err.strip().removeprefix("zoo: error: ")
+    assert said.startswith("'/long") and said.count("wrong") == 20 and said.endswith("long/long'.") and len(said) < 400
     long = [f"{'generator.renderer.field.' * 4}{index} is missing" for index in range(9)]
     assert len(shortened(long)) <= 150 and shortened(long).endswith("; and 8 more")
     assert shortened(["a", "b", "c", "d"]) == "a; b; c; and 1 more"
