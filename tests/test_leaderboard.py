@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from zoo import leaderboard
 from zoo.evaluate.presets import built
 from zoo.leaderboard.migrate import OLD_COLUMNS
-from zoo.leaderboard.pages import markers, numbers
+from zoo.leaderboard.pages import markers, numbers, overview
 from zoo.leaderboard.table import COLUMNS, GROUP, rank_rows, row_id, table
 from zoo.utils.errors import UserError
 from zoo.weights.catalogue import released
@@ -284,6 +285,17 @@ def test_the_page_holds_the_texts_between_their_markers(tmp_path):
     page.write_text("no markers")
     with pytest.raises(ValueError, match="leaderboard:start"):
         leaderboard.update_page(page, leaderboard=shown)
+
+
+def test_the_overview_has_all_weights_side_by_side():
+    rows = [{**ROW, "weights": name, "value": value} for name, value in (("a", 2.0), ("runs/b", 1.0), ("c", 1.0))]
+    text = overview([{**OBJECTS, "weights": "a"}, *rows, {**rows[0], "truncation": 0.5}, {**ROW, "dataset": "faces"}])
+    first, second = re.split(r"\n\n(?=\*\*faces)", text)
+    cars = [[cell.strip() for cell in line.split("|")[1:-1]] for line in first.splitlines()[2:]]
+    assert first.startswith("**cars 32x32**\n\n") and second.startswith("**faces 32x32**\n\n")
+    assert cars[0] == ["metric", "better", "a", "a, truncation 0.5", "b", "c"]
+    assert cars[2] == ["fid-cars-none-1k", "less", "2.000", "2.000", "**1.000**", "**1.000**"]
+    assert cars[3] == ["psnr-64objects-32views", "more", "30.00", "", "", ""]
 
 
 def test_a_system_has_one_table_for_each_of_its_weights():

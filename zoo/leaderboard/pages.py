@@ -10,6 +10,7 @@ from zoo.leaderboard.table import (
     Row,
     cells,
     costs,
+    format_value,
     grid,
     groups,
     heading,
@@ -58,13 +59,14 @@ def update_page(page: Path | str, **parts: str) -> bool:
 
 
 def update_pages(root: Path | str = ".", results: Path | str = RESULTS) -> list[Path]:
-    """``update_page`` for README.md (FID only), docs/leaderboard.md (one number a question) and each system's page (its
+    """``update_page`` for README.md (FID only), docs/leaderboard.md (the main metrics) and each system's page (its
     own rows, and its published weights); which of them changed."""
     rows = headlines(read(results))
     fid = [row for row in rows if number_of(row) == "fid"]
     pages = {
         Path(root, "README.md"): {"leaderboard": table(fid, markdown=True)},
         Path(root, "docs/leaderboard.md"): {
+            "overview": overview(row for row in rows if row["config"]),  # no reference points
             "leaderboard": "\n\n".join(filter(None, [table(rows, markdown=True), costs(rows, markdown=True)])),
             "published": published(markdown=True),
         },
@@ -75,9 +77,38 @@ def update_pages(root: Path | str = ".", results: Path | str = RESULTS) -> list[
     return [page for page, parts in pages.items() if update_page(page, **parts)]
 
 
+def place_of(row: Row) -> tuple[bool, int]:
+    """Where the metric of one of the ``headlines`` stands: those of sets of images before those of single objects."""
+    return is_of_objects(row["metric"]), HEADLINES.index(number_of(row))
+
+
+def overview(rows: Iterable[Row]) -> str:
+    """Values of all weights, side by side, as Markdown: a table for each data set and resolution, with a line for what
+    was measured alike; the best of several are bold."""
+
+    def about(members: list[tuple[int, Row]]) -> tuple[str, int]:
+        return members[0][1]["dataset"], members[0][1]["resolution"]
+
+    def name_of(row: Row) -> str:
+        truncated = cells(1, row)["truncation"]
+        return Path(row["weights"]).name + (truncated and f", truncation {truncated}")
+
+    sections = []
+    for (dataset, resolution), sets in groupby([members for _, members in groups(rows)], key=about):
+        alike = sorted(sets, key=lambda members: place_of(members[0][1]))
+        empty = dict.fromkeys(sorted({name_of(row) for members in alike for _, row in members}), "")
+        lines = []
+        for members in alike:
+            line = {"metric": members[0][1]["metric"], "better": members[0][1]["better"]} | empty
+            for rank, row in members:
+                line[name_of(row)] = f"**{format_value(row)}**" if rank == 1 < len(members) else format_value(row)
+            lines.append(line)
+        sections.append(f"**{dataset} {resolution}x{resolution}**\n\n{grid(lines, markdown=True)}")
+    return "\n\n".join(sections) or table([])
+
+
 def numbers(rows: Iterable[Row]) -> str:
-    """Rows of one system as Markdown: a table for each of its weights, with a line for each metric, those of sets of
-    images before those of single objects."""
+    """Rows of one system as Markdown: a table for each of its weights, with a line for each metric."""
 
     def weights_of(row: Row) -> tuple[str, int, str]:
         return row["dataset"], row["resolution"], cells(1, row)["weights"]
@@ -89,7 +120,7 @@ def numbers(rows: Iterable[Row]) -> str:
         return {"metric": row["metric"], "value": shown[heading(row)], "better": row["better"]} | real | rest
 
     def order(row: Row) -> tuple:
-        return weights_of(row), is_of_objects(row["metric"]), HEADLINES.index(number_of(row))
+        return weights_of(row), place_of(row)
 
     newest = {row_id(row): row for _, members in groups(rows) for _, row in members}
     sections = []
