@@ -1,6 +1,8 @@
 """How the published StyleSDF's arguments, names and draws translate into ours."""
 
+import itertools
 import re
+from collections import Counter
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,7 @@ from zoo.losses import logistic_real, path_lengths
 from zoo.render import (
     Camera,
     GaussianPoses,
+    Orbit,
     Quadrature,
     Stratified,
     UniformPoses,
@@ -29,16 +32,6 @@ from zoo.render import (
     to_map,
 )
 from zoo.stylesdf import convert as stylesdf
-from zoo.stylesdf.convert import (
-    GENERATOR,
-    IMAGE_DISCRIMINATOR,
-    VOLUME_DISCRIMINATOR,
-    decoder_config,
-    image_config,
-    volume_config,
-    with_axes,
-    without_axes,
-)
 from zoo.stylesdf.decoder import Decoder
 from zoo.stylesdf.discriminator import ImageDiscriminator, PoseDiscriminator, StagedDiscriminator
 from zoo.stylesdf.extras import aligned_cube, last_weight, mean_points, published_pose, sweep
@@ -59,13 +52,13 @@ UNREAD = r"kernel$|decoder\.(conv1|convs\.\d+)\.bias$"
 def table(network: nn.Module) -> list:
     """The published names of a network's tensors."""
     if isinstance(network, Generator):
-        return GENERATOR
-    return VOLUME_DISCRIMINATOR if isinstance(network, PoseDiscriminator) else IMAGE_DISCRIMINATOR
+        return stylesdf.GENERATOR
+    return stylesdf.VOLUME_DISCRIMINATOR if isinstance(network, PoseDiscriminator) else stylesdf.IMAGE_DISCRIMINATOR
 
 
 def load(network: nn.Module, state: dict[str, Tensor]) -> Any:
     """The network with a published state dict."""
-    ours = from_published(without_axes(state), list(network.state_dict()), table(network))
+    ours = from_published(stylesdf.without_axes(state), list(network.state_dict()), table(network))
     unread = [name for name in ours if name.startswith("unused.")]
     assert all(re.search(UNREAD, name) for name in unread), unread
     missing, _ = network.load_state_dict({n: t for n, t in ours.items() if n not in unread}, strict=False)
@@ -76,10 +69,15 @@ def load(network: nn.Module, state: dict[str, Tensor]) -> Any:
 # Published arguments
 
 
-def near_far(case: Case, camera: str = "") -> tuple[float, float]:
-    """Limits of depths of the first camera of a group."""
+def near_far(case: Case) -> tuple[float, float]:
+    """Limits of depths."""
     reach = case.config["camera"]["dist_radius"]
-    return (1 - reach, 1 + reach) if not camera else tuple(case.inputs[camera + n][0].item() for n in ("near", "far"))
+    return 1 - reach, 1 + reach
+
+
+def make_poses(case: Case, kind: type[Orbit] = GaussianPoses) -> Orbit:
+    of = case.config["camera"]
+    return kind(yaw_spread=of["azim"], pitch_spread=of["elev"], fov_deg=2 * of["fov_half_angle_deg"])
 
 
 def make_generator(
@@ -93,7 +91,7 @@ def make_generator(
 
     Args:
         limits: other depths than those of the options.
-        stage: 1 without, 2 with the decoder; None for what the weights have.
+        stage: 1 without the decoder; None for what the weights have.
         changed: other options of the rendering.
     """
     model, of = case.config["model"], case.config["rendering"] | changed
@@ -115,14 +113,14 @@ def make_generator(
         last_sample if of["force_background"] else black,
     )
     depths = (Stratified if of["no_offset_sampling"] else OffsetDepths)(near, far, of["N_samples"])
-    angles = case.config["camera"]
     decoder = None
     if any(name.startswith("decoder.") for name in state):
-        decoder = Decoder(**decoder_config(without_axes(state))["init_args"], mapping_rate=model["lr_mapping"])
+        sizes = stylesdf.decoder_config(stylesdf.without_axes(state))["init_args"]
+        decoder = Decoder(**sizes, mapping_rate=model["lr_mapping"])
     generator = Generator(
         field,
         VolumeRenderer(depths, quadrature, chunk=None),
-        GaussianPoses(yaw_spread=angles["azim"], pitch_spread=angles["elev"], fov_deg=2 * angles["fov_half_angle_deg"]),
+        make_poses(case),
         decoder,
         width,
         render_side=model["renderer_spatial_output_dim"],
@@ -134,16 +132,16 @@ def make_generator(
 def make_discriminator(case: Case, prefix: str = "discriminator.") -> PoseDiscriminator | ImageDiscriminator:
     state = case.weights(prefix)
     if "final_conv.conv.weight" in state:
-        sizes = volume_config({f"volume.{name}": tensor for name, tensor in state.items()})
+        sizes = stylesdf.volume_config({f"volume.{name}": tensor for name, tensor in state.items()})
         return load(PoseDiscriminator(**sizes["init_args"]), state)
-    sizes = image_config({f"image.{name}": tensor for name, tensor in state.items()})
+    sizes = stylesdf.image_config({f"image.{name}": tensor for name, tensor in state.items()})
     return load(ImageDiscriminator(**sizes["init_args"]), state)
 
 
-def camera_of(case: Case, group: str = "", side: int | None = None) -> Camera:
+def camera_of(case: Case, group: str = "") -> Camera:
     """Our cameras of published matrices and focal lengths [pixels]."""
-    pose, focal = case.inputs[f"{group}c2w"], case.inputs[f"{group}focal"].flatten()
-    return camera_from(pose, focal / (side or case.config["model"]["renderer_spatial_output_dim"]))
+    focal = case.inputs[f"{group}focal"].flatten()
+    return camera_from(case.inputs[f"{group}c2w"], focal / case.config["model"]["renderer_spatial_output_dim"])
 
 
 def camera_from(pose: Tensor, focal: Tensor) -> Camera:
@@ -157,28 +155,28 @@ def camera_from(pose: Tensor, focal: Tensor) -> Camera:
 # Draws
 
 
-def recorded(case: Case, block: str) -> list[tuple[str, Tensor]]:
-    """The draws of one rendering by our names: jitter, noise maps or density noise, and where styles are switched."""
+def recorded(case: Case, block: str, first: int = 0) -> list[tuple[str, Tensor]]:
+    """The draws of a block from the first on, by our names; of noise maps, the lowest layer has one alone."""
     pairs: list[tuple[str, Tensor]] = []
-    seen: dict[int, int] = {}
-    for name, numbers in case.named_draws(block).items():
+    angles, maps = itertools.cycle(("yaw", "pitch")), Counter()
+    for name, numbers in [*case.named_draws(block).items()][first:]:
         kind = name.split("_")[-1]
-        if kind == "rand":
-            ours = "jitter"
+        if kind in ("rand", "random"):
+            pairs.append(({"rand": "jitter", "random": "mixing"}[kind], numbers))
         elif numbers.dim() == 5:
-            ours = "final_density_noise"
+            pairs.append(("final_density_noise", numbers))
+        elif numbers.dim() == 4 and numbers.shape[1] == 3:
+            pairs.append(("path_noise", numbers))
+        elif numbers.dim() == 4:
+            side = numbers.shape[-1]
+            is_first = side == case.config["model"]["renderer_spatial_output_dim"]
+            pairs.append((f"image{side}_{1 if is_first else maps[side] % 2}", numbers))
+            maps[side] += 1
+        elif numbers.shape[-1] == 1:
+            pairs.append((next(angles), -numbers))
         else:
-            ours = noise_name(case, numbers, seen)
-        pairs.append((ours, numbers))
+            pairs += zip(("z", "mixed_z"), numbers.view(-1, *numbers.shape[-2:]), strict=False)
     return pairs
-
-
-def noise_name(case: Case, numbers: Tensor, seen: dict[int, int]) -> str:
-    """Our name of a noise map, by its side and how many of that were seen before: the first layer has one alone."""
-    side = numbers.shape[-1]
-    seen[side] = seen.get(side, -1) + 1
-    is_first = side == case.config["model"]["renderer_spatial_output_dim"]
-    return f"image{side}_{1 if is_first else seen[side] % 2}"
 
 
 def cut_draw(index: Tensor, layers: int) -> Tensor:
@@ -247,9 +245,9 @@ def compare_all(case: Case, start: str, ours: dict[str, Tensor]) -> None:
             case.scores(name, ours[key])
 
 
-def group(case: Case, start: str, prefix: str, **changed: Any) -> None:
+def group(case: Case, start: str, **changed: Any) -> None:
     """One rendering of the first stage, image by image where they have their own limits."""
-    own = f"{start}c2w" in case.inputs
+    own, prefix = f"{start}c2w" in case.inputs, case.info["weights_prefixes"][0]
     camera, draws = camera_of(case, start if own else ""), recorded(case, f"{start}draw")
     shown = case.outputs[f"{start}z_vals"].shape
     parts = []
@@ -285,7 +283,7 @@ def render_stage1(case: Case) -> None:
     """Groups of outputs with depths of their own."""
     for start in [name.removesuffix("z_vals") for name in case.outputs if name.endswith("z_vals")]:
         sharp = {n: case.inputs[start + n] for n in ("sigmoid_beta", "sigma_bias") if start + n in case.inputs}
-        group(case, start, case.info["weights_prefixes"][0], **VARIANTS.get(start, {}), **sharp)
+        group(case, start, **VARIANTS.get(start, {}), **sharp)
 
 
 def render_stage2(case: Case) -> None:
@@ -325,15 +323,10 @@ def render_stage2(case: Case) -> None:
 def sampling(case: Case) -> None:
     angles, generator = case.config["camera"], make_generator(case)
     low, (near, far) = generator.render_side, near_far(case)
-    spreads = {"yaw_spread": angles["azim"], "pitch_spread": angles["elev"]}
-    lens = {"fov_deg": 2 * angles["fov_half_angle_deg"]}
     cameras: dict[str, Camera] = {}
-    for name, poses in {
-        "gaussian": GaussianPoses(**spreads, **lens),
-        "uniform": UniformPoses(**spreads, **lens),
-    }.items():
+    for name, kind in {"gaussian": GaussianPoses, "uniform": UniformPoses}.items():
         azimuth, elevation = (1 - x if name == "uniform" else -x for x in case.draws(f"{name}.draw"))
-        cameras[name] = poses(len(azimuth), Replay([("yaw", azimuth), ("pitch", elevation)]))
+        cameras[name] = make_poses(case, kind)(len(azimuth), Replay([("yaw", azimuth), ("pitch", elevation)]))
         case.compare(f"{name}.viewpoint", pose_of(cameras[name]))
     (above,) = case.draws("sweep.draw")
     pairs = {name: case.inputs[f"{name}.locations"].split(1, dim=1) for name in ("fixed", "poles")}
@@ -348,8 +341,7 @@ def sampling(case: Case) -> None:
         for limit, value in (("near", near), ("far", far)):
             case.compare(f"{name}.{limit}", torch.full_like(case.outputs[f"{name}.{limit}"], value))
     for start, static in (("rays.", False), ("rays_static.", True)):
-        other = make_generator(case, static_viewdirs=static)
-        ours = rendered_rays(other, cameras["gaussian"], low)
+        ours = rendered_rays(make_generator(case, static_viewdirs=static), cameras["gaussian"], low)
         compare_all(case, start, ours)
     for start, off in (("offset.", False), ("none.", False), ("stratified.", True), ("stratified_none.", True)):
         depths = make_generator(case, no_offset_sampling=off).renderer.depths
@@ -392,7 +384,8 @@ def mixing(case: Case, generator: Generator) -> None:
 
 def parameters(network: nn.Module) -> dict[str, Tensor]:
     """Copies of the parameters, in their published names and shapes."""
-    return with_axes({name: p.detach().clone() for name, p in by_published_name(network, table(network)).items()})
+    named = by_published_name(network, table(network))
+    return stylesdf.with_axes({name: p.detach().clone() for name, p in named.items()})
 
 
 def gradients(network: nn.Module, loss: Tensor | None = None) -> dict[str, Tensor]:
@@ -401,7 +394,7 @@ def gradients(network: nn.Module, loss: Tensor | None = None) -> dict[str, Tenso
         network.zero_grad()
         loss.backward(retain_graph=True)
     named = by_published_name(network, table(network))
-    return with_axes({name: p.grad for name, p in named.items() if p.grad is not None})
+    return stylesdf.with_axes({name: p.grad for name, p in named.items() if p.grad is not None})
 
 
 def norms(case: Case, name: str, ours: dict[str, Tensor], share: float = 1e-3) -> None:
@@ -495,6 +488,12 @@ def discriminator_stage2(case: Case) -> None:
             case.scores(f"trunk_{n}", x)
 
 
+def relative(case: Case, start: str, **ours: Tensor) -> None:
+    """Compare losses and what they are made of."""
+    for name, value in ours.items():
+        case.relative(f"{start}{name}", value, 1e-4)
+
+
 def terms(case: Case, start: str, network: nn.Module, ours: dict[str, Tensor]) -> None:
     """Compare losses and their gradients by term."""
     for name, loss in (ours | {"total": sum(ours.values())}).items():
@@ -519,9 +518,7 @@ def losses_stage1(case: Case) -> None:
     stage, camera = volume_stage(case.config["loss"]), camera_of(case)
     gan = build_gan(case, volume=stage)
     found = gan.loss_d(stage, case.inputs["real"], case.inputs["fake"], pose_of(camera))
-    plain = {"r1": found["r1"] / (stage.r1_weight / 2), "view": found["pose"] / stage.pose_weight}
-    for name, value in plain.items():
-        case.relative(f"d.unweighted.{name}", value, 1e-4)
+    relative(case, "d.unweighted.", r1=found["r1"] / (stage.r1_weight / 2), view=found["pose"] / stage.pose_weight)
     ours = {"adversarial": found["real"] + found["fake"], "r1": found["r1"], "view": found["pose"]}
     terms(case, "d", gan.discriminator.volume, ours)
 
@@ -532,8 +529,7 @@ def losses_stage1(case: Case) -> None:
     names = {"fake": "adversarial", "pose": "view", "eikonal": "eikonal", "surface": "minimal_surface"}
     weights = {"view": stage.pose_weight, "eikonal": stage.eikonal_weight, "minimal_surface": stage.surface_weight}
     ours = {names[name]: value for name, value in found.items()}
-    for name, weight in weights.items():
-        case.relative(f"g.unweighted.{name}", ours[name] / weight, 1e-4)
+    relative(case, "g.unweighted.", **{name: ours[name] / weight for name, weight in weights.items()})
     terms(case, "g", gan.generator, ours)
 
 
@@ -552,7 +548,7 @@ def losses_stage2(case: Case) -> None:
     stage, camera = image_stage(case.config["loss"]), camera_of(case)
     gan = build_gan(case, image=stage)
     found = gan.loss_d_image(stage, case.inputs["real"], case.inputs["fake"], True)
-    case.relative("d.unweighted.r1", found["r1"] / (stage.r1_weight / 2 * stage.r1_every), 1e-4)
+    relative(case, "d.unweighted.", r1=found["r1"] / (stage.r1_weight / 2 * stage.r1_every))
     terms(case, "d", gan.discriminator.image, {"adversarial": found["real"] + found["fake"], "r1": found["r1"]})
 
     with torch.no_grad():
@@ -571,54 +567,23 @@ def losses_stage2(case: Case) -> None:
     gan.mean_path.copy_(case.inputs["mean_path_length"])
     with patch.object(zoo.training.stylegan2, "path_lengths", Watched(path_lengths)) as lengths:
         loss = gan.loss_path(stage, image, latents, draws)
-    case.relative("g.path_lengths", lengths.calls[0][1], 1e-4)
-    case.relative("g.mean_path_length", gan.mean_path, 1e-4)
-    case.relative("g.unweighted.path", loss / (stage.path_weight * stage.path_every), 1e-4)
+    relative(case, "g.", path_lengths=lengths.calls[0][1], mean_path_length=gan.mean_path)
+    relative(case, "g.unweighted.", path=loss / (stage.path_weight * stage.path_every))
     case.scores("g.path_latents", latents)
     terms(case, "g", gan.generator, {"path": loss})
-
-
-def switches(case: Case, block: str) -> list[str]:
-    """Names of recorded indices at which styles are switched."""
-    return sorted(name for name in case.inputs if re.fullmatch(rf"{re.escape(block)}\.randint_\d+", name))
-
-
-def of_training(case: Case) -> Replay:
-    """The draws of a training, by our names, but for those of its validation, which come first."""
-    pairs: list[tuple[str, Tensor]] = []
-    numbered = [*case.named_draws("draw").items()][2:]
-    angles, maps = 0, {}
-    for name, numbers in numbered:
-        kind = name.split("_")[-1]
-        if kind == "random":
-            pairs.append(("mixing", numbers))
-        elif kind == "rand":
-            pairs.append(("jitter", numbers))
-        elif numbers.dim() == 4 and numbers.shape[1] == 3:
-            pairs.append(("path_noise", numbers))
-        elif numbers.dim() == 4:
-            pairs.append((noise_name(case, numbers, maps), numbers))
-        elif numbers.shape[-1] == 1:
-            pairs.append((("yaw", "pitch")[angles % 2], -numbers))
-            angles += 1
-        else:
-            pairs += zip(("z", "mixed_z"), numbers.view(-1, *numbers.shape[-2:]), strict=False)
-    layers = sum(
-        name.startswith("decoder.to_rgb") and name.endswith("conv.weight") for name in case.config["g.parameter_order"]
-    )
-    pairs += [("cut", cut_draw(case.inputs[name], 2 * layers)) for name in switches(case, "draw")]
-    return Replay(pairs)
 
 
 class Stepwise(StyleSDF):
     """Training on recorded numbers that compares gradients and weights of each step."""
 
-    def begin(self, case: Case) -> "Stepwise":
-        self.case, self.replay, self.first = case, of_training(case), self.iterations
+    def begin(self, case: Case) -> None:
+        switches = sorted(name for name in case.inputs if re.fullmatch(r"draw\.randint_\d+", name))
+        cuts = [("cut", cut_draw(case.inputs[name], self.generator.decoder.num_layers)) for name in switches]
+        self.replay = Replay([*recorded(case, "draw", first=2), *cuts])  # the first two are of its validation
+        self.case, self.first = case, self.iterations
         self.noted: dict[str, Tensor] = {}
         self.part = self.discriminator.image or self.discriminator.volume
         self.part.forward = self.scored = Watched(self.part.forward)
-        return self
 
     def draws(self) -> Replay:
         return self.replay
@@ -660,9 +625,9 @@ class Stepwise(StyleSDF):
         drawn = {n: (1 - decay) * decay**label * (theirs[n] - average[n]) for n in unread}
         self.compare(f"ema{label}", network, before, **drawn)
         ours = self.noted | {"loss_d": self.noted["loss_d.real"] + self.noted["loss_d.fake"]}
-        for theirs, name in LOGGED.items():
-            if f"loss{label}.{theirs}" in self.case.outputs and name in ours:
-                self.case.relative(f"loss{label}.{theirs}", ours[name], 1e-4)
+        found = {theirs: ours[name] for theirs, name in LOGGED.items() if name in ours}
+        seen = {n: loss for n, loss in found.items() if f"loss{label}.{n}" in self.case.outputs}
+        relative(self.case, f"loss{label}.", **seen)
 
 
 LOGGED = {
@@ -673,8 +638,6 @@ LOGGED = {
     "g_view": "loss_g.pose",
     "g_eikonal": "loss_g.eikonal",
     "g_minimal_surface": "loss_g.surface",
-    "path": "penalty",
-    "path_length": "mean_path",
     "real_score": "real_score",
     "fake_score": "fake_score",
 }
@@ -706,12 +669,10 @@ def step_stage2(case: Case) -> None:
     mean = torch.zeros(())
     for i, (_, of_pass) in enumerate(lengths.calls):
         mean = torch.lerp(mean, of_pass.detach().mean(), stage.path_decay)
-        case.relative(f"path.pass{i}.lengths", of_pass, 1e-4)
-        case.relative(f"path.pass{i}.mean", mean, 1e-4)
-        case.relative(f"path.pass{i}.penalty", (of_pass - mean).square().mean(), 1e-4)
-    for k in (0, 1):
-        case.relative(f"loss{k}.path", (lengths.calls[-1][1] - mean).square().mean(), 1e-4)
-        case.relative(f"loss{k}.path_length", lengths.calls[-1][1].mean(), 1e-4)
+        penalty = (of_pass - mean).square().mean()
+        relative(case, f"path.pass{i}.", lengths=of_pass, mean=mean, penalty=penalty)
+    for k in (0, 1):  # the last pass's, in both
+        relative(case, f"loss{k}.", path=penalty, path_length=of_pass.mean())
 
 
 @torch.no_grad()
@@ -761,7 +722,7 @@ def checkpoint(case: Case) -> None:
     ours |= {"rgb": image, "score": judged.scores, "viewpoint": judged.camera}
     compare_all(case, "", ours)
     if "transfer.count" in case.outputs:
-        first = [name for name in inference.state_dict() if published_name(name, GENERATOR)]
+        first = [name for name in inference.state_dict() if published_name(name, stylesdf.GENERATOR)]
         case.compare("transfer.count", torch.tensor(len(first)))
         case.scores("transfer.thumb_w", styles.w)
 
