@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.evaluate import bootstrap
-from zoo.evaluate.bootstrap import fold_of_each, kid_standard_error, standard_error
+from zoo.evaluate.jackknife import FOLDS, fold_of_each, standard_errors
 from zoo.evaluate.metrics import extrapolation
 from zoo.evaluate.metrics import precision_recall as module
 from zoo.evaluate.metrics.extrapolation import fid_infinity
 from zoo.evaluate.metrics.fid import Moments, fid, moments
-from zoo.evaluate.metrics.kid import squared_mmd
+from zoo.evaluate.metrics.kid import kid_standard_error, squared_mmd
 from zoo.evaluate.metrics.precision_recall import precision_recall
 
 
@@ -125,6 +124,11 @@ def test_extrapolation_is_deterministic_and_knows_its_line(monkeypatch):
 # --------------------------------------------------------------------------------------------------- standard errors
 
 
+def standard_error(statistic, features: torch.Tensor, folds: int = FOLDS) -> float:
+    """Of one number of features alone."""
+    return standard_errors(features, None, lambda part, _: {"it": statistic(part)}, folds)["it"]
+
+
 def test_the_standard_error_of_a_mean_is_that_of_the_textbook():
     x = normal(5000, 1).double()
     assert standard_error(lambda part: float(part.mean()), x, folds=1000) == pytest.approx(5000**-0.5, rel=0.1)
@@ -155,4 +159,4 @@ def test_the_standard_error_of_kid_is_that_of_leaving_folds_out():
     fake, real = normal(57, 5).double(), normal(40, 5, 1).double() + 0.3
     slow = standard_error(lambda part: squared_mmd(part, real), fake)
     assert kid_standard_error(fake, real) == pytest.approx(slow, rel=1e-9) and slow > 0
-    assert bootstrap.kid_standard_error(fake, real) == kid_standard_error(fake.clone(), real)
+    assert kid_standard_error(fake, real) == kid_standard_error(fake.clone(), real)

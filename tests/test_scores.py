@@ -22,9 +22,9 @@ from zoo.cli.evaluate import add_rows
 from zoo.draws import SampleDraws
 from zoo.evaluate import extractors as features_module
 from zoo.evaluate import measuring, protocol, real_statistics
-from zoo.evaluate.bootstrap import standard_error
 from zoo.evaluate.extractors import Extractor, load_extractor
 from zoo.evaluate.images import ImagePathDataset
+from zoo.evaluate.jackknife import standard_errors
 from zoo.evaluate.metrics.density import density_metric
 from zoo.evaluate.metrics.fid import fid, fid_metric, moments
 from zoo.evaluate.metrics.kid import kid, kid_metric, squared_mmd
@@ -317,7 +317,9 @@ def test_quality_has_standard_errors_where_there_are_enough_images():
     assert list(rows) == names and all(row["standard_error"] >= 0 for row in rows.values())
     features = colours()(fakes(Sphere(), torch.arange(70), 0, 1.0, "per-sample"))
     real = moments(colours()(quantise(Data().images)))
-    assert rows["fid"]["standard_error"] == pytest.approx(standard_error(lambda x: fid(moments(x), real), features))
+    assert rows["fid"]["standard_error"] == pytest.approx(
+        standard_errors(features, None, lambda x, _: {"fid": fid(moments(x), real)})["fid"]
+    )
     few = score(Sphere(), Data(), colours(), "image", n_fake=4)
     assert [row["metric"] for row in few.rows()] == ["fid-colours-none-4", "kid-colours-none-4"]
     assert len(few.values) == 7 and {row["standard_error"] for row in few.rows()} == {None}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.evaluate.bootstrap import standard_errors
+from zoo.evaluate.jackknife import standard_errors
 from zoo.evaluate.metrics.features import FeatureMetric, Moments, RealFeatures
 from zoo.evaluate.metrics.fid import fid, moments
 from zoo.utils.errors import UserError

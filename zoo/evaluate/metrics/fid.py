@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from zoo.evaluate.bootstrap import standard_errors
+from zoo.evaluate.jackknife import standard_errors
 from zoo.evaluate.metrics.features import CHUNK, FeatureMetric, Moments, RealFeatures
 from zoo.utils.errors import UserError
 

@@ -3,15 +3,17 @@
 The squared maximum mean discrepancy with the kernel (x y / F + 1)^3. As in torch-fidelity the mean over random subsets
 is the value, and equal seeds give equal subsets; the draw depends on nothing but the seed and the numbers of images.
 
-N images, F features
+N generated and M real images, F features
 """
 
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from zoo.evaluate.jackknife import FOLDS, LEAST, fold_of_each, jackknife
 from zoo.evaluate.metrics.features import FeatureMetric, RealFeatures
 from zoo.utils.errors import UserError
 
@@ -54,11 +56,11 @@ def squared_mmd(x: Tensor, y: Tensor) -> float:
     n, m = len(x), len(y)
     if min(n, m) < 2:
         raise UserError(f"KID needs at least 2 images on each side; there are {n} and {m}.")
-    within = (kernel_sum(x, x, True) / (n * (n - 1))) + (kernel_sum(y, y, True) / (m * (m - 1)))
-    return within - 2 * kernel_sum(x, y, False) / (n * m)
+    within = (_kernel_sum(x, x, True) / (n * (n - 1))) + (_kernel_sum(y, y, True) / (m * (m - 1)))
+    return within - 2 * _kernel_sum(x, y, False) / (n * m)
 
 
-def kernel_sum(x: Tensor, y: Tensor, same: bool) -> float:
+def _kernel_sum(x: Tensor, y: Tensor, same: bool) -> float:
     """Sum of the kernel over all pairs, block by block; without the diagonal where both are the same set."""
     x, y = x.double(), y.double()
     total = 0.0
@@ -83,6 +85,19 @@ def kid_of_features(features: Tensor, real: RealFeatures, subsets: int, subset_s
 
 def kid_error_of_features(features: Tensor, real: RealFeatures) -> dict[str, float]:
     """Standard error of the KID of generated images' features [N, F]; none of too few images."""
-    from zoo.evaluate.bootstrap import LEAST, kid_standard_error
-
     return {"kid": kid_standard_error(features, real.features)} if len(features) >= LEAST else {}
+
+
+def kid_standard_error(fake: Tensor, real: Tensor, folds: int = FOLDS, seed: int = 0) -> float:
+    """Standard error of the KID of all pairs of features [N, F] and [M, F], at the cost of one such KID."""
+    fold = fold_of_each(len(fake), folds, seed)
+    parts = [fake[fold == index] for index in range(folds)]
+    within = torch.zeros(folds, folds, dtype=torch.float64)
+    for a in range(folds):
+        for b in range(a + 1):
+            within[a, b] = within[b, a] = _kernel_sum(parts[a], parts[b], a == b)
+    across = torch.tensor([_kernel_sum(part, real, False) for part in parts], dtype=torch.float64)
+    left = len(fake) - torch.tensor([len(part) for part in parts], dtype=torch.float64)
+    pairs = within.sum() - 2 * within.sum(1) + within.diagonal()
+    values = pairs / (left * (left - 1)) - 2 * (across.sum() - across) / (left * len(real))
+    return jackknife(values)  # what pairs of real images add is the same for all

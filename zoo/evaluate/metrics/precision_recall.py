@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.evaluate.bootstrap import standard_errors
+from zoo.evaluate.jackknife import standard_errors
 from zoo.evaluate.metrics.features import FeatureMetric, Measure, RealFeatures
 from zoo.evaluate.metrics.objects import Better
 from zoo.utils.errors import UserError
