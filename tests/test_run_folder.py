@@ -102,8 +102,8 @@ def test_two_runs_do_not_share_a_folder(tmp_path, capsys, monkeypatch):
     assert main(["fit", "-c", config]) == 0
 
 
-def test_a_run_waits_for_the_children_of_one_that_was_killed(tmp_path):
-    """They have its lock, too, until they end."""
+def test_a_run_waits_for_the_end_of_one_that_was_killed(tmp_path):
+    """Here of a child that has taken over its lock, to end when it is told to."""
     with open(tmp_path / ".running.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[lock.fileno()])

@@ -147,7 +147,7 @@ def held_alone(path: Path, refusal: str, wait: float = 10.0) -> Iterator[None]:
     Args:
         path: of the lock, a file for nothing else, which goes in the end.
         refusal: the sentence for another process that holds it.
-        wait: seconds; the children of a process that was killed keep its lock until they have ended, too.
+        wait: seconds; a process that was killed keeps its lock until it has ended, some moments later.
 
     Raises:
         UserError: another process holds it.
