@@ -117,18 +117,13 @@ def object_views(
     resolution: int | None = None,
     seed: int = 0,
     truncation: float = 1.0,
-    condition: Condition = "fixed",
 ) -> Views:
     """Sample ``index`` of the seed from all the sides that the generator's turntable knows, without jitter.
-
-    Args:
-        condition: ``fixed``: one object, as the system conditions it for several views; ``own``: each view is
-            conditioned on its own camera, as the images that are scored one by one are.
 
     Raises:
         UserError: the generator has no rays, or its turntable does not turn.
     """
-    return turning_views(generator, index, views, resolution, seed, truncation, condition)[0]
+    return turning_views(generator, index, views, resolution, seed, truncation, "fixed")[0]
 
 
 def turning_views(
@@ -140,7 +135,12 @@ def turning_views(
     truncation: float,
     condition: Condition,
 ) -> tuple[Views, Any]:
-    """``object_views``, and the styles that the object is shown with."""
+    """``object_views``, and the styles that the object is shown with.
+
+    Args:
+        condition: ``fixed``: one object, as the system conditions it for several views; ``own``: each view is
+            conditioned on its own camera, as the images that are scored one by one are.
+    """
     if not isinstance(generator, HasRays):
         raise lacking(generator, "Comparing views of one object", HasRays)
     rendered, camera, styles = turntable_images(generator, index, views, resolution, seed, truncation, condition)
