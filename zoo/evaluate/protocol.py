@@ -133,13 +133,8 @@ def score(
     device = torch.device(device or ("cpu" if isinstance(source, ImagePathDataset) else source.device))
     results: dict[str, dict[str, Any]] = {}
     clock = Clock()
-    fields: dict[str, Any] = {"dataset": real.name if real else "", "resolution": source.resolution}
-    fields |= {"condition": "none", "hardware": hardware(device, rank_and_world()[1]), "commit": commit()}
-    fields |= {"date": datetime.now(UTC).isoformat(timespec="seconds")}
     how: dict[str, Any] = {"truncation": truncation, "seed": seed, "condition": condition}
-    if isinstance(source, Generator):
-        fields |= {"truncation": truncation, "seed": seed, "parameters": sum(p.numel() for p in source.parameters())}
-        fields["condition"] = condition if source.is_conditioned else "none"
+    fields = common_columns(source, real, device, how)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         if of_images:
             if real is None:
@@ -159,8 +154,7 @@ def score(
                 own = {"draws": draws, "cameras": cameras}
             known = real_features(real, network, source.resolution, n_real, batch_size, device)
             measure_images(of_images, images, known, network, device, bar("images", n_fake, progress))
-            own |= {"dataset_digest": real.digest(), "n_real": n_real}
-            own |= {"extractor_sha256": network.sha256}
+            own |= {"dataset_digest": real.digest(), "n_real": n_real, "extractor_sha256": network.sha256}
             for metric in of_images:
                 count, end = metric.count or n_fake, suffix(fields["condition"], cameras)
                 numbers = {metric_name(name, network, count): name for name in metric.better}
@@ -174,6 +168,19 @@ def score(
                 results |= columns(metric, numbers, suffix(fields["condition"]), own)
     fields |= clock.columns() | most_memory(device)
     return Scores(results, broadcast(fields))
+
+
+def common_columns(
+    source: Generator | ImagePathDataset, real: RealImages | None, device: torch.device, how: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The columns of results.csv that all values have in common, but for costs; ``how`` a generator is sampled."""
+    fields = {"dataset": real.name if real else "", "resolution": source.resolution, "condition": "none"}
+    fields |= {"hardware": hardware(device, rank_and_world()[1]), "commit": commit()}
+    fields |= {"date": datetime.now(UTC).isoformat(timespec="seconds")}
+    if isinstance(source, Generator):
+        fields |= {**how, "parameters": sum(parameter.numel() for parameter in source.parameters())}
+        fields["condition"] = how["condition"] if source.is_conditioned else "none"
+    return fields
 
 
 def columns(metric: Metric, numbers: Mapping[str, str], end: str, own: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
