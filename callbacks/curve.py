@@ -12,7 +12,9 @@ from zoo.utils.states import check_state
 
 
 class Curve(pl.Callback):
-    """Writes ``<run>/curve.csv``: a row for each time that ``callbacks.scores.Scores`` measures, which is listed later.
+    """Writes ``<run>/curve.csv``: a row for each time that ``callbacks.scores.Scores`` measures.
+
+    List it before ``Scores``, or the last step's time is missing in the row of its scores.
 
     Columns are iteration, images_seen, processor_seconds, and the scores by name. Processor seconds are those of all
     threads of this process during training steps: neither scores, sample images and checkpoints count, nor what other

@@ -1,7 +1,7 @@
-"""Metrics: FID and KID of images, and the 3D consistency of generators.
+"""Metrics of sets of images, such as FID, and of single objects, such as how well their views agree in 3D.
 
-``score`` measures a generator, or an ``ImagePathDataset``, against real images; ``consistency`` measures
-how well its views agree in 3D.
+``score`` measures them of a generator, or those of images of an ``ImagePathDataset``, against real images;
+``consistency`` gives diagnostics of a generator's 3D.
 """
 
 from zoo.utils.lazy import exports
