@@ -9,7 +9,17 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from tests.parity.harness import Case, Followed, Replay, Watched, by_published_name, even_quantiles, same_tensors, train
+from tests.parity.harness import (
+    Case,
+    Followed,
+    Replay,
+    Watched,
+    by_published_name,
+    even_quantiles,
+    gradients_of,
+    same_tensors,
+    train,
+)
 from zoo.cips3d import convert as cips3d
 from zoo.cips3d.convert import DISCRIMINATOR, GENERATOR
 from zoo.cips3d.discriminator import Discriminator, Tower
@@ -284,19 +294,6 @@ def compare_field(case: Case, name: str, ours: Tensor) -> None:
         case.relative(f"{name}.{part}", values) if part == "density" else case.compare(f"{name}.{part}", values)
 
 
-def compare_gradients(case: Case, block: str, network: nn.Module, table: list, order: list[str]) -> None:
-    """Norms of all gradients in the published order, and the full ones that were recorded.
-
-    A parameter that nothing reads or that is frozen has none, for which the published program has zero.
-    """
-    found = {name: p.grad for name, p in by_published_name(network, table).items() if p.grad is not None}
-    norms = [found[name].norm() if name in found else torch.tensor(0.0) for name in order]
-    case.each_relative(f"{block}.grad_norms", torch.stack(norms))
-    for name in case.outputs:
-        if name.startswith(f"{block}.grad."):
-            case.relative(name, found[name.removeprefix(f"{block}.grad.")])
-
-
 class Heard:
     """Remembers what modules were given and returned."""
 
@@ -470,7 +467,8 @@ def partial_grad(case: Case) -> None:
         (image * cotangent).sum().backward()
         case.compare(f"{block}.img", image.detach())
         case.compare(f"{block}.pitch_yaw", angles.repeat(times, 1))
-        compare_gradients(case, block, generator, GENERATOR, config["param_names"])
+        found = gradients_of(generator, GENERATOR)
+        case.gradients(f"{block}.grad_norms", f"{block}.grad.", found, config["param_names"])
 
 
 @torch.no_grad()
@@ -670,7 +668,8 @@ def losses(case: Case) -> None:
         case.scores(f"{block}.D.g_preds", fake_scores[order])
         case.each_relative(f"{block}.D.grad_penalty", penalties, 1e-3)
         case.each_relative(f"{block}.D.d_loss", sum(terms.values()), 1e-4)
-        compare_gradients(case, f"{block}.D", gan.discriminator, DISCRIMINATOR, names["D"])
+        found = gradients_of(gan.discriminator, DISCRIMINATOR)
+        case.gradients(f"{block}.D.grad_norms", f"{block}.D.grad.", found, names["D"])
 
         discriminator.calls.clear()
         gan.discriminator.requires_grad_(False)
@@ -682,7 +681,8 @@ def losses(case: Case) -> None:
         case.compare(f"{block}.G.fake_images", fake.detach())
         case.scores(f"{block}.G.g_preds", torch.cat([torch.cat(p) for p in zip(*scores, strict=True)]))
         case.each_relative(f"{block}.G.g_loss", terms[-1], 1e-4)  # the published loop keeps the last
-        compare_gradients(case, f"{block}.G", gan.generator, GENERATOR, names["G"])
+        found = gradients_of(gan.generator, GENERATOR)
+        case.gradients(f"{block}.G.grad_norms", f"{block}.G.grad.", found, names["G"])
         assert draws.used_up()
 
 

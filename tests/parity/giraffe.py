@@ -591,16 +591,8 @@ def compare_gradients(case: Case, name: str, network: nn.Module, loss: Tensor, t
     parameters = by_published_name(network, table)
     gradients = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True)
     prefix = f"{player}.{part}_" if part else f"{player}."
-    compare_all_gradients(
-        case, prefix, dict(zip(parameters, gradients, strict=True)), case.info[f"param_names_{player[0]}"]
-    )
-
-
-def compare_all_gradients(case: Case, prefix: str, gradients: dict[str, Tensor], order: list[str]) -> None:
-    case.each_relative(f"{prefix}grad_norms", torch.stack([gradients[n].norm() for n in order]))
-    for name in case.outputs:
-        if name.startswith(f"{prefix}grad."):
-            case.relative(name, gradients[name.removeprefix(f"{prefix}grad.")])
+    found = dict(zip(parameters, gradients, strict=True))
+    case.gradients(f"{prefix}grad_norms", f"{prefix}grad.", found, case.info[f"param_names_{player[0]}"])
 
 
 class Replayed(GIRAFFE):
@@ -773,7 +765,7 @@ def gan2d(case: Case) -> None:
             ("G", "loss_g", "generator", GENERATOR_2D),
         ):
             gradients = {published_name(n, table): g for n, g in gan.gradients[prefix].items()}
-            compare_all_gradients(case, f"{player}.", gradients, order_of(case, network))
+            case.gradients(f"{player}.grad_norms", f"{player}.grad.", gradients, order_of(case, network))
 
     train(gan, case.inputs["x_real"], of["batch"], AfterEach(look))
 

@@ -11,7 +11,7 @@ from torch.nn.functional import instance_norm, normalize
 
 import zoo.graf.rays
 import zoo.graf.training
-from tests.parity.harness import Before, Case, Replay, Watched, by_published_name, same_tensors, train
+from tests.parity.harness import Before, Case, Replay, Watched, by_published_name, gradients_of, same_tensors, train
 from zoo.graf import convert as graf
 from zoo.graf.convert import DISCRIMINATOR, GENERATOR
 from zoo.graf.model import Discriminator, Generator, HierarchicalRenderer, Latent, RadianceField, uniform
@@ -559,7 +559,8 @@ def losses(case: Case) -> None:
     case.compare("d.fake_scores", fake_scores.scores.detach()[..., None, None])
     case.relative("d.loss", (terms["real"] + terms["fake"]).detach(), 1e-4)
     case.relative("d.reg", terms["r1"].detach(), 1e-4)
-    compare_gradients(case, "d", gan.discriminator, DISCRIMINATOR[gan.patches.size])
+    found = gradients_of(gan.discriminator, DISCRIMINATOR[gan.patches.size])
+    case.gradients("d.grad_norms", "d.grad.", found, case.config["d_param_order"])
 
     discriminator.calls.clear()
     draws = Replay(published_draws(case, "g_step", config, gan.patches))
@@ -570,20 +571,8 @@ def losses(case: Case) -> None:
     assert draws.used_up()
     case.compare("g.fake_scores", discriminator.calls[0][1].scores.detach()[..., None, None])
     case.relative("g.loss", terms["fake"].detach(), 1e-4)
-    compare_gradients(case, "g", gan.generator, GENERATOR)
-
-
-def compare_gradients(case: Case, player: str, network: nn.Module, table: list) -> None:
-    """Norms of all gradients in the published order, and the full ones that were recorded."""
-    gradients = {
-        published_name(name, table): torch.zeros_like(p) if p.grad is None else p.grad
-        for name, p in network.named_parameters()
-    }
-    order = case.config[f"{player}_param_order"]
-    case.each_relative(f"{player}.grad_norms", torch.stack([gradients[name].norm() for name in order]))
-    for name in case.outputs:
-        if name.startswith(f"{player}.grad."):
-            case.relative(name, gradients[name.removeprefix(f"{player}.grad.")])
+    found = gradients_of(gan.generator, GENERATOR)
+    case.gradients("g.grad_norms", "g.grad.", found, case.config["g_param_order"])
 
 
 class Replayed(GRAF):

@@ -126,6 +126,21 @@ class Case:
         """Compare each number, such as the norm of one parameter's gradient, in units of itself."""
         self.compare(name, ours, share, self.outputs[name].abs().clamp(min=1e-9))
 
+    def norms(self, name: str, ours: Mapping[str, Tensor], order: Sequence[str], share: float = 1e-3) -> None:
+        """Compare norms, each in units of itself, in the published order of parameters; what we do not have is zero."""
+        assert ours.keys() <= set(order), ours.keys() - set(order)
+        none = torch.zeros(())
+        self.each_relative(name, torch.stack([ours.get(n, none).norm() for n in order]), share)
+
+    def gradients(self, norms: str, whole: str, ours: Mapping[str, Tensor], order: Sequence[str]) -> None:
+        """Compare norms of gradients, and those that were recorded in full, whose outputs' names begin with ``whole``.
+
+        What is frozen, or nothing reads, has no gradient here, for which the published program has zero.
+        """
+        self.norms(norms, ours, order)
+        for name in [name for name in self.outputs if name.startswith(whole)]:
+            self.relative(name, ours.get(name.removeprefix(whole), torch.zeros_like(self.outputs[name])))
+
     def noise(self, name: str) -> float:
         """How far the published float32 was seen to be from itself in float64; 0 where that was not recorded."""
         about = self.info["outputs"].get(name, {})
@@ -323,6 +338,11 @@ class Watched:
 def by_published_name(network: nn.Module, table: list) -> dict[str, nn.Parameter]:
     """A network's parameters; the table translates our names."""
     return {published_name(name, table): parameter for name, parameter in network.named_parameters()}
+
+
+def gradients_of(network: nn.Module, table: list) -> dict[str, Tensor]:
+    """Gradients of a network's parameters by published name, of those that have any."""
+    return {name: p.grad for name, p in by_published_name(network, table).items() if p.grad is not None}
 
 
 def same_tensors(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:

@@ -11,7 +11,17 @@ from torch.nn.functional import leaky_relu
 
 import zoo.pigan.model
 import zoo.pigan.training
-from tests.parity.harness import Before, Case, Replay, Watched, by_published_name, even_quantiles, same_tensors, train
+from tests.parity.harness import (
+    Before,
+    Case,
+    Replay,
+    Watched,
+    by_published_name,
+    even_quantiles,
+    gradients_of,
+    same_tensors,
+    train,
+)
 from zoo.pigan import convert as pigan
 from zoo.pigan.convert import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR
 from zoo.pigan.model import Discriminator, FilmSiren, Generator, Latent, SpatialEmbedding, Styles
@@ -44,7 +54,7 @@ from zoo.render import (
 from zoo.training.ema import EMA, WarmUpDecay
 from zoo.weights.bundle import UNUSED
 from zoo.weights.convert import convert_network
-from zoo.weights.names import from_published, published_name, to_published
+from zoo.weights.names import from_published, to_published
 from zoo.weights.read import Place, read
 
 BOX = 2 / 0.24
@@ -310,7 +320,8 @@ def losses(case: Case) -> None:
     case.relative("d.identity", torch.as_tensor(guessed).detach(), 1e-4)
     case.relative("d.loss", total.detach(), 1e-4)
     table = DISCRIMINATOR if of["class"] != "StridedDiscriminator" else PLAIN_DISCRIMINATOR
-    compare_gradients(case, "d", discriminator, table)
+    order = case.config["d_param_order"]
+    case.gradients("d.grad_norms", "d.grad.", gradients_of(discriminator, table), order)
 
     watched.calls.clear()
     discriminator.requires_grad_(False)
@@ -326,20 +337,10 @@ def losses(case: Case) -> None:
     case.compare("g.topk", count)
     case.relative("g.identity", torch.as_tensor(terms.get("latent", 0.0) + terms.get("angles", 0.0)).detach(), 1e-4)
     case.relative("g.loss", total.detach(), 1e-4)
-    compare_gradients(case, "g", generator, GENERATOR)
+    order = case.config["g_param_order"]
+    case.gradients("g.grad_norms", "g.grad.", gradients_of(generator, GENERATOR), order)
     norms = torch.stack([p.grad.norm() for p in generator.parameters()])
     case.relative("g.grad_total_norm", norms.norm())
-
-
-def compare_gradients(case: Case, player: str, network: nn.Module, table: list) -> None:
-    """Norms of all gradients in the published order, and the full ones that were recorded."""
-    state = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in network.named_parameters()}
-    order = case.config[f"{player}_param_order"]
-    published = {published_name(name, table): gradient for name, gradient in state.items()}
-    case.each_relative(f"{player}.grad_norms", torch.stack([published[name].norm() for name in order]))
-    for name in case.outputs:
-        if name.startswith(f"{player}.grad."):
-            case.relative(name, published[name.removeprefix(f"{player}.grad.")])
 
 
 # A published draw's name without number, place and distribution -> ours.

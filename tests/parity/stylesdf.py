@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import zoo.stylesdf.field
 import zoo.training.stylegan2
-from tests.parity.harness import Case, Replay, Watched, by_published_name, same_tensors, train
+from tests.parity.harness import Case, Replay, Watched, by_published_name, gradients_of, same_tensors, train
 from tests.test_official import stylesdf_experiment
 from zoo.layers.stylegan2 import minibatch_stddev
 from zoo.losses import logistic_real, path_lengths
@@ -393,27 +393,13 @@ def gradients(network: nn.Module, loss: Tensor | None = None) -> dict[str, Tenso
     if loss is not None:
         network.zero_grad()
         loss.backward(retain_graph=True)
-    named = by_published_name(network, table(network))
-    return stylesdf.with_axes({name: p.grad for name, p in named.items() if p.grad is not None})
+    return stylesdf.with_axes(gradients_of(network, table(network)))
 
 
-def norms(case: Case, name: str, ours: dict[str, Tensor], share: float = 1e-3) -> None:
-    """Compare norms in the published order of parameters, each in units of itself; of what we do not have it is 0."""
-    order = next(
-        case.config[key]
-        for key in (f"{name[0]}.parameter_order", "g.parameter_order", "parameter_order")
-        if key in case.config
-    )
-    assert set(ours) <= set(order), set(ours) - set(order)
-    case.each_relative(name, torch.stack([ours[n].norm() if n in ours else torch.zeros(()) for n in order]), share)
-
-
-def compare_gradients(case: Case, start: str, end: str, ours: dict[str, Tensor]) -> None:
-    """Norms of all gradients, and those that were recorded in full."""
-    norms(case, f"{start}grad_norm{end}", ours)
-    for name in [n for n in case.outputs if n.startswith(f"{start}grad{end}.")]:
-        found = ours.get(name.removeprefix(f"{start}grad{end}."))
-        case.relative(name, torch.zeros_like(case.outputs[name]) if found is None else found)
+def order_of(case: Case, name: str) -> list[str]:
+    """The published order of the parameters that an output of this name is of."""
+    keys = (f"{name[0]}.parameter_order", "g.parameter_order", "parameter_order")
+    return next(case.config[key] for key in keys if key in case.config)
 
 
 def compare_changes(
@@ -421,7 +407,8 @@ def compare_changes(
 ) -> None:
     """Compare norms of what a step has changed; ``more`` of tensors that we do not have."""
     now = parameters(network)
-    norms(case, name, {n: case.change(now[n], before[n]) for n in now} | (more or {}), 1e-2)
+    changes = {n: case.change(now[n], before[n]) for n in now} | (more or {})
+    case.norms(name, changes, order_of(case, name), 1e-2)
 
 
 def adam(of: dict[str, Any]) -> Any:
@@ -457,7 +444,7 @@ def sphere_init(case: Case) -> None:
     case.compare("target", (samples.points.norm(dim=-1) - stage.radius).view(shape))
     loss = gan.loss_sphere(stage, Replay(block))
     case.compare("loss", loss)
-    compare_gradients(case, "", "", gradients(generator, loss))
+    case.gradients("grad_norm", "grad.", gradients(generator, loss), order_of(case, "grad_norm"))
     before = parameters(generator)
     adam(case.config["optimizer"])(generator.parameters()).step()
     compare_changes(case, "change_norm", generator, before)
@@ -500,7 +487,8 @@ def terms(case: Case, start: str, network: nn.Module, ours: dict[str, Tensor]) -
         if f"{start}.{name}" in case.outputs:
             case.relative(f"{start}.{name}", loss, 1e-4)
         if f"{start}.grad_norm.{name}" in case.outputs:
-            compare_gradients(case, f"{start}.", f".{name}", gradients(network, loss))
+            found, order = gradients(network, loss), order_of(case, start)
+            case.gradients(f"{start}.grad_norm.{name}", f"{start}.grad.{name}.", found, order)
 
 
 def volume_stage(of: dict[str, Any], **more: Any) -> VolumeStage:
@@ -598,7 +586,7 @@ class Stepwise(StyleSDF):
         step = ("g" if counted else "path") if of_generator else "d"
         label = f"{'g' if of_generator else 'd'}.{step}{self.iterations - self.first}"
         before = parameters(network)
-        norms(self.case, f"{label}.grad_norm", gradients(network))
+        self.case.norms(f"{label}.grad_norm", gradients(network), order_of(self.case, label))
         if not of_generator:
             order = ["real_score", "fake_score"]
             order = order[::-1] if isinstance(self.part, ImageDiscriminator) else order
