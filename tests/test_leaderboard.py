@@ -11,7 +11,7 @@ from zoo import leaderboard
 from zoo.evaluate.presets import built
 from zoo.leaderboard.migrate import OLD_COLUMNS
 from zoo.leaderboard.pages import markers, numbers, overview
-from zoo.leaderboard.table import COLUMNS, GROUP, rank_rows, row_id, table
+from zoo.leaderboard.table import COLUMNS, GROUP, headlines, rank_rows, row_id, table
 from zoo.utils.errors import UserError
 from zoo.weights.catalogue import released
 
@@ -271,6 +271,8 @@ def test_one_number_a_question_is_shown_unless_others_are_asked_for(tmp_path):
     assert [name in text for name in names] == [False, True, False, True]
     assert "more is better" in text and text.endswith("Not shown: ssim; 'zoo leaderboard --metric NAME' does.")
     assert "fid-cars-none-1k" in leaderboard.show([tmp_path / "r.csv"], metric="fid")
+    for change in ({"truncation": 0.7}, {"dataset_digest": "f" * 64, "n_real": 1000}):  # more images, of another kind
+        assert "fid-cars-none-1k" in table(headlines([*rows[:1], ROW | change | {"n_fake": 5000, "metric": names[1]}]))
 
 
 def test_the_page_holds_the_texts_between_their_markers(tmp_path):

@@ -255,10 +255,11 @@ def groups(rows: Iterable[Row]) -> list[tuple[str, list[tuple[int, Row]]]]:
 
 
 def headlines(rows: Iterable[Row]) -> list[Row]:
-    """Those of the rows that are shown where nothing is asked for."""
+    """Those of the rows that are shown where nothing is asked for: of what differs in the number of generated images
+    alone, that of the most."""
 
     def kind(row: Row) -> tuple[Any, ...]:
-        columns = ("dataset", "resolution", "weights_sha256", "extractor_sha256", "condition", "cameras")
+        columns = [column for column in (*GROUP, *MEASURED) if column not in ("metric", "n_fake")]
         return (number_of(row), *(row[column] for column in columns))
 
     by = sorted((row for row in rows if number_of(row) in HEADLINES), key=lambda row: row["n_fake"])
