@@ -174,7 +174,7 @@ def test_every_tensor_has_a_name_of_its_own():
         assert set(from_published(there, list(state), names)) == set(state) - left_out
 
 
-def test_a_first_stage_can_be_told_to_have_a_decoder_of_its_own():
+def test_a_first_stage_has_what_a_second_one_has_but_the_decoder():
     generator = converted("volume").network
     assert isinstance(own_networks()[0].decoder, Decoder) and generator.decoder is None
     assert {n for n in own_networks()[0].state_dict() if not n.startswith("decoder.")} == set(generator.state_dict())

@@ -157,7 +157,9 @@ class StyleSDF(GAN):
         super().__init__(generator, discriminator, *optimizers, **options)
         self.image, stages = image, (sphere, volume, image)
         self.stages: list[Stage] = [stage for stage in stages if stage is not None]
-        check_networks(self.stages, generator, discriminator)
+        if not self.stages:
+            raise UserError("StyleSDF has no stage: give sphere, volume or image.")
+        check_networks(volume, image, generator, discriminator)
         self.register_buffer("mean_path", torch.zeros(()))
 
     def configure_optimizers(self) -> list[Optimizer]:
@@ -371,26 +373,24 @@ class StyleSDF(GAN):
             self.accumulate(prefix, terms, last=i == len(losses))
 
 
-def check_networks(stages: list[Stage], generator: Generator, discriminator: StagedDiscriminator) -> None:
+def check_networks(
+    volume: VolumeStage | None, image: ImageStage | None, generator: Generator, discriminator: StagedDiscriminator
+) -> None:
     """Refuse stages without their networks."""
-    if not stages:
-        raise UserError("StyleSDF has no stage: give sphere, volume or image.")
-    needs = {VolumeStage: ("volume", discriminator.volume), ImageStage: ("image", discriminator.image)}
-    for stage in stages:
-        name, network = needs.get(type(stage), ("sphere", discriminator))
-        if network is None:
+    for name, stage, network, side in (
+        ("volume", volume, discriminator.volume, generator.render_side),
+        ("image", image, discriminator.image, generator.resolution),
+    ):
+        if stage is not None and network is None:
             raise UserError(f"The stage {name} needs a discriminator: give {name} of the StagedDiscriminator.")
-        side = generator.resolution if isinstance(stage, ImageStage) else generator.render_side
-        if not isinstance(stage, SphereStage) and network.resolution != side:
+        if stage is not None and network.resolution != side:
             raise UserError(
                 f"The stage {name} makes images of side {side}: its discriminator takes {network.resolution}."
             )
-        if isinstance(stage, VolumeStage) and stage.pose_weight and not network.guesses_pose:
-            raise UserError(
-                "pose_weight needs guesses: set guesses_pose of the PoseDiscriminator, or pose_weight to 0."
-            )
-        if isinstance(stage, ImageStage) and generator.decoder is None:
-            raise UserError("The stage image needs a decoder: give the generator one.")
+    if volume is not None and volume.pose_weight and not discriminator.volume.guesses_pose:
+        raise UserError("pose_weight needs guesses: set guesses_pose of the PoseDiscriminator, or pose_weight to 0.")
+    if image is not None and generator.decoder is None:
+        raise UserError("The stage image needs a decoder: give the generator one.")
 
 
 def pose_of(camera: Camera) -> Tensor:
