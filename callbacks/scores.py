@@ -27,9 +27,9 @@ class Scores(pl.Callback):
 
     Args:
         every: iterations between scores; 0 for none on the way.
-        n_fake, n_real: numbers of images; n_real None takes all.
-        extractor: ``cars``, ``dinov2``, ``efficientnetlite0``, ``inception2015`` or an ``Extractor``; by default
-            ``cars`` for procedural cars and ``efficientnetlite0`` for all other images.
+        n_fake, n_real: numbers of images; by default those of a paper's protocol, else 1,000 and all real ones.
+        extractor: ``cars``, ``dinov2``, ``efficientnetlite0``, ``inception2015`` or an ``Extractor``; by default that
+            of a paper's protocol, else ``cars`` for procedural cars and ``efficientnetlite0`` for all other images.
         inception_weights, dinov2_weights: local files for the extractors of these names.
         metrics: what is measured: FID and KID, another preset, such as ``image``, ``3d`` or ``all``, a yaml that lists
             metrics, or metrics (``zoo.evaluate.presets``).
@@ -41,7 +41,7 @@ class Scores(pl.Callback):
     def __init__(
         self,
         every: int = 5000,
-        n_fake: int = 1000,
+        n_fake: int | None = None,
         n_real: int | None = None,
         extractor: str | Extractor | None = None,
         inception_weights: str | None = None,
@@ -57,15 +57,15 @@ class Scores(pl.Callback):
     ) -> None:
         at_least(0, self, every=every)
         at_least(1, self, batch_size=batch_size, n_objects=n_objects)
-        at_least(2, self, n_fake=n_fake, **given(n_real=n_real))  # scores compare sets of images
+        at_least(2, self, **given(n_fake=n_fake, n_real=n_real))  # scores compare sets of images
         finite(self, truncation=truncation)
         self.every, self.at_start, self.at_end = every, at_start, at_end
+        if isinstance(metrics, str):  # one that there is not is refused before training
+            extractor = extractor or preset(metrics).extractor
         self.extractor = extractor
         self.weights = {"inception2015": inception_weights, "dinov2": dinov2_weights}
         self.protocol: dict[str, Any] = {"n_fake": n_fake, "n_real": n_real, "batch_size": batch_size}
         self.protocol |= {"truncation": truncation, "draws": draws, "seed": seed, "n_objects": n_objects}
-        if isinstance(metrics, str):
-            preset(metrics)  # one that there is not is refused before training
         self.metrics = metrics
         self.scored_at: int | None = None
         self.first: dict[str, float] = {}

@@ -348,6 +348,9 @@ def test_papers_take_their_numbers_of_images(tmp_path):
     assert counts("giraffe_20k", 30_000) == (20_000, 30_000) and counts("nvidia_50k_full", 9) == (50_000, 9)
     assert {PRESETS[name].extractor for name in ("graf_1k", "cips_2k", "nvidia_50k_full")} == {"inception2015"}
     assert [m["class_path"].split(".")[-1] for m in PRESETS["giraffe_20k"].metrics(9)] == ["fid_metric"]
+    during_training = Scores(metrics="giraffe_20k")
+    assert during_training.extractor == "inception2015" and during_training.protocol["n_fake"] is None
+    assert Scores(metrics="giraffe_20k", extractor="dinov2").extractor == "dinov2" and Scores().extractor is None
 
 
 def test_metrics_may_come_from_a_yaml(tmp_path):

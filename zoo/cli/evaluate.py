@@ -47,11 +47,12 @@ def run(
             or a folder or zip of images.
         metrics: image, 3d, all, fid_kid, a paper's protocol (graf_1k, pigan_8k2k, giraffe_20k, nvidia_50k_full,
             cips_2k), or a yaml that lists metrics.
-        extractor: network whose features are compared; by default cars for procedural cars, else efficientnetlite0.
+        extractor: network whose features are compared; by default that of a paper's protocol, else cars for procedural
+            cars and efficientnetlite0 for all other images.
         inception_weights: local file for inception2015.
         dinov2_weights: local file for dinov2.
-        count: generated images; by default 1,000, or all of a folder.
-        real_count: real images; by default all.
+        count: generated images; by default those of a paper's protocol, else 1,000, or all of a folder.
+        real_count: real images; by default those of a paper's protocol, else all.
         objects: for the metrics of 3D; fits take an eighth of them.
         condition: camera that a conditioned generator is told: that of each image, one for all, or both in turn.
         cameras: that images are seen from: the generator's own, those of the real images, or uniform on its turntable.
