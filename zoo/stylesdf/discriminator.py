@@ -14,7 +14,7 @@ from zoo.layers.coordconv import CoordBlock
 from zoo.layers.discriminator import DiscriminatorOutput
 from zoo.layers.stylegan2 import GAIN, activate, minibatch_stddev
 from zoo.utils.errors import UserError
-from zoo.utils.ranges import at_least, filled
+from zoo.utils.ranges import above, at_least, filled, given
 
 
 class PoseDiscriminator(nn.Module):
@@ -66,6 +66,9 @@ class ImageDiscriminator(discriminator.Discriminator):
 
     def __init__(self, widths: dict[int, int], clamp: float | None = None, groups: int = 4) -> None:
         filled(self, widths=widths)
+        at_least(1, self, widths=widths)
+        at_least(0, self, groups=groups)
+        above(0, self, **given(clamp=clamp))
         super().__init__(dict(sorted(widths.items(), reverse=True)), clamp, groups)
         self.from_rgb = self.from_rgb[:1]  # images enter at their full size only
         self.resolution = self.sides[0]
