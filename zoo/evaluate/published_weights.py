@@ -66,7 +66,7 @@ def checked_file(weights: PublishedWeights, copy: Path | str | None = None) -> t
         if copy:
             raise FileNotFoundError(f"There is no file {path}; it should hold the weights {weights.url}.")
         try:
-            fetch([Address("github", weights.url)], path, weights.sha256)
+            fetch([Address("web", weights.url)], path, weights.sha256)
         except NotFetched as error:
             raise FileNotFoundError(
                 f"The extractor {weights.extractor} needs {path.name}, and its download failed ({error}). "
