@@ -300,6 +300,18 @@ def test_the_overview_has_all_weights_side_by_side():
     assert cars[3] == ["psnr-64objects-32views", "more", "30.00", "", "", ""]
 
 
+def test_tables_come_in_the_order_of_the_main_metrics():
+    names = ["coverage-64objects-32views", "coverage-cars-none-1k", "fid-cars-none-1k", "psnr-64objects-32views"]
+    text = table([{**(OBJECTS if "objects" in name else ROW), "metric": name} for name in names])
+    titles = re.findall(r"^cars 32x32: ([\w-]+), ", text, flags=re.MULTILINE)
+    assert titles == [
+        "fid-cars-none-1k",
+        "coverage-cars-none-1k",
+        "coverage-64objects-32views",
+        "psnr-64objects-32views",
+    ]
+
+
 def test_a_system_has_one_table_for_each_of_its_weights():
     twice = {**ROW, "value": 11.0, "date": "2031-01-01T00:00:00+00:00", "standard_error": 0.5}
     rows = [OBJECTS, {**OBJECTS, "metric": "coverage-64objects-32views"}, {**ROW, "metric": "coverage-cars-none-1k"}]

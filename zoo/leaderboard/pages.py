@@ -5,7 +5,6 @@ from itertools import groupby
 from pathlib import Path
 
 from zoo.leaderboard.table import (
-    HEADLINES,
     RESULTS,
     Row,
     cells,
@@ -15,8 +14,8 @@ from zoo.leaderboard.table import (
     groups,
     heading,
     headlines,
-    is_of_objects,
     number_of,
+    place_of,
     published,
     read,
     row_id,
@@ -77,11 +76,6 @@ def update_pages(root: Path | str = ".", results: Path | str = RESULTS) -> list[
     return [page for page, parts in pages.items() if update_page(page, **parts)]
 
 
-def place_of(row: Row) -> tuple[bool, int]:
-    """Where the metric of one of the ``headlines`` stands: those of sets of images before those of single objects."""
-    return is_of_objects(row["metric"]), HEADLINES.index(number_of(row))
-
-
 def overview(rows: Iterable[Row]) -> str:
     """Values of all weights, side by side, as Markdown: a table for each data set and resolution, with a line for what
     was measured alike; the best of several are bold."""
@@ -95,7 +89,7 @@ def overview(rows: Iterable[Row]) -> str:
 
     sections = []
     for (dataset, resolution), sets in groupby([members for _, members in groups(rows)], key=about):
-        alike = sorted(sets, key=lambda members: place_of(members[0][1]))
+        alike = [*sets]
         empty = dict.fromkeys(sorted({name_of(row) for members in alike for _, row in members}), "")
         lines = []
         for members in alike:

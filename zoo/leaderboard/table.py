@@ -243,7 +243,7 @@ def groups(rows: Iterable[Row]) -> list[tuple[str, list[tuple[int, Row]]]]:
     Generators without a condition stand beside those with their own one and beside those with the fixed one.
     """
     latest = {(group_of(row), *(row[c] for c in MEASURED)): row for row in sorted(rows, key=lambda row: row["date"])}
-    by = sorted(latest.values(), key=group_of)
+    by = sorted(latest.values(), key=lambda row: (row["dataset"], row["resolution"], place_of(row), group_of(row)))
     result = []
     for key, alike in groupby(by, key=group_of):
         members = [*alike]
@@ -270,6 +270,12 @@ def headlines(rows: Iterable[Row]) -> list[Row]:
 def number_of(row: Row) -> str:
     """What the name of a metric begins with."""
     return str(row["metric"]).partition("-")[0]
+
+
+def place_of(row: Row) -> tuple[bool, int]:
+    """Where a metric stands: those of sets of images before those of single objects, the ``HEADLINES`` first."""
+    name = number_of(row)
+    return is_of_objects(row["metric"]), HEADLINES.index(name) if name in HEADLINES else len(HEADLINES)
 
 
 def group_of(row: Row) -> tuple[Any, ...]:
