@@ -2,6 +2,8 @@
 PYTHON ?= python3
 ZOO := .venv/bin/zoo
 RUN := runs/pigan/cars32
+MACHINE ?= cpu
+BENCHMARKED ?= $(patsubst %,%/cars32,cips3d eg3d giraffe pigan stylenerf stylesdf volumegan) graf/cars64
 # Two processes of one thread each: on tensors as small as the tests', more threads wait more than they compute.
 PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadgroup
 
@@ -47,7 +49,13 @@ format: .venv/installed ## put format and imports in order
 leaderboard: .venv/installed ## write the generated tables of the documentation anew
 	.venv/bin/python -c 'from zoo.leaderboard import update_pages; print(*update_pages() or ["up to date"])'
 
+benchmark: .venv/installed ## add the speed of all small recipes to benchmarks/MACHINE.csv; nothing else should run
+	@for experiment in $(BENCHMARKED); do for work in render train; do \
+		$(ZOO) benchmark $$experiment --work $$work --batch 8 --steps 5 --out benchmarks/$(MACHINE).csv || exit 1; \
+	done; done
+	$(MAKE) leaderboard
+
 clean: ## remove .venv and what runs have made
 	rm -rf .venv runs data
 
-.PHONY: help install demo test test-all lint format leaderboard clean
+.PHONY: help install demo test test-all lint format leaderboard benchmark clean

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,8 @@ import torch
 import yaml
 from PIL import Image
 
-from tests.systems import SYSTEMS
 from tests.test_documentation import blocks
 from tests.tiny import write_config
-from zoo.cli import speed
 from zoo.cli.command import main
 from zoo.utils.paths import BUNDLED
 from zoo.weights.fetch import sha256_of
@@ -141,40 +138,6 @@ def test_list_and_leaderboard_show_what_is_asked_for(capsys):
     shown = capsys.readouterr().out
     assert "KID |" in shown and "FID" not in shown and "more" in shown
     assert main(["leaderboard", "cats"]) == 2 and "Did you mean 'cars'?" in capsys.readouterr().err
-
-
-def test_benchmark_prints_one_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(speed, "sgemm", partial(speed.sgemm, 512))  # seconds less
-    config = write_config(tmp_path)
-    for work, unit in (("render", "seconds_per_image"), ("train", "seconds_per_step")):
-        assert main(["benchmark", config, "--work", work, "--json", "--steps", "2"]) == 0
-        facts = json.loads(capsys.readouterr().out)
-        assert facts["system"] == "PiGAN" and facts[unit] > 0 and facts["resolution"] == 8
-        assert facts["field_gflop"] == pytest.approx(facts["field_gflops"] * facts[unit], rel=0.2)
-        assert facts["sgemm_gflops"] > 1 and facts["peak_rss_mib"] > 100
-
-
-def test_benchmark_needs_no_cameras_of_images(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(speed, "sgemm", partial(speed.sgemm, 512))
-    config = SYSTEMS["eg3d"]()
-    config["model"]["init_args"]["generator"]["init_args"]["poses"] = {"class_path": "zoo.render.DatasetPoses"}
-    path = tmp_path / "eg3d.yaml"
-    path.write_text(yaml.safe_dump(config))
-    for work, unit in (("render", "seconds_per_image"), ("train", "seconds_per_step")):
-        assert main(["benchmark", str(path), "--work", work, "--json", "--steps", "1", "--batch", "2"]) == 0
-        assert json.loads(capsys.readouterr().out)[unit] > 0
-
-
-def test_the_work_of_a_generator_is_counted_as_its_algorithm_needs_it():
-    linear = torch.nn.Linear(10, 20)
-    generator = torch.nn.ModuleDict({"outer": torch.nn.Sequential(linear), "linear": linear})
-    once = 2 * 10 * 20 * 5
-    with speed.Work(generator) as work:
-        generator["outer"](torch.rand(5, 10)).sum().backward()
-        assert work.flop == 3 * once
-        with torch.no_grad():
-            generator["linear"](torch.rand(5, 10))
-        assert work.flop == 4 * once
 
 
 def test_evaluate_hands_everything_on(run, tmp_path, monkeypatch, capsys):

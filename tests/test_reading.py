@@ -109,6 +109,11 @@ def test_benchmark_reads_the_users_images(quick, tmp_path, capsys):
         (["pigan/cars32", "--path", "x"], "--path x changes nothing without --work data: leave it out."),
         (["pigan/cars32", "--work", "data"], "--config pigan/cars32 changes nothing with --work data: leave it out."),
         (["--work", "data", "--steps", "9"], "--steps 9 changes nothing with --work data: leave it out."),
+        (["--work", "data", "--out", "x.csv"], "--out x.csv changes nothing with --work data: leave it out."),
+        (
+            ["pigan/cars32", "--precision", "bf16"],
+            "--precision bf16 changes nothing with --work render, which always computes in float32: leave it out.",
+        ),
         (["--work", "data", "--path", "nowhere"], "There is no folder or zip file 'nowhere'."),
     ],
 )

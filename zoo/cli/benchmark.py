@@ -1,6 +1,8 @@
 """``zoo benchmark``: how long rendering, training and reading images take."""
 
 import json as jsonlib
+import sys
+from pathlib import Path
 from typing import Literal
 
 from zoo.cli.options import LARGEST, refuse_unused
@@ -8,6 +10,7 @@ from zoo.utils.devices import check_device_name, use_device
 from zoo.utils.errors import UserError
 from zoo.utils.paths import read_experiment
 from zoo.utils.ranges import between, given
+from zoo.utils.targets import file_target
 
 MOST_THREADS = 1024  # OpenMP ends the process where it cannot start as many as it is told to
 
@@ -21,7 +24,9 @@ def run(
     steps: int = 3,
     beside_load: bool = False,
     device: str = "auto",
+    precision: Literal["float32", "bf16", "fp16"] | None = None,
     json: bool = False,
+    out: Path | None = None,
     path: str | None = None,
 ) -> None:
     """Time rendering (seconds per image) or training (seconds per step) of an experiment, or reading (images/s).
@@ -35,7 +40,9 @@ def run(
         steps: repetitions, after one warm-up; the median is printed.
         beside_load: repeat it while another process keeps one CPU busy, and print the ratio.
         device: auto (a CUDA GPU where there is one, else the CPU), cpu, cuda, cuda:1 or mps.
+        precision: of the 2D networks in training, instead of the experiment's own.
         json: print one line of JSON.
+        out: CSV file to add the numbers to, such as benchmarks/h100.csv; nothing else should run meanwhile.
         path: folder or zip of images for data; by default images are made.
     """
     between(1, LARGEST, batch=batch, steps=steps, **given(resolution=resolution))
@@ -43,13 +50,24 @@ def run(
     check_device_name(device)
     if work == "data":
         unused = {"batch": batch, "threads": threads, "steps": steps, "beside_load": beside_load, "device": device}
-        refuse_unused("with --work data", run, config=config, **unused)
+        unused |= {"config": config, "precision": precision, "out": out}
+        refuse_unused("with --work data", run, **unused)
         from zoo.cli import data_speed
 
         reading = data_speed.measure(path, resolution)
         print(jsonlib.dumps(reading) if json else data_speed.table(reading))
         return
     refuse_unused("without --work data", run, path=path)
+    if work == "render":
+        refuse_unused("with --work render, which always computes in float32", run, precision=precision)
+    if out is not None:
+        refuse_unused(
+            "with --out, whose numbers are those of a machine with nothing else to do", run, beside_load=beside_load
+        )
+        out = file_target(out, (".csv",), what="A table of benchmarks")
+        from zoo.leaderboard import speeds
+
+        speeds.read(out)
     if config is None:
         raise UserError("Rendering and training are of an experiment: give one that 'zoo list' shows.")
     experiment = read_experiment(config)
@@ -62,6 +80,11 @@ def run(
     from zoo.utils.user_code import working_folder_last
 
     working_folder_last()
-    facts = measure(experiment, work, resolution, batch, threads, steps, beside_load, chosen)
+    facts = {"experiment": config} | measure(
+        experiment, work, resolution, batch, threads, steps, beside_load, chosen, precision
+    )
     width = max(map(len, facts))
     print(jsonlib.dumps(facts) if json else "\n".join(f"{name:<{width}} {value}" for name, value in facts.items()))
+    if out is not None:
+        speeds.append_row(facts, out)
+        print(f"Added to {out}.", file=sys.stderr)

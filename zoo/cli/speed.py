@@ -6,9 +6,10 @@ import os
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
 
@@ -22,8 +23,10 @@ from zoo.cli.estimate import short_trainer
 from zoo.generator import Generator, draws_for, evaluating
 from zoo.render import Camera, DatasetPoses, orbit_cameras
 from zoo.training.gan import GAN
-from zoo.utils.devices import describe, wait_for
+from zoo.training.precision import DTYPES, Precision
+from zoo.utils.devices import Stopwatch, describe
 from zoo.utils.memory import keep_freed_memory, peak_memory
+from zoo.utils.ranges import given
 from zoo.utils.readers import loader
 from zoo.utils.warnings import silence_warnings
 from zoo.weights.bundle import build
@@ -38,73 +41,108 @@ def measure(
     steps: int,
     beside_load: bool = False,
     device: torch.device = torch.device("cpu"),
+    precision: Precision | None = None,
 ) -> dict[str, Any]:
     """Facts about one experiment on this machine.
 
     Args:
         config: an experiment with a ``model`` block.
         work: ``render``: seconds_per_image of the generator; ``train``: seconds_per_step of the whole training step.
-            Beside them field_gflop, the generator's arithmetic in one image or step, and field_gflops, it by second.
+            Beside them images_per_second; field_gflop, the generator's arithmetic in one image or step, and
+            field_gflops, it by second; gflop, that of all networks; matrix_gflops, what products of matrices reach here
+            at the precision of the 2D networks; and matrix_share, which share of the time all would take that way.
         resolution, batch, threads, steps: as of ``zoo benchmark``.
         beside_load: measure once more beside a process that keeps a CPU busy: the same seconds with _beside_load to
             their name, and beside_load_ratio, how many times longer that took.
         device: where networks compute.
+        precision: of the 2D networks in training; None for the experiment's own.
     """
     threads = torch.get_num_threads() if threads is None else threads
     torch.set_num_threads(threads)
     if work == "render":  # memory of what renders only
         generator = build(config["model"]["init_args"]["generator"], nn.Module).to(device)
         give_cameras(generator)
-        times = partial(render_times, generator)
+        times, others, precision = partial(render_times, generator), [], "float32"
     else:
         keep_freed_memory()
-        gan = build(config["model"], GAN)
+        gan = build(with_options(config["model"], precision=precision), GAN)
         give_cameras(gan)
         generator, times = gan.generator, partial(train_times, gan, device)
+        others, precision = [gan.discriminator], gan.half.precision
     resolution = resolution or generator.resolution
-    with Work(generator) as done:
+    times(resolution, batch, 0)  # the first iteration, in which all regularisers are computed
+    with Work(generator.children(), device) as field, Work(others, device) as rest:
         times(resolution, batch, 0)
-    gc.collect()  # the first trainer with its optimizers, which would count as memory of the second
+    gc.collect()  # the first trainers with their optimizers, which would count as memory of the last
     name, units = ("seconds_per_image", batch) if work == "render" else ("seconds_per_step", 1)
     seconds = statistics.median(times(resolution, batch, steps)) / units
-    timed = {name: round(seconds, 6)}
+    timed = {name: round(seconds, 6), "images_per_second": float(f"{batch / units / seconds:.5g}")}
     peak = peak_memory()
     gpu = {"peak_gpu_mib": round(torch.cuda.max_memory_allocated(device) / 1024**2)} if device.type == "cuda" else {}
     if beside_load:
         with busy_process():
             busy = statistics.median(times(resolution, batch, steps)) / units
         timed |= {f"{name}_beside_load": round(busy, 6), "beside_load_ratio": round(busy / seconds, 3)}
-    gflop = done.flop / 1e9 / units
+    flop = {dtype: (field.flop[dtype] + rest.flop[dtype]) / units for dtype in {**field.flop, **rest.flop}}
+    multiplied = {"float32": torch.float32, **DTYPES}[precision]
+    rates = {dtype: 1e9 * matrix_rate(dtype, device) for dtype in {torch.float32, multiplied, *flop}}
     return {
         "system": config["model"]["class_path"].rpartition(".")[2],
         "work": work,
         **timed,
         "peak_rss_mib": None if peak is None else round(peak / 2**20),
         **gpu,
-        "field_gflop": float(f"{gflop:.5g}"),
-        "field_gflops": float(f"{gflop / seconds:.4g}"),
-        "sgemm_gflops": round(sgemm(device=device), 1),
+        "field_gflop": significant(field.total / units / 1e9),
+        "field_gflops": significant(field.total / units / 1e9 / seconds),
+        "gflop": significant(sum(flop.values()) / 1e9),
+        "matrix_gflops": round(rates[multiplied] / 1e9, 1),
+        "matrix_share": significant(sum(flop[dtype] / rates[dtype] for dtype in flop) / seconds),
+        "sgemm_gflops": round(rates[torch.float32] / 1e9, 1),
         "parameters": sum(p.numel() for p in generator.parameters()),
-        "precision": str(next(generator.parameters()).dtype).removeprefix("torch."),
+        "precision": precision,
+        "mode": "eager",
         "resolution": resolution,
         "batch": batch,
+        "steps": steps,
         "threads": threads,
         "device": describe(device),
-        "torch": torch.__version__,
+        **about_this_machine(device),
     }
 
 
-def sgemm(side: int = 4096, device: torch.device | str = "cpu") -> float:
-    """GFLOP/s of a product of two square float32 matrices, the best of three: what this device can reach."""
-    a, b = torch.rand(2, side, side, device=device)
-    result, times = a @ b, []
+def with_options(model: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """A model's block with other options, where they are given."""
+    return model | {"init_args": model["init_args"] | given(**options)}
+
+
+def about_this_machine(device: torch.device) -> dict[str, str]:
+    """What numbers depend on besides the work."""
+    from zoo.evaluate.protocol import commit, hardware  # whose libraries would count as memory of the work
+
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"machine": hardware(device, 1), "torch": torch.__version__, "commit": commit(), "date": date}
+
+
+def significant(value: float) -> float:
+    """Four digits are enough."""
+    return float(f"{value:.4g}")
+
+
+def matrix_rate(dtype: torch.dtype, device: torch.device, side: int | None = None) -> float:
+    """GFLOP/s of products of two square matrices, the best of three loops: what this device can reach.
+
+    Args:
+        side: of the matrices; by default what fills the device.
+    """
+    side, products = side or (4096 if device.type == "cpu" else 8192), 1 if device.type == "cpu" else 10
+    a, b = torch.rand(2, side, side, device=device).to(dtype)
+    result, watch = a @ b, Stopwatch(device)
+    watch.mark()
     for _ in range(3):
-        wait_for(a.device)
-        start = time.perf_counter()
-        torch.mm(a, b, out=result)
-        wait_for(a.device)
-        times.append(time.perf_counter() - start)
-    return 2 * side**3 / min(times) / 1e9
+        for _ in range(products):
+            torch.mm(a, b, out=result)
+        watch.mark()
+    return 2 * side**3 * products / min(watch.seconds()) / 1e9
 
 
 BUSY = """
@@ -138,22 +176,30 @@ def busy_process() -> Iterator[int]:
 
 
 class Work:
-    """Floating point operations of a generator's matrix products and convolutions, as its paper's algorithm needs them.
+    """Floating point operations of networks' matrix products and convolutions, as their papers' algorithms need them.
 
     What runs without gradients counts once, what runs with them three times (forward, and backward for inputs and for
-    weights). What is computed anew in a backward pass does not count, and what is left out there does.
+    weights). What is computed anew in a backward pass does not count, and what is left out there does; a gradient that
+    is differentiated counts as one that is not.
 
     Args:
-        generator: whose parts are watched while this context is entered.
+        networks: which are watched while this context is entered.
+        device: where they compute.
+
+    flop: by the type that matrices are multiplied in.
     """
 
-    def __init__(self, generator: nn.Module) -> None:
-        self.generator, self.flop, self.depth = generator, 0, 0
+    def __init__(self, networks: Iterable[nn.Module], device: torch.device = torch.device("cpu")) -> None:
+        self.networks, self.device, self.depth = [*networks], device, 0
+        self.flop: Counter[torch.dtype] = Counter()
+
+    @property
+    def total(self) -> int:
+        return self.flop.total()
 
     def __enter__(self) -> "Work":
-        parts = list(self.generator.children())
-        self.hooks = [part.register_forward_pre_hook(self.begin) for part in parts]
-        self.hooks += [part.register_forward_hook(self.end, always_call=True) for part in parts]
+        self.hooks = [part.register_forward_pre_hook(self.begin) for part in self.networks]
+        self.hooks += [part.register_forward_hook(self.end, always_call=True) for part in self.networks]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -164,6 +210,8 @@ class Work:
         if torch._C._current_graph_task_id() == -1:  # not inside a backward pass
             self.depth += 1
             if self.depth == 1:
+                halved = torch.is_autocast_enabled(self.device.type)  # the hook of 16 bits was there before
+                self.dtype = torch.get_autocast_dtype(self.device.type) if halved else torch.float32
                 self.counter = FlopCounterMode(display=False)
                 self.counter.__enter__()
 
@@ -172,20 +220,20 @@ class Work:
             self.depth -= 1
             if self.depth == 0:
                 self.counter.__exit__(None, None, None)
-                self.flop += self.counter.get_total_flops() * (3 if torch.is_grad_enabled() else 1)
+                self.flop[self.dtype] += self.counter.get_total_flops() * (3 if torch.is_grad_enabled() else 1)
 
 
 def render_times(generator: Generator, resolution: int, batch: int, steps: int) -> list[float]:
     """Seconds of rendering a batch, repeated, after a warm-up."""
-    times = []
+    times: list[float] = []
     with evaluating(generator):
         for step in range(steps + 1):
             latents, camera = generator.sample(batch, draws_for(generator, step, range(batch)))
-            wait_for(generator.device)
-            start = time.perf_counter()
+            watch = Stopwatch(generator.device)
+            watch.mark()
             generator.render(generator.map(latents), camera, resolution=resolution)
-            wait_for(generator.device)
-            times.append(time.perf_counter() - start)
+            watch.mark()
+            times += watch.seconds()
     return times[1:]
 
 
@@ -215,22 +263,21 @@ def give_cameras(networks: nn.Module) -> None:
             module.fill(some_cameras(16))
 
 
-class Stopwatch(pl.Callback):
-    """Seconds between the ends of training steps."""
+class StepTimer(pl.Callback):
+    """Marks the ends of training steps."""
 
-    def __init__(self) -> None:
-        self.ends: list[float] = []
+    def __init__(self, device: torch.device) -> None:
+        self.watch = Stopwatch(device)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: GAN, *_: object) -> None:
-        wait_for(pl_module.device)
-        self.ends.append(time.perf_counter())
+    def on_train_batch_end(self, *_: object) -> None:
+        self.watch.mark()
 
 
 def train_times(gan: GAN, device: torch.device, resolution: int, batch: int, steps: int) -> list[float]:
     """Seconds of so many training steps, after one that is not counted."""
     silence_warnings()
-    watch = Stopwatch()
+    timer = StepTimer(device)
     where = {"accelerator": device.type, "devices": 1 if device.index is None else [device.index]}
-    short_trainer(watch, steps + 1, **where).fit(gan, loader(Grey(resolution, (steps + 1) * batch), batch))
+    short_trainer(timer, steps + 1, **where).fit(gan, loader(Grey(resolution, (steps + 1) * batch), batch))
     gan.trainer = None
-    return [end - start for start, end in zip(watch.ends, watch.ends[1:], strict=False)]
+    return timer.watch.seconds()

@@ -21,6 +21,7 @@ from zoo.evaluate.metrics.objects import VIEWS, ObjectMetric, turning_views
 from zoo.evaluate.processes import rank_and_world
 from zoo.evaluate.samples import fakes
 from zoo.generator import Condition, Generator, HasDensity, HasRays, evaluating, lacking
+from zoo.utils.devices import Stopwatch
 from zoo.utils.errors import UserError
 
 Metric = FeatureMetric | ObjectMetric
@@ -29,19 +30,21 @@ CAPABILITIES = {"rays": HasRays, "density": HasDensity}
 
 @dataclass
 class Clock:
-    """Seconds that this process took to render images, on the wall and of its processors."""
+    """Seconds that it took to render images, of the device, and of this process's processors."""
 
     images: int = 0
     seconds: float = 0.0
     processor_seconds: float = 0.0
 
     @contextmanager
-    def timing(self, images: int) -> Iterator[None]:
+    def timing(self, images: int, device: torch.device) -> Iterator[None]:
         """Inside, so many images are rendered."""
-        start, used = time.perf_counter(), time.process_time()
+        watch, used = Stopwatch(device), time.process_time()
+        watch.mark()
         yield
+        watch.mark()
         self.images += images
-        self.seconds += time.perf_counter() - start
+        self.seconds += sum(watch.seconds())
         self.processor_seconds += time.process_time() - used
 
     def columns(self) -> dict[str, float]:
@@ -69,7 +72,7 @@ def generated(
     """Indices and images of this process's share of the samples; ``how`` as of ``fakes``."""
     rank, world = rank_and_world()
     for indices in torch.arange(rank, count, world).split(batch_size):
-        with clock.timing(len(indices)):
+        with clock.timing(len(indices), generator.device):
             images = fakes(generator, indices, **how)
         yield indices, images
 
@@ -126,7 +129,7 @@ def measure_object(
 ) -> None:
     """Tell metrics what this object looks like; those of equally many views are told of the same ones."""
     for count in sorted({views_of_each(metric) for metric in metrics}):
-        with clock.timing(count):
+        with clock.timing(count, generator.device):
             views, styles = turning_views(generator, index, count, None, seed, truncation, condition)
         with evaluating(generator):
             for metric in [metric for metric in metrics if views_of_each(metric) == count]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
+from zoo.leaderboard import speeds
 from zoo.leaderboard.table import (
     RESULTS,
     Row,
@@ -59,7 +60,7 @@ def update_page(page: Path | str, **parts: str) -> bool:
 
 def update_pages(root: Path | str = ".", results: Path | str = RESULTS) -> list[Path]:
     """``update_page`` for README.md (FID only), docs/leaderboard.md (the main metrics) and each system's page (its
-    own rows, and its published weights); which of them changed."""
+    own rows, and its published weights); and for docs/speed.md, of benchmarks/*.csv; which of them changed."""
     rows = headlines(read(results))
     fid = [row for row in rows if number_of(row) == "fid"]
     pages = {
@@ -70,6 +71,8 @@ def update_pages(root: Path | str = ".", results: Path | str = RESULTS) -> list[
             "published": published(markdown=True),
         },
     }
+    measured = [row for path in sorted(Path(root).glob("benchmarks/*.csv")) for row in speeds.read(path)]
+    pages[Path(root, "docs/speed.md")] = {"speeds": speeds.table(measured)}
     for page in sorted(Path(root).glob("configs/*/README.md")):
         own = [row for row in rows if row["config"].startswith(f"{page.parent.name}/")]
         pages[page] = {"leaderboard": numbers(own), "weights": weights(page.parent.name)}

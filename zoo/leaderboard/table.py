@@ -9,14 +9,13 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from io import StringIO
-from itertools import groupby, zip_longest
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from zoo.leaderboard.csv_files import Row, RowsFile
 from zoo.leaderboard.migrate import OLD_COLUMNS, migrated
 from zoo.utils.errors import UserError, near, printable
-from zoo.utils.files import locked, replacing
 from zoo.utils.ranges import at_least
 
 RESULTS = Path(__file__).with_name("results.csv")
@@ -71,6 +70,7 @@ REQUIRED = [
 ]
 COMPARED = ["dataset_digest", "n_real", "extractor_sha256"]  # of metrics that compare with real images
 CHOICES = {"better": ("less", "more"), "condition": ("own", "fixed", "none")}
+FILE = RowsFile("result", COLUMNS, choices=CHOICES, earlier=(OLD_COLUMNS, migrated))
 GROUP = ("dataset", "resolution", "metric", "n_real", "dataset_digest", "extractor_sha256", "cameras")
 MEASURED = ("system", "weights", "weights_sha256", "condition", "n_fake", "truncation", "draws", "seed")
 # What is shown where nothing is asked for: one number a question; of FID, that of the most images.
@@ -89,8 +89,6 @@ HEADLINES = [
     "fit_psnr",
 ]
 STANDARD_ERRORS = 2  # a difference within so many is a tie
-
-Row = dict[str, Any]
 
 
 def check_row(row: Mapping[str, Any]) -> Row:
@@ -119,36 +117,8 @@ def row_id(row: Row) -> str:
 
 
 def check_values(values: Mapping[str, Any]) -> Row:
-    """Values of some columns, each of its type, or empty.
-
-    Raises:
-        UserError: a column that is unknown; a value that is not of its type, or not finite.
-    """
-    return {column: "" if value in (None, "") else check_value(column, value) for column, value in values.items()}
-
-
-def check_value(column: str, value: Any) -> Any:
-    """A value of the column's type.
-
-    Raises:
-        UserError: there is no such column; the value is not of its type, or not finite.
-    """
-    if column not in COLUMNS:
-        raise UserError(f"A result has no column '{printable(column, 60)}'.{near(str(column), list(COLUMNS))}")
-    kind, shown = COLUMNS[column], printable(repr(value), 60)
-    try:
-        checked = kind(value)
-        if kind is int and float(value) != checked:
-            raise ValueError
-    except (TypeError, ValueError, OverflowError):
-        raise UserError(f"'{column}' of a result must be {kind.__name__}, not {shown}.") from None
-    if kind is str and any(c in checked for c in "\r\n"):
-        raise UserError(f"'{column}' of a result must be one line, not {shown}.")
-    if column in CHOICES and checked not in CHOICES[column]:
-        raise UserError(f"'{column}' of a result must be one of {', '.join(CHOICES[column])}, not {shown}.")
-    if kind is float and not math.isfinite(checked):
-        raise UserError(f"'{column}' of a result must be finite, not {shown}.")
-    return checked
+    """``RowsFile.check_values`` of results."""
+    return FILE.check_values(values)
 
 
 def read(path: Path | str) -> list[Row]:
@@ -157,47 +127,7 @@ def read(path: Path | str) -> list[Row]:
     Raises:
         UserError: the file is not a results file; names the line and what is wrong with it.
     """
-    path = Path(path)
-    if not path.exists():
-        return []
-    if not path.is_file():
-        raise UserError(
-            f"'{printable(path)}' is no file of results: it is {'a folder' if path.is_dir() else 'a device'}."
-        )
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")  # Excel begins its files with a mark
-    except UnicodeDecodeError as error:
-        raise broken(
-            path, data.count(b"\n", 0, error.start) + 1, "is not text in UTF-8; save it as CSV in UTF-8"
-        ) from None
-    reader, rows, line, columns = csv.reader(StringIO(text, newline="")), [], 1, list(COLUMNS)
-    try:
-        for cells in reader:
-            if line == 1 and cells == OLD_COLUMNS:
-                columns = OLD_COLUMNS
-            if line == 1 and cells != columns:
-                first = next((a for a, b in zip_longest(COLUMNS, cells) if a != b), None)
-                wrong = f"has no column '{first}' where it belongs" if first else f"has {len(cells)} columns"
-                raise broken(path, 1, f"{wrong}, so this is no file of results; name another one")
-            if len(cells) != len(columns):
-                wrong = f"has {len(cells)} values, not {len(columns)}" if cells else "is blank"
-                raise broken(path, line, f"{wrong}; mend or delete it")
-            if line > 1:
-                try:
-                    row = dict(zip(columns, cells, strict=True))
-                    rows.append(check_row(row if columns is not OLD_COLUMNS else migrated(row)))
-                except UserError as error:
-                    raise broken(path, line, f"is wrong: {error}") from None
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise broken(path, line, f"is not CSV: {error}") from None
-    return rows
-
-
-def broken(path: Path, line: int, what: str) -> UserError:
-    """The error for a line of a results file."""
-    return UserError(f"'{printable(path, 120)}', line {line} {what.rstrip('.')}.")
+    return FILE.read(path, check_row)
 
 
 def append_row(row: Mapping[str, Any], path: Path | str) -> Row:
@@ -207,16 +137,10 @@ def append_row(row: Mapping[str, Any], path: Path | str) -> Row:
         UserError: as ``check_row`` and ``read``, or the row does not say how to measure it again; the file is left as
             it was.
     """
-    path, row = Path(path), check_row(row)
+    row = check_row(row)
     if not row["record"]:
         raise UserError("A result needs a value for 'record', without which it could not be measured again.")
-    # Two runs that end together both get their row.
-    with locked(path.with_name(f".{path.name}.lock"), f"Waiting for another process that adds a row to {path}."):
-        rows = [*read(path), row]
-        with replacing(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(COLUMNS), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+    FILE.append(row, path, check_row)
     return row
 
 
@@ -336,7 +260,7 @@ def heading(row: Row) -> str:
 
 
 RIGHT = {"#", "FID", "KID", "images seen", "training", "truncation", "resolution", "parameters", "training images/s"}
-RIGHT |= {"ms/image", "processor ms/image", "MiB"}
+RIGHT |= {"ms/image", "processor ms/image", "MiB", "GPU MiB", "batch", "seconds", "images/s", "matrix rate", "threads"}
 
 
 def grid(lines: Sequence[Mapping[str, str]], markdown: bool) -> str:

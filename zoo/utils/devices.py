@@ -1,8 +1,10 @@
 """Checks of devices, before they fail."""
 
+import itertools
 import re
 import sys
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 from zoo.utils.errors import UserError
 
@@ -105,3 +107,34 @@ def wait_for(device: "torch.device") -> None:
 
     if device.type != "cpu":
         torch.get_device_module(device).synchronize()
+
+
+class Stopwatch:
+    """Takes times of what a device computes.
+
+    A CUDA GPU computes what it is given later, in order: marks are events in that order, and nothing waits for them
+    before ``seconds`` does. So what was given to it before the first mark is not counted, and neither is waiting.
+    """
+
+    def __init__(self, device: "torch.device") -> None:
+        self.device = device
+        self.marks: list[Any] = []
+
+    def mark(self) -> None:
+        """Note the time at which what was asked for so far is done."""
+        if self.device.type == "cuda":
+            import torch
+
+            event = torch.cuda.Event(enable_timing=True)
+            event.record(torch.cuda.current_stream(self.device))
+            self.marks.append(event)
+        else:
+            wait_for(self.device)
+            self.marks.append(time.perf_counter())
+
+    def seconds(self) -> list[float]:
+        """Between each mark and the next."""
+        wait_for(self.device)
+        if self.device.type == "cuda":
+            return [before.elapsed_time(after) / 1000 for before, after in itertools.pairwise(self.marks)]
+        return [after - before for before, after in itertools.pairwise(self.marks)]
