@@ -56,6 +56,13 @@ def test_halving_is_the_filter_then_every_second_pixel():
     assert torch.allclose(fir_filter(x, (2, 1, 0, 3)), fir(pad(x, (2, 1, 0, 3)), 1.0), atol=1e-6)
 
 
+@pytest.mark.parametrize(("padding", "stride"), [((2, 2, 2, 2), 1), ((1, 1, 1, 1), 2), ((2, 1, 2, 1), 2)])
+def test_the_filter_can_be_differentiated_twice(padding, stride):
+    x = torch.randn(2, 3, 7, 6, dtype=torch.double, requires_grad=True)  # some pixels of odd sides are left over
+    assert gradcheck(lambda x: fir_filter(x, padding, stride), x)
+    assert gradgradcheck(lambda x: fir_filter(x, padding, stride), x)
+
+
 def test_equalised_layers_scale_what_they_store():
     dense = Dense(16, 8, bias=1.0, rate=0.01)
     assert abs(dense.weight.std() / 100 - 1) < 0.3

@@ -8,6 +8,7 @@ B batch, C channels, H height, W width, D width of w
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,11 +115,45 @@ def binomial(like: Tensor, gain: float = 1.0) -> Tensor:
 
 def fir_filter(x: Tensor, padding: tuple[int, int, int, int], stride: int = 1, gain: float = 1.0) -> Tensor:
     """x [B, C, H, W] padded with zeros (left, right, top, bottom), filtered, and every stride-th pixel of it."""
-    kernel = binomial(x, gain).expand(x.shape[1], 1, 4, 4)
     left, right, top, bottom = padding
     if left == right and top == bottom:
-        return conv2d(x, kernel, stride=stride, padding=(top, left), groups=x.shape[1])
-    return conv2d(pad(x, padding), kernel, stride=stride, groups=x.shape[1])
+        return Filtered.apply(x, (top, left), stride, gain)
+    return Filtered.apply(pad(x, padding), (0, 0), stride, gain)
+
+
+class Filtered(torch.autograd.Function):
+    """The filter of every channel by itself; its gradient is ``Spread``.
+
+    Torch's own gradient of such a convolution costs many times as much once it is itself differentiated, since it
+    then asks for that of the filter, too, which is constant.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, padding: tuple[int, int], stride: int, gain: float) -> Tensor:
+        ctx.size, ctx.arguments = x.shape[2:], (padding, stride, gain)
+        kernel = binomial(x, gain).expand(x.shape[1], 1, 4, 4)
+        return conv2d(x, kernel, stride=stride, padding=padding, groups=x.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return Spread.apply(gradient, ctx.size, *ctx.arguments), None, None, None
+
+
+class Spread(torch.autograd.Function):
+    """The adjoint of ``Filtered``, to its input's size; its gradient is ``Filtered``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, y: Tensor, size: tuple[int, int], padding: tuple[int, int], stride: int, gain: float
+    ) -> Tensor:
+        ctx.arguments = (padding, stride, gain)
+        kernel = binomial(y, gain).expand(y.shape[1], 1, 4, 4)
+        rest = [n + 2 * p - 4 - stride * (m - 1) for n, p, m in zip(size, padding, y.shape[2:], strict=True)]
+        return conv_transpose2d(y, kernel, stride=stride, padding=padding, output_padding=rest, groups=y.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return Filtered.apply(gradient, *ctx.arguments), None, None, None, None
 
 
 def upsample(x: Tensor) -> Tensor:
