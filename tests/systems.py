@@ -319,7 +319,7 @@ def eg3d() -> dict[str, Any]:
     part = "zoo.eg3d."
 
     def schedule(start: float, end: float) -> dict[str, Any]:
-        return {"class_path": f"{part}LinearSchedule", "init_args": {"start": start, "end": end, "images": 40}}
+        return {"class_path": "zoo.training.LinearSchedule", "init_args": {"start": start, "end": end, "images": 40}}
 
     quadrature = {"density": "zoo.render.shifted_softplus", "background": "zoo.render.white"}
     renderer = {

@@ -17,7 +17,7 @@ from zoo.eg3d.extras import published_depth
 from zoo.eg3d.field import BoxLimits, FixedLimits, SmoothedImportance, TriPlaneField, interval_weights
 from zoo.eg3d.model import Generator
 from zoo.eg3d.synthesis import Superresolution
-from zoo.eg3d.training import EG3D, DensityTV, LinearSchedule, Monotonic, RampedDecay, blurred
+from zoo.eg3d.training import EG3D, DensityTV, Monotonic, RampedDecay, blurred
 from zoo.generator import render_samples, take
 from zoo.render import (
     Camera,
@@ -252,7 +252,7 @@ def test_the_side_of_a_call_is_not_remembered():
 
 def test_cameras_are_swapped_one_by_one_or_all_together():
     model, camera = (
-        gan(swap={"class_path": "zoo.eg3d.LinearSchedule", "init_args": {"start": 0.5, "end": 0.5, "images": 0}}),
+        gan(swap={"class_path": "zoo.training.LinearSchedule", "init_args": {"start": 0.5, "end": 0.5, "images": 0}}),
         some_cameras(3),
     )
     u = torch.tensor([0.1, 0.9, 0.4])

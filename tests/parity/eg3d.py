@@ -25,7 +25,7 @@ from zoo.eg3d.extras import published_depth
 from zoo.eg3d.field import AXES, BoxLimits, FixedLimits, SmoothedImportance, TriPlaneField, interval_weights
 from zoo.eg3d.model import Generator, Latent, Styles
 from zoo.eg3d.synthesis import Superresolution
-from zoo.eg3d.training import EG3D, DensityTV, LinearSchedule, Monotonic, RampedDecay
+from zoo.eg3d.training import EG3D, DensityTV, Monotonic, RampedDecay
 from zoo.layers.ada import Augmentation
 from zoo.layers.stylegan2 import minibatch_stddev
 from zoo.losses import r1_penalty

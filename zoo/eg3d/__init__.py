@@ -9,5 +9,5 @@ __getattr__, __dir__, __all__ = exports(
     synthesis="PlaneNetwork Superresolution",
     discriminator="DualDiscriminator",
     cameras="LookAtPoses",
-    training="EG3D RampedDecay LinearSchedule DensityTV Monotonic",
+    training="EG3D RampedDecay DensityTV Monotonic",
 )

@@ -21,28 +21,13 @@ from zoo.render import Camera, Rendered, Samples
 from zoo.training import stylegan2
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen
+from zoo.training.schedules import LinearSchedule
 from zoo.utils.errors import UserError
 from zoo.utils.ranges import above, at_least, between, given
 
 Terms = dict[str, Tensor]
 
 # What moves while training goes on
-
-
-@dataclass(frozen=True)
-class LinearSchedule:
-    """From one number to another, evenly over so many images, and the second from then on."""
-
-    start: float
-    end: float
-    images: int
-
-    def __post_init__(self) -> None:
-        at_least(0, self, start=self.start, end=self.end, images=self.images)
-
-    def __call__(self, images_seen: int) -> float:
-        share = min(images_seen / self.images, 1.0) if self.images else 1.0
-        return self.start * (1 - share) + self.end * share
 
 
 class RampedDecay:

@@ -15,10 +15,12 @@ from zoo.losses import logistic_fake, logistic_real, r1_penalty
 from zoo.render import Camera, Samples, to_map
 from zoo.render.depths import stratify
 from zoo.stylesdf.discriminator import StagedDiscriminator
+from zoo.stylesdf.field import SigmoidDensity
 from zoo.stylesdf.model import Generator
 from zoo.training import stylegan2
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen
+from zoo.training.schedules import LinearSchedule
 from zoo.utils.errors import UserError
 from zoo.utils.ranges import above, at_least, between, given
 
@@ -59,6 +61,8 @@ class VolumeStage:
         surface_weight, surface_sharpness: of the minimal surface term, exp(-sharpness |d|).
         at_once: images of each part of a generator's batch (chunk); None for the whole batch.
         parts: whether the losses of parts, which are means, are summed, as published, or averaged.
+        beta: of ``SigmoidDensity``, by the images seen, so that a short training ends with a sharp surface; None to
+            learn it, as published. Where learning is fast, a learned one soon is zero, and losses not finite.
     """
 
     iterations: int = 200_001
@@ -69,6 +73,7 @@ class VolumeStage:
     surface_sharpness: float = 100.0
     at_once: int | None = None
     parts: Parts = "sum"
+    beta: LinearSchedule | None = None
 
     def __post_init__(self) -> None:
         at_least(1, self, iterations=self.iterations, **given(at_once=self.at_once))
@@ -160,6 +165,8 @@ class StyleSDF(GAN):
         if not self.stages:
             raise UserError("StyleSDF has no stage: give sphere, volume or image.")
         check_networks(volume, image, generator, discriminator)
+        if volume is not None and volume.beta is not None:
+            density_of(generator).beta.requires_grad_(False)
         self.register_buffer("mean_path", torch.zeros(()))
 
     def configure_optimizers(self) -> list[Optimizer]:
@@ -227,6 +234,8 @@ class StyleSDF(GAN):
 
     def volume_step(self, stage: VolumeStage, real: Tensor) -> None:
         """An iteration of the first stage."""
+        if stage.beta is not None:
+            density_of(self.generator).beta.fill_(stage.beta(self.images_seen))
         draws, sizes = self.draws(), part_sizes(len(real), stage.at_once)
         optimizer_g, optimizer_d = self.optimizers()
         latents, camera = self.generator.sample(len(real), draws)
@@ -391,6 +400,18 @@ def check_networks(
         raise UserError("pose_weight needs guesses: set guesses_pose of the PoseDiscriminator, or pose_weight to 0.")
     if image is not None and generator.decoder is None:
         raise UserError("The stage image needs a decoder: give the generator one.")
+
+
+def density_of(generator: Generator) -> SigmoidDensity:
+    """The density of its renderer.
+
+    Raises:
+        UserError: it has no beta.
+    """
+    density = generator.renderer.quadrature.density
+    if not isinstance(density, SigmoidDensity):
+        raise UserError("beta of VolumeStage needs a density that has one: give zoo.stylesdf.SigmoidDensity.")
+    return density
 
 
 def pose_of(camera: Camera) -> Tensor:

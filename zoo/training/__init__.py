@@ -2,4 +2,4 @@
 
 from zoo.utils.lazy import exports
 
-__getattr__, __dir__, __all__ = exports(__name__, gan="GAN", ema="EMA WarmUpDecay")
+__getattr__, __dir__, __all__ = exports(__name__, gan="GAN", ema="EMA WarmUpDecay", schedules="LinearSchedule")

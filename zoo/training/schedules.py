@@ -2,9 +2,11 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from zoo.utils.errors import UserError
+from zoo.utils.ranges import at_least
 
 
 def check_stages(stages: Sequence[Any]) -> list[Any]:
@@ -32,3 +34,19 @@ def ramp_up(iterations: int, over: int) -> float:
 def ramp_down(iterations: int, over: int) -> float:
     """From 1 to 0 over so many iterations; 0 at once if over none."""
     return max(0.0, 1 - iterations / over) if over else 0.0
+
+
+@dataclass(frozen=True)
+class LinearSchedule:
+    """From one number to another, evenly over so many images, and the second from then on."""
+
+    start: float
+    end: float
+    images: int
+
+    def __post_init__(self) -> None:
+        at_least(0, self, start=self.start, end=self.end, images=self.images)
+
+    def __call__(self, images_seen: int) -> float:
+        share = min(images_seen / self.images, 1.0) if self.images else 1.0
+        return self.start * (1 - share) + self.end * share
