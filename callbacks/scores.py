@@ -8,7 +8,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torchmetrics import Metric
 
 from zoo.evaluate.extractors import Extractor, check_suits, default_extractor, load_extractor
-from zoo.evaluate.presets import preset
+from zoo.evaluate.presets import chosen_metrics, preset
 from zoo.evaluate.protocol import score
 from zoo.generator import DrawsPolicy
 from zoo.utils.ranges import at_least, finite, given
@@ -110,6 +110,7 @@ class Scores(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.choose_extractor(trainer)
+        chosen_metrics(self.metrics, self.protocol["n_fake"] or 1000, trainer.datamodule)  # or refused, before training
         now = pl_module.iterations
         # A run that was interrupted right after an iteration whose score was due is scored when it resumes.
         missed = self.every and now and now % self.every == 0

@@ -11,13 +11,11 @@ from datamodules.car_renderer import POSES, car_attributes, render_cars
 from tests import metric_table
 from tests.analytic import Ball
 from zoo.draws import SampleDraws
-from zoo.evaluate.metrics.camera_error import camera_metric, rotation_angles
 from zoo.evaluate.metrics.ground_truth import ground_truth_errors, ground_truth_metric
 from zoo.evaluate.metrics.objects import object_views
 from zoo.evaluate.metrics.radiance_fit import Budget, fit_metric, fit_psnr
 from zoo.leaderboard.pages import markers
 from zoo.render import Rendered, pixel_centres, through
-from zoo.render.cameras import rotations
 from zoo.render.projection import Views, views_of
 
 SMALL = Budget(grid=16, steps=60, rays=512, samples=24)
@@ -91,24 +89,6 @@ def test_a_flat_depth_has_the_normals_of_a_board(car) -> None:
     metric.update(0, board, depth, normals)
     found = metric.compute()
     assert found["normal_error_deg"] > 2 * found["normal_floor_deg"] and found["depth_error_scaled"] > 0.02
-
-
-def test_angles_between_cameras_are_geodesic_and_exact_when_small() -> None:
-    for angle in (1e-5, 0.3, 3.0):
-        turned = rotations(torch.tensor([[0.6, 0.0, 0.8]]) * angle)
-        assert rotation_angles(turned, torch.eye(3)[None]).item() == pytest.approx(angle, rel=1e-2)
-
-
-def test_a_camera_error_stands_beside_its_floor(car) -> None:
-    views = car[0]
-    tilt = rotations(torch.tensor([[0.0, torch.pi / 18, 0.0]]))  # ten degrees
-    images = views.rendered.image
-    metric = camera_metric(lambda images: views.camera.pose[: len(images), :3, :3] @ tilt, images, views.camera, {})
-    turned = views.camera._replace(pose=views.camera.pose.clone())
-    turned.pose[:, :3, :3] @= tilt @ tilt @ tilt
-    metric.update(0, images, turned)
-    found = metric.compute()
-    assert found == pytest.approx({"camera_error_deg": 20, "camera_floor_deg": 10}, abs=0.01)
 
 
 # Several processes

@@ -84,14 +84,14 @@ def run(
     options = SampleOptions(source, resolution=resolution, **drawn)
     results = file_target(results, option="--results")
     from datamodules.images import ImageFolder, fit
-    from zoo.cli.records import check_unchanged, load_real, real_spec, record_of
+    from zoo.cli.records import check_unchanged, load_real, prepare_real, real_spec, record_of
     from zoo.evaluate import ImagePathDataset, load_extractor, score
     from zoo.evaluate import consistency as measure
     from zoo.evaluate.extractors import check_suits, default_extractor
     from zoo.evaluate.images import holds_images, resizing
     from zoo.evaluate.metrics.consistency import MEANINGS
     from zoo.evaluate.metrics.features import FeatureMetric
-    from zoo.evaluate.presets import built, preset
+    from zoo.evaluate.presets import chosen_metrics, compares, preset
     from zoo.leaderboard import RESULTS, check_values, read
     from zoo.leaderboard.table import grid
     from zoo.utils.user_code import working_folder_last
@@ -117,18 +117,19 @@ def run(
         device = scored.device
         about = about_weights(info)
     count = chosen.generated(scored) if count is None else count
-    measured = possible(built(chosen.metrics(count)), scored)
-    compares = any(isinstance(metric, FeatureMetric) for metric in measured)
     spec = real_spec(real, scored.resolution)
-    compared = load_real(spec, prepare=compares)
-    network = None
-    if compares:
+    compared = load_real(spec)
+    measured = possible(chosen_metrics(metrics, count, compared), scored)
+    if any(map(compares, measured)):
+        prepare_real(compared)
+    network, of_images = None, any(isinstance(metric, FeatureMetric) for metric in measured)
+    if of_images:
         extractor = extractor or chosen.extractor or default_extractor(compared)
         check_suits(extractor, compared)
         network = load_extractor(extractor, inception_weights or dinov2_weights)
     check_values(about | {"dataset": compared.name})
     folders = [scored.images] if isinstance(scored, ImagePathDataset) else []
-    folders += [compared.files] if compares and Path(real).exists() and isinstance(compared, ImageFolder) else []
+    folders += [compared.files] if of_images and Path(real).exists() and isinstance(compared, ImageFolder) else []
     for line in dict.fromkeys(filter(None, (resizing(images, scored.resolution) for images in folders))):
         print(line, file=sys.stderr)
     if consistency:
@@ -142,7 +143,7 @@ def run(
             network,
             measured,
             n_fake=count,
-            n_real=chosen.real(compared) if compares and real_count is None else real_count,
+            n_real=chosen.real(compared) if of_images and real_count is None else real_count,
             n_objects=objects,
             condition="fixed" if told == "fixed" else "own",
             cameras=cameras,

@@ -44,17 +44,19 @@ def real_spec(name: str, resolution: int) -> dict[str, Any]:
     raise FileNotFoundError(missing_file(path))
 
 
-def load_real(spec: dict[str, Any], prepare: bool = True) -> "LightningDataModule":
-    """The real images, ready to be read if that is asked for."""
+def load_real(spec: dict[str, Any]) -> "LightningDataModule":
+    """The real images, of which nothing is read yet."""
     from pytorch_lightning import LightningDataModule
 
     from zoo.weights.bundle import build
 
-    data = build(spec, LightningDataModule)
-    if prepare:
-        getattr(data, "prepare_validation", data.prepare_data)()  # ours need no training images for a score
-        data.setup("validate")
-    return data
+    return build(spec, LightningDataModule)
+
+
+def prepare_real(data: "LightningDataModule") -> None:
+    """Make real images ready to be read."""
+    getattr(data, "prepare_validation", data.prepare_data)()  # ours need no training images for a score
+    data.setup("validate")
 
 
 def check_unchanged(source: str, row: dict[str, Any]) -> None:
@@ -79,8 +81,8 @@ def record_of(row: dict[str, Any], source: str, real: dict[str, Any], extractor:
     Raises:
         UserError: it could not be measured again, since something is no plain value.
     """
-    compares = row.get("n_real") is not None
-    about = {"source": source, "real": real, "extractor": extractor.name if compares and extractor else None}
+    by = extractor.name if extractor and extractor.sha256 == row.get("extractor_sha256") else None
+    about = {"source": source, "real": real, "extractor": by}
     try:
         return json.dumps(about | row["record"], sort_keys=True)
     except TypeError as error:
@@ -100,8 +102,8 @@ def redo(name: str, table: Path, extractor_weights: Path | None, batch_size: int
             than another processor may make of it.
     """
     from zoo.evaluate import load_extractor, score
-    from zoo.evaluate.measuring import FeatureMetric
-    from zoo.evaluate.presets import built
+    from zoo.evaluate.metrics.features import FeatureMetric
+    from zoo.evaluate.presets import built, compares
     from zoo.utils.user_code import working_folder_last
 
     working_folder_last()
@@ -114,22 +116,24 @@ def redo(name: str, table: Path, extractor_weights: Path | None, batch_size: int
         raise UserError(f"The row {name} does not say how it was measured, so it cannot be measured again.") from None
     scored = source_of(row, source)
     (measured,) = built([metric])
-    compares = isinstance(measured, FeatureMetric)
-    compared = load_real(real, prepare=compares)
-    network = load_extractor(extractor, extractor_weights) if compares else None
-    if compares:
+    of_images = isinstance(measured, FeatureMetric)
+    compared = load_real(real)
+    network = load_extractor(extractor, extractor_weights) if of_images else None
+    if compares(measured):
+        prepare_real(compared)
         check_same("real images", compared.digest(), row["dataset_digest"])
-        check_same(f"weights of {extractor}", network.sha256, row["extractor_sha256"])
+        sha256 = network.sha256 if network else measured.protocol["extractor_sha256"]
+        check_same(f"weights of {extractor or measured.name}", sha256, row["extractor_sha256"])
     drawn = {} if row["system"] == "images" else {"truncation": row["truncation"], "seed": row["seed"]}
-    seen = {"draws": row["draws"], "cameras": row["cameras"]} if compares and drawn else {}
+    seen = {"draws": row["draws"], "cameras": row["cameras"]} if of_images and drawn else {}
     scores = score(
         scored if row["system"] == "images" else scored.to(use_device(device)),
         compared,
         network,
         [measured],
-        n_fake=row["n_fake"] if compares else None,
-        n_real=row["n_real"] if compares else None,
-        n_objects=1 if compares else row["n_fake"] * measured.share,
+        n_fake=row["n_fake"] if of_images else None,
+        n_real=row["n_real"] if of_images else None,
+        n_objects=1 if of_images else row["n_fake"] * measured.share,
         condition="fixed" if row["condition"] == "fixed" else "own",
         batch_size=batch_size,
         progress=True,

@@ -1,14 +1,17 @@
-"""The small network behind the extractor ``cars``: an image of a procedural car to its attributes.
+"""The small networks that know procedural cars: the extractor ``cars``, and what tells their cameras.
 
 B batch, H height, W width
 """
 
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
+from zoo.render.cameras import look_at
 from zoo.utils.errors import UserError
 
 NUM_FEATURES = 64
 NUM_TARGETS = 16
+SIZES = (32, 64)  # of images [pixels]
 KINDS = ("hatchback", "sedan", "estate", "offroad", "van", "coupe")
 
 
@@ -30,21 +33,48 @@ class CarsNetwork(nn.Module):
         self.targets = nn.Linear(NUM_FEATURES, NUM_TARGETS)
         self.kinds = nn.Linear(NUM_FEATURES, len(KINDS))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Features [B, 64] of uint8 images [B, 3, H, W]; nothing is resized.
+    def maps(self, images: Tensor) -> Tensor:
+        """Output [B, 32, 4, 4] of the convolutions for uint8 images [B, 3, H, W]; nothing is resized.
 
         Raises:
             UserError: the images are not 32x32 or 64x64.
         """
         height, width = images.shape[-2:]
-        if height != width or str(width) not in self.first:
+        if height != width or width not in SIZES:
             raise UserError(
                 f"The extractor 'cars' takes images of 32x32 or 64x64 pixels, not {width}x{height}; score at one of "
                 "these (a folder of images with --resolution 32), or take the extractor 'efficientnetlite0'."
             )
-        return self.features(self.body(self.first[str(width)](images.float() / 127.5 - 1)))
+        return self.body(self.first[str(width)](images.float() / 127.5 - 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features [B, 64] of uint8 images [B, 3, H, W]; raises as ``maps``."""
+        return self.features(self.maps(images))
 
     def attributes(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Standardised attributes [B, 16] and logits of the kind [B, 6] of uint8 images."""
         features = self.forward(images)
         return self.targets(features), self.kinds(features)
+
+
+class CarsCamera(nn.Module):
+    """Says from where images of cars were taken: a head on the convolutions of a trained ``CarsNetwork``.
+
+    Cars are symmetric, so that a mirrored image is one from the mirrored side: both are read, and the answers averaged.
+    """
+
+    def __init__(self, network: CarsNetwork) -> None:
+        super().__init__()
+        self.network = network
+        hidden = nn.Sequential(nn.Dropout(0.1), nn.Linear(32 * 4 * 4, 80), nn.SiLU())
+        self.head = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(32 * 4 * 4, affine=False), *hidden, nn.Linear(80, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Camera-to-world rotations [B, 3, 3] of uint8 images [B, 3, H, W]; raises as ``CarsNetwork.maps``."""
+        one, other = (self.head(self.network.maps(each)) for each in (images, images.flip(-1)))
+        return rotations_from(one + other * other.new_tensor([-1.0, 1.0, 1.0]))
+
+
+def rotations_from(directions: Tensor) -> Tensor:
+    """Camera-to-world rotations [B, 3, 3] of upright cameras at [B, 3], near or far, that look at the origin."""
+    return look_at(normalize(directions, dim=-1))[:, :3, :3]

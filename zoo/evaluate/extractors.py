@@ -24,12 +24,15 @@ import torch
 from torch import Tensor, nn
 
 from zoo.evaluate import dinov2, published_weights
+from zoo.evaluate.cars_network import SIZES, CarsCamera, CarsNetwork
 from zoo.evaluate.published_weights import checked_file
 from zoo.utils.errors import UserError, printable
 from zoo.weights.fetch import sha256_of
 from zoo.weights.read import read
 
 CARS_WEIGHTS = Path(__file__).with_name("cars_features.safetensors")
+CAMERA_WEIGHTS = Path(__file__).with_name("cars_camera.safetensors")
+CAMERA_SHA256 = "af83b1cb4655364f9fd6e22076758a190db41d53ae88e031ea179636b72fc1f1"
 CARS_SHA256 = "39094e7c18b12e78a786a1e5c0dbd93f29b51e04d26077a7f16fdadc40248421"
 EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 NAMES = ("cars", "dinov2", "efficientnetlite0", "inception2015")
@@ -79,6 +82,11 @@ def default_extractor(real: Any) -> str:
     return own or "efficientnetlite0"
 
 
+def are_cars(real: Any) -> bool:
+    """Whether real images are those that the extractor ``cars`` has learnt."""
+    return getattr(real, "extractor", None) == "cars"
+
+
 def check_suits(extractor: Extractor | str, real: Any) -> None:
     """Refuse the extractor ``cars``, or its name, where the real images do not come from ``datamodules.Cars``.
 
@@ -86,7 +94,7 @@ def check_suits(extractor: Extractor | str, real: Any) -> None:
         UserError: it says which one to take.
     """
     name = extractor if isinstance(extractor, str) else extractor.name
-    if name == "cars" and getattr(real, "extractor", None) != name:
+    if name == "cars" and not are_cars(real):
         raise UserError(
             "The extractor 'cars' has learnt to tell procedural cars (datamodules.Cars) apart and nothing else, so "
             f"that it cannot score '{printable(real.name, 80)}': take efficientnetlite0, or leave the extractor out."
@@ -107,7 +115,7 @@ def load_extractor(name: str, weights: Path | str | None = None) -> Extractor:
     """
     with torch.random.fork_rng(devices=[]):  # networks draw their first weights before they load the right ones
         if name == "cars":
-            return _cars()
+            return Extractor(name, "none", CARS_SHA256, cars_network())
         if name == "efficientnetlite0":
             return _efficientnet()
         if name == "inception2015":
@@ -119,17 +127,47 @@ def load_extractor(name: str, weights: Path | str | None = None) -> Extractor:
     raise UserError(f"There is no extractor '{name}'; there are {', '.join(NAMES)}.")
 
 
-def _cars() -> Extractor:
+def cars_network() -> CarsNetwork:
+    """The network that has learnt the attributes of procedural cars.
+
+    Raises:
+        UserError: the file of its weights is not ours.
+    """
+    with torch.random.fork_rng(devices=[]):
+        network = CarsNetwork()
+    network.load_state_dict(own_weights(CARS_WEIGHTS, CARS_SHA256))
+    return network.eval()
+
+
+def shows_cameras(real: Any) -> bool:
+    """Whether real images are those whose cameras ``cars_camera`` has learnt to tell."""
+    return are_cars(real) and getattr(real, "resolution", None) in SIZES
+
+
+def cars_camera() -> Extractor:
+    """What tells the cameras of procedural cars: an ``Extractor`` of camera-to-world rotations [B, 3, 3].
+
+    Raises:
+        UserError: a file of its weights is not ours.
+    """
+    with torch.random.fork_rng(devices=[]):
+        network = CarsCamera(cars_network())
+    network.head.load_state_dict(own_weights(CAMERA_WEIGHTS, CAMERA_SHA256))
+    return Extractor("cars", "none", CAMERA_SHA256, network.eval())
+
+
+def own_weights(path: Path, sha256: str) -> dict[str, Tensor]:
+    """The tensors of a file that belongs to this package.
+
+    Raises:
+        UserError: it has another sha256.
+    """
     from safetensors.torch import load_file
 
-    from zoo.evaluate.cars_network import CarsNetwork
-
-    found = sha256_of(CARS_WEIGHTS)
-    if found != CARS_SHA256:
-        raise UserError(f"{CARS_WEIGHTS} has sha256 {found}, not {CARS_SHA256}: restore the file from the repository.")
-    network = CarsNetwork()
-    network.load_state_dict(load_file(CARS_WEIGHTS))
-    return Extractor("cars", "none", found, network.eval())
+    found = sha256_of(path)
+    if found != sha256:
+        raise UserError(f"{path} has sha256 {found}, not {sha256}: restore the file from the repository.")
+    return load_file(path)
 
 
 def _efficientnet() -> Extractor:

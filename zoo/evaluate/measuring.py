@@ -19,10 +19,12 @@ from zoo.evaluate.images import ImagePathDataset
 from zoo.evaluate.metrics.features import FeatureMetric, RealFeatures
 from zoo.evaluate.metrics.objects import VIEWS, ObjectMetric, turning_views
 from zoo.evaluate.processes import rank_and_world
+from zoo.evaluate.real_statistics import RealImages, size_of
 from zoo.evaluate.samples import fakes
 from zoo.generator import Condition, Generator, HasDensity, HasRays, evaluating, lacking
+from zoo.render import Camera
 from zoo.utils.devices import Stopwatch
-from zoo.utils.errors import UserError
+from zoo.utils.errors import UserError, printable
 
 Metric = FeatureMetric | ObjectMetric
 CAPABILITIES = {"rays": HasRays, "density": HasDensity}
@@ -66,6 +68,18 @@ def lacks(metric: Metric, source: Generator | ImagePathDataset) -> UserError | N
     return lacking(source, f"The metric {metric.name}", *needs) if missing else None
 
 
+def real_views(real: RealImages | None, index: int, count: int) -> tuple[Tensor, Camera]:
+    """Real images [count, 3, H, W] in [-1, 1] and their cameras; other ones for each object, as long as there are."""
+    assert real is not None  # see ``check_real``
+    whole = real.val_dataloader()
+    batch = whole.collate_fn([whole.dataset[(index * count + i) % size_of(real)] for i in range(count)])
+    if "camera" not in batch:
+        raise UserError(
+            f"The real images '{printable(real.name, 80)}' have no cameras to compare with: leave the metric out."
+        )
+    return batch["image"], batch["camera"]
+
+
 def generated(
     generator: Generator, count: int, batch_size: int, clock: Clock, **how: Any
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -104,6 +118,7 @@ def share_of(metric: ObjectMetric, objects: int) -> int:
 def measure_objects(
     metrics: Sequence[ObjectMetric],
     generator: Generator,
+    real: RealImages | None,
     objects: int,
     clock: Clock,
     show: bool,
@@ -114,13 +129,14 @@ def measure_objects(
     own = range(rank, max(share_of(metric, objects) for metric in metrics), world)
     for index in bar("objects", len(own), show, own):
         measure_object(
-            [metric for metric in metrics if index < share_of(metric, objects)], generator, index, clock, **how
+            [metric for metric in metrics if index < share_of(metric, objects)], generator, real, index, clock, **how
         )
 
 
 def measure_object(
     metrics: Sequence[ObjectMetric],
     generator: Generator,
+    real: RealImages | None,
     index: int,
     clock: Clock,
     truncation: float,
@@ -133,7 +149,8 @@ def measure_object(
             views, styles = turning_views(generator, index, count, None, seed, truncation, condition)
         with evaluating(generator):
             for metric in [metric for metric in metrics if views_of_each(metric) == count]:
-                given = [density(generator, styles)] if "density" in metric.needs else []
+                given: list[Any] = [density(generator, styles)] if "density" in metric.needs else []
+                given += real_views(real, index, count) if "real" in metric.needs else []
                 metric.update(index, views, *given)
 
 

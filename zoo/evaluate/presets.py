@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 from torchmetrics import Metric as Accumulated
 
+from zoo.evaluate.extractors import shows_cameras
 from zoo.evaluate.images import ImagePathDataset
 from zoo.evaluate.metrics.features import FeatureMetric
 from zoo.evaluate.metrics.objects import ObjectMetric
-from zoo.evaluate.real_statistics import RealImages
+from zoo.evaluate.real_statistics import RealImages, size_of
 from zoo.generator import Generator
 from zoo.utils.configs import read_yaml
 from zoo.utils.errors import UserError, near, printable
@@ -51,10 +52,14 @@ def everything(count: int) -> list[Spec]:
     return [*image_quality(count), *solidity(count)]
 
 
+CAMERA_ERROR = [spec("camera_error.camera_metric")]
+
+
 class Preset(NamedTuple):
     """Metrics, and what a protocol says beside.
 
     metrics: what makes them, for a number of generated images.
+    of_cars: what makes those that only procedural cars have, too.
     n_fake: generated images, if nothing else is asked for; None for 1,000, or all of a folder.
     most_real: real images, at most.
     extractor: if nothing else is asked for.
@@ -64,6 +69,11 @@ class Preset(NamedTuple):
     n_fake: int | None = None
     most_real: int | None = None
     extractor: str | None = None
+    of_cars: Sequence[Spec] = ()
+
+    def specs(self, count: int, real: RealImages | None) -> list[Spec]:
+        """What makes the metrics that these real images allow, for a number of generated ones."""
+        return [*self.metrics(count), *(self.of_cars if shows_cameras(real) else ())]
 
     def generated(self, source: Generator | ImagePathDataset) -> int:
         """How many generated images."""
@@ -71,8 +81,7 @@ class Preset(NamedTuple):
 
     def real(self, real: RealImages) -> int:
         """How many real images."""
-        size = len(real.val_dataloader().dataset)  # type: ignore[arg-type]  # torch lets some have no length
-        return size if self.most_real is None else min(self.most_real, size)
+        return min(self.most_real or size_of(real), size_of(real))
 
 
 # Of the papers: numbers of images and the extractor, not the quirks of each program (docs/evaluation.md).
@@ -80,8 +89,8 @@ class Preset(NamedTuple):
 PRESETS: Mapping[str, Preset] = {
     "fid_kid": Preset(distances),
     "image": Preset(image_quality),
-    "3d": Preset(solidity),
-    "all": Preset(everything),
+    "3d": Preset(solidity, of_cars=CAMERA_ERROR),
+    "all": Preset(everything, of_cars=CAMERA_ERROR),
     "graf_1k": Preset(distances, 1000, 20_000, "inception2015"),
     "pigan_8k2k": Preset(distances, 2048, 8000, "inception2015"),
     "giraffe_20k": Preset(lambda count: [spec("fid.fid_metric")], 20_000, None, "inception2015"),
@@ -124,3 +133,38 @@ def built(specs: Sequence[Spec]) -> list[FeatureMetric | ObjectMetric]:
         metric.made_by = one
         found.append(metric)
     return found
+
+
+def chosen_metrics(
+    metrics: str | Sequence[FeatureMetric | ObjectMetric], count: int, real: RealImages | None
+) -> list[FeatureMetric | ObjectMetric]:
+    """Metrics as they are, or those of a preset or yaml for a number of generated images and these real ones.
+
+    Raises:
+        UserError: one of them cannot compare with these real images; and as ``preset`` and ``built``.
+    """
+    chosen = built(preset(metrics).specs(count, real)) if isinstance(metrics, str) else [*metrics]
+    for metric in chosen:
+        check_real(metric, real)
+    return chosen
+
+
+def compares(metric: FeatureMetric | ObjectMetric) -> bool:
+    """Whether the metric looks at real images, too."""
+    return isinstance(metric, FeatureMetric) or "real" in metric.needs
+
+
+def check_real(metric: FeatureMetric | ObjectMetric, real: RealImages | None) -> None:
+    """Refuse real images that the metric cannot compare with.
+
+    Raises:
+        UserError: there are none, or the metric has not learnt to read them.
+    """
+    if compares(metric) and real is None:
+        raise UserError(f"The metric {metric.name} compares images with real ones: name some.")
+    if "cars" in metric.needs and not shows_cameras(real):
+        name, side = getattr(real, "name", ""), getattr(real, "resolution", "?")
+        raise UserError(
+            f"The metric {metric.name} reads cameras off procedural cars (datamodules.Cars) of 32x32 or 64x64 pixels "
+            f"and nothing else, not off '{printable(name, 80)}' of {side}x{side}: leave it out."
+        )

@@ -19,12 +19,22 @@ import torch
 
 from zoo.evaluate.extractors import Extractor, default_extractor, load_extractor
 from zoo.evaluate.images import ImagePathDataset
-from zoo.evaluate.measuring import Clock, Metric, bar, generated, lacks, measure_images, measure_objects, share_of
+from zoo.evaluate.measuring import (
+    Clock,
+    Metric,
+    bar,
+    generated,
+    lacks,
+    measure_images,
+    measure_objects,
+    share_of,
+    views_of_each,
+)
 from zoo.evaluate.metrics.features import FeatureMetric
 from zoo.evaluate.metrics.objects import ObjectMetric
-from zoo.evaluate.presets import PRESETS, built, preset
+from zoo.evaluate.presets import PRESETS, chosen_metrics, compares, preset
 from zoo.evaluate.processes import broadcast, rank_and_world
-from zoo.evaluate.real_statistics import RealImages, image_batches, real_features, subsample
+from zoo.evaluate.real_statistics import RealImages, image_batches, real_features, size_of, subsample
 from zoo.evaluate.samples import CamerasFrom, cameras_from
 from zoo.generator import Condition, DrawsPolicy, Generator
 from zoo.utils.errors import UserError
@@ -123,7 +133,7 @@ def score(
     chosen = preset(metrics) if isinstance(metrics, str) else PRESETS["fid_kid"]
     n_fake = chosen.generated(source) if n_fake is None else n_fake
     extractor = extractor or chosen.extractor
-    measured = built(chosen.metrics(n_fake)) if isinstance(metrics, str) else [*metrics]
+    measured = chosen_metrics(metrics, n_fake, real)
     for metric in measured:
         if error := lacks(metric, source):
             raise error
@@ -137,8 +147,7 @@ def score(
     fields = common_columns(source, real, device, how)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         if of_images:
-            if real is None:
-                raise UserError(f"The metric {of_images[0].name} compares images with real ones: name some.")
+            assert real is not None  # see ``check_real``
             n_real = chosen.real(real) if n_real is None else n_real
             check_counts(n_fake, n_real)
             extractor = default_extractor(real) if extractor is None else extractor
@@ -160,11 +169,15 @@ def score(
                 numbers = {metric_name(name, network, count): name for name in metric.better}
                 results |= columns(metric, numbers, end, {**own, "n_fake": count})
         if of_objects and isinstance(source, Generator):
-            measure_objects(of_objects, source, n_objects, clock, progress, **how)
+            measure_objects(of_objects, source, real, n_objects, clock, progress, **how)
             for metric in of_objects:
                 count, views = share_of(metric, n_objects), metric.protocol.get("views")
                 numbers = {object_metric_name(name, count, views): name for name in metric.better}
                 own = {"draws": "none", "cameras": "uniform", "n_fake": count}
+                if real is not None and compares(metric):
+                    n_real = min(count * views_of_each(metric), size_of(real))
+                    own |= {"dataset_digest": real.digest(), "n_real": n_real}
+                    own |= {"extractor_sha256": metric.protocol["extractor_sha256"]}
                 results |= columns(metric, numbers, suffix(fields["condition"]), own)
     fields |= clock.columns() | most_memory(device)
     return Scores(results, broadcast(fields))

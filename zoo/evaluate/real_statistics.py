@@ -41,6 +41,11 @@ class RealImages(Protocol):
     def val_dataloader(self) -> DataLoader: ...
 
 
+def size_of(real: RealImages) -> int:
+    """How many images there are."""
+    return len(real.val_dataloader().dataset)  # type: ignore[arg-type]  # torch lets some have no length
+
+
 def subsample(total: int, count: int | None, name: str) -> list[int]:
     """``count`` indices, evenly spaced over a dataset of ``total`` and of this name; all of them if count is None.
 
@@ -93,7 +98,7 @@ def real_features(
         UserError: the extractor does not suit them, or there are fewer.
     """
     check_suits(extractor, real)
-    dataset_size = len(real.val_dataloader().dataset)  # type: ignore[arg-type]  # torch lets some have no length
+    dataset_size = size_of(real)
     indices = subsample(dataset_size, n_real, real.name)
     key = {
         "dataset": real.name,

@@ -107,7 +107,7 @@ def main() -> None:
     with replacing(args.out) as part:
         save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, part)
     print(f"{args.out}: {args.out.stat().st_size} bytes, sha256 {sha256_of(args.out)}")
-    print("Put that sha256 into CARS_SHA256 of zoo/evaluate/extractors.py.")
+    print("Put that sha256 into CARS_SHA256 of zoo/evaluate/extractors.py, and run zoo.evaluate.train_cars_camera.")
 
 
 if __name__ == "__main__":

@@ -87,6 +87,9 @@ HEADLINES = [
     "depth_conflict",
     "surface",
     "fit_psnr",
+    "camera_error_deg",
+    "camera_error_aligned_deg",
+    "camera_floor_deg",
 ]
 STANDARD_ERRORS = 2  # a difference within so many is a tie
 

@@ -25,7 +25,8 @@ from zoo.render.projection import Views, views_of
 from zoo.utils.errors import UserError
 
 Better = Literal["less", "more"]
-Need = Literal["images", "cameras", "depth", "density", "rays", "condition"]
+# "real": as many real images with cameras, too; "cars": which are procedural cars.
+Need = Literal["images", "cameras", "depth", "density", "rays", "condition", "real", "cars"]
 VIEWS = 32  # of an object: on a full circle neighbours are 11 degrees apart
 
 
