@@ -1,5 +1,6 @@
 """Metrics of single objects beside reprojection: fits, errors against what is known, and sums over processes."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,17 @@ def test_a_depth_of_another_scale_is_wrong_in_scale_alone(car) -> None:
     views, depth, normals = car
     found = ground_truth_errors(views._replace(depth=1.1 * views.depth), depth, normals)
     assert found["depth_error"] == pytest.approx(0.1, rel=1e-4) and found["depth_error_scaled"] < 1e-5
+
+
+def test_the_reconstruction_of_the_documentation_is_compared_with_the_truth(monkeypatch) -> None:
+    from zoo.inversion import search
+
+    monkeypatch.setattr(search, "STAGES", [stage._replace(steps=12) for stage in search.STAGES])
+    code, names = re.search(r"```python\n(from datamodules.*?)```", metric_table.PAGE.read_text(), flags=re.S)[1], {}
+    exec(code, names)
+    found = names["errors"]
+    assert names["found"].psnr["styles"] > 15 and found["mask_iou"] > 0.7
+    assert 0 < found["depth_error"] < 0.1 and found["normal_floor_deg"] < found["normal_error_deg"] < 60
 
 
 def test_a_flat_depth_has_the_normals_of_a_board(car) -> None:
