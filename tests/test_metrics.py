@@ -84,7 +84,7 @@ def test_a_depth_of_another_scale_is_wrong_in_scale_alone(car) -> None:
 def test_the_reconstruction_of_the_documentation_is_compared_with_the_truth(monkeypatch) -> None:
     from zoo.inversion import search
 
-    monkeypatch.setattr(search, "STAGES", [stage._replace(steps=12) for stage in search.STAGES])
+    monkeypatch.setattr(search, "STAGES", [stage._replace(steps=6) for stage in search.STAGES])
     code, names = re.search(r"```python\n(from datamodules.*?)```", metric_table.PAGE.read_text(), flags=re.S)[1], {}
     exec(code, names)
     found = names["errors"]
