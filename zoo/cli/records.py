@@ -81,7 +81,9 @@ def record_of(row: dict[str, Any], source: str, real: dict[str, Any], extractor:
     Raises:
         UserError: it could not be measured again, since something is no plain value.
     """
-    by = extractor.name if extractor and extractor.sha256 == row.get("extractor_sha256") else None
+    from zoo.leaderboard.table import is_of_objects
+
+    by = extractor.name if extractor and not is_of_objects(row["metric"]) else None
     about = {"source": source, "real": real, "extractor": by}
     try:
         return json.dumps(about | row["record"], sort_keys=True)
