@@ -33,6 +33,7 @@ from zoo.render import (
     shifted_softplus,
     through,
 )
+from zoo.training.schedules import LinearSchedule
 from zoo.utils.errors import UserError
 from zoo.utils.paths import read_experiment
 from zoo.weights.bundle import build

@@ -30,7 +30,8 @@ from zoo.stylesdf.discriminator import ImageDiscriminator, PoseDiscriminator, St
 from zoo.stylesdf.extras import published_pose
 from zoo.stylesdf.field import OffsetDepths, SigmoidDensity
 from zoo.stylesdf.model import Generator
-from zoo.stylesdf.training import ImageStage, StyleSDF, downsample_hamming, part_sizes, pose_of
+from zoo.stylesdf.stages import ImageStage
+from zoo.stylesdf.training import StyleSDF, density_of, downsample_hamming, part_sizes, pose_of
 from zoo.training.gan import GAN
 from zoo.utils.errors import UserError
 from zoo.utils.paths import read_experiment
@@ -353,6 +354,18 @@ def test_moments_of_the_sphere_are_kept(tmp_path):
     optimizer = model.trainer.optimizers[0]
     steps = {name: optimizer.state[p]["step"] for name, p in model.generator.named_parameters() if p in optimizer.state}
     assert steps["field.layers.0.linear.weight"] == BOUNDARY and steps["field.colour.weight"] == BOUNDARY - 2
+
+
+def test_a_schedule_gives_beta_instead_of_learning_it(tmp_path):
+    schedule = {"class_path": "zoo.training.LinearSchedule", "init_args": {"start": 0.1, "end": 0.02, "images": 8}}
+    volume = {"class_path": "zoo.stylesdf.VolumeStage", "init_args": {"pose_weight": 0.0, "beta": schedule}}
+    model = trained(gan(sphere=None, volume=volume, image=None), 2, tmp_path)
+    half = 0.1 - 0.08 * (model.images_seen / 2) / 8  # after the first of two iterations
+    assert model.generator.renderer.quadrature.density.beta.item() == pytest.approx(half)
+    made = generator()
+    made.renderer.quadrature.density = torch.nn.ReLU()
+    with pytest.raises(UserError, match="beta of VolumeStage needs a density that has one"):
+        density_of(made)
 
 
 def test_the_decoder_learns_from_the_average_of_a_renderer_that_stays(tmp_path):

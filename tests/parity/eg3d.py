@@ -45,6 +45,7 @@ from zoo.render import (
     white,
 )
 from zoo.training.ema import EMA
+from zoo.training.schedules import LinearSchedule
 from zoo.weights.bundle import UNUSED, build
 from zoo.weights.convert import convert_network
 from zoo.weights.names import from_published, published_name, to_published, with_noise_axes, without_noise_axes

@@ -37,7 +37,8 @@ from zoo.stylesdf.discriminator import ImageDiscriminator, PoseDiscriminator, St
 from zoo.stylesdf.extras import aligned_cube, last_weight, mean_points, published_pose, sweep
 from zoo.stylesdf.field import OffsetDepths, SDFField, SigmoidDensity
 from zoo.stylesdf.model import Generator, Latent, Styles
-from zoo.stylesdf.training import ImageStage, SphereStage, StyleSDF, VolumeStage, pose_of, sphere_samples
+from zoo.stylesdf.stages import ImageStage, SphereStage, VolumeStage
+from zoo.stylesdf.training import StyleSDF, pose_of, sphere_samples
 from zoo.training.ema import EMA
 from zoo.weights.convert import convert_network
 from zoo.weights.names import from_published, published_name, to_published

@@ -8,5 +8,6 @@ __getattr__, __dir__, __all__ = exports(
     field="SDFField SigmoidDensity OffsetDepths",
     decoder="Decoder",
     discriminator="PoseDiscriminator ImageDiscriminator StagedDiscriminator",
-    training="StyleSDF SphereStage VolumeStage ImageStage",
+    stages="SphereStage VolumeStage ImageStage",
+    training="StyleSDF",
 )
