@@ -10,12 +10,16 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 import yaml
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
@@ -26,6 +30,7 @@ from zoo.draws import TrainingDraws, stream_seed
 from zoo.evaluate.extractors import Extractor
 from zoo.evaluate.protocol import score
 from zoo.render import Camera, orbit_cameras
+from zoo.training import DDP, ddp, gan
 
 
 class NoiseImages:
@@ -546,6 +551,100 @@ class Keep(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         kept = {"state": pl_module.state_dict(), "gradients": self.gradients, "losses": self.losses}
         torch.save(kept, Path(trainer.default_root_dir) / f"kept-{trainer.global_rank}.pt")
+
+
+class TorchDDP(DDP):
+    """torch's own, which averages in the backward pass of the last loss before a step.
+
+    Until it is known to be the last, a backward pass waits.
+    """
+
+    training_step = DDPStrategy.training_step
+
+    def configure_ddp(self) -> None:
+        self._ddp_kwargs = {"find_unused_parameters": True}
+        DDPStrategy.configure_ddp(self)
+        self.waiting, self.replacement = None, patch.object(gan, "average_gradients", self.average)
+        self.replacement.start()
+
+    def backward(self, *args: Any, **kwargs: Any) -> None:
+        if self.waiting:
+            with self.block_backward_sync():
+                self.waiting()
+        self.waiting = partial(super().backward, *args, **kwargs)
+
+    def average(self, parameters: list[nn.Parameter]) -> None:
+        self.waiting()
+        self.waiting = None
+
+    def teardown(self) -> None:
+        self.replacement.stop()
+        super().teardown()
+
+
+class Exchange(pl.Callback):
+    """Two processes exchange what is known, in one bucket and in many; and begin alike, and are after an iteration."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        for parameter in pl_module.discriminator.parameters():
+            parameter.data += trainer.global_rank
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for parameter in pl_module.discriminator.parameters():
+            assert trainer.strategy.reduce(parameter.detach().clone(), reduce_op="mean").equal(parameter)
+        pl_module.statistic = nn.Buffer(torch.full((2,), float(trainer.global_rank)))
+        self.exchange(trainer.global_rank)
+        with patch.object(ddp, "BUCKET_BYTES", 10):
+            self.exchange(trainer.global_rank)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_) -> None:
+        assert pl_module.statistic.tolist() == [0, 0]
+
+    def exchange(self, rank: int) -> None:
+        shapes, on_one = [(3,), (2, 3), (), (0, 4), (2, 2)], 1
+        parameters = [
+            nn.Parameter(torch.zeros(shape, dtype=torch.float64 if shape == () else None)) for shape in shapes
+        ]
+        unused, frozen = nn.Parameter(torch.zeros(5)), nn.Parameter(torch.zeros(2), requires_grad=False)
+        for i, parameter in enumerate(parameters):
+            if rank == 0 or i != on_one:
+                parameter.grad = torch.full_like(parameter, 10.0 * i + rank)
+        ddp.average_gradients([unused, *parameters, frozen])
+        assert unused.grad is None and frozen.grad is None
+        for i, parameter in enumerate(parameters):
+            assert parameter.grad.equal(torch.full_like(parameter, 5.0 if i == on_one else 10 * i + 0.5)), (i, rank)
+
+        network = nn.BatchNorm1d(2)
+        network.shift, network.constant_buffers = nn.Buffer(torch.ones(2)), ("shift",)
+        for buffer in network.buffers():
+            buffer += rank
+        ddp.broadcast(ddp.changing_buffers(network))
+        assert network.running_mean.tolist() == [0, 0] and network.running_var.tolist() == [1, 1]
+        assert network.num_batches_tracked == 0 and network.shift.tolist() == [1 + rank] * 2
+
+
+class Traffic(pl.Callback):
+    """Notes the bytes of each reduction and broadcast of tensors between processes, by iteration."""
+
+    def __init__(self) -> None:
+        self.sent: list[list[tuple[str, int]]] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for name in ("all_reduce", "broadcast"):
+            setattr(dist, name, self.noted(name, getattr(dist, name)))
+
+    def noted(self, name: str, send: Callable[..., Any]) -> Callable[..., Any]:
+        def noting(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+            self.sent[-1].append((name, tensor.nbytes))
+            return send(tensor, *args, **kwargs)
+
+        return noting
+
+    def on_train_batch_start(self, *_) -> None:
+        self.sent.append([])
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        (Path(trainer.default_root_dir) / f"sent-{trainer.global_rank}.json").write_text(json.dumps(self.sent))
 
 
 class Means(nn.Module):

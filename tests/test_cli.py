@@ -359,14 +359,11 @@ def test_ctrl_c_saves_and_says_how_to_resume(tmp_path):
     assert torch.load(last, weights_only=True)["clocks"]["iterations"] == done + 1
 
 
-def test_several_processes_get_the_strategy_that_a_gan_needs():
+def test_one_process_needs_no_strategy():
     from zoo.cli import lightning as training
 
     assert [training.processes(d, n, "cpu") for d, n in ((1, 1), ("2", 1), ([0, 1], 2), ("auto", 1))] == [1, 2, 4, 1]
-    several = training.strategy({"devices": 2, "num_nodes": 1, "accelerator": "cpu", "strategy": "auto"})
-    assert several._ddp_kwargs["find_unused_parameters"] is True
     assert training.strategy({"devices": 1, "num_nodes": 1, "accelerator": "cpu", "strategy": "auto"}) == "auto"
-    assert training.strategy({"devices": 2, "num_nodes": 1, "accelerator": "cpu", "strategy": "fsdp"}) == "fsdp"
 
 
 @pytest.mark.parametrize("packed", [False, True])

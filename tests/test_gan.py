@@ -85,9 +85,9 @@ def test_removing_every_callback_leaves_the_losses(tmp_path) -> None:
     from callbacks.samples import SampleGrid
 
     class Keep(PiGAN):
-        def accumulate(self, prefix, terms, **kwargs) -> None:
+        def accumulate(self, prefix, terms) -> None:
             kept.append((prefix, {name: term.item() for name, term in terms.items()}))
-            super().accumulate(prefix, terms, **kwargs)
+            super().accumulate(prefix, terms)
 
     runs = []
     for callbacks in ([], [SampleGrid(every=2, latents=2, views=2), Diagnostics(every=2)]):

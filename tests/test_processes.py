@@ -3,11 +3,13 @@
 import json
 import math
 import os
+import re
 import shlex
 import signal
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from zoo.cli.checks import check_strategy
 from zoo.cli.command import main
 from zoo.cli.lightning import strategy
 from zoo.evaluate import protocol, real_statistics
+from zoo.training import DDP, ddp
 from zoo.utils.errors import UserError
 from zoo.weights.bundle import load_bundle
 
@@ -78,14 +81,15 @@ def kept(folder: Path, rank: int = 0) -> dict:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_two_processes_stay_alike_and_resume_exactly(system, tmp_path) -> None:
-    """Three trainings in one pair of processes: all at once, the first part of it, and the rest."""
-    whole, halves = tmp_path / "whole", tmp_path / "halves"
+def test_two_processes_learn_as_with_torch_stay_alike_and_resume_exactly(system, tmp_path) -> None:
+    """Four trainings in one pair of processes: with torch's DDP, with ours, the first part of that, and the rest."""
+    plain, whole, halves = (tmp_path / name for name in ("plain", "whole", "halves"))
     last = str(halves / "checkpoints" / "last.ckpt")
     commands = [
         ["fit", "-c", write(SYSTEMS[system](), folder), *TWO, "--trainer.callbacks+=tests.systems.Keep", *words]
         for folder, *words in [
-            (whole, "--trainer.max_steps", "7"),
+            (plain, "--trainer.max_steps", "7", "--trainer.strategy={class_path: tests.systems.TorchDDP}"),
+            (whole, "--trainer.max_steps", "7", "--trainer.callbacks+=tests.systems.Traffic"),
             (halves, "--trainer.max_steps", "5"),
             (halves, "--trainer.max_steps", "7", "--ckpt_path", last),
         ]
@@ -100,6 +104,14 @@ def test_two_processes_stay_alike_and_resume_exactly(system, tmp_path) -> None:
     assert kept(whole, 0)["losses"] != kept(whole, 1)["losses"]
     assert differences(kept(whole, 0)["state"], kept(whole, 1)["state"]) == []
     assert_same_run(whole, halves)
+    for mine, theirs in zip(kept(whole)["gradients"], kept(plain)["gradients"], strict=True):
+        assert mine.keys() == theirs.keys() and mine
+        largest = max(gradient.abs().max() for gradient in theirs.values())
+        assert max((mine[name] - theirs[name]).abs().max() for name in mine) <= 1e-7 * largest
+    sent = [json.loads((whole / f"sent-{rank}.json").read_text()) for rank in (0, 1)]
+    assert sent[0] == sent[1]
+    gradients = sum(gradient.nbytes for step in kept(whole)["gradients"] for gradient in step.values())
+    assert gradients < sum(size for iteration in sent[0] for _, size in iteration) < gradients + 7 * 5000
 
 
 @pytest.mark.slow
@@ -149,9 +161,10 @@ def test_an_overflow_on_one_process_is_skipped_on_all(system, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("system", ["pigan"])
-def test_an_error_on_one_process_ends_all(system, tmp_path) -> None:
+def test_an_error_on_one_process_ends_all_after_they_exchanged_gradients(system, tmp_path) -> None:
     trouble = ["--trainer.callbacks+=tests.systems.Trouble", "--trainer.callbacks.at", "2", "--trainer.callbacks.rank"]
     words = ["fit", "-c", write(SYSTEMS[system](), tmp_path), *TWO, "--trainer.max_steps", "99", *trouble, "1"]
+    words += ["--trainer.callbacks+=tests.systems.Exchange"]
     assert zoo(words, tmp_path) not in (0, 130)
     assert "trouble on process 1" in log(tmp_path)
 
@@ -191,24 +204,49 @@ def test_two_machines_learn_as_one_process_with_the_larger_batch(system, tmp_pat
             assert mine[name] == pytest.approx((theirs[0][name] + theirs[1][name]) / 2, rel=1e-5, abs=1e-7)
 
 
-def test_plain_ddp_is_what_a_gan_needs_too() -> None:
-    options = {"devices": 2, "num_nodes": 1, "accelerator": "cpu", "strategy": "ddp"}
-    assert strategy(options)._ddp_kwargs["find_unused_parameters"] is True
-    for name in ("DDPStrategy", "pytorch_lightning.strategies.DDPStrategy"):
-        assert strategy(options | {"strategy": name})._ddp_kwargs["find_unused_parameters"] is True
-    for given in ({}, {"dict_kwargs": {"find_unused_parameters": True}}):
-        chosen = Namespace(class_path="pytorch_lightning.strategies.DDPStrategy", **given)
+def test_every_ddp_is_ours() -> None:
+    options = {"devices": 2, "num_nodes": 1, "accelerator": "cpu"}
+    lightnings = "pytorch_lightning.strategies.DDPStrategy"
+    names = {"auto": "popen", "ddp": "popen", "ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}
+    names |= {"DDPStrategy": "popen", lightnings: "popen", "zoo.training.DDP": "popen"}
+    names |= {"ddp_find_unused_parameters_false": "popen", "ddp_spawn_find_unused_parameters_true": "spawn"}
+    for name, start_method in names.items():
+        chosen = strategy(options | {"strategy": name})
+        assert type(chosen) is DDP and chosen._start_method == start_method and chosen._timeout == timedelta(minutes=5)
+
+    half_an_hour = timedelta(minutes=30)
+    given = Namespace(timeout=half_an_hour, process_group_backend="gloo", ddp_comm_hook=None)
+    for unused in ({}, {"dict_kwargs": {"find_unused_parameters": True}}):  # as config.yaml of earlier runs has it
+        trainer = Namespace(strategy=Namespace(class_path=lightnings, init_args=given, **unused))
+        check_strategy(trainer)
+        assert trainer.strategy.class_path == "zoo.training.DDP"
+        assert dict(trainer.strategy.init_args) == {"timeout": half_an_hour, "process_group_backend": "gloo"}
+
+
+@pytest.mark.parametrize(
+    ("class_path", "options", "message"),
+    [
+        (
+            "DDPStrategy",
+            {"init_args": Namespace(process_group_backend="abc")},
+            "_backend of --trainer.strategy is 'abc'",
+        ),
+        ("DDPStrategy", {"dict_kwargs": {"static_graph": True}}, "gives static_graph, which zoo.training.DDP has not"),
+        ("DeepSpeedStrategy", {}, "DeepSpeedStrategy', with which no GAN is trained here: take 'ddp', or derive"),
+    ],
+)
+def test_a_strategy_that_no_gan_trains_with_is_refused(class_path, options, message) -> None:
+    chosen = Namespace(class_path=f"pytorch_lightning.strategies.{class_path}", **options)
+    with pytest.raises(UserError, match=re.escape(message)):
         check_strategy(Namespace(strategy=chosen))
-        assert chosen.dict_kwargs == {"find_unused_parameters": True}
-    chosen.dict_kwargs = {"find_unused_parameters": False}
-    with pytest.raises(
-        UserError, match=r"find_unused_parameters of --trainer\.strategy is False, but each loss trains"
-    ):
-        check_strategy(Namespace(strategy=chosen))
-    chosen = Namespace(class_path="pytorch_lightning.strategies.DDPStrategy", init_args=Namespace())
-    chosen.init_args.process_group_backend = "abc"
-    with pytest.raises(UserError, match=r"process_group_backend of --trainer\.strategy is 'abc': leave it out"):
-        check_strategy(Namespace(strategy=chosen))
+
+
+def test_buckets_hold_all_tensors_of_one_kind(monkeypatch) -> None:
+    monkeypatch.setattr(ddp, "BUCKET_BYTES", 12)
+    tensors = [torch.zeros(n) for n in (1, 2, 1, 5, 0, 3)]
+    other = torch.zeros(1, dtype=torch.float64)
+    sizes = [[tensor.numel() for tensor in bucket] for bucket in ddp.buckets([*tensors[:2], other, *tensors[2:]])]
+    assert sizes == [[1, 2], [1], [5], [0, 3], [1]] and list(ddp.buckets([])) == []
 
 
 def test_fewer_images_than_processes(monkeypatch) -> None:

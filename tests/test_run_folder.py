@@ -128,7 +128,18 @@ def test_a_killed_run_frees_its_folder_also_with_readers_and_ddp_trains_alone(tm
     [
         (["fit", "--trainer.max_epochs", "1"], "--trainer.max_epochs is 1, but training has no epochs"),
         (["fit", "--trainer.min_epochs", "2"], "leave it out and give --trainer.min_steps, a number of iterations"),
-        (["fit", "--trainer.strategy", "ddp_find_unused_parameters_false"], "take 'ddp' or leave it out"),
+        (
+            ["fit", "--trainer.strategy", "fsdp"],
+            "'fsdp', with which no GAN is trained here: take 'ddp', or leave it out",
+        ),
+        (
+            ["fit", "--trainer.strategy=deepspeed_stage_2"],
+            "--trainer.strategy is 'deepspeed_stage_2', with which no GAN",
+        ),
+        (
+            ["fit", "--trainer.strategy", "pytorch_lightning.strategies.FSDPStrategy"],
+            "FSDPStrategy', with which no GAN",
+        ),
         (["fit", "--init_from="], "--init_from is empty: name the weights to start from, or leave it out."),
         (["predict"], "'zoo predict' without weights would draw from random ones"),
         (["validate"], "'zoo validate' without weights would draw from random ones"),

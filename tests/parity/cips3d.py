@@ -696,9 +696,9 @@ class Replayed(CIPS3D):
     def draws(self) -> Replay:
         return self.replays.pop(0)
 
-    def accumulate(self, prefix: str, terms: dict[str, Tensor], **kwargs) -> None:
+    def accumulate(self, prefix: str, terms: dict[str, Tensor]) -> None:
         self.losses[prefix] = sum(terms.values()).detach()
-        super().accumulate(prefix, terms, **kwargs)
+        super().accumulate(prefix, terms)
 
     def step(self, optimizer, **how) -> None:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

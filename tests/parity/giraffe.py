@@ -607,8 +607,8 @@ class Replayed(GIRAFFE):
     def draws(self) -> Replay:
         return Replay(self.recorded[self.iterations])
 
-    def accumulate(self, prefix: str, terms: dict[str, Tensor], *, last: bool = True) -> None:
-        super().accumulate(prefix, terms, last=last)
+    def accumulate(self, prefix: str, terms: dict[str, Tensor]) -> None:
+        super().accumulate(prefix, terms)
         network = self.generator if prefix == "loss_g" else self.discriminator
         self.terms[prefix] = {name: term.detach() for name, term in terms.items()}
         self.gradients[prefix] = {name: p.grad.clone() for name, p in network.named_parameters()}

@@ -588,9 +588,9 @@ class Replayed(GRAF):
     def noise_at(self, iteration: int) -> float:
         return self.noises.pop(0)  # the case begins in the middle, where the discriminator's is not the schedule's
 
-    def accumulate(self, prefix: str, terms: dict[str, Tensor], **kwargs) -> None:
+    def accumulate(self, prefix: str, terms: dict[str, Tensor]) -> None:
         self.terms[prefix] = {name: term.detach().clone() for name, term in terms.items()}
-        super().accumulate(prefix, terms, **kwargs)
+        super().accumulate(prefix, terms)
 
 
 def step(case: Case) -> None:

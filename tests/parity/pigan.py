@@ -378,10 +378,10 @@ class Replayed(PiGAN):
     def draws(self) -> Replay:
         return self.replay
 
-    def accumulate(self, prefix: str, terms: dict[str, Tensor], **kwargs) -> None:
+    def accumulate(self, prefix: str, terms: dict[str, Tensor]) -> None:
         self.totals.append((prefix, sum(terms.values()).detach()))
         self.penalties += [terms["r1"].detach()] if "r1" in terms else []
-        super().accumulate(prefix, terms, **kwargs)
+        super().accumulate(prefix, terms)
 
     def step(self, optimizer, **how) -> None:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

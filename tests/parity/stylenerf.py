@@ -610,9 +610,9 @@ class Replayed(StyleNeRF):
     def draws(self) -> Replay:
         return self.recorded
 
-    def accumulate(self, prefix: str, terms: dict[str, Tensor], *, last: bool = True) -> None:
+    def accumulate(self, prefix: str, terms: dict[str, Tensor]) -> None:
         self.losses.append(sum(terms.values()).detach())
-        super().accumulate(prefix, terms, last=last)
+        super().accumulate(prefix, terms)
 
     def step(self, optimizer, **how) -> None:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

@@ -577,9 +577,9 @@ class Stepwise(StyleSDF):
     def draws(self) -> Replay:
         return self.replay
 
-    def accumulate(self, prefix: str, terms: dict[str, Tensor], **how: Any) -> None:
+    def accumulate(self, prefix: str, terms: dict[str, Tensor]) -> None:
         self.noted |= {f"{prefix}.{name}": term.detach() for name, term in terms.items()}
-        super().accumulate(prefix, terms, **how)
+        super().accumulate(prefix, terms)
 
     def step(self, optimizer: Any, *, counted: bool = True, **how: Any) -> None:
         of_generator = optimizer is self.optimizers()[0]

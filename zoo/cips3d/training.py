@@ -103,15 +103,14 @@ class CIPS3D(GAN):
         with torch.no_grad():
             fake = self.fakes(real, draws)
         on_real = self.loss_real(real, draws)
-        self.accumulate("loss_d", on_real, last=False)  # one after the other: half the memory
+        self.accumulate("loss_d", on_real)  # one after the other: half the memory
         on_real = {name: term.detach() for name, term in on_real.items()}
         self.minimise(optimizer_d, "loss_d", on_real | self.loss_fake(fake, draws), clip_norm=self.clip_norm)
 
-        *first, final = self.slices(real, draws)
         with frozen(self.discriminator):
-            for latent in (*first, final):
+            for latent in self.slices(real, draws):
                 fake = torch.cat(self.generate(latent, real, draws))
-                self.accumulate("loss_g", self.loss_g(fake, draws), last=latent is final)
+                self.accumulate("loss_g", self.loss_g(fake, draws))
         self.step(optimizer_g, clip_norm=self.clip_norm)
 
         if self.since_start >= stage.ema_start:

@@ -12,12 +12,16 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch.distributed import Backend
 
 from zoo.cli.help import TRAINING
+from zoo.training.ddp import DDP
 from zoo.utils.configs import read_mapping
 from zoo.utils.errors import UserError, missing_file, near, printable
 
 LARGEST_SEED = 2**32 - 1  # of numpy's
 MOST_PROCESSES = 10_000  # of one machine, and machines
-UNUSED = ", but each loss trains one of two networks, so the other's parameters are unused: take 'ddp' or leave it out."
+UNUSED = "find_unused_parameters"  # of Lightning's DDP, once needed to train one of two networks
+SHARDED = ("fsdp", "deepspeed", "modelparallel")
+UNFIT = ", with which no GAN is trained here: take 'ddp'"
+DDP_PATH = "zoo.training.DDP"
 
 
 def check_config_file(path: str, names: Iterable[str]) -> None:
@@ -76,26 +80,38 @@ def check_options(config: Any, verb: str) -> None:
 
 
 def check_strategy(trainer: Any) -> None:
-    """Let a strategy of DDP that is given by its class look for unused parameters, as those given by name do.
-
-    Each loss trains one of two networks, so the other's parameters are unused in its backward pass.
+    """Let Lightning's strategy of DDP, where it is given by its class, be ours.
 
     Raises:
-        UserError: it is told not to, or there is no such backend.
+        UserError: it sets what ours has not; it is another derived from Lightning's; or there is no such backend.
     """
     chosen = trainer.strategy
-    if not isinstance(chosen, Namespace) or not issubclass(class_of(chosen.class_path), DDPStrategy):
+    if not isinstance(chosen, Namespace) or not issubclass(kind := class_of(chosen.class_path), DDPStrategy):
         return
-    given = chosen.get("dict_kwargs") or {}
-    if not given.get("find_unused_parameters", True):
-        raise UserError(f"find_unused_parameters of --trainer.strategy is {given['find_unused_parameters']}{UNUSED}")
-    chosen.dict_kwargs = {**given, "find_unused_parameters": True}
+    if kind is DDPStrategy:
+        trainer.strategy = chosen = ours(chosen)
+    elif not issubclass(kind, DDP):
+        path = printable(chosen.class_path, 60)
+        raise UserError(f"--trainer.strategy is '{path}'{UNFIT}, or derive it from zoo.training.DDP.")
     backend, known = chosen.get("init_args.process_group_backend"), Backend.backend_list
     if backend and not {part.rpartition(":")[2] for part in backend.split(",")} <= {*known}:
         raise UserError(
             f"process_group_backend of --trainer.strategy is '{printable(backend, 40)}': leave it out, or give one of "
             f"{', '.join(known)}."
         )
+
+
+def ours(chosen: Namespace) -> Namespace:
+    """Our strategy of DDP with the options of Lightning's; which of them look for unused parameters it does not need.
+
+    Raises:
+        UserError: there are others that ours has not.
+    """
+    options = {name: value for name, value in {**(chosen.get("init_args") or {})}.items() if value is not None}
+    options |= {name: value for name, value in (chosen.get("dict_kwargs") or {}).items() if name != UNUSED}
+    if unknown := sorted(options.keys() - signature(DDP).parameters.keys()):
+        raise UserError(f"--trainer.strategy gives {', '.join(unknown)}, which {DDP_PATH} has not: leave it out.")
+    return Namespace(class_path=DDP_PATH, init_args=Namespace(options))
 
 
 def class_of(path: str) -> type:
@@ -128,5 +144,6 @@ def check_trainer(trainer: Any) -> None:
                 f"--trainer.{name} is {number}, but training has no epochs: leave it out and give "
                 f"--trainer.{name[:3]}_steps, a number of iterations."
             )
-    if "unused_parameters_false" in str(trainer.strategy):
-        raise UserError(f"--trainer.strategy is '{trainer.strategy}'{UNUSED}")
+    strategy = trainer.strategy if isinstance(trainer.strategy, str) else trainer.strategy.get("class_path", "")
+    if any(word in strategy.lower().replace("_", "") for word in SHARDED):
+        raise UserError(f"--trainer.strategy is '{printable(strategy, 60)}'{UNFIT}, or leave it out.")

@@ -5,7 +5,6 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.plugins.io import CheckpointIO
-from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks.checkpoint import RegularCheckpoint
@@ -31,6 +29,7 @@ from zoo.cli.checks import check_config_file, check_options, check_strategy
 from zoo.cli.estimate import estimate
 from zoo.training.checkpoint_files import read_checkpoint
 from zoo.training.checkpoint_io import AtomicCheckpoints
+from zoo.training.ddp import DDP
 from zoo.training.gan import GAN
 from zoo.training.lightning_private import TypedWins, explain_restoring
 from zoo.utils.configs import bounded
@@ -307,16 +306,17 @@ def plain_config(parser: LightningArgumentParser, config: Any, verb: str) -> dic
 
 
 def strategy(trainer: Any) -> Any:
-    """The strategy that the user chose; by default, with several processes, and by name the one that a GAN needs."""
+    """The strategy that the user chose; by default, with several processes, and by any name of Lightning's DDP ours."""
     chosen = trainer["strategy"]
     if chosen == "auto" and processes(trainer["devices"], trainer["num_nodes"], trainer["accelerator"]) > 1:
         chosen = "ddp"
-    if isinstance(chosen, str) and isinstance(found := getattr(pl.strategies, chosen.rpartition(".")[2], None), type):
-        chosen = "ddp" if found is DDPStrategy else found()  # a class path without arguments is a text to the parser
-    if chosen in STARTS:
-        # Each loss trains one of the two networks, so the other's parameters are unused in its backward pass.
-        return DDPStrategy(find_unused_parameters=True, timeout=timedelta(minutes=5), start_method=STARTS[chosen])
-    return chosen
+    if not isinstance(chosen, str):
+        return chosen
+    name = chosen.rpartition(".")[2]  # a class path without arguments is a text to the parser
+    name = "ddp" if name in ("DDP", "DDPStrategy") else name.partition("_find_unused_parameters_")[0]
+    if name in STARTS:
+        return DDP(start_method=STARTS[name])
+    return found() if isinstance(found := getattr(pl.strategies, name, None), type) else chosen
 
 
 def processes(devices: Any, nodes: int, accelerator: str) -> int:

@@ -19,6 +19,7 @@ from zoo.layers.ada import Augmentation
 from zoo.losses import logistic_fake, logistic_real, r1_penalty
 from zoo.render import Camera, Rendered, Samples
 from zoo.training import stylegan2
+from zoo.training.ddp import average
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen
 from zoo.training.schedules import LinearSchedule
@@ -221,7 +222,7 @@ class EG3D(GAN):
         # Without the regularisers, which would make the curves jump.
         self.log_dict({"loss_g": loss_g / len(parts), "loss_d": loss_d / len(parts)}, prog_bar=True)
         noted = [] if self.augment is None else self.augment.running_statistics()
-        stylegan2.average_over_processes(self.trainer.strategy, [self.generator.mean_w, *noted])
+        average([self.generator.mean_w, *noted])
         self.update_emas()
         if self.augment is not None:
             self.augment.adjust(self.iterations, n * self.trainer.world_size)
@@ -230,9 +231,9 @@ class EG3D(GAN):
     def accumulate_all(self, prefix: str, losses: list[Callable[[], Terms]]) -> Tensor:
         """Add the gradients of losses, each of which is computed when the one before is done; their sum."""
         total = torch.zeros((), device=self.device)
-        for i, loss in enumerate(losses, 1):
+        for loss in losses:
             terms = loss()
-            self.accumulate(prefix, terms, last=i == len(losses))
+            self.accumulate(prefix, terms)
             total = total + sum(terms.values()).detach()
         return total
 

@@ -269,6 +269,8 @@ class Noise(nn.Module):
         resolution: of the stored noise.
     """
 
+    constant_buffers = ("stored",)  # of training: no process sends it to others
+
     def __init__(self, resolution: int) -> None:
         super().__init__()
         self.register_buffer("stored", torch.randn(1, 1, resolution, resolution))

@@ -117,14 +117,13 @@ class PiGAN(GAN):
         self.minimise(optimizer_d, "loss_d", self.loss_d(real, fake, latent.z, angles), clip_norm=self.clip_norm)
 
         latent = self.generator.latents(len(real), draws)
-        *first, final = latent.z.chunk(stage.batch_split)
         with frozen(self.discriminator):
-            for z in (*first, final):
+            for z in latent.z.chunk(stage.batch_split):
                 fake, angles = self.generate(z, real, draws)
                 terms = self.loss_g(fake, z, angles)
                 if self.slices == "mean":
                     terms = {name: term * len(z) / len(real) for name, term in terms.items()}
-                self.accumulate("loss_g", terms, last=z is final)
+                self.accumulate("loss_g", terms)
         self.step(optimizer_g, clip_norm=self.clip_norm)
 
         self.update_emas()

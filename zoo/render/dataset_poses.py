@@ -26,6 +26,7 @@ class DatasetPoses(nn.Module):
         around: the orbit that turntables show; by default as ``orbit_around`` finds it.
     """
 
+    constant_buffers = ("pose", "intrinsics")  # of training: no process sends them to others
     pose: Tensor
     intrinsics: Tensor
 

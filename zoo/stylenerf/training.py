@@ -12,6 +12,7 @@ from zoo.losses import logistic_fake, logistic_real, r1_penalty
 from zoo.stylenerf.growing import Grown, Growth
 from zoo.stylenerf.model import Generator, Synthesised
 from zoo.training import stylegan2
+from zoo.training.ddp import average
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen
 from zoo.utils.ranges import at_least, between
@@ -93,7 +94,7 @@ class StyleNeRF(GAN):
         with torch.no_grad():
             fake, _ = self.generate(n, level, draws)
         loss_fake = logistic_fake(self.discriminate(fake.rendered.image, draws).scores)
-        self.accumulate("loss_d", {"fake": loss_fake}, last=False)
+        self.accumulate("loss_d", {"fake": loss_fake})
         loss_real = logistic_real(self.discriminate_real(real, draws))
         self.accumulate("loss_d", {"real": loss_real})
         self.step(optimizer_d)
@@ -103,7 +104,7 @@ class StyleNeRF(GAN):
 
         # Without the regularisers, which would make the curves jump.
         self.log_dict({"loss_g": sum(terms.values()).detach(), "loss_d": (loss_fake + loss_real).detach()}, True)
-        stylegan2.average_over_processes(self.trainer.strategy, self.running_statistics())
+        average(self.running_statistics())
         self.update_emas()
         if self.augment is not None:
             self.augment.adjust(self.iterations, n * self.trainer.world_size)

@@ -18,6 +18,7 @@ from zoo.stylesdf.field import SigmoidDensity
 from zoo.stylesdf.model import Generator
 from zoo.stylesdf.stages import ImageStage, SphereStage, Stage, VolumeStage
 from zoo.training import stylegan2
+from zoo.training.ddp import average
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen
 from zoo.utils.errors import UserError
@@ -267,7 +268,7 @@ class StyleSDF(GAN):
         losses = [lambda of=of: {"path": self.loss_path(stage, *self.images(*of, draws), draws)} for of in passes]
         self.accumulate_parts("loss_g", stage, losses)
         self.step(self.optimizers()[0], counted=False)
-        stylegan2.average_over_processes(self.trainer.strategy, [self.mean_path])
+        average([self.mean_path])
 
     def loss_path(self, stage: ImageStage, images: Tensor, latents: Tensor, draws: Draws) -> Tensor:
         """Path length penalty of images; moves the mean path length."""
@@ -278,9 +279,9 @@ class StyleSDF(GAN):
     def accumulate_parts(self, prefix: str, stage: VolumeStage | ImageStage, losses: list[Callable[[], Terms]]) -> None:
         """Add the gradients of the losses of parts of a batch, each computed when the one before is done."""
         share = 1.0 if stage.parts == "sum" else 1 / len(losses)
-        for i, loss in enumerate(losses, 1):
+        for loss in losses:
             terms = {name: term * share for name, term in loss().items()}
-            self.accumulate(prefix, terms, last=i == len(losses))
+            self.accumulate(prefix, terms)
 
 
 def check_networks(

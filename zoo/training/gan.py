@@ -5,12 +5,11 @@ is written with: ``draws``, ``minimise`` (or its two halves ``accumulate`` and `
 ``update_emas`` and ``count``. Removing every callback changes nothing that is learned.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.core.optimizer import LightningOptimizer
-from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
@@ -20,6 +19,7 @@ from zoo.draws import TrainingDraws
 from zoo.generator import render_samples
 from zoo.render import DatasetPoses, Rendered
 from zoo.training import resume
+from zoo.training.ddp import average_gradients
 from zoo.training.ema import EMA
 from zoo.training.nonfinite import NonFiniteGuard, parameters
 from zoo.training.optimizers import OptimizerFactory, check_optimizer
@@ -102,25 +102,21 @@ class GAN(pl.LightningModule):
         self.accumulate(prefix, terms)
         self.step(optimizer, **how)
 
-    def accumulate(self, prefix: str, terms: dict[str, Tensor], *, last: bool = True) -> None:
+    def accumulate(self, prefix: str, terms: dict[str, Tensor]) -> None:
         """Add the gradient of the sum of the terms, and log each of them as ``prefix/name``.
 
         Args:
             prefix: name of the loss, ``loss_g`` or ``loss_d``; its sum is logged under it.
             terms: the loss, by term.
-            last: gradients are synchronised between processes only on the last call before ``step``.
         """
         self.guard.note(self, prefix, terms)
         loss = sum(terms.values())
         self.log(prefix, loss.detach(), prog_bar=True)
         self.log_dict({f"{prefix}/{name}": term.detach() for name, term in terms.items()})
-        strategy = self.trainer.strategy
-        wait = not last and isinstance(strategy, DDPStrategy)
-        with strategy.block_backward_sync() if wait else nullcontext():
-            self.manual_backward(self.half.scaled(loss, prefix))
+        self.manual_backward(self.half.scaled(loss, prefix))
 
     def step(self, optimizer: LightningOptimizer, *, clip_norm: float | None = None, counted: bool = True) -> None:
-        """One optimizer step with the accumulated gradients, which are then cleared.
+        """One optimizer step with the accumulated gradients, averaged over all processes, which are then cleared.
 
         Gradients that are not finite, or not made so by ``sanitise``, change nothing, see ``zoo.training.nonfinite``.
 
@@ -134,6 +130,7 @@ class GAN(pl.LightningModule):
             NonFiniteGradients: gradients were not finite too many times in a row.
         """
         is_generator = optimizer is self.optimizers()[0]
+        average_gradients(parameters(optimizer))
         overflowed = self.half.unscale(self, optimizer, "loss_g" if is_generator else "loss_d")
         if not overflowed:
             self.sanitise(optimizer)

@@ -5,7 +5,6 @@ B batch, L layers, D size of w
 
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
-from pytorch_lightning.strategies import Strategy
 from torch import Tensor, nn
 
 from zoo.draws import Draws
@@ -47,12 +46,6 @@ def path_length_penalty(images: Tensor, w: Tensor, draws: Draws, mean: Tensor, d
     moved = torch.lerp(mean, lengths.mean(), decay)
     mean.copy_(moved.detach())
     return (lengths - moved).square().mean()
-
-
-def average_over_processes(strategy: Strategy, running: list[Tensor]) -> None:
-    """Make running means, each of which followed the batches of one process, the same on all."""
-    for value in running:
-        value.copy_(strategy.reduce(value.clone(), reduce_op="mean"))
 
 
 def bound_gradients(optimizer: LightningOptimizer, *, clamp: bool = False, limit: float = 1e5) -> None:

@@ -12,6 +12,7 @@ from zoo.draws import Draws
 from zoo.layers import plain
 from zoo.losses import logistic_fake, logistic_real, r1_penalty
 from zoo.training import stylegan2
+from zoo.training.ddp import average
 from zoo.training.gan import GAN
 from zoo.training.nonfinite import parameters
 from zoo.training.optimizers import frozen
@@ -109,7 +110,7 @@ class VolumeGAN(GAN):
         with torch.no_grad():
             fake, _ = self.generate(n, resolution, draws)
         loss_fake = logistic_fake(self.discriminator(fake).scores)
-        self.accumulate("loss_d", {"fake": loss_fake}, last=False)
+        self.accumulate("loss_d", {"fake": loss_fake})
         loss_real = logistic_real(self.discriminator(real).scores)
         self.accumulate("loss_d", {"real": loss_real})
         self.step(optimizer_d)
@@ -119,7 +120,7 @@ class VolumeGAN(GAN):
 
         # Without the regularisers, which would make the curves jump.
         self.log_dict({"loss_g": terms["fake"].detach(), "loss_d": (loss_fake + loss_real).detach()}, prog_bar=True)
-        stylegan2.average_over_processes(self.trainer.strategy, [self.generator.mean_w, self.mean_path])
+        average([self.generator.mean_w, self.mean_path])
         self.update_emas()
         self.count(n)
 
