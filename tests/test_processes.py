@@ -204,6 +204,20 @@ def test_two_machines_learn_as_one_process_with_the_larger_batch(system, tmp_pat
             assert mine[name] == pytest.approx((theirs[0][name] + theirs[1][name]) / 2, rel=1e-5, abs=1e-7)
 
 
+@pytest.mark.slow
+def test_benchmark_compares_two_processes_with_one(tmp_path) -> None:
+    config = write(SYSTEMS["pigan"](), tmp_path)
+    words = ["--batch", "2", "--steps", "2", "--threads", "1", "--json"]
+    assert zoo(["benchmark", config, "--work", "train", "--devices", "2", *words], tmp_path) == 0, log(tmp_path)
+    facts = json.loads(log(tmp_path).strip().splitlines()[-1])
+    assert facts["processes"] == 2 and facts["resolution"] == 8 and facts["threads"] == 1
+    for images, name in ((4, ""), (2, "_of_one")):
+        of_all = facts[f"images_per_second{name}"] * facts[f"seconds_per_step{name}"]
+        assert of_all == pytest.approx(images, rel=1e-2)
+    ratio = facts["images_per_second"] / facts["images_per_second_of_one"]
+    assert facts["scaling_efficiency"] == pytest.approx(ratio / 2, abs=2e-3)
+
+
 def test_every_ddp_is_ours() -> None:
     options = {"devices": 2, "num_nodes": 1, "accelerator": "cpu"}
     lightnings = "pytorch_lightning.strategies.DDPStrategy"

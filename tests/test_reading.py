@@ -114,6 +114,14 @@ def test_benchmark_reads_the_users_images(quick, tmp_path, capsys):
             ["pigan/cars32", "--precision", "bf16"],
             "--precision bf16 changes nothing with --work render, which always computes in float32: leave it out.",
         ),
+        (
+            ["pigan/cars32", "--devices", "2"],
+            "--devices 2 changes nothing with --work render, which takes one process: leave it out.",
+        ),
+        (
+            ["pigan/cars32", "--work", "train", "--devices", "2", "--beside_load"],
+            "--beside_load True changes nothing with --devices, which compares several with one: leave it out.",
+        ),
         (["--work", "data", "--path", "nowhere"], "There is no folder or zip file 'nowhere'."),
     ],
 )

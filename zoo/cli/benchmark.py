@@ -24,6 +24,7 @@ def run(
     steps: int = 3,
     beside_load: bool = False,
     device: str = "auto",
+    devices: int = 1,
     precision: Literal["float32", "bf16", "fp16"] | None = None,
     json: bool = False,
     out: Path | None = None,
@@ -40,17 +41,18 @@ def run(
         steps: repetitions, after one warm-up; the median is printed.
         beside_load: repeat it while another process keeps one CPU busy, and print the ratio.
         device: auto (a CUDA GPU where there is one, else the CPU), cpu, cuda, cuda:1 or mps.
+        devices: processes that train together, each on a CPU's threads or a GPU of its own, compared with one.
         precision: of the 2D networks in training, instead of the experiment's own.
         json: print one line of JSON.
         out: CSV file to add the numbers to, such as benchmarks/h100.csv; nothing else should run meanwhile.
         path: folder or zip of images for data; by default images are made.
     """
     between(1, LARGEST, batch=batch, steps=steps, **given(resolution=resolution))
-    between(1, MOST_THREADS, **given(threads=threads))
+    between(1, MOST_THREADS, devices=devices, **given(threads=threads))
     check_device_name(device)
     if work == "data":
         unused = {"batch": batch, "threads": threads, "steps": steps, "beside_load": beside_load, "device": device}
-        unused |= {"config": config, "precision": precision, "out": out}
+        unused |= {"config": config, "devices": devices, "precision": precision, "out": out}
         refuse_unused("with --work data", run, **unused)
         from zoo.cli import data_speed
 
@@ -60,6 +62,9 @@ def run(
     refuse_unused("without --work data", run, path=path)
     if work == "render":
         refuse_unused("with --work render, which always computes in float32", run, precision=precision)
+        refuse_unused("with --work render, which takes one process", run, devices=devices)
+    if devices > 1:
+        refuse_unused("with --devices, which compares several with one", run, beside_load=beside_load, out=out)
     if out is not None:
         refuse_unused(
             "with --out, whose numbers are those of a machine with nothing else to do", run, beside_load=beside_load
@@ -76,13 +81,18 @@ def run(
     except (KeyError, TypeError):
         raise UserError(f"{config} is no experiment: it has no model with a generator.") from None
     chosen = use_device(device)
-    from zoo.cli.speed import measure
     from zoo.utils.user_code import working_folder_last
 
     working_folder_last()
-    facts = {"experiment": config} | measure(
-        experiment, work, resolution, batch, threads, steps, beside_load, chosen, precision
-    )
+    facts = {"experiment": config}
+    if devices > 1:
+        from zoo.cli import scaling
+
+        facts |= scaling.measure(experiment, resolution, batch, threads, steps, chosen, precision, devices)
+    else:
+        from zoo.cli import speed
+
+        facts |= speed.measure(experiment, work, resolution, batch, threads, steps, beside_load, chosen, precision)
     width = max(map(len, facts))
     print(jsonlib.dumps(facts) if json else "\n".join(f"{name:<{width}} {value}" for name, value in facts.items()))
     if out is not None:

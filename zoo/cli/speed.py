@@ -273,11 +273,11 @@ class StepTimer(pl.Callback):
         self.watch.mark()
 
 
-def train_times(gan: GAN, device: torch.device, resolution: int, batch: int, steps: int) -> list[float]:
-    """Seconds of so many training steps, after one that is not counted."""
+def train_times(gan: GAN, device: torch.device, resolution: int, batch: int, steps: int, **options: Any) -> list[float]:
+    """Seconds of so many training steps, after one that is not counted; options are others of the trainer."""
     silence_warnings()
     timer = StepTimer(device)
     where = {"accelerator": device.type, "devices": 1 if device.index is None else [device.index]}
-    short_trainer(timer, steps + 1, **where).fit(gan, loader(Grey(resolution, (steps + 1) * batch), batch))
+    short_trainer(timer, steps + 1, **where | options).fit(gan, loader(Grey(resolution, (steps + 1) * batch), batch))
     gan.trainer = None
     return timer.watch.seconds()
