@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 from zoo.export.orbit import save_orbit
@@ -167,3 +169,10 @@ def test_small_files_need_not_wait_for_the_disk(tmp_path: Path, monkeypatch: pyt
         with replacing(tmp_path / "x", durable) as part:
             part.write_text("whole")
     assert len(synced) == 2  # the file, and its name
+
+
+def test_files_are_as_readable_as_any_others(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    with replacing(tmp_path / "part.safetensors") as part:
+        save_file({"a": torch.zeros(3)}, part)  # makes it for its owner alone
+    assert (tmp_path / "part.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode

@@ -21,6 +21,8 @@ from filelock import FileLock, Timeout
 from zoo.utils.errors import UserError, disk_problem
 
 PREFIX, LOCK = ".saving-", ".lock"
+UMASK = os.umask(0)  # can only be read by setting it
+os.umask(UMASK)
 
 
 @contextmanager
@@ -80,6 +82,7 @@ def naming(path: Path, temporary: Path | str) -> Iterator[None]:
 
 def take_place(part: Path, path: Path, durable: bool = True) -> None:
     """Rename a complete file in one step, whatever was of that name; on the disk, too, where it is to be durable."""
+    os.chmod(part, 0o666 & ~UMASK)  # safetensors makes files that nobody but their owner may read
     if durable:
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
