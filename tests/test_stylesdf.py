@@ -29,9 +29,9 @@ from zoo.stylesdf.decoder import Decoder
 from zoo.stylesdf.discriminator import ImageDiscriminator, PoseDiscriminator, StagedDiscriminator
 from zoo.stylesdf.extras import published_pose
 from zoo.stylesdf.field import OffsetDepths, SigmoidDensity
-from zoo.stylesdf.model import Generator
+from zoo.stylesdf.model import Generator, Latent
 from zoo.stylesdf.stages import ImageStage
-from zoo.stylesdf.training import StyleSDF, density_of, downsample_hamming, part_sizes, pose_of
+from zoo.stylesdf.training import StyleSDF, density_of, downsample_hamming, part_sizes, pose_of, random_points
 from zoo.training.gan import GAN
 from zoo.utils.errors import UserError
 from zoo.utils.paths import read_experiment
@@ -257,11 +257,28 @@ def test_gradients_of_distances_are_those_of_world_points():
     latents, camera = made.sample(2, draws)
     seen = made.integrate(made.map(latents), camera, 2, None, differentiable=True)
     (gradient,) = torch.autograd.grad(seen.raw.sum(), seen.samples.positions)
-    points, styles = seen.samples.points.detach().flatten(1, 2), made.map(latents)
-    step = 1e-6 * torch.eye(3, dtype=torch.float64)
-    ahead, behind = ([made.signed_distance(points + s * d, styles) for d in step] for s in (1, -1))
-    slopes = torch.cat([(a - b) / 2e-6 for a, b in zip(ahead, behind, strict=True)], dim=-1)
+    slopes = slopes_at(made, seen.samples.points.detach().flatten(1, 2), latents)
     assert torch.allclose(gradient.flatten(1, 2), slopes, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_distances_are_looked_at_at_some_points_of_the_bounds():
+    model = gan().double()
+    made, draws = model.generator, SampleDraws(0, [0, 1], dtype=torch.float64)
+    latents, camera = made.sample(2, draws)
+    stage = replace(model.stages[1], eikonal_points=50, eikonal_weight=2.0)
+    term = model.loss_of(stage, made.mapping(latents.z), camera, draws)["eikonal"]
+    points = random_points(made, 2, 50, SampleDraws(0, [0, 1], dtype=torch.float64))[:, :, 0]
+    low, high = points.flatten(0, 1).aminmax(dim=0)
+    assert torch.allclose(torch.stack([low, high]), made.bounds, atol=0.1 * (made.bounds[1] - made.bounds[0]).min())
+    expected = 2 * (slopes_at(made, points, latents).norm(dim=-1) - 1).square().mean()
+    assert torch.allclose(term, expected, rtol=1e-4)
+
+
+def slopes_at(made: Generator, points: Tensor, latents: Latent) -> Tensor:
+    """How distances change along the axes at points [B, N, 3], by differences."""
+    styles, step = made.map(latents), 1e-6 * torch.eye(3, dtype=points.dtype)
+    ahead, behind = ([made.signed_distance(points + s * d, styles) for d in step] for s in (1, -1))
+    return torch.cat([(a - b) / 2e-6 for a, b in zip(ahead, behind, strict=True)], dim=-1)
 
 
 def test_points_in_parts_have_the_same_eikonal_term():

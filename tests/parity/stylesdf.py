@@ -506,7 +506,7 @@ def volume_stage(of: dict[str, Any], **more: Any) -> VolumeStage:
 def losses_stage1(case: Case) -> None:
     stage, camera = volume_stage(case.config["loss"]), camera_of(case)
     gan = build_gan(case, volume=stage)
-    found = gan.loss_d(stage, case.inputs["real"], case.inputs["fake"], pose_of(camera))
+    found = gan.loss_d(stage, case.inputs["real"], case.inputs["fake"], pose_of(camera), with_r1=True)
     relative(case, "d.unweighted.", r1=found["r1"] / (stage.r1_weight / 2), view=found["pose"] / stage.pose_weight)
     ours = {"adversarial": found["real"] + found["fake"], "r1": found["r1"], "view": found["pose"]}
     terms(case, "d", gan.discriminator.volume, ours)

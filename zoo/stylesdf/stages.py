@@ -35,8 +35,11 @@ class VolumeStage:
     Args:
         iterations: of this stage, if the decoder's follows.
         r1_weight: half of it multiplies the R1 penalty.
+        r1_every: iterations, always as published; it weighs as many times as much.
         pose_weight: of wrong guesses of cameras, in the losses of both networks.
         eikonal_weight: of how far the lengths of the distances' gradients are from one.
+        eikonal_points: of each object, uniform in its bounds, where these are computed; None for all samples of its
+            image, as published, whose second derivatives take half of the time.
         surface_weight, surface_sharpness: of the minimal surface term, exp(-sharpness |d|).
         at_once: images of each part of a generator's batch (chunk); None for the whole batch.
         parts: whether the losses of parts, which are means, are summed, as published, or averaged.
@@ -46,8 +49,10 @@ class VolumeStage:
 
     iterations: int = 200_001
     r1_weight: float = 10.0
+    r1_every: int = 1
     pose_weight: float = 15.0
     eikonal_weight: float = 0.1
+    eikonal_points: int | None = None
     surface_weight: float = 0.05
     surface_sharpness: float = 100.0
     at_once: int | None = None
@@ -55,7 +60,8 @@ class VolumeStage:
     beta: LinearSchedule | None = None
 
     def __post_init__(self) -> None:
-        at_least(1, self, iterations=self.iterations, **given(at_once=self.at_once))
+        at_least(1, self, iterations=self.iterations, r1_every=self.r1_every)
+        at_least(1, self, **given(at_once=self.at_once, eikonal_points=self.eikonal_points))
         at_least(0, self, r1_weight=self.r1_weight, pose_weight=self.pose_weight, eikonal_weight=self.eikonal_weight)
         at_least(0, self, surface_weight=self.surface_weight, surface_sharpness=self.surface_sharpness)
 

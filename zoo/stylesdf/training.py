@@ -106,7 +106,7 @@ class StyleSDF(GAN):
         if isinstance(stage, SphereStage):
             self.sphere_step(stage)
         elif isinstance(stage, VolumeStage):
-            self.volume_step(stage, downsample_hamming(batch["image"], self.generator.render_side))
+            self.volume_step(stage, done, downsample_hamming(batch["image"], self.generator.render_side))
         else:
             self.image_step(stage, done, batch["image"])
 
@@ -134,7 +134,7 @@ class StyleSDF(GAN):
 
     # Volume
 
-    def volume_step(self, stage: VolumeStage, real: Tensor) -> None:
+    def volume_step(self, stage: VolumeStage, done: int, real: Tensor) -> None:
         """An iteration of the first stage."""
         if stage.beta is not None:
             density_of(self.generator).beta.fill_(stage.beta(self.images_seen))
@@ -144,7 +144,8 @@ class StyleSDF(GAN):
         with torch.no_grad():
             w = self.generator.mapping(latents.z)
             fakes = [self.rendered(*part, draws) for part in in_parts(sizes, w, *camera)]
-        self.minimise(optimizer_d, "loss_d", self.loss_d(stage, real, torch.cat(fakes), pose_of(camera)))
+        with_r1 = bool(stage.r1_weight) and done % stage.r1_every == 0
+        self.minimise(optimizer_d, "loss_d", self.loss_d(stage, real, torch.cat(fakes), pose_of(camera), with_r1))
 
         with frozen(self.discriminator):
             self.accumulate_parts("loss_g", stage, [lambda n=n: self.loss_g(stage, n, draws) for n in sizes])
@@ -159,18 +160,19 @@ class StyleSDF(GAN):
         integrated = generator.integrate(styles, Camera(pose, intrinsics), generator.render_side, draws)
         return to_map(integrated.features) * 2 - 1
 
-    def loss_d(self, stage: VolumeStage, real: Tensor, fake: Tensor, pose: Tensor) -> Terms:
+    def loss_d(self, stage: VolumeStage, real: Tensor, fake: Tensor, pose: Tensor, with_r1: bool) -> Terms:
         """Discriminator loss of rendered images from cameras with these angles, by term."""
-        real = real.detach().requires_grad_()
-        with self.full_precision(), plain():  # R1 differentiates these scores
+        penalty = {}
+        if with_r1:
+            real = real.detach().requires_grad_()
+            with self.full_precision(), plain():  # R1 differentiates these scores
+                scores = self.discriminator(real).scores
+            penalty = {"r1": 0.5 * stage.r1_weight * stage.r1_every * r1_penalty(scores, real)}
+        else:
             scores = self.discriminator(real).scores
         output = self.discriminator(fake)
-        return {
-            "real": logistic_real(scores),
-            "fake": logistic_fake(output.scores),
-            "r1": 0.5 * stage.r1_weight * r1_penalty(scores, real),
-            **pose_loss(stage, output.camera, pose),
-        }
+        terms = {"real": logistic_real(scores), "fake": logistic_fake(output.scores)}
+        return terms | penalty | pose_loss(stage, output.camera, pose)
 
     def loss_g(self, stage: VolumeStage, n: int, draws: Draws) -> Terms:
         """Generator loss of n new images, by term."""
@@ -181,13 +183,16 @@ class StyleSDF(GAN):
     def loss_of(self, stage: VolumeStage, w: Tensor, camera: Camera, draws: Draws) -> Terms:
         """Generator loss of images of w [B, D] from B cameras, by term."""
         generator = self.generator
-        seen = generator.integrate(
-            generator.styles(w)._replace(latents=None), camera, generator.render_side, draws, differentiable=True
-        )
+        styles, side = generator.styles(w)._replace(latents=None), generator.render_side
+        seen = generator.integrate(styles, camera, side, draws, differentiable=stage.eikonal_points is None)
         output = self.discriminator(to_map(seen.features) * 2 - 1)
         terms = {"fake": logistic_real(output.scores), **pose_loss(stage, output.camera, pose_of(camera))}
         if stage.eikonal_weight:
-            (gradient,) = torch.autograd.grad(seen.raw.sum(), seen.samples.positions, create_graph=True)
+            distances, points = seen.raw, seen.samples.positions
+            if stage.eikonal_points is not None:
+                points = random_points(generator, len(w), stage.eikonal_points, draws).requires_grad_()
+                distances = generator.field.distances(points, generator.field.condition(w))
+            (gradient,) = torch.autograd.grad(distances.sum(), points, create_graph=True)
             terms["eikonal"] = stage.eikonal_weight * (gradient.norm(dim=-1) - 1).square().mean()
         if stage.surface_weight:
             near = torch.exp(-stage.surface_sharpness * seen.raw.abs())
@@ -334,6 +339,12 @@ def sphere_samples(generator: Generator, camera: Camera, draws: Draws) -> Sample
     rays = generator.rays(camera, generator.render_side)
     even = generator.renderer.depths(rays, None)
     return even._replace(t=stratify(even.t, draws))
+
+
+def random_points(generator: Generator, n: int, count: int, draws: Draws) -> Tensor:
+    """Points [n, count, 1, 3], uniform in the generator's bounds."""
+    low, high = generator.bounds
+    return low + draws.uniform("eikonal_points", (n, count, 1, 3)) * (high - low)
 
 
 def part_sizes(n: int, at_once: int | None) -> list[int]:
