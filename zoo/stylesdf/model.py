@@ -260,7 +260,7 @@ class Generator(generator.Generator[Latent, Styles]):
         """
         if not isinstance(self.renderer.quadrature.density, SigmoidDensity):
             raise UserError("This StyleSDF renders densities, not distances: it has no surface.")
-        return raw_density(points, self.field, self.field.condition(styles.w))[:, :, 0]
+        return raw_density(points, self.field, self.field.condition(styles.w), self.renderer.plan)[:, :, 0]
 
 
 def without_last(integrated: Integrated) -> Integrated:
