@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from typing import Any, Literal
@@ -170,6 +171,8 @@ class Plan:
             work: what is to be computed.
         """
         machine = self.machine or machine_of(work.device)
+        if _measuring.get():
+            return Strategy(None, recomputes=False, selects=False)
         if chunk != "auto":
             return Strategy(chunk, recomputes=chunk is not None and work.gradients > 0, selects=machine.is_cpu)
         footprint = Footprint(work.points, 0 if machine.is_cpu else self.bytes_per_point(work), work.gradients)
@@ -237,6 +240,8 @@ def check_chunk(chunk: Chunk, of: object) -> None:
 
 # What a point takes
 
+_measuring = ContextVar("measuring", default=False)  # inside, a query in what is measured is measured with it
+
 
 def kept_bytes(run: Callable[[int], Any]) -> int:
     """Bytes that plain autograd keeps for the backward pass of one more part, results included.
@@ -258,11 +263,15 @@ def saved_bytes(compute: Callable[[], Any]) -> int:
         storages[storage._cdata] = storage
         return tensor
 
-    with torch.inference_mode(False), torch.enable_grad(), eager():
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    before = _measuring.set(True)
+    try:
+        with torch.inference_mode(False), torch.enable_grad(), eager(), hooks:
             results = compute()
-        for result in tree_flatten(results)[0]:
-            keep(result)
+    finally:
+        _measuring.reset(before)
+    for result in tree_flatten(results)[0]:
+        keep(result)
     return sum(storage.nbytes() for storage in storages.values())
 
 
