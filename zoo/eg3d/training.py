@@ -23,6 +23,7 @@ from zoo.training.ddp import average
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen
 from zoo.training.schedules import LinearSchedule
+from zoo.utils.constants import constant
 from zoo.utils.errors import UserError
 from zoo.utils.ranges import above, at_least, between, given
 
@@ -110,7 +111,7 @@ class Monotonic:
 
     def __call__(self, make_planes: Callable[[], Tensor], field: TriPlaneField, n: int, draws: Draws) -> Terms:
         points = random_points(n, self.points, field.extent if self.side is None else self.side, draws)
-        behind = points + points.new_tensor([0.0, 0.0, -field.extent / 256])
+        behind = points + constant([0.0, 0.0, -field.extent / 256], points)
         first, second = raw_densities(field, make_planes(), points, behind)
         loss = ((first.detach() if self.detached else first) - second).relu().mean()
         return {"monotonic": self.weight * loss} | self.smooth(make_planes, field, n, draws)

@@ -18,6 +18,7 @@ from torch import Tensor
 from zoo.draws import Draws
 from zoo.render import Camera, look_at
 from zoo.utils import ranges
+from zoo.utils.constants import constant
 from zoo.utils.errors import UserError
 
 
@@ -62,7 +63,7 @@ def rotate_points(points: Tensor, rotation: Tensor) -> Tensor:
 
 def between(low: Any, high: Any, share: Tensor) -> Tensor:
     """low at share 0, high at share 1, straight on beyond; low and high are numbers or one number an axis."""
-    low, high = share.new_tensor(low), share.new_tensor(high)
+    low, high = constant(low, share), constant(high, share)
     return low + share * (high - low)
 
 
@@ -225,7 +226,7 @@ class Counts:
         if boxes < greatest:
             raise UserError(f"Up to {greatest} objects need at least {greatest} boxes, not {boxes}.")
         u = draws.uniform("object_count", (n, 1))
-        thresholds = u.new_tensor(self.shares).cumsum(0)[:-1]
+        thresholds = constant(self.shares, u).cumsum(0)[:-1]
         count = self.least + (u >= thresholds).sum(1, keepdim=True)
         order = draws.uniform("object_choice", (n, boxes)).argsort(1).argsort(1)
         return order < count

@@ -33,6 +33,7 @@ from zoo.render import Camera, GaussianPoses, Samples, UniformPoses
 from zoo.stylenerf.discriminator import Discriminator, enter
 from zoo.stylenerf.field import Styles, paper_axes, with_rgb
 from zoo.stylenerf.synthesis import Block, StyledLayer
+from zoo.utils.constants import constant
 from zoo.utils.ranges import above, at_least, between, given
 
 
@@ -245,7 +246,7 @@ def pose_of(numbers: Tensor) -> Tensor:
     third = normalize(torch.linalg.cross(first, second), dim=-1)
     rotation = torch.stack([first, torch.linalg.cross(third, first), third], dim=1)
     pose = torch.cat([rotation, place[:, :, None]], dim=2)
-    last = pose.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(pose), 1, -1)
+    last = constant([0.0, 0.0, 0.0, 1.0], pose).expand(len(pose), 1, -1)
     return torch.cat([pose, last], dim=1)
 
 

@@ -33,6 +33,7 @@ from zoo.render import (
 )
 from zoo.render.plan import Chunk, Plan, check_chunk
 from zoo.render.query import query
+from zoo.utils.constants import constant
 from zoo.utils.ranges import above, at_least
 
 
@@ -71,7 +72,7 @@ def rays_through(camera: Camera, film: Tensor) -> Rays:
     """
     focal = 2 * camera.intrinsics[:, [0, 1], [0, 1]]
     middle = 2 * camera.intrinsics[:, None, :2, 2] - 1
-    film = film - middle * middle.new_tensor([1.0, -1.0])
+    film = film - middle * constant([1.0, -1.0], middle)
     matrix = torch.cat([camera.pose[:, :3, :2] / focal[:, None], camera.pose[:, :3, 2:]], dim=-1)
     ends = (torch.ones_like(film[..., :1]) * end for end in (-1, 1))
     targets = (matrix @ torch.cat([film, *ends], dim=-1).mT).mT

@@ -42,7 +42,7 @@ class GAN(pl.LightningModule):
         precision: in which ``networks_2d`` compute; all else, and all regularisers, compute in float32.
         max_skips: steps in a row that are left out because gradients are not finite, before training stops.
         plain: layers are computed in torch's own way, and never in a faster one of ours, see ``zoo.layers.plain``.
-        tf32: whether GPUs may round what they multiply to 10 bits in networks of float32, see ``zoo.utils.devices.allow_tf32``.
+        tf32: whether GPUs may round what they multiply to 10 bits, see ``zoo.utils.devices.allow_tf32``.
     """
 
     networks_2d = ("discriminator",)  # a system with two-dimensional networks in its generator adds their names
