@@ -364,7 +364,7 @@ class Generator(generator.Generator[Latent, Styles]):
 
         depths = [getattr(renderer, name, None) for name in ("depths", "fine")]
         layout = partial(layout_of, self.inr, device, modulated, depths)
-        work = Work(device, batch * total, 0, layout, some, points_of_one=batch, at_once_on_cpus=512)
+        work = Work(device, batch * total, 0, layout, some, points_of_one=batch, unit="rays")
         return self.plan.strategy(self.chunk, work).at_once
 
     def render_rays(

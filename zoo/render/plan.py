@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 Chunk = int | Literal["auto"] | None  # points at once: a number, as the plan decides, or None for all of them
 
-CPU_POINTS = 4096  # whose activations stay in a processor's cache, for networks of the papers' widths
+AT_ONCE_ON_CPUS = {"points": 4096, "rays": 512}  # whose activations stay in a processor's cache, at the papers' widths
 KEPT = 0.25  # of a GPU's memory: the most that one query keeps for its backward pass; an image may take three of them
 WORKED_ON = 0.1  # of a GPU's memory: the most that is worked on at once where it is not kept
 
@@ -70,16 +70,18 @@ class Footprint:
         points: how many, of all images together.
         bytes_per_point: what plain autograd keeps of one for the backward pass, its results included; 0 for a CPU.
         gradients: how often the results are differentiated: not at all, once, or twice.
+        unit: what is counted: ``points``, or ``rays`` with all that a pixel takes.
     """
 
     points: int
     bytes_per_point: int = 0
     gradients: int = 0
+    unit: str = "points"
 
     def __str__(self) -> str:
         gradients = ("without gradients", "with gradients", "with gradients of gradients")[self.gradients]
         size = f" of {self.bytes_per_point:,} bytes" if self.bytes_per_point else ""
-        return f"{self.points:,} points{size} {gradients}"
+        return f"{self.points:,} {self.unit}{size} {gradients}"
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,12 @@ class Strategy:
         return points * work.bytes_per_point * max(1, work.gradients)
 
     def __str__(self) -> str:
-        points = "all points" if self.at_once is None else f"{self.at_once:,} points"
         how = ", computed again in the backward pass" if self.recomputes else ""
-        return f"{points} at once{how}, {'only where needed' if self.selects else 'everywhere'}"
+        where = "only where needed" if self.selects else "everywhere"
+        return f"{'all' if self.at_once is None else f'{self.at_once:,}'} at once{how}, {where}"
 
 
-def decide(machine: Machine, work: Footprint, at_once_on_cpus: int = CPU_POINTS) -> Strategy:
+def decide(machine: Machine, work: Footprint) -> Strategy:
     """The strategy for a query on a machine.
 
     A gradient that is itself to be differentiated needs all of plain autograd: nothing is computed again for it.
@@ -120,7 +122,7 @@ def decide(machine: Machine, work: Footprint, at_once_on_cpus: int = CPU_POINTS)
     if work.gradients > 1:
         return Strategy(None, recomputes=False, selects=machine.is_cpu)
     if machine.is_cpu:
-        return Strategy(at_once_on_cpus, recomputes=work.gradients > 0, selects=True)
+        return Strategy(AT_ONCE_ON_CPUS[work.unit], recomputes=work.gradients > 0, selects=True)
     whole, memory = work.points * work.bytes_per_point, machine.memory * 2**30
     if whole <= memory * (KEPT if work.gradients else WORKED_ON):
         return Strategy(None, recomputes=False, selects=False)
@@ -139,7 +141,7 @@ class Work:
         layout: makes what the bytes of a point depend on; two works of one layout have the same.
         some: computes so many of the least parts that the work can be divided into, with gradients.
         points_of_one: points of such a part.
-        at_once_on_cpus: what is fast there.
+        unit: as of ``Footprint``.
     """
 
     device: torch.device
@@ -148,7 +150,7 @@ class Work:
     layout: Callable[[], Hashable]
     some: Callable[[int], Any]
     points_of_one: int = 1
-    at_once_on_cpus: int = CPU_POINTS
+    unit: str = "points"
 
 
 class Plan:
@@ -156,10 +158,12 @@ class Plan:
 
     Args:
         machine: for which it decides; None for the one that the tensors are on.
+
+    report: called with a line for each decision that is no CPU's; training has it on the terminal.
     """
 
     def __init__(self, machine: Machine | None = None) -> None:
-        self.machine = machine
+        self.machine, self.report = machine, log.info
         self.decisions: dict[tuple[Machine, Footprint], Strategy] = {}
         self.measured: dict[Hashable, int] = {}  # bytes per point of fields by their layout
 
@@ -175,12 +179,12 @@ class Plan:
             return Strategy(None, recomputes=False, selects=False)
         if chunk != "auto":
             return Strategy(chunk, recomputes=chunk is not None and work.gradients > 0, selects=machine.is_cpu)
-        footprint = Footprint(work.points, 0 if machine.is_cpu else self.bytes_per_point(work), work.gradients)
+        size = 0 if machine.is_cpu else self.bytes_per_point(work)
+        footprint = Footprint(work.points, size, work.gradients, work.unit)
         key = (machine, footprint)
         if key not in self.decisions:
-            self.decisions[key] = decide(machine, footprint, work.at_once_on_cpus)
-            level = logging.DEBUG if machine.is_cpu else logging.INFO
-            log.log(level, "plan for %s on %s: %s.", footprint, machine, self.decisions[key])
+            self.decisions[key] = decide(machine, footprint)
+            (log.debug if machine.is_cpu else self.report)(f"plan: {footprint} on {machine}: {self.decisions[key]}")
         return self.decisions[key]
 
     def bytes_per_point(self, work: Work) -> int:
@@ -212,9 +216,9 @@ class Plan:
         if before != now:
             return [f"the checkpoint's plan is for {before}, this is {now}: how fields are evaluated is planned anew"]
         for known in state["decisions"]:
-            check_state(known, asdict(Footprint(0)) | {"recomputes": False, "selects": False}, "plan.decisions")
-            check_state(known.get("at_once") or 0, 0, "plan.decisions.at_once")
-            work = Footprint(known["points"], known["bytes_per_point"], known["gradients"])
+            check_state(known, asdict(Footprint(0)) | {"unit": str, "recomputes": False, "selects": False}, "plan")
+            check_state(known.get("at_once") or 0, 0, "plan.at_once")
+            work = Footprint(*(known[name] for name in asdict(Footprint(0))))
             self.decisions[now, work] = Strategy(known.get("at_once"), known["recomputes"], known["selects"])
         return []
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.core.optimizer import LightningOptimizer
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
@@ -202,6 +203,7 @@ class GAN(pl.LightningModule):
     def on_fit_start(self) -> None:
         if self.trainer.datamodule is not None:
             self.fill_poses(self.trainer.datamodule)
+        self.plan.report = rank_zero_info
         self.half.start(self, self.resumed.get("scalers", {}))
         resume.start(self)
 
