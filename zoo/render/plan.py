@@ -38,7 +38,7 @@ class Machine:
 
     Args:
         kind: type of the device, such as ``cpu`` or ``cuda``.
-        memory: of the device in all [whole GiB]; 0 for a CPU, whose memory no decision depends on.
+        memory: of the device in all [whole GiB, at least 1]; 0 for a CPU, whose memory no decision depends on.
     """
 
     kind: str
@@ -56,9 +56,9 @@ class Machine:
 def machine_of(device: torch.device) -> Machine:
     """The machine that a device is."""
     if device.type == "cuda":
-        return Machine("cuda", torch.cuda.get_device_properties(device).total_memory >> 30)
+        return Machine("cuda", max(1, torch.cuda.get_device_properties(device).total_memory >> 30))
     if device.type == "mps":
-        return Machine("mps", torch.mps.recommended_max_memory() >> 30)
+        return Machine("mps", max(1, torch.mps.recommended_max_memory() >> 30))
     return Machine("cpu")  # the meta device too, which computes nothing
 
 
