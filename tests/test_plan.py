@@ -2,22 +2,18 @@
 
 import copy
 import logging
-from functools import partial
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam
-from torch.utils.data import DataLoader
 
 from tests.counting import Operators
 from tests.parity.harness import train
 from tests.systems import SYSTEMS, NoiseData
 from tests.test_gan import fit, tiny_gan
 from zoo.draws import SampleDraws, TrainingDraws
-from zoo.pigan.model import Discriminator, FilmSiren, Generator
-from zoo.pigan.training import PiGAN
+from zoo.pigan.model import FilmSiren, Generator
 from zoo.render import (
     Background,
     Camera,
@@ -276,23 +272,24 @@ def test_a_cpu_is_read_where_rays_miss(tmp_path) -> None:
     assert any("nonzero" in place for place in counted.iterations[-1].waits)
 
 
-def test_a_pigan_takes_few_large_launches(tmp_path) -> None:
-    """Four images of 32x32 with the samples of CelebA, in a narrow field of as many layers."""
+def test_a_pigan_takes_few_large_launches() -> None:
+    """Four images of 32x32 and their gradients, with the samples of CelebA, in a narrow field of as many layers."""
+    renderer = VolumeRenderer(JitteredUniform(0.88, 1.12, 12), fine=Importance(12))
+    poses = GaussianPoses(yaw_spread=0.3, pitch_spread=0.155)
+    generator = Generator(FilmSiren(8, 8, 8.3), renderer, poses, 8, 8, resolution=32)
 
     def count(machine: Machine) -> int:
-        renderer = VolumeRenderer(JitteredUniform(0.88, 1.12, 12), fine=Importance(12))
-        poses = GaussianPoses(yaw_spread=0.3, pitch_spread=0.155)
-        generator = Generator(FilmSiren(8, 8, 8.3), renderer, poses, 8, 8, resolution=32)
-        optimizer, emas = partial(Adam, lr=1e-4), {"ema": EMA(0.999), "ema2": EMA(0.9999)}
-        gan = PiGAN(generator, Discriminator([8] * 7, latent_dim=8), optimizer, optimizer, emas=emas)
-        plan_for(gan, machine)
-        counted = Counted()
-        images = torch.rand(12, 3, 32, 32) * 2 - 1
-        fit(gan, 3, tmp_path, [counted], loader=DataLoader([{"image": image} for image in images], 4))
-        return counted.iterations[-1].count
+        renderer.plan = Plan(machine)
+        for _ in range(2):  # bytes are measured in the first
+            draws = TrainingDraws(0, 0)
+            with Operators() as operators:
+                latents, cameras = generator.sample(4, draws)
+                image = generator.render(generator.map(latents), cameras, draws=draws, density_noise=1.0).image
+                image.mean().backward()
+        return operators.count
 
     assert count(GPU) <= 1200
-    assert count(Machine("cpu")) > 3000
+    assert count(Machine("cpu")) > 3500
 
 
 def test_moving_an_ema_is_one_operator_for_all_parameters() -> None:

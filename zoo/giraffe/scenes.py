@@ -9,6 +9,7 @@ B batch, N objects
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -318,7 +319,7 @@ class ScenePoses:
     @property
     def focal(self) -> float:
         """Focal length of a camera without zoom, for an image from -1 to 1, rounded to single precision."""
-        return torch.tensor(1 / math.tan(math.radians(self.fov_deg) / 2)).float().item()
+        return in_float32(1 / math.tan(math.radians(self.fov_deg) / 2))
 
     def at(self, azimuth: Tensor, polar: Tensor, radius: Tensor) -> Camera:
         """Cameras at chosen shares [B] of the ranges."""
@@ -332,3 +333,9 @@ class ScenePoses:
     def orbit_at(self, turn: Tensor) -> Camera:
         """At these shares [T] of the range of azimuths."""
         return self.at(turn, torch.full_like(turn, 0.5), torch.full_like(turn, 0.5))
+
+
+@lru_cache
+def in_float32(value: float) -> float:
+    """A number rounded to single precision."""
+    return torch.tensor(value, dtype=torch.float32, device="cpu").item()

@@ -9,6 +9,7 @@ B batch
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, Protocol, Self
 
 import torch
@@ -79,10 +80,14 @@ def look_at(origins: Tensor, target: Tensor | None = None, up: tuple[float, floa
 
 def intrinsics_from_fov(fov: float, n: int, like: Tensor) -> Tensor:
     """Normalised intrinsics [n, 3, 3] of square images with this field of view [rad]."""
-    focal = (
-        0.5 / torch.tensor(math.tan(fov / 2), dtype=like.dtype)
-    ).item()  # divided in the tensor's precision, as published
+    focal = focal_length(fov, like.dtype)
     return constant([[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]], like).repeat(n, 1, 1)
+
+
+@lru_cache
+def focal_length(fov: float, dtype: torch.dtype) -> float:
+    """Of a field of view [rad], in sides of the image; divided in that precision, as published."""
+    return (0.5 / torch.tensor(math.tan(fov / 2), dtype=dtype, device="cpu")).item()
 
 
 def sphere_points(yaw: Tensor, pitch: Tensor, radius: float | Tensor) -> Tensor:
