@@ -255,11 +255,15 @@ def kept_bytes(run: Callable[[int], Any]) -> int:
     Args:
         run: computes so many parts.
     """
-    return saved_bytes(partial(run, 2)) - saved_bytes(partial(run, 1))
+    before = _measuring.set(True)
+    try:
+        return saved_bytes(partial(run, 2)) - saved_bytes(partial(run, 1))
+    finally:
+        _measuring.reset(before)
 
 
 def saved_bytes(compute: Callable[[], Any]) -> int:
-    """Bytes of all that a computation's backward pass needs, and of its results, whether or not there will be one."""
+    """Bytes of all that a computation's backward pass needs, and of its results, if there is one."""
     storages: dict[int, torch.UntypedStorage] = {}  # which, while they are here, no other one has the address of
 
     def keep(tensor: Tensor) -> Tensor:
@@ -268,12 +272,8 @@ def saved_bytes(compute: Callable[[], Any]) -> int:
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    before = _measuring.set(True)
-    try:
-        with torch.inference_mode(False), torch.enable_grad(), eager(), hooks:
-            results = compute()
-    finally:
-        _measuring.reset(before)
+    with torch.inference_mode(False), torch.enable_grad(), eager(), hooks:
+        results = compute()
     for result in tree_flatten(results)[0]:
         keep(result)
     return sum(storage.nbytes() for storage in storages.values())

@@ -24,3 +24,8 @@ def _made(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 def _hashable(values: Any) -> Any:
     return tuple(_hashable(value) for value in values) if isinstance(values, Sequence) else values
+
+
+def forget() -> None:
+    """Make them anew when they are needed."""
+    _made.cache_clear()
