@@ -1,4 +1,4 @@
-"""Published experiments fit the GPUs of their papers, by the plan's estimate: on a GPU that is none, in fake tensors."""
+"""Published experiments fit the GPUs of their papers by the plan's estimate: in fake tensors, on a GPU that is none."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,8 +28,8 @@ MEMORY = {
     "eg3d": 24,  # RTX 3090, the smallest that its program was tested on
     "stylesdf": 24,  # (RTX 6000)
 }
-# What a step's fields and images may take of it, by estimate: the rest is for the discriminator, the optimizers' states,
-# what cuDNN works in, and gradients of a layer or two.
+# What weights, and a generator's step, may take of it by estimate: the rest is for the discriminator, what cuDNN works
+# in, and gradients of a layer or two.
 SHARE = 0.7
 SMALL = ("cars32.yaml", "cars64.yaml")  # ours
 PUBLISHED = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name in MEMORY and path.name not in SMALL)

@@ -138,7 +138,7 @@ class GAN(pl.LightningModule):
         is_generator = optimizer is self.optimizers()[0]
         average_gradients(parameters(optimizer))
         name = "loss_g" if is_generator else "loss_d"
-        scales = self.half.unscale(optimizer, name)
+        scales = self.half.unscale(self, optimizer, name)
         self.sanitise(optimizer)
         norm = get_total_norm([p.grad for p in parameters(optimizer) if p.grad is not None])
         *finite, scales = self.guard.read(self, norm, scales)

@@ -85,8 +85,8 @@ class HalfPrecision:
         """A loss as its gradients are to be computed."""
         return self.scalers[name].scale(loss) if self.scalers and not self.is_paused else loss
 
-    def unscale(self, optimizer: LightningOptimizer, name: str) -> Tensor | None:
-        """Divide gradients by the scale of their loss, and choose the next one.
+    def unscale(self, model: LightningModule, optimizer: LightningOptimizer, name: str) -> Tensor | None:
+        """Divide gradients by the scale of their loss, log it, and choose the next one.
 
         Returns:
             both scales [2] on the device, the second smaller where a gradient overflowed; None where none is scaled.
@@ -97,18 +97,18 @@ class HalfPrecision:
         one = torch.ones((), device=parameters(optimizer)[0].device)
         scaler.unscale_(optimizer.optimizer)
         before = scaler.scale(one)
+        model.log(f"{name}/scale", before)
         scaler.update()
         return torch.stack([before, scaler.scale(one)])
 
     def has_overflowed(self, model: LightningModule, name: str, before: float, after: float) -> bool:
-        """Log the scale of a loss, and say whether any gradient overflowed, as ``unscale`` found.
+        """Whether any gradient overflowed, by the scales of ``unscale``.
 
         Raises:
             NonFiniteLoss: gradients overflow however little the loss is scaled.
         """
         if after > MAX_LOSS_SCALE:
             self.scalers[name].update(MAX_LOSS_SCALE)
-        model.log(f"{name}/scale", before)
         if after < min(before, 1):
             fault = f"Gradients in fp16 are not finite at iteration {model.iterations}, even with a loss scale of"
             raise stop_error(NonFiniteLoss, model, f"{fault} {before}: resume with --model.precision bf16 or float32.")
