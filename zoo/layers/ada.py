@@ -324,9 +324,10 @@ def warp(images: Tensor, matrix: Tensor) -> Tensor:
 
     images = upsample_with(images, low_pass)
     two, half = scaling(*torch.full((2, 1), 2.0, **like)), torch.full((1, 2), 0.5, **like)
-    matrix = translation(-half) @ two @ matrix @ torch.linalg.inv(two) @ translation(half)
+    matrix = translation(-half) @ two @ matrix @ scaling(*torch.full((2, 1), 0.5, **like)) @ translation(half)
     shape = (len(images), images.shape[1], 2 * (height + 2 * around), 2 * (width + 2 * around))
-    place = constant([[2 / images.shape[3]], [2 / images.shape[2]]], images)
+    # Filled on the device: each batch reaches as far as it happens to, so these are no constants.
+    place = [torch.full((1,), 2 / side, **like) for side in (images.shape[3], images.shape[2])]
     back = constant([[shape[3] / 2], [shape[2] / 2]], images)
     matrix = scaling(*place) @ matrix @ scaling(*back)
     images = sample_bilinear(images, affine_grid(matrix[:, :2], shape, align_corners=False))
@@ -353,7 +354,7 @@ def downsample_with(x: Tensor, line: Tensor) -> Tensor:
 
 def sample_bilinear(images: Tensor, grid: Tensor) -> Tensor:
     """Images [B, C, H, W] at places of a grid [B, h, w, 2] from -1 to 1, bilinearly; zeros beyond the border."""
-    size = constant([images.shape[3], images.shape[2]], grid)
+    size = torch.stack([grid.new_full((), side) for side in (images.shape[3], images.shape[2])])
     places = ((grid + 1) * size - 1) / 2 + 1  # in images with a border of one zero
     found = interpolate_linear(pad(images, (1, 1, 1, 1)).movedim(1, -1), places.flatten(1, 2).flip(-1))
     return found.mT.unflatten(2, grid.shape[1:3])
