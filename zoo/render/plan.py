@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 Chunk = int | Literal["auto"] | None  # points at once: a number, as the plan decides, or None for all of them
 
 AT_ONCE_ON_CPUS = {"points": 4096, "rays": 512}  # whose activations stay in a processor's cache, at the papers' widths
-KEPT = 0.25  # of a GPU's memory: the most that one query keeps for its backward pass; an image may take three of them
+KEPT = 1 / 3  # of a GPU's memory: the most that one query keeps for its backward pass; images mostly take two
 WORKED_ON = 0.1  # of a GPU's memory: the most that is worked on at once where it is not kept
 
 
@@ -227,8 +227,8 @@ def share_plan(model: nn.Module) -> Plan:
     """Give all parts of a model that have a plan the same one."""
     plan = Plan()
     for part in model.modules():
-        if isinstance(getattr(part, "plan", None), Plan):
-            part.plan = plan
+        if isinstance(vars(part).get("plan"), Plan):
+            vars(part)["plan"] = plan
     return plan
 
 

@@ -106,7 +106,8 @@ def compute(
     if not isinstance(field, nn.Module):
         from torch.utils.checkpoint import checkpoint  # torch 2.7 imports sympy with it, which takes a second
 
-        return in_chunks(lambda *some: checkpoint(field, *some, use_reentrant=False), samples, condition, at_once)
+        again = partial(checkpoint, field, use_reentrant=False, preserve_rng_state=False)  # whose state is on the host
+        return in_chunks(again, samples, condition, at_once)
     leaves, structure = tree_flatten((samples, condition))
     return CheckpointedQuery.apply(field, strategy, structure, len(leaves), *leaves, *field.parameters())
 
@@ -143,7 +144,7 @@ class CheckpointedQuery(torch.autograd.Function):
             "dtype": torch.get_autocast_dtype(device),
             "enabled": torch.is_autocast_enabled(device),
         }
-        return in_chunks(field, samples, condition, strategy.at_once)
+        return in_chunks(field, samples, condition, strategy.at_once or samples.t.numel())
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

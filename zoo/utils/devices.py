@@ -98,8 +98,8 @@ def use_device(name: str) -> "torch.device":
 def allow_tf32(allowed: bool) -> None:
     """Whether NVIDIA GPUs from Ampere on may round the factors of float32 products and convolutions to 10 bits (TF32).
 
-    It makes them several times as fast, and is off by default here: torch alone allows it for convolutions. SIRENs turn
-    the rounding of a phase into a visible difference.
+    It makes them several times as fast, and is off by default here: torch alone allows it for convolutions. SIRENs
+    multiply the rounding of a point's place by their frequencies.
     """
     import torch
 
