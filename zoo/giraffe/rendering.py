@@ -140,8 +140,8 @@ class Scene(nn.Module):
 class SceneRenderer(nn.Module):
     """Volume rendering of a scene, called as ``zoo.render.VolumeRenderer`` is (section 3.2, equations 9 and 10).
 
-    The same numbers as marching through ``Scene`` as one field, for a fraction of the work: an object's field is only
-    queried at points inside its box, and features are summed along rays before the fields' last, linear layer.
+    The same numbers as marching through ``Scene`` as one field, for a fraction of the work: features are summed along
+    rays before the fields' last, linear layer, and on CPUs an object's field is only queried at points inside its box.
 
     Args:
         depths: depths along a ray.
