@@ -198,7 +198,7 @@ class Plan:
         """What a checkpoint holds of it, in plain values: the decisions for the machine that trains."""
         machine = self.machine or machine_of(device)
         own = [asdict(work) | asdict(strategy) for (of, work), strategy in self.decisions.items() if of == machine]
-        return {"machine": asdict(machine), "decisions": own}
+        return {"machine": asdict(machine), "decisions": sorted(own, key=str)}  # in whatever order they were made
 
     def restore(self, state: dict[str, Any], device: torch.device) -> list[str]:
         """Decide again as a checkpoint says, if it is of a machine like this device.
@@ -275,7 +275,8 @@ def saved_bytes(compute: Callable[[], Any]) -> int:
     with torch.inference_mode(False), torch.enable_grad(), eager(), hooks:
         results = compute()
     for result in tree_flatten(results)[0]:
-        keep(result)
+        if isinstance(result, Tensor):
+            keep(result)
     return sum(storage.nbytes() for storage in storages.values())
 
 
