@@ -25,6 +25,7 @@ from zoo.training.optimizers import frozen
 from zoo.training.schedules import LinearSchedule
 from zoo.utils.constants import constant
 from zoo.utils.errors import UserError
+from zoo.utils.host_numbers import fill, number
 from zoo.utils.ranges import above, at_least, between, given
 
 Terms = dict[str, Tensor]
@@ -276,11 +277,11 @@ class EG3D(GAN):
     def grow(self) -> None:
         """From now on, the generator renders the side of now."""
         if self.growth is not None:
-            self.generator.render_side.fill_(round(self.growth(self.images_seen)))
+            fill(self.generator.render_side, round(self.growth(self.images_seen)))
 
     def reals(self, images: Tensor, camera: Camera) -> list[Reals]:
         """Real images and their raw ones, at the side that the generator renders."""
-        raw = blurred(resize(images, round(self.generator.render_side.item())), self.sigma)
+        raw = blurred(resize(images, round(number(self.generator.render_side))), self.sigma)
         size = len(images) if self.at_once is None else self.at_once
         parts = [slice(start, start + size) for start in range(0, len(images), size)]
         return [Reals(images[part], raw[part], camera.take(part)) for part in parts]

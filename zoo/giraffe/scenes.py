@@ -9,7 +9,6 @@ B batch, N objects
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from zoo.render import Camera, look_at
 from zoo.utils import ranges
 from zoo.utils.constants import constant
 from zoo.utils.errors import UserError
+from zoo.utils.host_numbers import rounded
 
 
 class Latent(NamedTuple):
@@ -319,7 +319,7 @@ class ScenePoses:
     @property
     def focal(self) -> float:
         """Focal length of a camera without zoom, for an image from -1 to 1, rounded to single precision."""
-        return in_float32(1 / math.tan(math.radians(self.fov_deg) / 2))
+        return rounded(1 / math.tan(math.radians(self.fov_deg) / 2), torch.float32)
 
     def at(self, azimuth: Tensor, polar: Tensor, radius: Tensor) -> Camera:
         """Cameras at chosen shares [B] of the ranges."""
@@ -333,9 +333,3 @@ class ScenePoses:
     def orbit_at(self, turn: Tensor) -> Camera:
         """At these shares [T] of the range of azimuths."""
         return self.at(turn, torch.full_like(turn, 0.5), torch.full_like(turn, 0.5))
-
-
-@lru_cache
-def in_float32(value: float) -> float:
-    """A number rounded to single precision."""
-    return torch.tensor(value, dtype=torch.float32, device="cpu").item()

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol, Self
 import torch
 from torch import Tensor
 
-from zoo.draws import Draws
+from zoo.draws import Draws, coin
 from zoo.utils.constants import constant
 from zoo.utils.ranges import above, at_least, between, finite, inside
 
@@ -265,7 +265,7 @@ class HybridPoses(Orbit):
     """One batch in two gaussian, the others uniform within two standard deviations; a coin for the whole batch."""
 
     def angles(self, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
-        kind, width = (UniformPoses, 2) if draws.shared("pose_kind", ()) < 0.5 else (GaussianPoses, 1)
+        kind, width = (UniformPoses, 2) if coin(draws, "pose_kind") < 0.5 else (GaussianPoses, 1)
         poses = kind(self.yaw_mean, width * self.yaw_spread, self.pitch_mean, width * self.pitch_spread)
         return poses.angles(n, draws)
 

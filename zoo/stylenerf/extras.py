@@ -34,6 +34,7 @@ from zoo.stylenerf.discriminator import Discriminator, enter
 from zoo.stylenerf.field import Styles, paper_axes, with_rgb
 from zoo.stylenerf.synthesis import Block, StyledLayer
 from zoo.utils.constants import constant
+from zoo.utils.host_numbers import number
 from zoo.utils.ranges import above, at_least, between, given
 
 
@@ -210,7 +211,7 @@ class LearnedPoses(nn.Module):
             place = draws.normal("camera", (n, 2)).to(device)
         else:
             place = draws.uniform("camera", (n, 2)).to(device)
-        return self.at(place + self.strength * self.moves(place) if self.alpha > 0 else place)
+        return self.at(place + self.strength * self.moves(place) if number(self.alpha) > 0 else place)
 
     def moves(self, place: Tensor) -> Tensor:
         """The network's output for places [B, 2]."""

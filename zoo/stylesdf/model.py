@@ -41,6 +41,7 @@ from zoo.render.query import raw_density
 from zoo.stylesdf.decoder import Decoder
 from zoo.stylesdf.field import DifferentiablePoints, SDFField, SigmoidDensity
 from zoo.utils.errors import UserError
+from zoo.utils.host_numbers import number
 from zoo.utils.ranges import at_least
 
 
@@ -212,7 +213,7 @@ class Generator(generator.Generator[Latent, Styles]):
             draws: for jitter and image noise; None for neither: the stored noise.
         """
         side, decoder = self.image_side(resolution), self.decoder
-        decodes = decoder is not None and bool(decoder.trained)
+        decodes = decoder is not None and number(decoder.trained) != 0
         integrated = self.integrate(styles, camera, side if decoder is None else self.render_side, draws, decodes)
         raw = image = to_map(integrated.features[..., :3]) * 2 - 1
         if decodes:
