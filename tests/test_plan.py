@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -55,6 +56,11 @@ def plan_for(model: nn.Module, machine: Machine | None = GPU) -> Plan:
         if hasattr(part, "chunk"):
             part.chunk = "auto"
     return plan
+
+
+def some_quick(*names: str) -> list:
+    """All systems, of which the others are slow."""
+    return [s if s in names else pytest.param(s, marks=pytest.mark.slow) for s in SYSTEMS]
 
 
 # What is decided
@@ -200,7 +206,7 @@ def test_rays_that_miss_are_the_same_in_both_ways(background, density, ends, spr
         torch.testing.assert_close(rendered(Plan(machine), background, density, ends, spread), cpu)
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", some_quick("giraffe", "pigan"))
 def test_systems_learn_the_same_by_any_plan(system, monkeypatch) -> None:
     """In float64, over all stages: on a CPU, on a GPU that keeps all, and on one that computes small parts again."""
     on_cpu, decided = learned(system, Machine("cpu"))
@@ -242,16 +248,22 @@ def test_published_results_are_those_of_the_plan_of_a_gpu(name, monkeypatch) -> 
 # Nothing waits for a GPU
 
 
-@pytest.mark.parametrize(
-    ("system", "precision"), [*((system, "float32") for system in SYSTEMS), ("pigan", "fp16"), ("giraffe", "fp16")]
-)
-def test_a_step_reads_the_device_once_for_each_optimizer(system, precision, tmp_path) -> None:
+@pytest.mark.parametrize("system", some_quick("giraffe", "eg3d"))
+def test_a_step_reads_the_device_once_for_each_optimizer(system, tmp_path) -> None:
+    count_reads(system, "float32", tmp_path)
+
+
+def test_the_scale_of_a_loss_is_read_with_the_rest(tmp_path) -> None:
+    count_reads("pigan", "fp16", tmp_path)
+
+
+def count_reads(system: str, precision: str, folder: Path) -> None:
     model = last_stage(SYSTEMS[system]()["model"])
     gan = build(model | {"init_args": model["init_args"] | {"precision": precision}}, GAN)
     plan_for(gan)
     steps, counted = [], Counted()
     gan.step, step = lambda *of, **how: (steps.append(gan.iterations), step(*of, **how)), gan.step
-    fit(gan, 2, tmp_path, [counted], loader=NoiseData(resolution=gan.generator.resolution, posed=True))
+    fit(gan, 2, folder, [counted], loader=NoiseData(resolution=gan.generator.resolution, posed=True))
     waits = counted.iterations[1].waits  # constants are copied in the first
     once = sum(n for place, n in waits.items() if "nonfinite.py" in place)
     assert once == steps.count(1) >= 2
