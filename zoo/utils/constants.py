@@ -13,6 +13,8 @@ def constant(values: Any, like: Tensor) -> Tensor:
 
     It is the same tensor each time: not to be changed in place.
     """
+    if torch.compiler.is_compiling():  # which makes them part of what it compiles
+        return torch.tensor(values, dtype=like.dtype, device=like.device)
     return _made(_hashable(values), like.dtype, like.device)
 
 
