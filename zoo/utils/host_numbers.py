@@ -34,4 +34,5 @@ def rounded(value: float, dtype: torch.dtype) -> float:
 
 
 def remember(buffer: Tensor, value: float) -> None:
-    vars(buffer)["on_host"] = (id(buffer), buffer._version, value)
+    if not buffer.is_inference():
+        vars(buffer)["on_host"] = (id(buffer), buffer._version, value)
