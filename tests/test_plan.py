@@ -398,6 +398,13 @@ def test_a_damaged_plan_is_refused(damage) -> None:
         Plan(GPU).restore(state, torch.device("cpu"))
 
 
+def test_all_parts_of_a_model_have_one_plan() -> None:
+    gan = build(SYSTEMS["stylenerf"]()["model"], GAN)
+    plans = [part.plan for part in gan.modules() if hasattr(part, "plan")]
+    assert len(plans) == 5  # its own, and those of two renderers of the generator and of its EMA
+    assert all(plan is gan.plan for plan in plans)
+
+
 def test_a_decision_is_logged_once(caplog) -> None:
     plan, field = Plan(GPU), Ball().float()
     samples = Samples(*torch.rand(2, 1, 5, 3), torch.rand(1, 5, 2))
