@@ -290,3 +290,14 @@ def test_gpus_that_torch_does_not_support(capability, built, supported) -> None:
     if not supported:
         assert "Made-up 100 (sm_" in reason and ", ".join(built) in reason
         assert ("pip install torch==2.7.1" in reason) == (capability == (7, 0))
+
+
+def test_tf32_is_off_unless_it_is_allowed(tmp_path) -> None:
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    try:
+        for allowed in (True, False):
+            fit(gan(tf32=allowed), 1, tmp_path)
+            assert [backend.allow_tf32 for backend in backends] == [allowed] * 2
+    finally:
+        for backend, allowed in zip(backends, (False, True), strict=True):  # torch's own
+            backend.allow_tf32 = allowed

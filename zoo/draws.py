@@ -30,6 +30,11 @@ class Draws(Protocol):
         ...
 
 
+def coin(draws: Draws, name: str) -> float:
+    """A number from [0, 1) for the whole batch by which the host decides; where draws can, made on the host."""
+    return getattr(draws, "host", draws).shared(name, ()).item()
+
+
 def stream_seed(*parts: object) -> int:
     """A 63-bit seed that depends on every part, the same on every machine and Python version."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
@@ -45,6 +50,8 @@ class TrainingDraws:
         rank: index of the process; ``shared`` numbers ignore it.
         device: where the numbers are made.
         dtype: of the numbers, which are those of float32 in any.
+
+    host: such draws that are made on the host, see ``coin``.
     """
 
     def __init__(
@@ -58,6 +65,7 @@ class TrainingDraws:
         self.device, self.dtype = torch.device(device), dtype
         self.own = torch.Generator(self.device).manual_seed(stream_seed("training", seed, iteration, rank))
         self.common = torch.Generator(self.device).manual_seed(stream_seed("shared", seed, iteration))
+        self.host = self if self.device.type == "cpu" else TrainingDraws(seed, iteration, rank, dtype=dtype)
 
     def _make(self, make: Callable[..., Tensor], stream: torch.Generator, shape: Sequence[int]) -> Tensor:
         return make(tuple(shape), generator=stream, device=self.device, dtype=torch.float32).to(self.dtype)

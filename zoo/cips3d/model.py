@@ -16,6 +16,7 @@ B batch, R rays, S samples, N = R S points, C channels, H image side
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -38,6 +39,7 @@ from zoo.render import (
     to_map,
     with_sample_count,
 )
+from zoo.render.plan import Chunk, Plan, Work, check_chunk, differentiable, layout_of
 from zoo.utils.errors import UserError
 from zoo.utils.ranges import above, at_least, given, inside
 
@@ -226,7 +228,8 @@ class Generator(generator.Generator[Latent, Styles]):
         poses: distribution of cameras.
         resolution: default side of images [pixels].
         bounds: world box of the object, two corners.
-        chunk: rays of all images together that are worked on at once where no gradient is kept.
+        chunk: rays of all images together that are worked on at once where no gradient is kept; ``auto`` as
+            ``zoo.render.plan`` decides, None for all.
         empty: colour in (-1, 1) that rays which hit nothing have before training; None for about grey, as published.
 
     Raises:
@@ -242,10 +245,10 @@ class Generator(generator.Generator[Latent, Styles]):
         poses: Poses,
         resolution: int = 64,
         bounds: tuple[tuple[float, float, float], tuple[float, float, float]] = ((-0.12,) * 3, (0.12,) * 3),
-        chunk: int = 512,
+        chunk: Chunk = "auto",
         empty: float | None = None,
     ) -> None:
-        at_least(1, self, chunk=chunk)
+        check_chunk(chunk, self)
         inside(-1, 1, self, **given(empty=empty))
         super().__init__(poses, resolution, bounds)
         for ours, theirs, a, b in (
@@ -256,6 +259,7 @@ class Generator(generator.Generator[Latent, Styles]):
             if ours != theirs:
                 raise UserError(f"{a} ({ours}) and {b} ({theirs}) must be the same.")
         self.field, self.inr, self.mapping, self.renderer, self.chunk = field, inr, mapping, renderer, chunk
+        self.plan = Plan()
         self.auxiliary = nn.Linear(field.feature_dim, 3)
         init_rgb_layer(self.auxiliary, 25)
         if empty is not None:
@@ -329,7 +333,8 @@ class Generator(generator.Generator[Latent, Styles]):
         own = None if draws is None else RayDraws(draws, total)
         modulated = self.field.modulate(styles), self.inr.modulate(styles.appearance)
 
-        chunk, order = max(1, self.chunk // batch), None
+        at_once = self.rays_at_once(renderer, rays, modulated)
+        chunk, order = max(1, batch * total if at_once is None else at_once // batch), None
         if not torch.is_grad_enabled():
             with_gradient, without = [], chunk_slices(total, chunk)
         elif gradient_rays is None or gradient_rays >= total:
@@ -347,6 +352,20 @@ class Generator(generator.Generator[Latent, Styles]):
             place = order.argsort()
             rendered = RenderedRays(*(values[:, place] for values in rendered))
         return Rendered(*(to_map(values) for values in rendered))
+
+    def rays_at_once(self, renderer: Renderer, rays: Rays, modulated: tuple[Any, Any]) -> int | None:
+        """Rays of all images to work on at once where no gradient is kept."""
+        batch, total = rays.origins.shape[:2]
+        device = rays.origins.device
+
+        def some(count: int) -> RenderedRays:
+            first = torch.zeros(count, dtype=torch.long, device=device)
+            return self.render_rays(renderer, rays, None, first, differentiable(modulated), 0.0)
+
+        depths = [getattr(renderer, name, None) for name in ("depths", "fine")]
+        layout = partial(layout_of, self.inr, device, modulated, depths)
+        work = Work(device, batch * total, 0, layout, some, points_of_one=batch, unit="rays")
+        return self.plan.strategy(self.chunk, work).at_once
 
     def render_rays(
         self,

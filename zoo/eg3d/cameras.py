@@ -14,6 +14,7 @@ from torch import Tensor
 from zoo.draws import Draws
 from zoo.render import Camera
 from zoo.render.cameras import ORIGIN, Orbit, intrinsics_from_fov, look_at, sphere_points
+from zoo.utils.constants import constant
 
 NUMBERS = 25
 
@@ -31,7 +32,7 @@ def camera_of(label: Tensor) -> Camera:
 
 def turned(pose: Tensor) -> Tensor:
     """Poses [B, 4, 4] of cameras whose y and z axes are the other way round; its own inverse."""
-    return pose * pose.new_tensor([1.0, -1.0, -1.0, 1.0])
+    return pose * constant([1.0, -1.0, -1.0, 1.0], pose)
 
 
 def published_focal(fov_deg: float) -> float:
@@ -52,7 +53,7 @@ def centred(
         centre: the point; the origin in the published data, (0, 0, 0.175) in its variants.
         facing: turned to look at it, too.
     """
-    middle = camera.pose.new_tensor(centre)
+    middle = constant(centre, camera.pose)
     origins = middle + radius * torch.nn.functional.normalize(camera.origins - middle, dim=-1)
     pose = look_at(origins, middle) if facing else camera.pose.clone()
     pose[:, :3, 3] = origins
@@ -75,7 +76,7 @@ class LookAtPoses(Orbit):
 
     def camera(self, yaw: Tensor, pitch: Tensor) -> Camera:
         origins = sphere_points(yaw, pitch, self.radius)
-        pose = look_at(origins, origins.new_tensor(self.pivot))
+        pose = look_at(origins, constant(self.pivot, origins))
         return Camera(pose, intrinsics_from_fov(math.radians(self.fov_deg), len(yaw), yaw))
 
 

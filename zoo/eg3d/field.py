@@ -127,10 +127,9 @@ class BoxLimits:
         """Near and far limit of each ray [B, R, 1]; -1 and -2 where no ray of the batch hits the cube."""
         near, far = self.hits(rays)
         hit = far > near
-        if hit.any():
-            last = near if self.published_far else far
-            near, far = torch.where(hit, near, near[hit].min()), torch.where(hit, far, last[hit].max())
-        return near, far
+        last, some = near if self.published_far else far, hit.any()
+        nearest, farthest = near.masked_fill(~hit, torch.inf).min(), last.masked_fill(~hit, -torch.inf).max()
+        return torch.where(hit | ~some, near, nearest), torch.where(hit | ~some, far, farthest)
 
     def hits(self, rays: Rays) -> tuple[Tensor, Tensor]:
         """Where rays enter and leave the cube [B, R, 1]; -1 and -2 for those that miss it."""

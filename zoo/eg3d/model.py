@@ -32,6 +32,7 @@ from zoo.layers import stylegan2
 from zoo.layers.stylegan2 import GAIN, Dense, activate, normalise, truncate
 from zoo.render import Camera, Poses, Rays, Rendered, Renderer, expected_depth, pixel_centres, through, to_map
 from zoo.utils.errors import UserError
+from zoo.utils.host_numbers import number
 from zoo.utils.ranges import above, at_least, given
 
 
@@ -198,7 +199,7 @@ class Generator(generator.Generator[Latent, Styles]):
             UserError: there are no images of that side.
         """
         self.image_side(resolution)
-        rays = self.rays(camera, round(self.render_side.item()) if render_side is None else render_side)
+        rays = self.rays(camera, round(number(self.render_side)) if render_side is None else render_side)
         integrated = self.renderer(self.field, rays, styles.planes, draws, self.density_noise)
         features = 2 * to_map(integrated.features) - 1
         image, raw = self.superresolution(features, styles.w[:, -1], draws)

@@ -23,7 +23,9 @@ from zoo.training.ddp import average
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen
 from zoo.training.schedules import LinearSchedule
+from zoo.utils.constants import constant
 from zoo.utils.errors import UserError
+from zoo.utils.host_numbers import fill, number
 from zoo.utils.ranges import above, at_least, between, given
 
 Terms = dict[str, Tensor]
@@ -110,7 +112,7 @@ class Monotonic:
 
     def __call__(self, make_planes: Callable[[], Tensor], field: TriPlaneField, n: int, draws: Draws) -> Terms:
         points = random_points(n, self.points, field.extent if self.side is None else self.side, draws)
-        behind = points + points.new_tensor([0.0, 0.0, -field.extent / 256])
+        behind = points + constant([0.0, 0.0, -field.extent / 256], points)
         first, second = raw_densities(field, make_planes(), points, behind)
         loss = ((first.detach() if self.detached else first) - second).relu().mean()
         return {"monotonic": self.weight * loss} | self.smooth(make_planes, field, n, draws)
@@ -275,11 +277,11 @@ class EG3D(GAN):
     def grow(self) -> None:
         """From now on, the generator renders the side of now."""
         if self.growth is not None:
-            self.generator.render_side.fill_(round(self.growth(self.images_seen)))
+            fill(self.generator.render_side, round(self.growth(self.images_seen)))
 
     def reals(self, images: Tensor, camera: Camera) -> list[Reals]:
         """Real images and their raw ones, at the side that the generator renders."""
-        raw = blurred(resize(images, round(self.generator.render_side.item())), self.sigma)
+        raw = blurred(resize(images, round(number(self.generator.render_side))), self.sigma)
         size = len(images) if self.at_once is None else self.at_once
         parts = [slice(start, start + size) for start in range(0, len(images), size)]
         return [Reals(images[part], raw[part], camera.take(part)) for part in parts]

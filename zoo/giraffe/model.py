@@ -30,6 +30,7 @@ from zoo.giraffe.rendering import Compose, Scene, weighted
 from zoo.giraffe.scenes import BoxPrior, Counts, Latent, ScenePoses, between, vertical_rotation
 from zoo.layers.discriminator import DiscriminatorOutput
 from zoo.render import Camera, Rays, Rendered, Renderer, expected_depth, to_map
+from zoo.utils.constants import constant
 from zoo.utils.errors import UserError
 from zoo.utils.ranges import at_least, finite
 
@@ -203,7 +204,7 @@ class Generator(generator.Generator[Latent, Latent]):
         farthest = self.poses.farthest if farthest is None else farthest
         reach = torch.ones_like(camera.pose[:, 0, 0]) if farthest is None else camera.origins.norm(dim=-1) / farthest
         dtype = self.dtype
-        inverse = 1 / torch.tensor(self.poses.focal, device=self.device, dtype=dtype)
+        inverse = 1 / constant(self.poses.focal, self.bounds)
         lengths = torch.stack([*(reach / (2 * camera.intrinsics[:, i, i] * inverse) for i in (0, 1)), reach], -1)
         axes = (camera.pose[:, :3, :3] * lengths[:, None]).to(dtype)  # the published camera's, which are not rigid
         line = 2 * torch.arange(resolution, device=self.device, dtype=dtype) / (resolution - 1) - 1

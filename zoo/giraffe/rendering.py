@@ -1,6 +1,8 @@
 """Ray marching through a scene of several fields, and how their densities and features mix (section 3.2)."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -21,8 +23,8 @@ from zoo.render import (
     raw_density,
     stratify,
 )
+from zoo.render.plan import Chunk, Plan, Strategy, Work, check_chunk, differentiable, layout_of
 from zoo.utils.protocols import check_call, check_made
-from zoo.utils.ranges import at_least, given
 
 
 class StratifiedDepths(Stratified):
@@ -138,28 +140,29 @@ class Scene(nn.Module):
 class SceneRenderer(nn.Module):
     """Volume rendering of a scene, called as ``zoo.render.VolumeRenderer`` is (section 3.2, equations 9 and 10).
 
-    The same numbers as marching through ``Scene`` as one field, for a fraction of the work: an object's field is only
-    queried at points inside its box, and features are summed along rays before the fields' last, linear layer.
+    The same numbers as marching through ``Scene`` as one field, for a fraction of the work: features are summed along
+    rays before the fields' last, linear layer, and on CPUs an object's field is only queried at points inside its box.
 
     Args:
         depths: depths along a ray.
         quadrature: makes weights of the fields' common density.
-        chunk: points that a field sees at once: small enough for the processor's cache is fastest. None: all.
+        chunk: points that a field sees at once: ``auto`` as ``zoo.render.plan`` decides, None for all.
         recompute: with gradients, compute each chunk again in the backward pass instead of keeping what it needs: less
-            memory for a fifth more time.
+            memory for a fifth more time. On a GPU ``auto`` does so where there would not be the memory.
     """
 
     def __init__(
         self,
         depths: Depths,
         quadrature: Quadrature | None = None,
-        chunk: int | None = 4096,
+        chunk: Chunk = "auto",
         recompute: bool = False,
     ) -> None:
-        at_least(1, self, **given(chunk=chunk))
+        check_chunk(chunk, self)
         check_call("rays, draws", self, depths=depths)
         super().__init__()
         self.depths, self.quadrature, self.chunk, self.recompute = depths, quadrature or Quadrature(), chunk, recompute
+        self.plan = Plan()
 
     def forward(
         self, field: Scene, rays: Rays, condition: Latent, draws: Draws | None = None, density_noise: float = 0.0
@@ -171,65 +174,129 @@ class SceneRenderer(nn.Module):
         none = samples.t.new_zeros(batch, count + 1, per_image, per_ray)
         noise = add_density_noise(none, "density_noise", draws, density_noise)
 
-        inside = field.inside(local.points, latent).flatten().nonzero()[:, 0]
-        raw, hidden = self.objects(field.objects, local, latent, inside)
-        raw = raw + noise[:, :-1].flatten()[inside]
-        objects = raw.new_zeros(batch * count * per_image * per_ray).index_put((inside,), raw.relu())
-        objects = objects.unflatten(0, (batch, count, per_image, per_ray))
+        terms = field.objects.terms(latent.shape_code, latent.appearance_code)[:, :, None, None]
+        inside = field.inside(local.points, latent)
+        of_objects = field.objects, local.points, local.directions, terms
+        how = self.strategy(*of_objects)
+        query = self.query_inside if how.selects else self.query_everywhere
+        objects, sum_objects = query(*of_objects, inside, noise[:, :-1], how)
 
-        raw_behind, hidden_behind = self.background(field.background, local, latent)
-        behind = (raw_behind + noise[:, -1]).relu() * latent.present[:, -1, None, None]
+        behind, sum_behind = self.query_background(field.background, local, latent, noise[:, -1])
+        behind = behind * latent.present[:, -1, None, None]
         density, shares = field.composed(torch.cat([objects.transpose(0, 1), behind[None]]))
         raw = density[..., None]
         weights, opacity, added = self.quadrature(raw, samples)
 
         shares = weights * shares
-        ray = inside // (count * per_image * per_ray) * per_image + inside // per_ray % per_image  # of B R rays
-        share = shares[:-1].transpose(0, 1).flatten()[inside]
-        summed = hidden.new_zeros(batch * per_image, hidden.shape[-1]).index_add(0, ray, share[:, None] * hidden)
         total = shares[:-1].sum((0, 3))[..., None]
-        features = field.objects.finish(summed.unflatten(0, (batch, per_image)), total)
-        summed = torch.einsum("brs,brsc->brc", shares[-1], hidden_behind)
-        features = features + field.background.finish(summed, shares[-1].sum(-1, keepdim=True))
+        features = field.objects.finish(sum_objects(shares[:-1].transpose(0, 1)), total)
+        features = features + field.background.finish(sum_behind(shares[-1]), shares[-1].sum(-1, keepdim=True))
         features = features if added is None else features + added
         depth = (weights * samples.t).sum(-1, keepdim=True)
         return Integrated(features, depth, opacity, samples, weights, raw, background=added)
 
     def density(self, points: Tensor, field: Scene, condition: Latent) -> Tensor:
         """Density per world length [B, N, 1] of all fields at points [B, N, 3]."""
-        return self.quadrature.density(raw_density(points, field, condition), points[:, :, None])[:, :, 0]
+        return self.quadrature.density(raw_density(points, field, condition, self.plan), points[:, :, None])[:, :, 0]
 
-    def objects(self, field: Field, local: LocalSamples, latent: Latent, inside: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw densities and hidden features of the points inside boxes, given by their index into [B N R S]."""
-        terms = field.terms(latent.shape_code, latent.appearance_code).flatten(0, 1)
-        points, directions = local.points.flatten(0, 3), local.directions.flatten(0, 2)
-        per_ray = local.points.shape[3]
-        per_box = local.points.shape[2] * per_ray
+    def strategy(self, field: Field, points: Tensor, directions: Tensor, terms: Tensor) -> Strategy:
+        """How to query a field at points; arguments as of ``query_everywhere``."""
+
+        def some(count: int) -> tuple[Tensor, Tensor]:
+            first = points.flatten(0, -2)[:1], directions.flatten(0, -2)[:1], terms.flatten(0, -3)[:1]
+            return field(*differentiable([x.expand(count, *x.shape[1:]) for x in first]))
+
+        layout = partial(layout_of, field, points.device, terms.dtype)
+        work = Work(points.device, points.shape[:-1].numel(), int(torch.is_grad_enabled()), layout, some)
+        how = self.plan.strategy(self.chunk, work)
+        keeps = not self.recompute and (how.selects or self.chunk != "auto")
+        return replace(how, recomputes=False) if keeps else how
+
+    def query_inside(
+        self,
+        field: Field,
+        points: Tensor,
+        directions: Tensor,
+        terms: Tensor,
+        inside: Tensor,
+        noise: Tensor,
+        how: Strategy,
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """As ``query_everywhere``, but the field is only queried at points that are inside."""
+        batch, count, per_image, per_ray = inside.shape
+        index = inside.flatten().nonzero()[:, 0]
+        points, directions, terms = points.flatten(0, 3), directions.flatten(0, 2), terms.flatten(0, 3)
 
         def part(index: Tensor) -> tuple[Tensor, Tensor]:
-            return field(points[index], directions[index // per_ray], terms[index // per_box])
+            return field(points[index], directions[index // per_ray], terms[index // (per_image * per_ray)])
 
-        chunk = max(1, len(inside)) if self.chunk is None else self.chunk
-        return concatenate([self.run(part, index) for index in inside.split(chunk)], 0)
+        at_once = max(1, len(index)) if how.at_once is None else how.at_once
+        raw, hidden = concatenate([run(part, how, some) for some in index.split(at_once)], 0)
+        raw = raw + noise.flatten()[index]
+        densities = raw.new_zeros(inside.numel()).index_put((index,), raw.relu()).view_as(inside)
 
-    def background(self, field: Field, local: LocalSamples, latent: Latent) -> tuple[Tensor, Tensor]:
-        """Raw densities [B, R, S] and hidden features [B, R, S, C] of the background."""
+        def along_rays(shares: Tensor) -> Tensor:
+            ray = index // (count * per_image * per_ray) * per_image + index // per_ray % per_image  # of B R rays
+            share = shares.flatten()[index]
+            summed = hidden.new_zeros(batch * per_image, hidden.shape[-1])
+            return summed.index_add(0, ray, share[:, None] * hidden).unflatten(0, (batch, per_image))
+
+        return densities, along_rays
+
+    def query_everywhere(
+        self,
+        field: Field,
+        points: Tensor,
+        directions: Tensor,
+        terms: Tensor,
+        inside: Tensor,
+        noise: Tensor,
+        how: Strategy,
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Densities of objects [B, N, R, S], and what sums hidden features along rays, weighted by shares like those.
+
+        Args:
+            field: of all objects.
+            points: in their boxes, [B, N, R, S, 3].
+            directions: [B, N, R, 3].
+            terms: of their codes, [B, N, 1, 1, T, C].
+            inside: where there may be a density, bool [B, N, R, S].
+            noise: on raw densities, [B, N, R, S].
+            how: many points at once.
+        """
+        raw, hidden = query_rays(field, points, directions, terms, how)
+        densities = torch.where(inside, raw + noise, 0).relu()
+        return densities, lambda shares: torch.einsum("bnrs,bnrsc->brc", shares, hidden)
+
+    def query_background(
+        self, field: Field, local: LocalSamples, latent: Latent, noise: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """As ``query_everywhere``, of the background: densities [B, R, S]."""
         terms = field.terms(latent.background_shape_code, latent.background_appearance_code)[:, None, None]
-        batch, per_image, per_ray = local.background_points.shape[:-1]
+        behind = field, local.background_points, local.background_directions, terms
+        raw, hidden = query_rays(*behind, self.strategy(*behind))
+        return (raw + noise).relu(), lambda shares: torch.einsum("brs,brsc->brc", shares, hidden)
 
-        def part(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-            return field(points, directions[:, :, None], terms)
 
-        step = per_image if self.chunk is None else max(1, self.chunk // (batch * per_ray))
-        chunks = zip(local.background_points.split(step, 1), local.background_directions.split(step, 1), strict=True)
-        return concatenate([self.run(part, *chunk) for chunk in chunks], 1)
+def query_rays(field: Field, points: Tensor, directions: Tensor, terms: Tensor, how: Strategy) -> tuple[Tensor, Tensor]:
+    """Raw densities [..., R, S] and hidden features [..., R, S, C] at points [..., R, S, 3], so many rays at once."""
 
-    def run(self, part: Callable, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        if self.recompute and self.chunk is not None and torch.is_grad_enabled():
-            from torch.utils.checkpoint import checkpoint  # torch 2.7 imports sympy with it, which takes a second
+    def part(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        return field(points, directions[..., None, :], terms)
 
-            return checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False)
-        return part(*inputs)
+    rays = points.shape[-3]
+    step = rays if how.at_once is None else max(1, how.at_once * rays // points.shape[:-1].numel())
+    chunks = zip(points.split(step, -3), directions.split(step, -2), strict=True)
+    return concatenate([run(part, how, *chunk) for chunk in chunks], points.dim() - 3)
+
+
+def run(part: Callable, how: Strategy, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """A part of a query, which is computed again in the backward pass if a strategy says so."""
+    if how.recomputes and torch.is_grad_enabled():
+        from torch.utils.checkpoint import checkpoint  # torch 2.7 imports sympy with it, which takes a second
+
+        return checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return part(*inputs)
 
 
 def concatenate(parts: list[tuple[Tensor, Tensor]], axis: int) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,9 @@ from torch import Tensor
 from zoo.draws import Draws
 from zoo.render import Camera, look_at
 from zoo.utils import ranges
+from zoo.utils.constants import constant
 from zoo.utils.errors import UserError
+from zoo.utils.host_numbers import rounded
 
 
 class Latent(NamedTuple):
@@ -62,7 +64,7 @@ def rotate_points(points: Tensor, rotation: Tensor) -> Tensor:
 
 def between(low: Any, high: Any, share: Tensor) -> Tensor:
     """low at share 0, high at share 1, straight on beyond; low and high are numbers or one number an axis."""
-    low, high = share.new_tensor(low), share.new_tensor(high)
+    low, high = constant(low, share), constant(high, share)
     return low + share * (high - low)
 
 
@@ -225,7 +227,7 @@ class Counts:
         if boxes < greatest:
             raise UserError(f"Up to {greatest} objects need at least {greatest} boxes, not {boxes}.")
         u = draws.uniform("object_count", (n, 1))
-        thresholds = u.new_tensor(self.shares).cumsum(0)[:-1]
+        thresholds = constant(self.shares, u).cumsum(0)[:-1]
         count = self.least + (u >= thresholds).sum(1, keepdim=True)
         order = draws.uniform("object_choice", (n, boxes)).argsort(1).argsort(1)
         return order < count
@@ -317,7 +319,7 @@ class ScenePoses:
     @property
     def focal(self) -> float:
         """Focal length of a camera without zoom, for an image from -1 to 1, rounded to single precision."""
-        return torch.tensor(1 / math.tan(math.radians(self.fov_deg) / 2)).float().item()
+        return rounded(1 / math.tan(math.radians(self.fov_deg) / 2), torch.float32)
 
     def at(self, azimuth: Tensor, polar: Tensor, radius: Tensor) -> Camera:
         """Cameras at chosen shares [B] of the ranges."""

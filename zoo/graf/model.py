@@ -179,6 +179,7 @@ class HierarchicalRenderer(nn.Module):
             t = coarse.samples.t
             samples = Samples(*rays[:2], torch.cat([t, self.depths(t, coarse.weights, draws)], -1).sort(-1).values)
         second = VolumeRenderer(lambda *_: samples, self.renderer.quadrature, chunk=self.renderer.chunk)
+        second.plan = self.renderer.plan
         return second(self.field, rays, condition, draws, density_noise)
 
     def density(self, points: Tensor, field: nn.Module, condition: Any) -> Tensor:

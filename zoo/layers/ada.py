@@ -16,6 +16,7 @@ from torch.nn.functional import affine_grid, conv2d, conv_transpose2d, pad
 
 from zoo.draws import Draws
 from zoo.layers.lookup import interpolate_linear
+from zoo.utils.constants import constant
 from zoo.utils.errors import UserError
 from zoo.utils.ranges import at_least, between
 
@@ -183,7 +184,7 @@ class Augmentation(nn.Module):
 
     def warps(self, images: Tensor, draws: Draws) -> Tensor:
         """Matrices [B, 3, 3] from places in the new image to those in the old one, in pixels from the middle."""
-        n, size = len(images), images.new_tensor([images.shape[3], images.shape[2]])
+        n, size = len(images), constant([images.shape[3], images.shape[2]], images)
         matrix = torch.eye(3, device=images.device, dtype=images.dtype).expand(n, -1, -1)
         half = 1 - (1 - self.probability * self.weights.get("rotate", 0.0)).clamp(0, 1).sqrt()  # a chance before the
         # image is stretched and one after it: together those of one turn
@@ -218,14 +219,14 @@ class Augmentation(nn.Module):
         """Matrices [B, 4, 4] from colours to colours, with a column to add."""
         n = len(images)
         whole = torch.eye(4, device=images.device, dtype=images.dtype)
-        grey = images.new_tensor([1.0, 1.0, 1.0, 0.0]) / math.sqrt(3)
+        grey = constant([1.0, 1.0, 1.0, 0.0], images) / math.sqrt(3)
         along = torch.outer(grey, grey)  # the part of a colour that is its brightness
         matrix = whole.expand(n, -1, -1)
         if "brightness" in self.weights:
             added = draws.normal("brightness", (n,)) * self.strengths["brightness"]
             added = self.gated("brightness", added, 0.0, draws)
-            column = images.new_tensor([0.0, 0.0, 0.0, 1.0])
-            shift = images.new_tensor([1.0, 1.0, 1.0, 0.0])
+            column = constant([0.0, 0.0, 0.0, 1.0], images)
+            shift = constant([1.0, 1.0, 1.0, 0.0], images)
             matrix = (whole + added[:, None, None] * torch.outer(shift, column)) @ matrix
         if "contrast" in self.weights:
             factor = self.octaves("contrast", n, draws)[:, None]
@@ -244,12 +245,12 @@ class Augmentation(nn.Module):
 
     def band_gains(self, images: Tensor, draws: Draws) -> Tensor:
         """Factors [B, 4] of bands of frequencies that leave the expected power as it is."""
-        n, power = len(images), images.new_tensor(EXPECTED_POWER)
+        n, power = len(images), constant(EXPECTED_POWER, images)
         gains = images.new_ones(n, 4)
         for band, weight in enumerate(self.bands):
             factor = (draws.normal(f"imgfilter{band}", (n,)) * self.strengths["imgfilter"]).exp2()
             factor = self.gated(f"imgfilter{band}", factor, 1.0, draws, self.chance("imgfilter") * weight)
-            change = torch.ones_like(gains).index_copy(1, torch.tensor([band], device=gains.device), factor[:, None])
+            change = torch.ones_like(gains).index_copy(1, torch.full((1,), band, device=gains.device), factor[:, None])
             gains = gains * change / (power * change.square()).sum(1, keepdim=True).sqrt()
         return gains
 
@@ -305,29 +306,29 @@ def warp(images: Tensor, matrix: Tensor) -> Tensor:
     """
     height, width = images.shape[2:]
     like = {"device": images.device, "dtype": images.dtype}
-    low_pass = images.new_tensor(SYM6)
+    low_pass = constant(SYM6, images)
     low_pass = low_pass / low_pass.sum()
     around = len(SYM6) // 4
 
     # How far beyond the borders any image looks.
-    middle = torch.tensor([(width - 1) / 2, (height - 1) / 2], **like)
-    corners = torch.tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]], **like) * middle
+    middle = constant([(width - 1) / 2, (height - 1) / 2], images)
+    corners = constant([[-1, -1], [1, -1], [1, 1], [-1, 1]], images) * middle
     seen = corners @ matrix[:, :2, :2].mT + matrix[:, None, :2, 2]
-    most = torch.tensor([width - 1, height - 1], **like)
+    most = constant([width - 1, height - 1], images)
     low, high = (-seen).amax((0, 1)), seen.amax((0, 1))
-    (left, top), (right, bottom) = (
-        (far + 2 * around - middle).clamp(min=0).minimum(most).ceil().int().tolist() for far in (low, high)
-    )
+    beyond = torch.stack([far + 2 * around - middle for far in (low, high)]).clamp(min=0).minimum(most).ceil()
+    (left, top), (right, bottom) = beyond.int().tolist()
     images = pad(images, (left, right, top, bottom), mode="reflect")
-    shift = torch.tensor([[(left - right) / 2, (top - bottom) / 2]], **like).expand(len(images), -1)
+    shift = ((beyond[0] - beyond[1]) / 2).expand(len(images), -1)
     matrix = translation(shift) @ matrix
 
     images = upsample_with(images, low_pass)
     two, half = scaling(*torch.full((2, 1), 2.0, **like)), torch.full((1, 2), 0.5, **like)
-    matrix = translation(-half) @ two @ matrix @ torch.linalg.inv(two) @ translation(half)
+    matrix = translation(-half) @ two @ matrix @ scaling(*torch.full((2, 1), 0.5, **like)) @ translation(half)
     shape = (len(images), images.shape[1], 2 * (height + 2 * around), 2 * (width + 2 * around))
-    place = torch.tensor([[2 / images.shape[3]], [2 / images.shape[2]]], **like)
-    back = torch.tensor([[shape[3] / 2], [shape[2] / 2]], **like)
+    # Filled on the device: each batch reaches as far as it happens to, so these are no constants.
+    place = [torch.full((1,), 2 / side, **like) for side in (images.shape[3], images.shape[2])]
+    back = constant([[shape[3] / 2], [shape[2] / 2]], images)
     matrix = scaling(*place) @ matrix @ scaling(*back)
     images = sample_bilinear(images, affine_grid(matrix[:, :2], shape, align_corners=False))
     return downsample_with(images, low_pass)
@@ -353,7 +354,7 @@ def downsample_with(x: Tensor, line: Tensor) -> Tensor:
 
 def sample_bilinear(images: Tensor, grid: Tensor) -> Tensor:
     """Images [B, C, H, W] at places of a grid [B, h, w, 2] from -1 to 1, bilinearly; zeros beyond the border."""
-    size = grid.new_tensor([images.shape[3], images.shape[2]])
+    size = torch.stack([grid.new_full((), side) for side in (images.shape[3], images.shape[2])])
     places = ((grid + 1) * size - 1) / 2 + 1  # in images with a border of one zero
     found = interpolate_linear(pad(images, (1, 1, 1, 1)).movedim(1, -1), places.flatten(1, 2).flip(-1))
     return found.mT.unflatten(2, grid.shape[1:3])

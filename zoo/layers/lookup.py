@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from zoo.utils.constants import constant
+
 
 def interpolate_linear(grid: Tensor, places: Tensor) -> Tensor:
     """Features [B, N, C] of grids [B, ..., C] with D axes at places [B, N, D], in cells from the middle of the first.
@@ -39,7 +41,7 @@ def trilinear(volume: Tensor, points: Tensor, bounds: Tensor) -> Tensor:
     is on them.
     """
     low, high = bounds
-    last = points.new_tensor(volume.shape[1:4]).flip(0) - 1
+    last = constant(tuple(volume.shape[1:4]), points).flip(0) - 1
     # These steps and no fewer, as published: frequencies of 2^9 show even rounding.
     places = (((points - low) / (high - low) * 2 - 1) + 1) / 2 * last
     return interpolate_linear(volume, places.flip(-1))

@@ -16,6 +16,7 @@ from torch.nn.functional import conv2d, conv_transpose2d, interpolate, leaky_rel
 
 from zoo.draws import Draws
 from zoo.layers.winograd import conv3x3
+from zoo.utils.constants import constant
 from zoo.utils.errors import UserError
 from zoo.utils.ranges import above, at_least
 
@@ -109,7 +110,7 @@ def truncate(w: Tensor, mean: Tensor, truncation: float, layers: int) -> Tensor:
 
 def binomial(like: Tensor, gain: float = 1.0) -> Tensor:
     """The filter [4, 4], whose sum is the gain."""
-    line = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=like.dtype, device=like.device)
+    line = constant([1.0, 3.0, 3.0, 1.0], like)
     return torch.outer(line, line) * (gain / 64)
 
 

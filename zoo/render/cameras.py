@@ -9,12 +9,14 @@ B batch
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
 
-from zoo.draws import Draws
+from zoo.draws import Draws, coin
+from zoo.utils.constants import constant
 from zoo.utils.ranges import above, at_least, between, finite, inside
 
 ORIGIN = (0.0, 0.0, 0.0)
@@ -46,7 +48,7 @@ class Camera(NamedTuple):
 
     def mirrored(self) -> "Camera":
         """The camera of the mirrored image: a mirrored world, x -> -x, seen through a mirrored lens."""
-        flip = self.pose.new_tensor([-1.0, 1.0, 1.0, 1.0])
+        flip = constant([-1.0, 1.0, 1.0, 1.0], self.pose)
         pose = flip[:, None] * self.pose * flip
         intrinsics = self.intrinsics.clone()
         intrinsics[..., 0, 1] *= -1  # skew
@@ -69,7 +71,7 @@ def look_at(origins: Tensor, target: Tensor | None = None, up: tuple[float, floa
     The view direction must not be parallel to ``up``.
     """
     forward = torch.nn.functional.normalize((0 if target is None else target) - origins, dim=-1)
-    left = torch.nn.functional.normalize(torch.linalg.cross(forward.new_tensor(up).expand_as(forward), forward), dim=-1)
+    left = torch.nn.functional.normalize(torch.linalg.cross(constant(up, forward).expand_as(forward), forward), dim=-1)
     true_up = torch.linalg.cross(forward, left)
     pose = torch.eye(4, dtype=origins.dtype, device=origins.device).repeat(len(origins), 1, 1)
     pose[:, :3, 0], pose[:, :3, 1], pose[:, :3, 2], pose[:, :3, 3] = -left, true_up, -forward, origins
@@ -78,8 +80,14 @@ def look_at(origins: Tensor, target: Tensor | None = None, up: tuple[float, floa
 
 def intrinsics_from_fov(fov: float, n: int, like: Tensor) -> Tensor:
     """Normalised intrinsics [n, 3, 3] of square images with this field of view [rad]."""
-    focal = (0.5 / like.new_tensor(math.tan(fov / 2))).item()  # divided in the tensor's precision, as published
-    return like.new_tensor([[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]]).repeat(n, 1, 1)
+    focal = focal_length(fov, like.dtype)
+    return constant([[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]], like).repeat(n, 1, 1)
+
+
+@lru_cache
+def focal_length(fov: float, dtype: torch.dtype) -> float:
+    """Of a field of view [rad], in sides of the image; divided in that precision, as published."""
+    return (0.5 / torch.tensor(math.tan(fov / 2), dtype=dtype, device="cpu")).item()
 
 
 def sphere_points(yaw: Tensor, pitch: Tensor, radius: float | Tensor) -> Tensor:
@@ -101,7 +109,7 @@ def orbit_cameras(
         fov: field of view of the whole image, both ways [rad].
         pivot: that point, by default the origin.
     """
-    middle = yaw.new_tensor(pivot)
+    middle = constant(pivot, yaw)
     origins = middle + sphere_points(yaw, clamp_pitch(pitch), radius)
     return Camera(look_at(origins, middle), intrinsics_from_fov(fov, len(yaw), yaw))
 
@@ -115,7 +123,7 @@ def orbit_camera(camera: Camera, yaw: Tensor, elevation: Tensor, pivot: Sequence
         elevation: upwards, [B, 1] [rad].
         pivot: that point [3], by default the origin.
     """
-    up = torch.tensor([0.0, 1.0, 0.0], dtype=yaw.dtype, device=yaw.device)
+    up = constant([0.0, 1.0, 0.0], yaw)
     turn = rotations(yaw * up) @ rotations(-elevation * camera.pose[:, :3, 0])
     middle = torch.as_tensor(pivot).to(camera.pose)
     places = middle + (turn @ (camera.origins - middle)[..., None])[..., 0]
@@ -125,7 +133,7 @@ def orbit_camera(camera: Camera, yaw: Tensor, elevation: Tensor, pivot: Sequence
 def rigid(rotation: Tensor, places: Tensor) -> Tensor:
     """Poses [B, 4, 4] of rotations [B, 3, 3] and places [B, 3]."""
     rows = torch.cat([rotation, places[..., None]], dim=-1)
-    last = rows.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(rows), 1, 4)
+    last = constant([0.0, 0.0, 0.0, 1.0], rows).expand(len(rows), 1, 4)
     return torch.cat([rows, last], dim=1)
 
 
@@ -257,7 +265,7 @@ class HybridPoses(Orbit):
     """One batch in two gaussian, the others uniform within two standard deviations; a coin for the whole batch."""
 
     def angles(self, n: int, draws: Draws) -> tuple[Tensor, Tensor]:
-        kind, width = (UniformPoses, 2) if draws.shared("pose_kind", ()) < 0.5 else (GaussianPoses, 1)
+        kind, width = (UniformPoses, 2) if coin(draws, "pose_kind") < 0.5 else (GaussianPoses, 1)
         poses = kind(self.yaw_mean, width * self.yaw_spread, self.pitch_mean, width * self.pitch_spread)
         return poses.angles(n, draws)
 

@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 
 from zoo.draws import Draws
 from zoo.render.depths import Samples
+from zoo.utils.constants import constant
 from zoo.utils.protocols import check_call, check_made, untyped_in_configs
 from zoo.utils.ranges import above, finite
 
@@ -129,7 +130,7 @@ class BoxedRelu:
         above(0, self, half=self.half, margin=self.margin)
 
     def __call__(self, raw: Tensor, points: Tensor) -> Tensor:
-        inside = (points.new_tensor(self.half) - points.abs()).amin(-1, keepdim=True)
+        inside = (constant(self.half, points) - points.abs()).amin(-1, keepdim=True)
         return (self.scale * raw + self.shift).relu() * (inside / self.margin).clamp(0, 1)
 
 

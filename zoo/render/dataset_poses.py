@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from zoo.draws import Draws
 from zoo.render.cameras import Camera, Orbit
+from zoo.utils.constants import constant
 from zoo.utils.errors import UserError
 
 ENOUGH = 4096  # cameras, to see what they have in common
@@ -63,7 +64,7 @@ class DatasetPoses(nn.Module):
     def with_angles(self, n: int, draws: Draws | None) -> tuple[Camera, Tensor, Tensor]:
         """n cameras, and their yaw and pitch round the pivot [n, 1] [rad]."""
         camera = self(n, draws)
-        return camera, *angles_around(camera.origins, camera.pose.new_tensor(self.pivot))
+        return camera, *angles_around(camera.origins, constant(self.pivot, camera.pose))
 
     def turntable(self, n: int) -> Camera:
         """As of the orbit."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from zoo.draws import Draws
 from zoo.render.rays import Rays
+from zoo.utils.constants import constant
 from zoo.utils.protocols import untyped_in_configs
 from zoo.utils.ranges import above, at_least
 
@@ -168,7 +169,7 @@ class InsideBox:
         at_least(1, self, samples=self.samples)
 
     def __call__(self, rays: Rays, draws: Draws | None) -> Samples:
-        half = rays.origins.new_tensor(self.half)
+        half = constant(self.half, rays.origins)
         # A direction along a face never crosses it; at a depth of infinity the other faces decide.
         steps = 1 / torch.where(rays.directions == 0, 1e-12, rays.directions)
         middles, reach = -rays.origins * steps, half * steps.abs()

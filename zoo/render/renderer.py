@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from zoo.draws import Draws
 from zoo.render.composite import Quadrature, RayWeights, accumulate_along_rays, add_density_noise
 from zoo.render.depths import Depths, FineDepths, Samples
-from zoo.render.query import Condition, Field, query, raw_density, selected_indices
+from zoo.render.plan import Chunk, Plan, check_chunk
+from zoo.render.query import Condition, Field, query_hits, raw_density
 from zoo.render.rays import Rays
 from zoo.utils.errors import UserError
 from zoo.utils.protocols import check_call, untyped_in_configs
-from zoo.utils.ranges import at_least, given
 
 Part = TypeVar("Part", Depths, FineDepths)
 
@@ -77,7 +77,8 @@ class VolumeRenderer(nn.Module):
         quadrature: makes weights of raw densities; by default that of NeRF, before a black background.
         fine: further depths drawn from the weights of the first; both sets are composited together.
         coarse: makes the weights that ``fine`` draws from, if another quadrature does.
-        chunk: points that the field sees at once, see ``query``; None for all of them.
+        chunk: points that the field sees at once, see ``query``: ``auto`` as ``zoo.render.plan`` decides, or None for
+            all of them.
         noise_once: density noise stays with a sample (EG3D); else the composite gets noise of its own (pi-GAN).
     """
 
@@ -87,15 +88,16 @@ class VolumeRenderer(nn.Module):
         quadrature: Quadrature | None = None,
         fine: FineDepths | None = None,
         coarse: Quadrature | None = None,
-        chunk: int | None = 4096,
+        chunk: Chunk = "auto",
         noise_once: bool = False,
     ) -> None:
-        at_least(1, self, **given(chunk=chunk))
+        check_chunk(chunk, self)
         check_call("rays, draws", self, depths=depths)
         check_call("t, weights, draws", self, fine=fine)
         super().__init__()
         self.depths, self.quadrature = depths, quadrature or Quadrature()
         self.fine, self.coarse, self.chunk, self.noise_once = fine, coarse, chunk, noise_once
+        self.plan = Plan()
 
     def forward(
         self,
@@ -115,8 +117,8 @@ class VolumeRenderer(nn.Module):
             density_noise: standard deviation of the noise on raw densities; no effect without draws.
         """
         samples, order = self.depths(rays, draws), None
-        hits = selected_indices(samples.t[..., -1] > samples.t[..., 0])  # the other rays have no length
-        raw, features = self.query_hits(field, samples, hits, condition)
+        hit = has_length(samples)
+        raw, features = self.query_hits(field, samples, hit, condition)
         queried: tuple[Tensor, ...] = (features,)
         if self.noise_once:
             raw = add_density_noise(raw, "coarse_density_noise", draws, density_noise)
@@ -127,7 +129,7 @@ class VolumeRenderer(nn.Module):
                     noised = add_density_noise(raw, "coarse_density_noise", draws, density_noise)
                 weights = (self.coarse or self.quadrature).weigh(noised, samples)
                 fine = Samples(*rays[:2], self.fine(samples.t, weights, draws))
-            fine_raw, fine_features = self.query_hits(field, fine, hits, condition)
+            fine_raw, fine_features = self.query_hits(field, fine, hit, condition)
             if self.noise_once:
                 fine_raw = add_density_noise(fine_raw, "fine_density_noise", draws, density_noise)
             t, order = torch.cat([fine.t, samples.t], -1).sort(-1)
@@ -138,18 +140,20 @@ class VolumeRenderer(nn.Module):
 
     def density(self, points: Tensor, field: Field[Condition], condition: Condition) -> Tensor:
         """Density per world length [B, N, 1] at points [B, N, 3]."""
-        return self.quadrature.density(raw_density(points, field, condition), points[:, :, None])[:, :, 0]
+        raw = raw_density(points, field, condition, self.plan)
+        return self.quadrature.density(raw, points[:, :, None])[:, :, 0]
 
     def query_hits(
-        self, field: Field[Condition], samples: Samples, hits: Tensor, condition: Condition
+        self, field: Field[Condition], samples: Samples, hit: Tensor, condition: Condition
     ) -> tuple[Tensor, Tensor]:
-        """As ``query``, but only on the rays with these indices [B, K]; zeros on the others."""
-        if hits.shape[1] in (0, samples.t.shape[1]):
-            return query(field, samples, condition, self.chunk)
-        found = query(field, samples.take(hits), condition, self.chunk)
-        at = (torch.arange(len(hits), device=hits.device)[:, None], hits)
-        raw, features = (x.new_zeros(*samples.t.shape, x.shape[-1]).index_put(at, x) for x in found)
-        return raw, features
+        """As ``query``, with zeros on rays that hit nothing, bool [B, R]."""
+        return query_hits(field, samples, hit, condition, self.chunk, self.plan)
+
+
+def has_length(samples: Samples) -> Tensor:
+    """Which rays are sampled along some way, bool [B, R]: one that misses what depths look for has none."""
+    first, last = samples.t[..., 0], samples.t[..., -1]
+    return first != last if samples.t.shape[-1] > 1 else torch.ones_like(first, dtype=torch.bool)
 
 
 def with_sample_count(renderer: Renderer, samples: int) -> Renderer:

@@ -7,6 +7,7 @@ from torch.nn.functional import interpolate
 from zoo.layers import discriminator
 from zoo.layers.stylegan2 import GAIN, activate, downsample, resolutions, width
 from zoo.stylenerf.growing import grown
+from zoo.utils.host_numbers import number
 from zoo.utils.ranges import at_least, given
 
 
@@ -52,7 +53,7 @@ class Discriminator(discriminator.Discriminator):
     def sized(self, images: Tensor) -> tuple[Tensor, float]:
         """Images that are not too large for what this has grown to, and how far their own level has faded in."""
         level = grown(self.alpha, self.start, self.resolution)
-        if not self.fades_in and self.alpha > 0:
+        if not self.fades_in and number(self.alpha) > 0:
             return images, 1.0
         if images.shape[-1] > level.side:
             images = interpolate(images, level.side, mode="bilinear")

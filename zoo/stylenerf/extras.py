@@ -33,6 +33,8 @@ from zoo.render import Camera, GaussianPoses, Samples, UniformPoses
 from zoo.stylenerf.discriminator import Discriminator, enter
 from zoo.stylenerf.field import Styles, paper_axes, with_rgb
 from zoo.stylenerf.synthesis import Block, StyledLayer
+from zoo.utils.constants import constant
+from zoo.utils.host_numbers import number
 from zoo.utils.ranges import above, at_least, between, given
 
 
@@ -209,7 +211,7 @@ class LearnedPoses(nn.Module):
             place = draws.normal("camera", (n, 2)).to(device)
         else:
             place = draws.uniform("camera", (n, 2)).to(device)
-        return self.at(place + self.strength * self.moves(place) if self.alpha > 0 else place)
+        return self.at(place + self.strength * self.moves(place) if number(self.alpha) > 0 else place)
 
     def moves(self, place: Tensor) -> Tensor:
         """The network's output for places [B, 2]."""
@@ -245,7 +247,7 @@ def pose_of(numbers: Tensor) -> Tensor:
     third = normalize(torch.linalg.cross(first, second), dim=-1)
     rotation = torch.stack([first, torch.linalg.cross(third, first), third], dim=1)
     pose = torch.cat([rotation, place[:, :, None]], dim=2)
-    last = pose.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(pose), 1, -1)
+    last = constant([0.0, 0.0, 0.0, 1.0], pose).expand(len(pose), 1, -1)
     return torch.cat([pose, last], dim=1)
 
 

@@ -31,8 +31,10 @@ from zoo.render import (
     stratify,
     transmission_weights,
 )
+from zoo.render.plan import Chunk, Plan, check_chunk
 from zoo.render.query import query
-from zoo.utils.ranges import above, at_least, given
+from zoo.utils.constants import constant
+from zoo.utils.ranges import above, at_least
 
 
 class Styles(NamedTuple):
@@ -70,7 +72,7 @@ def rays_through(camera: Camera, film: Tensor) -> Rays:
     """
     focal = 2 * camera.intrinsics[:, [0, 1], [0, 1]]
     middle = 2 * camera.intrinsics[:, None, :2, 2] - 1
-    film = film - middle * middle.new_tensor([1.0, -1.0])
+    film = film - middle * constant([1.0, -1.0], middle)
     matrix = torch.cat([camera.pose[:, :3, :2] / focal[:, None], camera.pose[:, :3, 2:]], dim=-1)
     ends = (torch.ones_like(film[..., :1]) * end for end in (-1, 1))
     targets = (matrix @ torch.cat([film, *ends], dim=-1).mT).mT
@@ -301,7 +303,7 @@ class NormalisedDepthRenderer(nn.Module):
         quadrature: makes weights of raw densities; by default ``zero_last_interval`` before a black background,
             which leaves the rest of the light to a background field.
         normalised_intervals: whether the quadrature's intervals are normalised depths, not distances.
-        chunk: points that the field sees at once, see ``zoo.render.query``; None for all of them.
+        chunk: points that the field sees at once, see ``zoo.render.plan``; None for all of them.
     """
 
     def __init__(
@@ -311,16 +313,13 @@ class NormalisedDepthRenderer(nn.Module):
         fine: bool = True,
         quadrature: Quadrature | None = None,
         normalised_intervals: bool = False,
-        chunk: int | None = 4096,
+        chunk: Chunk = "auto",
     ) -> None:
-        at_least(1, self, samples=samples, **given(chunk=chunk))
+        at_least(1, self, samples=samples)
+        check_chunk(chunk, self)
         super().__init__()
-        self.spacing, self.samples, self.normalised_intervals, self.chunk = (
-            spacing,
-            samples,
-            normalised_intervals,
-            chunk,
-        )
+        self.spacing, self.samples, self.normalised_intervals = spacing, samples, normalised_intervals
+        self.chunk, self.plan = chunk, Plan()
         self.quadrature = quadrature or Quadrature(intervals=zero_last_interval)
         self.fine = Importance(samples) if fine else None
 
@@ -330,13 +329,13 @@ class NormalisedDepthRenderer(nn.Module):
         """As ``zoo.render.VolumeRenderer``."""
         line = torch.linspace(0, 1, self.samples, device=rays.origins.device, dtype=rays.origins.dtype)
         samples = self.place(rays, stratify(line.expand(*rays.origins.shape[:-1], -1), draws))
-        raw, features = query(field, samples, condition, self.chunk)
+        raw, features = query(field, samples, condition, self.chunk, self.plan)
         raw, queried, order = add_density_noise(raw, "coarse_density_noise", draws, density_noise), (features,), None
         if self.fine is not None:
             with torch.no_grad():
                 weights = self.quadrature.weigh(raw, self.measured(samples))
                 fine = self.place(rays, self.fine(samples.t, weights, draws))
-            fine_raw, fine_features = query(field, fine, condition, self.chunk)
+            fine_raw, fine_features = query(field, fine, condition, self.chunk, self.plan)
             fine_raw = add_density_noise(fine_raw, "fine_density_noise", draws, density_noise)
             t, order = torch.cat([fine.t, samples.t], -1).sort(-1)
             samples, queried = self.place(rays, t), (fine_features, features)
@@ -355,7 +354,7 @@ class NormalisedDepthRenderer(nn.Module):
 
     def density(self, points: Tensor, field: nn.Module, condition: Any) -> Tensor:
         """Density per world length [B, N, 1] at points [B, N, 3]; with ``normalised_intervals`` near the origin."""
-        raw = raw_density(self.spacing.contract(points), field, condition)
+        raw = raw_density(self.spacing.contract(points), field, condition, self.plan)
         density = self.quadrature.density(raw, points[:, :, None])[:, :, 0]
         return density * self.spacing.rate if self.normalised_intervals else density
 
@@ -377,11 +376,12 @@ class BackgroundRenderer(nn.Module):
         chunk: points that the field sees at once; None for all of them.
     """
 
-    def __init__(self, field: PlainField, samples: int = 4, start: float = 0.5, chunk: int | None = 4096) -> None:
-        at_least(1, self, samples=samples, **given(chunk=chunk))
+    def __init__(self, field: PlainField, samples: int = 4, start: float = 0.5, chunk: Chunk = "auto") -> None:
+        at_least(1, self, samples=samples)
         above(0, self, start=start)
+        check_chunk(chunk, self)
         super().__init__()
-        self.field, self.samples, self.start, self.chunk = field, samples, start, chunk
+        self.field, self.samples, self.start, self.chunk, self.plan = field, samples, start, chunk, Plan()
 
     def forward(
         self, rays: Rays, z: Tensor, draws: Draws | None = None, density_noise: float = 0.0
@@ -394,7 +394,7 @@ class BackgroundRenderer(nn.Module):
         """
         line = torch.linspace(-1, 0, self.samples, device=z.device, dtype=z.dtype) * self.start
         place = stratify(line.expand(*rays.origins.shape[:-1], -1), draws, "background_jitter")
-        raw, hidden = query(self.field, Samples(rays.origins, rays.directions, -place), z, self.chunk)
+        raw, hidden = query(self.field, Samples(rays.origins, rays.directions, -place), z, self.chunk, self.plan)
         raw = add_density_noise(raw, "background_density_noise", draws, density_noise)
         weights = transmission_weights(raw[..., 0].relu(), pad(place.diff(dim=-1), (0, 1)))
         return BackgroundSamples(last_sample(weights)[0], hidden)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from zoo.layers.stylegan2 import resolutions
+from zoo.utils.host_numbers import number, rounded
 from zoo.utils.ranges import above, at_least
 
 
@@ -21,11 +22,13 @@ def grown(alpha: Tensor, start: int | None, end: int) -> Grown:
 
     Where a level begins, its share is 0: the level before is shown enlarged.
     """
-    if start is None or not 0 <= alpha < 1:
+    share = number(alpha)
+    if start is None or not 0 <= share < 1:
         return Grown(end, 1.0)
-    if alpha == 0:
+    if share == 0:
         return Grown(start, 1.0)
-    place = (alpha * (len(resolutions(start, end)) - 1)).item()
+    levels = len(resolutions(start, end)) - 1
+    place = rounded(share * levels, alpha.dtype)
     return Grown(start * 2 ** (int(place) + 1), place - int(place))
 
 

@@ -44,6 +44,7 @@ from zoo.stylenerf.field import BackgroundRenderer, BackgroundSamples, Styles, r
 from zoo.stylenerf.growing import Grown, grown
 from zoo.stylenerf.synthesis import SynthesisNetwork
 from zoo.utils.errors import UserError
+from zoo.utils.host_numbers import fill, number
 from zoo.utils.ranges import above, at_least, given
 
 
@@ -179,9 +180,9 @@ class Generator(generator.Generator[Latent, Styles]):
 
     def grow(self, alpha: float) -> Grown:
         """Set how far this has grown, from 0 to 1, and say what that means."""
-        self.alpha.fill_(alpha)
+        fill(self.alpha, alpha)
         if hasattr(self.poses, "alpha"):  # cameras are learned once growing has begun
-            self.poses.alpha.fill_(alpha)
+            fill(self.poses.alpha, alpha)
         return grown(self.alpha, self.start, self.resolution)
 
     def rays(self, camera: Camera, resolution: int) -> Rays:
@@ -284,9 +285,9 @@ class Generator(generator.Generator[Latent, Styles]):
     @property
     def feature_side(self) -> int:
         """Side of the map that the field is rendered as, at most."""
-        if self.feature_start is None or not 0 <= self.alpha < 1:
+        if self.feature_start is None or not 0 <= number(self.alpha) < 1:
             return self.synthesis.low
-        return round(self.feature_start + self.alpha.item() * (self.synthesis.low - self.feature_start))
+        return round(self.feature_start + number(self.alpha) * (self.synthesis.low - self.feature_start))
 
     def composite(self, front: Integrated, behind: BackgroundSamples | None, styles: Styles) -> Tensor:
         """Colours and features of rays, [B, R, 3 + C]: the foreground's, and the background's through what is left."""

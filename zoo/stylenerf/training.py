@@ -15,6 +15,7 @@ from zoo.training import stylegan2
 from zoo.training.ddp import average
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen
+from zoo.utils.host_numbers import fill, number
 from zoo.utils.ranges import at_least, between
 
 
@@ -120,7 +121,7 @@ class StyleNeRF(GAN):
         """Set how far both networks have grown; the level of this iteration's images."""
         fixed = self.growth is None or side < self.generator.resolution
         alpha = 1.0 if fixed else self.growth(self.images_seen)
-        self.discriminator.alpha.fill_(alpha)
+        fill(self.discriminator.alpha, alpha)
         level = self.generator.grow(alpha)
         return level if side >= level.side else Grown(side, 1.0)
 
@@ -136,7 +137,7 @@ class StyleNeRF(GAN):
             draws,
             density_noise=self.density_noise,
             update_magnitude=True,
-            path_side=self.nerf_path_side if generator.alpha != 0 else 0,
+            path_side=self.nerf_path_side if number(generator.alpha) != 0 else 0,
         )
         return synthesised, w
 

@@ -41,6 +41,7 @@ from zoo.render.query import raw_density
 from zoo.stylesdf.decoder import Decoder
 from zoo.stylesdf.field import DifferentiablePoints, SDFField, SigmoidDensity
 from zoo.utils.errors import UserError
+from zoo.utils.host_numbers import number
 from zoo.utils.ranges import at_least
 
 
@@ -212,7 +213,7 @@ class Generator(generator.Generator[Latent, Styles]):
             draws: for jitter and image noise; None for neither: the stored noise.
         """
         side, decoder = self.image_side(resolution), self.decoder
-        decodes = decoder is not None and bool(decoder.trained)
+        decodes = decoder is not None and number(decoder.trained) != 0
         integrated = self.integrate(styles, camera, side if decoder is None else self.render_side, draws, decodes)
         raw = image = to_map(integrated.features[..., :3]) * 2 - 1
         if decodes:
@@ -260,7 +261,7 @@ class Generator(generator.Generator[Latent, Styles]):
         """
         if not isinstance(self.renderer.quadrature.density, SigmoidDensity):
             raise UserError("This StyleSDF renders densities, not distances: it has no surface.")
-        return raw_density(points, self.field, self.field.condition(styles.w))[:, :, 0]
+        return raw_density(points, self.field, self.field.condition(styles.w), self.renderer.plan)[:, :, 0]
 
 
 def without_last(integrated: Integrated) -> Integrated:

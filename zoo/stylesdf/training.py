@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, smooth_l1_loss
 from torch.optim import Optimizer
 
-from zoo.draws import Draws
+from zoo.draws import Draws, coin
 from zoo.layers import plain
 from zoo.losses import logistic_fake, logistic_real, r1_penalty
 from zoo.render import Camera, Samples, to_map
@@ -22,6 +22,7 @@ from zoo.training.ddp import average
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen
 from zoo.utils.errors import UserError
+from zoo.utils.host_numbers import fill
 
 Terms = dict[str, Tensor]
 
@@ -102,7 +103,7 @@ class StyleSDF(GAN):
         stage, done = self.stage()
         for network in (self.generator, *(ema.module for ema in self.emas.values())):
             if network.decoder is not None:
-                network.decoder.trained.fill_(float(isinstance(stage, ImageStage)))
+                fill(network.decoder.trained, float(isinstance(stage, ImageStage)))
         if isinstance(stage, SphereStage):
             self.sphere_step(stage)
         elif isinstance(stage, VolumeStage):
@@ -231,7 +232,7 @@ class StyleSDF(GAN):
     def objects(self, stage: ImageStage, n: int, draws: Draws) -> tuple[Tensor | None, ...]:
         """n new w, others for style mixing or None, and n cameras; they have no gradients."""
         z = self.generator.latents(n, draws).z
-        mixes = bool(draws.shared("mixing", ()) < stage.mixing)
+        mixes = coin(draws, "mixing") < stage.mixing
         other = draws.normal("mixed_z", z.shape) if mixes else None
         with torch.no_grad():
             w, mixed = (None if x is None else self.generator.mapping(x) for x in (z, other))
@@ -242,7 +243,7 @@ class StyleSDF(GAN):
     ) -> tuple[Tensor, Tensor]:
         """Images [B, 3, H, H] and the latents [B, L, D] that the decoder made them of."""
         generator = self.generator
-        cut = 0 if mixed is None else 1 + int(draws.shared("cut", ()) * (generator.decoder.num_layers - 1))
+        cut = 0 if mixed is None else 1 + int(coin(draws, "cut") * (generator.decoder.num_layers - 1))
         styles = generator.styles(w, mixed, cut)
         with torch.no_grad():
             camera = Camera(pose, intrinsics)

@@ -56,13 +56,12 @@ class EMA(nn.Module):
         """Move the average towards this generator's parameters."""
         self.updates += 1
         share = 1 - (self.decay(self.updates) if callable(self.decay) else self.decay)
-        for mine, new in zip(self.module.parameters(), generator.parameters(), strict=True):
-            mine.lerp_(new, share)
-        for mine, new in zip(self.module.buffers(), generator.buffers(), strict=True):
-            if self.buffer_rule == "copy":
-                mine.copy_(new)
-            elif self.buffer_rule == "lerp":
-                mine.lerp_(new, share)
+        lerp([*self.module.parameters()], [*generator.parameters()], share)
+        mine, new = [*self.module.buffers()], [*generator.buffers()]
+        if self.buffer_rule == "copy" and mine:
+            torch._foreach_copy_(mine, new)
+        elif self.buffer_rule == "lerp":
+            lerp(mine, new, share)
 
     def get_extra_state(self) -> dict[str, int]:
         return {"updates": self.updates}
@@ -70,3 +69,11 @@ class EMA(nn.Module):
     def set_extra_state(self, state: dict[str, int]) -> None:
         check_state(state, {"updates": 0}, "an EMA's state")
         self.updates = state["updates"]
+
+
+def lerp(mine: list[Tensor], new: list[Tensor], share: float | Tensor) -> None:
+    """Move tensors towards new ones by a share of the way: on a GPU in a few launches for all of them."""
+    if len(mine) != len(new):
+        raise ValueError(f"An EMA of {len(mine)} tensors cannot follow {len(new)}.")
+    if mine:
+        torch._foreach_lerp_(mine, new, [share] * len(mine) if isinstance(share, Tensor) else share)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.core.optimizer import LightningOptimizer
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
@@ -18,12 +19,14 @@ from zoo import layers
 from zoo.draws import TrainingDraws
 from zoo.generator import render_samples
 from zoo.render import DatasetPoses, Rendered
+from zoo.render.plan import share_plan
 from zoo.training import resume
 from zoo.training.ddp import average_gradients
 from zoo.training.ema import EMA
 from zoo.training.nonfinite import NonFiniteGuard, parameters
 from zoo.training.optimizers import OptimizerFactory, check_optimizer
 from zoo.training.precision import HalfPrecision, Precision
+from zoo.utils.devices import allow_tf32
 from zoo.utils.errors import UserError
 from zoo.utils.ranges import at_least, finite
 
@@ -40,6 +43,7 @@ class GAN(pl.LightningModule):
         precision: in which ``networks_2d`` compute; all else, and all regularisers, compute in float32.
         max_skips: steps in a row that are left out because gradients are not finite, before training stops.
         plain: layers are computed in torch's own way, and never in a faster one of ours, see ``zoo.layers.plain``.
+        tf32: whether GPUs may round what they multiply to 10 bits, see ``zoo.utils.devices.allow_tf32``.
     """
 
     networks_2d = ("discriminator",)  # a system with two-dimensional networks in its generator adds their names
@@ -55,6 +59,7 @@ class GAN(pl.LightningModule):
         precision: Precision = "float32",
         max_skips: int = 3,
         plain: bool = False,
+        tf32: bool = False,
     ) -> None:
         finite(self, seed=seed)
         at_least(0, self, max_skips=max_skips)
@@ -68,6 +73,7 @@ class GAN(pl.LightningModule):
         for ema in self.emas.values():
             ema.init_from(generator)
         self.seed, self.guard = seed, NonFiniteGuard(max_skips)
+        self.plan, self.tf32 = share_plan(self), tf32
         if plain:
             self.training_step = layers.plain()(self.training_step)
         # After the EMAs were copied, so that they stay float32.
@@ -131,11 +137,13 @@ class GAN(pl.LightningModule):
         """
         is_generator = optimizer is self.optimizers()[0]
         average_gradients(parameters(optimizer))
-        overflowed = self.half.unscale(self, optimizer, "loss_g" if is_generator else "loss_d")
-        if not overflowed:
-            self.sanitise(optimizer)
+        name = "loss_g" if is_generator else "loss_d"
+        scales = self.half.unscale(self, optimizer, name)
+        self.sanitise(optimizer)
         norm = get_total_norm([p.grad for p in parameters(optimizer) if p.grad is not None])
-        if not self.guard.is_finite(self, optimizer, norm, overflowed):
+        *finite, scales = self.guard.read(self, norm, scales)
+        overflowed = bool(scales) and self.half.has_overflowed(self, name, *scales)
+        if not self.guard.is_finite(self, optimizer, *finite, overflowed):
             optimizer.zero_grad()  # a step without gradients changes nothing
         elif clip_norm is not None:
             clip_grads_with_norm_(parameters(optimizer), clip_norm, norm)
@@ -146,7 +154,10 @@ class GAN(pl.LightningModule):
         optimizer.zero_grad()
 
     def sanitise(self, optimizer: LightningOptimizer) -> None:
-        """What a paper makes of gradients, unscaled ones, before they are looked at and used; here nothing."""
+        """What a paper makes of gradients, unscaled ones, before they are looked at and used; here nothing.
+
+        Gradients of fp16 that have overflowed are not used, whatever it makes of them.
+        """
 
     def update_emas(self) -> None:
         """Update all EMAs of the generator."""
@@ -186,9 +197,13 @@ class GAN(pl.LightningModule):
         for each in poses:
             each.fill(camera)
 
+    def setup(self, stage: str) -> None:
+        allow_tf32(self.tf32)
+
     def on_fit_start(self) -> None:
         if self.trainer.datamodule is not None:
             self.fill_poses(self.trainer.datamodule)
+        self.plan.report = rank_zero_info
         self.half.start(self, self.resumed.get("scalers", {}))
         resume.start(self)
 

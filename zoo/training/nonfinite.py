@@ -52,33 +52,53 @@ class NonFiniteGuard:
         if self.in_row.get(prefix):
             self.suspects[prefix] = [name for name, term in terms.items() if not has_finite_gradients(term, model)]
 
-    def is_finite(self, model: LightningModule, optimizer: LightningOptimizer, norm: Tensor, overflowed: bool) -> bool:
-        """Whether losses and gradients are finite on all processes; the one moment of a step that waits for the device.
+    def read(self, model: LightningModule, norm: Tensor, scales: Tensor | None) -> tuple[bool, bool, list[float]]:
+        """What a step depends on, read at once: the one moment of it that waits for the device.
 
         Args:
-            optimizer: whose step is left out if they are not.
-            norm: length of all its gradients together.
+            norm: length of all gradients together.
+            scales: of the loss, where it is scaled.
+
+        Returns:
+            whether losses, and whether gradients, are finite on all processes, and the scales.
+        """
+        losses = torch.cat([values for _, _, values in self.pending])
+        finite = torch.stack([losses.isfinite().all(), norm.isfinite()])
+        if model.trainer.world_size > 1:
+            finite = model.trainer.strategy.reduce(finite.int(), reduce_op=ReduceOp.MIN)
+        facts = finite.float() if scales is None else torch.cat([finite.float(), scales])
+        finite_losses, finite_gradients, *read = facts.tolist()
+        return bool(finite_losses), bool(finite_gradients), read
+
+    def is_finite(
+        self,
+        model: LightningModule,
+        optimizer: LightningOptimizer,
+        finite_losses: bool,
+        finite_gradients: bool,
+        overflowed: bool,
+    ) -> bool:
+        """Whether a step may change weights.
+
+        Args:
+            optimizer: whose step is left out if not.
+            finite_losses, finite_gradients: as ``read`` found them.
             overflowed: whether the next loss is scaled less for it, and nothing logged or counted.
 
         Raises:
             NonFiniteLoss: a term is not finite; named.
             NonFiniteGradients: this step would be left out, as too many in a row were.
         """
-        losses = torch.cat([values for _, _, values in self.pending])
-        finite = torch.stack([losses.isfinite().all(), norm.isfinite()])
-        if model.trainer.world_size > 1:
-            finite = model.trainer.strategy.reduce(finite.int(), reduce_op=ReduceOp.MIN)
-        finite_losses, finite_gradients = finite.tolist()
         if not finite_losses:
             fault = f"The loss is not finite at iteration {model.iterations}: {self.terms(model, only_bad=True)}."
             raise stop_error(NonFiniteLoss, model, fault)
-        if finite_gradients:
+        if finite_gradients and not overflowed:
             for prefix, *_ in self.pending:
                 self.in_row.pop(prefix, None), self.suspects.pop(prefix, None)
         elif not overflowed:
             self.skip(model, optimizer)
         self.pending.clear()
-        return finite_gradients
+        return finite_gradients and not overflowed
 
     def skip(self, model: LightningModule, optimizer: LightningOptimizer) -> None:
         """Log and count a step that is skipped, or stop."""

@@ -15,7 +15,7 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from zoo.layers.stylegan2 import to_float32
-from zoo.training.nonfinite import NonFiniteLoss, stop_error
+from zoo.training.nonfinite import NonFiniteLoss, parameters, stop_error
 from zoo.utils.errors import UserError
 from zoo.utils.states import check_state
 
@@ -85,22 +85,30 @@ class HalfPrecision:
         """A loss as its gradients are to be computed."""
         return self.scalers[name].scale(loss) if self.scalers and not self.is_paused else loss
 
-    def unscale(self, model: LightningModule, optimizer: LightningOptimizer, name: str) -> bool:
-        """Divide gradients by the scale of their loss, choose the next one, and say whether any gradient overflowed.
+    def unscale(self, model: LightningModule, optimizer: LightningOptimizer, name: str) -> Tensor | None:
+        """Divide gradients by the scale of their loss, log it, and choose the next one.
+
+        Returns:
+            both scales [2] on the device, the second smaller where a gradient overflowed; None where none is scaled.
+        """
+        if not self.scalers or self.is_paused:
+            return None
+        scaler = self.scalers[name]
+        one = torch.ones((), device=parameters(optimizer)[0].device)
+        scaler.unscale_(optimizer.optimizer)
+        before = scaler.scale(one)
+        model.log(f"{name}/scale", before)
+        scaler.update()
+        return torch.stack([before, scaler.scale(one)])
+
+    def has_overflowed(self, model: LightningModule, name: str, before: float, after: float) -> bool:
+        """Whether any gradient overflowed, by the scales of ``unscale``.
 
         Raises:
             NonFiniteLoss: gradients overflow however little the loss is scaled.
         """
-        if not self.scalers or self.is_paused:
-            return False
-        scaler = self.scalers[name]
-        scaler.unscale_(optimizer.optimizer)
-        before = scaler.get_scale()
-        scaler.update()
-        after = scaler.get_scale()
         if after > MAX_LOSS_SCALE:
-            scaler.update(MAX_LOSS_SCALE)
-        model.log(f"{name}/scale", before)
+            self.scalers[name].update(MAX_LOSS_SCALE)
         if after < min(before, 1):
             fault = f"Gradients in fp16 are not finite at iteration {model.iterations}, even with a loss scale of"
             raise stop_error(NonFiniteLoss, model, f"{fault} {before}: resume with --model.precision bf16 or float32.")

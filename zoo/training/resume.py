@@ -39,6 +39,7 @@ def state(gan: "LightningModule") -> dict[str, Any]:
         "settings": gan.settings,
         "scalers": {name: scaler.state_dict() for name, scaler in gan.half.scalers.items()},
         "skipped": dict(gan.guard.skipped),
+        "plan": gan.plan.state(gan.device),
     }
 
 
@@ -74,7 +75,7 @@ def load(gan: "LightningModule", checkpoint: dict[str, Any]) -> None:
     clocks = checkpoint["clocks"]
     gan.iterations, gan.images_seen = clocks["iterations"], clocks["images_seen"]
     gan.seconds, gan.guard.skipped = clocks.get("seconds", 0.0), dict(checkpoint.get("skipped", {}))
-    gan.resumed = {name: checkpoint[name] for name in ("settings", "scalers", "config") if name in checkpoint}
+    gan.resumed = {name: checkpoint[name] for name in ("settings", "scalers", "config", "plan") if name in checkpoint}
     gan.resumed["tensors"] = list(checkpoint["state_dict"])
 
 
@@ -84,7 +85,7 @@ def check_form(gan: "LightningModule", checkpoint: dict[str, Any]) -> None:
     Raises:
         UserError: names what is wrong.
     """
-    like = {"processes": int | None, "settings": list, "scalers": dict, "skipped": dict}
+    like = {"processes": int | None, "settings": list, "scalers": dict, "skipped": dict, "plan": dict}
     check_state(checkpoint, {name: like[name] for name in like if name in checkpoint}, "what it holds")
     check_state(checkpoint.get("processes") or 0, 0, "processes")
     check_state(checkpoint.get("skipped", {}), dict.fromkeys(checkpoint.get("skipped", {}), 0), "skipped")
@@ -103,6 +104,7 @@ def start(gan: "LightningModule") -> None:
     Raises:
         UserError: the states belong to other optimizers; the message names them.
     """
+    log(gan, gan.plan.restore(gan.resumed.get("plan", {}), gan.device))
     optimizers = gan.optimizers(use_pl_optimizer=False)
     gan.settings, before = settings(optimizers), gan.resumed.get("settings", [])
     for old, new, name in zip(before, gan.settings, ("optimizer_g", "optimizer_d"), strict=bool(before)):

@@ -7,7 +7,7 @@ import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
-from zoo.draws import Draws
+from zoo.draws import Draws, coin
 from zoo.losses import path_lengths
 from zoo.training.nonfinite import parameters
 
@@ -27,9 +27,9 @@ def mix_styles(
     w, layers = generator.mapping(z), generator.num_layers
     generator.mean_w.lerp_(w.detach().mean(0), 1 - decay)
     w = w[:, None].expand(-1, layers, -1)
-    if draws.shared("mixing", ()) < probability:
+    if coin(draws, "mixing") < probability:
         other = generator.mapping(draws.normal("mixed_z", (len(z), generator.latent_dim)))
-        cut = first + int(draws.shared("cut", ()) * (layers - first))
+        cut = first + int(coin(draws, "cut") * (layers - first))
         w = torch.cat([w[:, :cut], other[:, None].expand(-1, layers - cut, -1)], dim=1)
     return w
 

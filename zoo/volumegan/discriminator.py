@@ -9,12 +9,13 @@ from torch.nn.functional import avg_pool2d
 from zoo.layers import discriminator
 from zoo.layers.stylegan2 import resolutions, width
 from zoo.utils.errors import UserError
+from zoo.utils.host_numbers import number
 from zoo.utils.ranges import at_least
 
 
 def missing_levels(network: nn.Module, resolution: int) -> float:
     """How many of the finest levels of images of this resolution a network's ``lod`` leaves out."""
-    return max(0.0, network.lod.item() - math.log2(network.resolution / resolution))
+    return max(0.0, number(network.lod) - math.log2(network.resolution / resolution))
 
 
 class Discriminator(discriminator.Discriminator):

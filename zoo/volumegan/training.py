@@ -16,6 +16,7 @@ from zoo.training.ddp import average
 from zoo.training.gan import GAN
 from zoo.training.nonfinite import parameters
 from zoo.training.optimizers import frozen
+from zoo.utils.host_numbers import fill, number
 from zoo.utils.ranges import at_least, between
 from zoo.volumegan.discriminator import Discriminator
 from zoo.volumegan.model import Generator
@@ -161,9 +162,9 @@ class VolumeGAN(GAN):
             if self.iterations > 0 and (self.iterations + 1) % self.growth.every:
                 return
             lod = self.growth(self.images_seen)
-        before = self.generator.lod.item()
+        before = number(self.generator.lod)
         for network in (self.generator, self.discriminator):
-            network.lod.fill_(lod)
+            fill(network.lod, lod)
         if (math.ceil(before), math.floor(before)) != (math.ceil(lod), math.floor(lod)):
             for optimizer in self.optimizers():
                 optimizer.optimizer.state.clear()
