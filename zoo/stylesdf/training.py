@@ -50,6 +50,8 @@ class StyleSDF(GAN):
     discriminator: StagedDiscriminator
     mean_path: Tensor
 
+    compiled_networks = ("discriminator.volume", "discriminator.image", "generator.decoder")
+
     def __init__(
         self,
         generator: Generator,
@@ -181,13 +183,14 @@ class StyleSDF(GAN):
     def loss_of(self, stage: VolumeStage, w: Tensor, camera: Camera, draws: Draws) -> Terms:
         """Generator loss of images of w [B, D] from B cameras, by term."""
         generator = self.generator
-        seen = generator.integrate(
-            generator.styles(w)._replace(latents=None), camera, generator.render_side, draws, differentiable=True
-        )
+        styles = generator.styles(w)._replace(latents=None)
+        with self.full_precision():  # the eikonal loss differentiates distances twice
+            seen = generator.integrate(styles, camera, generator.render_side, draws, differentiable=True)
         output = self.discriminator(to_map(seen.features) * 2 - 1)
         terms = {"fake": logistic_real(output.scores), **pose_loss(stage, output.camera, pose_of(camera))}
         if stage.eikonal_weight:
-            (gradient,) = torch.autograd.grad(seen.raw.sum(), seen.samples.positions, create_graph=True)
+            with self.full_precision():
+                (gradient,) = torch.autograd.grad(seen.raw.sum(), seen.samples.positions, create_graph=True)
             terms["eikonal"] = stage.eikonal_weight * (gradient.norm(dim=-1) - 1).square().mean()
         if stage.surface_weight:
             near = torch.exp(-stage.surface_sharpness * seen.raw.abs())
