@@ -106,9 +106,8 @@ def prepare() -> None:
     logging.getLogger("torch._dynamo.variables.tensor").setLevel(logging.ERROR)
 
 
-def reason(error: BaseException) -> str:
-    """The first line that an error and those it came from have to say, without an end."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+def reason(error: Exception) -> str:
+    """Kind and first line of the error that made compiling fail, without an end."""
+    cause = getattr(error, "inner_exception", error)  # of a compiler
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[0].rstrip('.')}" if lines else type(cause).__name__
