@@ -23,7 +23,7 @@ from zoo.training.compiling import compile_networks
 from zoo.training.ddp import average_gradients
 from zoo.training.ema import EMA
 from zoo.training.nonfinite import NonFiniteGuard, parameters
-from zoo.training.optimizers import OptimizerFactory, check_optimizer
+from zoo.training.optimizers import OptimizerFactory, check_optimizer, use_fused
 from zoo.training.precision import HalfPrecision, Precision
 from zoo.utils.errors import UserError
 from zoo.utils.ranges import at_least, finite
@@ -198,6 +198,8 @@ class GAN(pl.LightningModule):
         self.half.start(self, self.resumed.get("scalers", {}))
         if self.compiles:
             compile_networks(self)
+        for optimizer in self.optimizers(use_pl_optimizer=False):
+            use_fused(optimizer)
         resume.start(self)
 
     def on_train_start(self) -> None:
