@@ -38,9 +38,8 @@ def check_optimizer(name: str, make: OptimizerFactory) -> None:
 def use_fused(optimizer: Optimizer) -> None:
     """Let an optimizer step in one kernel where it can and the device gains by it, unless its options say how."""
     for group in optimizer.param_groups:
-        is_free = (
-            "fused" in group and group["fused"] is group.get("foreach") is None and not group.get("differentiable")
-        )
+        is_free = "fused" in group and not group.get("differentiable")
+        is_free = is_free and group["fused"] is group.get("foreach") is None
         if is_free and all(p.device.type in FUSED_ON and p.is_floating_point() for p in group["params"]):
             group["fused"] = True
 
