@@ -114,6 +114,18 @@ def test_without_a_compiler_networks_run_without_it_and_say_so_once(monkeypatch,
     assert_alike(compiled, eager, 0.0)
 
 
+def test_where_torch_cannot_compile_networks_run_without_it(monkeypatch, caplog) -> None:
+    def missing(function: object) -> None:
+        raise RuntimeError("torch.compile is not supported on Python 3.99+")
+
+    monkeypatch.setattr(torch, "compile", missing)
+    gan, images = tiny_gan(), torch.rand(2, 3, 8, 8)
+    with caplog.at_level(logging.WARNING, "zoo"):
+        compile_networks(gan)
+    assert [record.getMessage().count("not supported on Python 3.99+.") for record in caplog.records] == [1]
+    assert gan.discriminator(images).scores.shape == (2, 1) and compiling_failed(gan)
+
+
 def test_errors_of_a_network_are_its_own(traced) -> None:
     generator, network = tiny_generator(), tiny_gan().discriminator
     Compiled([], [network], lambda part: True)

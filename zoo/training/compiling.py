@@ -59,21 +59,39 @@ class Compiled:
     def __init__(
         self, fields: Iterable[nn.Module], networks: Iterable[nn.Module], wanted: Callable[[nn.Module], bool]
     ) -> None:
-        from torch._dynamo.exc import TorchDynamoException  # a second, which others need not wait for
-
+        self.wanted, self.failed = wanted, False
         prepare()
-        self.failure, self.wanted, self.failed = TorchDynamoException, wanted, False
         for network, is_static in [*((field, False) for field in fields), *((network, True) for network in networks)]:
             if "forward" not in vars(network):  # that of an earlier run of the same model stays
                 network.forward = CompiledForward(self, network, is_static)
+
+    def code(self, forward: Callable) -> Callable:
+        """The function as it is compiled when it is called; the function itself where nothing can be compiled."""
+        try:
+            return torch.compile(forward)
+        except RuntimeError as error:  # torch.compile is not there for this system or Python
+            self.fail(error)
+            return forward
+
+    def fail(self, error: Exception) -> None:
+        """Run all networks as they are from now on, and say why."""
+        if not self.failed:
+            log.warning(
+                "torch.compile failed, so networks run without it: %s. Training goes on, only slower. %s",
+                reason(error),
+                "It needs a C++ compiler that works, such as g++; or leave out --model.compile.",
+            )
+        self.failed = True
 
 
 class CompiledForward:
     """Takes the place of a network's ``forward``."""
 
     def __init__(self, shared: Compiled, network: nn.Module, is_static: bool) -> None:
-        self.shared, self.network, self.is_static = shared, network, is_static
-        self.eager, self.code = network.forward, torch.compile(network.forward)
+        from torch._dynamo.exc import TorchDynamoException  # a second, which others need not wait for
+
+        self.shared, self.network, self.is_static, self.failure = shared, network, is_static, TorchDynamoException
+        self.eager, self.compiled = network.forward, shared.code(network.forward)
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         if self.shared.failed or not self.shared.wanted(self.network):
@@ -83,14 +101,9 @@ class CompiledForward:
                 if isinstance(leaf, Tensor):
                     torch._dynamo.mark_static(leaf)
         try:
-            return self.code(*inputs, **options)
-        except self.shared.failure as error:
-            self.shared.failed = True
-            log.warning(
-                "torch.compile failed, so networks run without it: %s. Training goes on, only slower. %s",
-                reason(error),
-                "It needs a C++ compiler that works, such as g++; or leave out --model.compile.",
-            )
+            return self.compiled(*inputs, **options)
+        except self.failure as error:
+            self.shared.fail(error)
         return self.eager(*inputs, **options)
 
 
