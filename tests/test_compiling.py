@@ -1,7 +1,9 @@
 """Compiled networks: the same numbers, under the same names, and what happens where nothing can be compiled."""
 
+import copy
 import json
 import logging
+import pickle
 from functools import partial
 from pathlib import Path
 
@@ -112,6 +114,16 @@ def test_without_a_compiler_networks_run_without_it_and_say_so_once(monkeypatch,
     assert "RuntimeError: g++ is not here. Training goes on" in said and "leave out --model.compile" in said
     assert "nobody reads" not in said and compiling_failed(compiled)
     assert_alike(compiled, eager, 0.0)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+def test_copies_run_as_they_are(duplicate, traced) -> None:
+    network, images = tiny_gan().discriminator, torch.rand(2, 3, 8, 8)
+    Compiled([], [network], lambda part: True)
+    copied = duplicate(network)
+    copied.final.bias.data += 1
+    torch.testing.assert_close(copied(images).scores, network(images).scores + 1)
+    assert not isinstance(copied.forward, CompiledForward) and copied.forward.__self__ is copied
 
 
 def test_where_torch_cannot_compile_networks_run_without_it(monkeypatch, caplog) -> None:

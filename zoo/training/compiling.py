@@ -106,6 +106,9 @@ class CompiledForward:
             self.shared.fail(error)
         return self.eager(*inputs, **options)
 
+    def __reduce__(self) -> tuple:
+        return getattr, (self.network, "forward")  # copies run as they are: compiled code has this network's weights
+
 
 def prepare() -> None:
     """Settings of torch.compile for all networks."""
