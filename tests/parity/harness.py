@@ -385,6 +385,7 @@ def train(
         trainer = pl.Trainer(
             max_steps=len(images) // batch,
             accelerator=torch.get_default_device().type,
+            devices=1,
             callbacks=[*callbacks],
             default_root_dir=folder,
             enable_model_summary=False,
