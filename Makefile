@@ -32,10 +32,14 @@ demo: .venv/installed ## train a small pi-GAN on procedural cars, score it, show
 	@echo "          how they came about   $(RUN)/samples/"
 
 test: .venv/installed ## run the tests (seven minutes on two cores with nothing else to do)
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not gpu"
 
 test-all: .venv/installed ## run the slow tests too
-	$(PYTEST)
+	$(PYTEST) -m "not gpu"
+
+# cuBLAS repeats its sums bit for bit with this workspace.
+test-gpu: .venv/installed ## run the tests that need a CUDA GPU, and print one JSON with all they found (ten minutes)
+	CUBLAS_WORKSPACE_CONFIG=:4096:8 .venv/bin/python -m pytest -q -m gpu tests/test_gpu.py
 
 lint: .venv/installed ## check format, style and types
 	.venv/bin/ruff format --check .
@@ -58,4 +62,4 @@ benchmark: .venv/installed ## add the speed of all small recipes to benchmarks/M
 clean: ## remove .venv and what runs have made
 	rm -rf .venv runs data
 
-.PHONY: help install demo test test-all lint format leaderboard benchmark clean
+.PHONY: help install demo test test-all test-gpu lint format leaderboard benchmark clean

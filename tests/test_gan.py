@@ -53,7 +53,7 @@ def fit(gan: GAN, steps: int, tmp_path, callbacks=(), loader=None, ckpt_path=Non
     trainer = pl.Trainer(
         max_steps=steps,
         max_epochs=-1,
-        accelerator="cpu",
+        accelerator=kwargs.pop("accelerator", "cpu"),
         logger=kwargs.pop("logger", False),
         enable_progress_bar=False,
         enable_model_summary=False,

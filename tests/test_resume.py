@@ -9,7 +9,7 @@ import torch
 from tests.systems import BOUNDARY, SYSTEMS, check_exact_resume, write
 from tests.tiny import write_config
 from zoo.cli.command import main
-from zoo.training import resume
+from zoo.training import optimizers, resume
 from zoo.weights.bundle import save_bundle
 
 
@@ -80,15 +80,44 @@ def test_moments_find_their_parameters_by_name(last, tmp_path) -> None:
     )
 
 
+def test_how_an_optimizer_steps_is_the_devices_and_no_setting(last, tmp_path, capsys, monkeypatch) -> None:
+    """A checkpoint of a CPU goes on in one kernel for all parameters where a GPU does so, and back again."""
+    states = []
+    for name, kinds in (("plain", ()), ("fused", ("cpu",)), ("back", ())):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(optimizers, "FUSED_ON", kinds)
+        source = states[-1][0] if name == "back" else last
+        words = ["fit", "-c", write_config(tmp_path / name), "--ckpt_path", source]
+        assert main([*words, "--trainer.max_steps", str(5 + 2 * (name == "back"))]) == 0
+        path = str(tmp_path / name / "run" / "checkpoints" / "last.ckpt")
+        states.append((path, torch.load(path, weights_only=True)))
+    assert "resume: " not in capsys.readouterr().err
+    groups = [[g["fused"] for o in state["optimizer_states"] for g in o["param_groups"]] for _, state in states]
+    assert groups == [[None] * 3, [True] * 3, [None] * 3]
+    plain, fused, _ = (state["state_dict"] for _, state in states)
+    for tensor, other in ((plain[n], fused[n]) for n in plain if "mean_" not in n and torch.is_tensor(plain[n])):
+        torch.testing.assert_close(tensor, other, rtol=1e-3, atol=1e-5)
+
+
+def test_options_that_say_how_to_step_are_kept(monkeypatch) -> None:
+    monkeypatch.setattr(optimizers, "FUSED_ON", ("cpu",))
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    made = [torch.optim.Adam([parameter], fused=False), torch.optim.Adam([parameter], foreach=True)]
+    made += [torch.optim.RMSprop([parameter]), torch.optim.SGD([parameter], lr=0.1)]
+    for optimizer in made:
+        optimizers.use_fused(optimizer)
+    assert [optimizer.param_groups[0].get("fused") for optimizer in made] == [False, None, None, True]
+
+
 def test_settings_that_did_not_change_stay_where_a_schedule_had_moved_them() -> None:
     parameter = torch.nn.Parameter(torch.zeros(1))
 
-    def optimizers(**kwargs) -> list:
+    def made(**kwargs) -> list:
         return [torch.optim.Adam([parameter], **kwargs), torch.optim.SGD([parameter])]
 
-    restored = optimizers(lr=0.1, eps=1e-3)
+    restored = made(lr=0.1, eps=1e-3)
     restored[0].param_groups[0]["lr"] = 0.04  # by a schedule
-    before, now = (resume.settings(optimizers(lr=0.1, eps=eps)) for eps in (1e-3, 1e-5))
+    before, now = (resume.settings(made(lr=0.1, eps=eps)) for eps in (1e-3, 1e-5))
     assert resume.apply_changes(before, now, restored) == ["optimizer_g.eps: 0.001 -> 1e-05"]
     assert restored[0].param_groups[0]["lr"] == 0.04 and restored[0].param_groups[0]["eps"] == 1e-5
 

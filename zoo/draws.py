@@ -105,7 +105,7 @@ class SampleDraws:
         if shape[0] != len(self.indices):
             raise ValueError(f"'{name}' was asked for {shape[0]} samples, but these draws are for {len(self.indices)}.")
         streams = (torch.Generator().manual_seed(stream_seed(self.seed, i, name)) for i in self.indices)
-        numbers = [make(tuple(shape[1:]), generator=stream, dtype=torch.float32) for stream in streams]
+        numbers = [make(tuple(shape[1:]), generator=stream, device="cpu", dtype=torch.float32) for stream in streams]
         return torch.stack(numbers).to(self.device, self.dtype)
 
     def uniform(self, name: str, shape: Sequence[int]) -> Tensor:
@@ -116,7 +116,8 @@ class SampleDraws:
 
     def shared(self, name: str, shape: Sequence[int]) -> Tensor:
         stream = torch.Generator().manual_seed(stream_seed(self.seed, "shared", name))
-        return torch.rand(tuple(shape), generator=stream, dtype=torch.float32).to(self.device, self.dtype)
+        numbers = torch.rand(tuple(shape), generator=stream, device="cpu", dtype=torch.float32)
+        return numbers.to(self.device, self.dtype)
 
 
 class MixedDraws:

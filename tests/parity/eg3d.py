@@ -532,7 +532,7 @@ def compare_norms(case: Case, name: str, ours: dict[str, Tensor | None], share: 
     without = next((names for phase, names in CANCELS.items() if f".{phase}." in name), [])
     kept = [i for i, parameter in enumerate(order) if parameter not in without]
     case.outputs[name] = case.outputs[name][kept]
-    norms = [torch.zeros(()) if ours.get(order[i]) is None else ours[order[i]].norm() for i in kept]
+    norms = [torch.zeros(()) if ours.get(order[i]) is None else ours[order[i]].norm().to(case.device) for i in kept]
     case.each_relative(name, torch.stack(norms), share)
 
 

@@ -437,7 +437,7 @@ def sampling(case: Case) -> None:
 
     with TemporaryDirectory() as folder:
         path = Path(folder) / "coordinates.npz"
-        np.savez(path, coordinates=inputs["prior_raw"].numpy())
+        np.savez(path, coordinates=inputs["prior_raw"].cpu().numpy())
         count = inputs["prior_raw"].shape[1]
         of = next(of["bb"] for of in case.config["configs"].values() if of["bb"].get("n_boxes", 1) == count)
         boxes = build_boxes({**of, "prior_npz_file": path})

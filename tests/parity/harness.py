@@ -8,7 +8,7 @@ import importlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -42,6 +42,8 @@ class Compared(NamedTuple):
 class Case:
     """One reference case, in which everything is computed in one precision, and what was computed for its outputs.
 
+    Its tensors are on torch's default device, results for comparison on the CPU.
+
     Args:
         folder: of the case.
         dtype: floating-point tensors of the case are cast to it once.
@@ -49,15 +51,19 @@ class Case:
     """
 
     def __init__(self, folder: Path, dtype: torch.dtype = torch.float64, shake: int | None = None) -> None:
-        self.folder, self.dtype, self.shake = folder, dtype, shake
+        self.folder, self.dtype, self.shake, self.device = folder, dtype, shake, torch.get_default_device()
         self.name = f"{folder.parent.name}/{folder.name}"
         self.info = json.loads((folder / "case.json").read_text())
         self.config = self.info["config"]
         recorded = folder / "io.safetensors"  # a case may only have weights
-        tensors = {n: t.clone() for n, t in load_file(recorded).items()} if recorded.is_file() else {}
+        tensors = self.own(load_file(recorded)) if recorded.is_file() else {}
         self.inputs = {n.removeprefix("in."): self.cast(t) for n, t in tensors.items() if n.startswith("in.")}
         self.outputs = {n.removeprefix("out."): t for n, t in tensors.items() if n.startswith("out.")}
         self.compared: dict[str, Compared] = {}  # in order
+
+    def own(self, recorded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copies of recorded tensors where this run computes."""
+        return {name: tensor.to(self.device, copy=True) for name, tensor in recorded.items()}
 
     def cast(self, recorded: Tensor) -> Tensor:
         """A recorded tensor in the precision of this run."""
@@ -76,7 +82,7 @@ class Case:
     def published(self, prefix: str) -> dict[str, Tensor]:
         """The published state dict under a prefix (with its dot), bit for bit."""
         tensors = load_file(self.folder / self.info["weights_file"])
-        return {n.removeprefix(prefix): t.clone() for n, t in tensors.items() if n.startswith(prefix)}
+        return self.own({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
 
     def weights(self, prefix: str) -> dict[str, Tensor]:
         """The published state dict under a prefix (with its dot) in the precision of this run."""
@@ -107,7 +113,7 @@ class Case:
         ours = torch.as_tensor(ours).detach()
         assert ours.shape == theirs.shape, f"{name}: shape {tuple(ours.shape)}, not {tuple(theirs.shape)}"
         self.compared[name] = Compared(
-            ours.to(torch.float64, copy=True), guide, torch.as_tensor(scale).double().clamp(min=1e-30)
+            ours.to("cpu", torch.float64, copy=True), guide, torch.as_tensor(scale).cpu().double().clamp(min=1e-30)
         )
 
     def relative(self, name: str, ours: Tensor | float, share: float = 1e-3) -> None:
@@ -188,15 +194,17 @@ def of_kind(table: dict[str, dict[str, Any]], folder: Path) -> dict[str, Any]:
     return {name: about for of_it in lines for name, about in of_it.items()}
 
 
-def run(folder: Path, dtype: torch.dtype = torch.float64, shake: int | None = None) -> Case:
-    """Compute all outputs of a case with our code; arguments as of ``Case``."""
+def run(
+    folder: Path, dtype: torch.dtype = torch.float64, shake: int | None = None, device: torch.device | str = "cpu"
+) -> Case:
+    """Compute all outputs of a case with our code, on a device; other arguments as of ``Case``."""
     adapter = adapter_of(folder)
     kinds = [kind for kind in adapter.KINDS if folder.name.startswith(kind)]
     assert kinds, f"{adapter.__name__} knows the kinds {', '.join(adapter.KINDS)}, not {folder.name}"
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)  # of what an adapter makes itself, such as a single sample's depth
     try:
-        with shaking(shake):
+        with shaking(shake), nullcontext() if torch.device(device).type == "cpu" else torch.device(device):
             case = Case(folder, dtype, shake)
             adapter.KINDS[max(kinds, key=len)](case)
     finally:
@@ -253,7 +261,7 @@ def check(case: Case, reference: Mapping[str, Tensor], limits: Mapping[str, Tens
     """
     shares, off = {}, []
     for name, (ours, _, scale) in case.compared.items():
-        difference = ((ours - reference[name].double()).abs() / scale).nan_to_num(torch.inf)
+        difference = ((ours - reference[name].cpu().double()).abs() / scale).nan_to_num(torch.inf)
         share = difference / limits[name]
         shares[name] = share.max().item() if share.numel() else 0.0
         if shares[name] > 1:
@@ -346,8 +354,8 @@ def gradients_of(network: nn.Module, table: list) -> dict[str, Tensor]:
 
 
 def same_tensors(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
-    """Whether two state dicts have the same names and the same numbers, bit for bit."""
-    return set(ours) == set(theirs) and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    """Whether two state dicts have the same names and the same numbers, bit for bit, wherever they are."""
+    return set(ours) == set(theirs) and all(torch.equal(ours[name].cpu(), theirs[name].cpu()) for name in theirs)
 
 
 class Before(pl.Callback):
@@ -376,7 +384,8 @@ def train(
     with TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             max_steps=len(images) // batch,
-            accelerator="cpu",
+            accelerator=torch.get_default_device().type,
+            devices=1,
             callbacks=[*callbacks],
             default_root_dir=folder,
             enable_model_summary=False,
@@ -385,4 +394,5 @@ def train(
             enable_progress_bar=False,
         )
         trainer.fit(gan, DataLoader(items, batch))
+    gan.to(torch.get_default_device())  # the trainer has moved it to the CPU
     return trainer

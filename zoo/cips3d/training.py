@@ -71,6 +71,9 @@ class CIPS3D(GAN):
         optimizers, options: of every system, see ``zoo.training.gan.GAN``.
     """
 
+    compiled_fields = ("generator.field", "generator.inr")
+    compiled_networks = ("discriminator.main", "discriminator.auxiliary")
+
     def __init__(
         self,
         generator: Generator,

@@ -26,6 +26,7 @@ def run(
     device: str = "auto",
     devices: int = 1,
     precision: Literal["float32", "bf16", "fp16"] | None = None,
+    compile: bool = False,
     json: bool = False,
     out: Path | None = None,
     path: str | None = None,
@@ -43,6 +44,7 @@ def run(
         device: auto (a CUDA GPU where there is one, else the CPU), cpu, cuda, cuda:1 or mps.
         devices: processes that train together, each on a CPU's threads or a GPU of its own, compared with one.
         precision: of the 2D networks in training, instead of the experiment's own.
+        compile: networks run as compiled code, as with --model.compile true.
         json: print one line of JSON.
         out: CSV file to add the numbers to, such as benchmarks/h100.csv; nothing else should run meanwhile.
         path: folder or zip of images for data; by default images are made.
@@ -52,7 +54,7 @@ def run(
     check_device_name(device)
     if work == "data":
         unused = {"batch": batch, "threads": threads, "steps": steps, "beside_load": beside_load, "device": device}
-        unused |= {"config": config, "devices": devices, "precision": precision, "out": out}
+        unused |= {"config": config, "devices": devices, "precision": precision, "compile": compile, "out": out}
         refuse_unused("with --work data", run, **unused)
         from zoo.cli import data_speed
 
@@ -88,11 +90,13 @@ def run(
     if devices > 1:
         from zoo.cli import scaling
 
-        facts |= scaling.measure(experiment, resolution, batch, threads, steps, chosen, precision, devices)
+        facts |= scaling.measure(experiment, resolution, batch, threads, steps, chosen, precision, compile, devices)
     else:
         from zoo.cli import speed
 
-        facts |= speed.measure(experiment, work, resolution, batch, threads, steps, beside_load, chosen, precision)
+        facts |= speed.measure(
+            experiment, work, resolution, batch, threads, steps, beside_load, chosen, precision, compile
+        )
     width = max(map(len, facts))
     print(jsonlib.dumps(facts) if json else "\n".join(f"{name:<{width}} {value}" for name, value in facts.items()))
     if out is not None:

@@ -30,6 +30,7 @@ def measure(
     steps: int,
     device: torch.device,
     precision: Precision | None,
+    compile: bool,
     processes: int,
 ) -> dict[str, Any]:
     """Facts about training with one process and with several on this machine, each started for it.
@@ -39,6 +40,7 @@ def measure(
         resolution, batch, threads, steps: as of ``zoo benchmark``, for each process; by default they share the threads.
         device: its kind; of GPUs the first ones.
         precision: of the 2D networks; None for the experiment's own.
+        compile: networks run as compiled code.
         processes: how many; scaling_efficiency is their images_per_second over as many times those of one.
 
     Raises:
@@ -46,7 +48,7 @@ def measure(
     """
     if device.type != "cpu" and (device.index or processes > torch.get_device_module(device).device_count()):
         raise UserError(f"--devices {processes} takes the first {processes} GPUs, which are not here: give fewer.")
-    model = with_options(config["model"], precision=precision)
+    model = with_options(config["model"], precision=precision, compile=compile or None)
     gan = build(model, GAN)  # whatever is wrong with it is said here
     resolution = resolution or gan.generator.resolution
     threads = threads or max(1, torch.get_num_threads() // processes)
@@ -68,6 +70,7 @@ def measure(
         "images_per_second_of_one": float(f"{rates[1]:.5g}"),
         "scaling_efficiency": round(rates[processes] / rates[1] / processes, 3),
         "precision": gan.half.precision,
+        "mode": "compiled" if gan.compiles else "eager",
         "resolution": resolution,
         "batch": batch,
         "steps": steps,

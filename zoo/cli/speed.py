@@ -22,9 +22,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from zoo.cli.estimate import short_trainer
 from zoo.generator import Generator, draws_for, evaluating
 from zoo.render import Camera, DatasetPoses, orbit_cameras
+from zoo.training.compiling import compile_generator, compiling_failed
 from zoo.training.gan import GAN
 from zoo.training.precision import DTYPES, Precision
 from zoo.utils.devices import Stopwatch, describe
+from zoo.utils.errors import UserError
 from zoo.utils.memory import keep_freed_memory, peak_memory
 from zoo.utils.ranges import given
 from zoo.utils.readers import loader
@@ -42,6 +44,7 @@ def measure(
     beside_load: bool = False,
     device: torch.device = torch.device("cpu"),
     precision: Precision | None = None,
+    compile: bool = False,
 ) -> dict[str, Any]:
     """Facts about one experiment on this machine.
 
@@ -56,6 +59,10 @@ def measure(
             their name, and beside_load_ratio, how many times longer that took.
         device: where networks compute.
         precision: of the 2D networks in training; None for the experiment's own.
+        compile: networks run as compiled code.
+
+    Raises:
+        UserError: they cannot be compiled.
     """
     threads = torch.get_num_threads() if threads is None else threads
     torch.set_num_threads(threads)
@@ -68,11 +75,21 @@ def measure(
         gan = build(with_options(config["model"], precision=precision), GAN)
         give_cameras(gan)
         generator, times = gan.generator, partial(train_times, gan, device)
+        compile, gan.compiles = compile or gan.compiles, False
         others, precision = [gan.discriminator], gan.half.precision
     resolution = resolution or generator.resolution
     times(resolution, batch, 0)  # the first iteration, in which all regularisers are computed
     with Work(generator.children(), device) as field, Work(others, device) as rest:
         times(resolution, batch, 0)
+    if compile:  # after operations were counted, for which they are to be torch's own
+        if work == "render":
+            with torch.device("meta"):
+                compile_generator(generator, type(build(config["model"], GAN)))
+        else:
+            gan.compiles = True
+        times(resolution, batch, 3)  # until all that differs from one iteration to another was met
+        if compiling_failed(generator):
+            raise UserError("torch.compile failed, so there is nothing to measure: leave out --compile.")
     gc.collect()  # the first trainers with their optimizers, which would count as memory of the last
     name, units = ("seconds_per_image", batch) if work == "render" else ("seconds_per_step", 1)
     seconds = statistics.median(times(resolution, batch, steps)) / units
@@ -100,7 +117,7 @@ def measure(
         "sgemm_gflops": round(rates[torch.float32] / 1e9, 1),
         "parameters": sum(p.numel() for p in generator.parameters()),
         "precision": precision,
-        "mode": "eager",
+        "mode": "compiled" if compile else "eager",
         "resolution": resolution,
         "batch": batch,
         "steps": steps,

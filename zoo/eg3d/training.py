@@ -168,6 +168,7 @@ class EG3D(GAN):
         optimizers, options: of every system, see ``zoo.training.gan.GAN``.
     """
 
+    compiled_networks = ("discriminator", "generator.plane_network", "generator.superresolution")
     networks_2d = ("discriminator", "generator.superresolution")
     sanitise = staticmethod(stylegan2.bound_gradients)
 

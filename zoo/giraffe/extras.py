@@ -44,8 +44,8 @@ class GaussianFeatures(nn.Module):
         super().__init__()
         self.downscale, self.channels = downscale, 2 * features
         numbers = np.random.RandomState(42).randn(after + 3 * features)[after:]
-        directions = torch.from_numpy(std * numbers).float().reshape(features, 3)  # rounded as published
-        directions = directions.to(torch.get_default_dtype())
+        rounded = (std * numbers).astype("float32").reshape(features, 3)  # as published
+        directions = torch.tensor(rounded, dtype=torch.get_default_dtype())
         self.register_buffer("directions", directions, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -301,7 +301,7 @@ class ScenePoses:
         """
         if not self.zoom:
             return self.camera(origins, 1.0, 1.0)
-        distance, aside = origins.double().norm(dim=-1), origins[:, [0, 2]].double().norm(dim=-1)
+        distance, aside = origins.double().norm(dim=-1), origins[:, ::2].double().norm(dim=-1)
         # The lengths of the published camera's axes, of which the intrinsics only know ratios.
         reach = distance / (distance.max() if farthest is None else farthest)
         across = aside / (aside.max() if widest is None else widest)

@@ -23,6 +23,9 @@ class GIRAFFE(GAN):
         optimizers, options: of every system, see ``zoo.training.gan.GAN``.
     """
 
+    compiled_fields = ("generator.scene.objects", "generator.scene.background")
+    compiled_networks = ("discriminator", "generator.neural_renderer")
+
     def __init__(
         self,
         generator: nn.Module,

@@ -36,6 +36,8 @@ class GRAF(GAN):
         optimizers, options: of every system, see ``zoo.training.gan.GAN``.
     """
 
+    compiled_fields = ("generator.field", "generator.renderer.field")
+
     def __init__(
         self,
         generator: Generator,

@@ -164,7 +164,8 @@ def upsample(x: Tensor) -> Tensor:
     """
     y = interpolate(x, scale_factor=2, mode="bilinear")
     rows, columns = (y.new_ones(side) for side in y.shape[2:])
-    rows[[0, -1]] = columns[[0, -1]] = 0.75
+    for line in (rows, columns):
+        line[0] = line[-1] = 0.75  # lists of indices would have to be sent to the device
     return y * torch.outer(rows, columns)
 
 

@@ -27,13 +27,17 @@ class Rays(NamedTuple):
     pose: Tensor | None = None
 
 
-def pixel_centres(resolution: int, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Tensor:
+def pixel_centres(
+    resolution: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
     """Film coordinates [R, 2] of all pixel centres, row by row."""
     border = 1 - 1 / resolution
     return _grid(torch.linspace(-border, border, resolution, device=device, dtype=dtype))
 
 
-def pixel_corners(resolution: int, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Tensor:
+def pixel_corners(
+    resolution: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
     """Film coordinates [R, 2] of a grid whose outermost points lie on the border of the image, row by row."""
     return _grid(torch.linspace(-1, 1, resolution, device=device, dtype=dtype))
 

@@ -55,7 +55,7 @@ def paper_axes(x: Tensor) -> Tensor:
 
     Sums of squares are taken in the paper's order, too: the encoding's frequencies of 2^9 pi show how they are rounded.
     """
-    return x[..., [2, 0, 1]]
+    return x.roll(1, dims=-1)
 
 
 def encoded(points: Tensor, octaves: int, with_points: bool = False) -> Tensor:
@@ -70,7 +70,7 @@ def rays_through(camera: Camera, film: Tensor) -> Rays:
     As ``zoo.render.through``, but rounded as published, as the difference of two points: the encoding's frequencies of
     2^9 pi show even that.
     """
-    focal = 2 * camera.intrinsics[:, [0, 1], [0, 1]]
+    focal = 2 * camera.intrinsics[:, :2, :2].diagonal(dim1=1, dim2=2)
     middle = 2 * camera.intrinsics[:, None, :2, 2] - 1
     film = film - middle * constant([1.0, -1.0], middle)
     matrix = torch.cat([camera.pose[:, :3, :2] / focal[:, None], camera.pose[:, :3, 2:]], dim=-1)

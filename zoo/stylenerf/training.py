@@ -43,7 +43,8 @@ class StyleNeRF(GAN):
         optimizers, options: of every system, see ``zoo.training.gan.GAN``.
     """
 
-    networks_2d = ("discriminator", "generator.synthesis")
+    compiled_fields = ("generator.foreground", "generator.background.field")
+    compiled_networks = networks_2d = ("discriminator", "generator.synthesis")
     sanitise = staticmethod(stylegan2.bound_gradients)
 
     def __init__(

@@ -51,6 +51,8 @@ class StyleSDF(GAN):
     discriminator: StagedDiscriminator
     mean_path: Tensor
 
+    compiled_networks = ("discriminator.volume", "discriminator.image", "generator.decoder")
+
     def __init__(
         self,
         generator: Generator,
@@ -185,15 +187,17 @@ class StyleSDF(GAN):
         """Generator loss of images of w [B, D] from B cameras, by term."""
         generator = self.generator
         styles, side = generator.styles(w)._replace(latents=None), generator.render_side
-        seen = generator.integrate(styles, camera, side, draws, differentiable=stage.eikonal_points is None)
+        with self.full_precision():  # the eikonal loss differentiates distances twice
+            seen = generator.integrate(styles, camera, side, draws, differentiable=stage.eikonal_points is None)
         output = self.discriminator(to_map(seen.features) * 2 - 1)
         terms = {"fake": logistic_real(output.scores), **pose_loss(stage, output.camera, pose_of(camera))}
         if stage.eikonal_weight:
-            distances, points = seen.raw, seen.samples.positions
-            if stage.eikonal_points is not None:
-                points = random_points(generator, len(w), stage.eikonal_points, draws).requires_grad_()
-                distances = generator.field.distances(points, generator.field.condition(w))
-            (gradient,) = torch.autograd.grad(distances.sum(), points, create_graph=True)
+            with self.full_precision():
+                distances, points = seen.raw, seen.samples.positions
+                if stage.eikonal_points is not None:
+                    points = random_points(generator, len(w), stage.eikonal_points, draws).requires_grad_()
+                    distances = generator.field.distances(points, generator.field.condition(w))
+                (gradient,) = torch.autograd.grad(distances.sum(), points, create_graph=True)
             terms["eikonal"] = stage.eikonal_weight * (gradient.norm(dim=-1) - 1).square().mean()
         if stage.surface_weight:
             near = torch.exp(-stage.surface_sharpness * seen.raw.abs())

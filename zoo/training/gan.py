@@ -21,10 +21,11 @@ from zoo.generator import render_samples
 from zoo.render import DatasetPoses, Rendered
 from zoo.render.plan import share_plan
 from zoo.training import resume
+from zoo.training.compiling import compile_networks
 from zoo.training.ddp import average_gradients
 from zoo.training.ema import EMA
 from zoo.training.nonfinite import NonFiniteGuard, parameters
-from zoo.training.optimizers import OptimizerFactory, check_optimizer
+from zoo.training.optimizers import OptimizerFactory, check_optimizer, use_fused
 from zoo.training.precision import HalfPrecision, Precision
 from zoo.utils.devices import allow_tf32
 from zoo.utils.errors import UserError
@@ -44,8 +45,11 @@ class GAN(pl.LightningModule):
         max_skips: steps in a row that are left out because gradients are not finite, before training stops.
         plain: layers are computed in torch's own way, and never in a faster one of ours, see ``zoo.layers.plain``.
         tf32: whether GPUs may round what they multiply to 10 bits, see ``zoo.utils.devices.allow_tf32``.
+        compile: fields and 2D networks are trained as compiled code, see ``zoo.training.compiling``.
     """
 
+    compiled_fields = ("generator.field",)  # by ``compile``, for any number of points; a system with others names them
+    compiled_networks = ("discriminator",)  # by ``compile``, for each size of their inputs
     networks_2d = ("discriminator",)  # a system with two-dimensional networks in its generator adds their names
 
     def __init__(
@@ -60,6 +64,7 @@ class GAN(pl.LightningModule):
         max_skips: int = 3,
         plain: bool = False,
         tf32: bool = False,
+        compile: bool = False,
     ) -> None:
         finite(self, seed=seed)
         at_least(0, self, max_skips=max_skips)
@@ -78,6 +83,7 @@ class GAN(pl.LightningModule):
             self.training_step = layers.plain()(self.training_step)
         # After the EMAs were copied, so that they stay float32.
         self.half = HalfPrecision([self.get_submodule(name) for name in self.networks_2d], precision)
+        self.compiles = compile
         self.iterations = self.images_seen = 0
         self.seconds, self.started = 0.0, None  # of training, over all runs that were resumed, and the time it started
         self.config = self.data_config = None  # of the model and of the data, as yaml would hold them
@@ -100,7 +106,7 @@ class GAN(pl.LightningModule):
         return TrainingDraws(self.seed, self.iterations, self.global_rank, self.device, self.dtype)
 
     def full_precision(self) -> AbstractContextManager:
-        """Inside, every network computes in float32: for regularisers, which differentiate twice."""
+        """Inside, every network computes in float32 and without compiled code: for what is differentiated twice."""
         return self.half.paused()
 
     def minimise(self, optimizer: LightningOptimizer, prefix: str, terms: dict[str, Tensor], **how: Any) -> None:
@@ -205,6 +211,10 @@ class GAN(pl.LightningModule):
             self.fill_poses(self.trainer.datamodule)
         self.plan.report = rank_zero_info
         self.half.start(self, self.resumed.get("scalers", {}))
+        if self.compiles:
+            compile_networks(self)
+        for optimizer in self.optimizers(use_pl_optimizer=False):
+            use_fused(optimizer)
         resume.start(self)
 
     def on_train_start(self) -> None:

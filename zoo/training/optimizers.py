@@ -13,6 +13,7 @@ from zoo.utils.errors import UserError
 from zoo.utils.ranges import between
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
+FUSED_ON = ("cuda",)  # kinds of devices whose steps of all parameters are one kernel, where an optimizer has it
 
 
 def check_optimizer(name: str, make: OptimizerFactory) -> None:
@@ -32,6 +33,15 @@ def check_optimizer(name: str, make: OptimizerFactory) -> None:
         raise UserError(
             f"{name} is {type(optimizer).__name__}, which evaluates the loss itself: take one such as Adam."
         )
+
+
+def use_fused(optimizer: Optimizer) -> None:
+    """Let an optimizer step in one kernel where it can and the device gains by it, unless its options say how."""
+    for group in optimizer.param_groups:
+        is_free = "fused" in group and not group.get("differentiable")
+        is_free = is_free and group["fused"] is group.get("foreach") is None
+        if is_free and all(p.device.type in FUSED_ON and p.is_floating_point() for p in group["params"]):
+            group["fused"] = True
 
 
 def set_learning_rates(optimizers: Iterable[Optimizer], rates: Iterable[float | None]) -> None:

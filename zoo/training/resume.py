@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningModule
 
 ANEW = "or start a new run from its weights with --init_from"
+OF_THE_DEVICE = ("fused",)  # settings of optimizers that are this run's, whatever a checkpoint was made with
 HARMLESS = ("data.num_workers", "data.predict_count")  # change nothing that is learned
 
 
@@ -195,7 +196,7 @@ def settings(optimizers: list[Optimizer]) -> list[dict[str, Any]]:
     """Class of each optimizer and settings of its parameter groups, in plain values."""
 
     def plain(group: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in group.items() if not name.startswith("param")}
+        return {n: value for n, value in group.items() if not n.startswith("param") and n not in OF_THE_DEVICE}
 
     return [{"class": type(o).__name__, "groups": [plain(group) for group in o.param_groups]} for o in optimizers]
 
@@ -224,6 +225,8 @@ def by_name(
     if missing := next((name for own in names for name in own if name not in places), None):
         raise damaged(f"the optimizer's state does not know {missing}")
     moved = [{"params": [places[name] for name in own], "param_names": own} for own in names]
+    for group, now in zip(moved, optimizer.param_groups, strict=True):
+        group |= {name: now[name] for name in OF_THE_DEVICE if name in now}
     check_moments(
         saved["state"], [(places[name], name, model.get_parameter(name)) for own in names for name in own], make
     )

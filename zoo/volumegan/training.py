@@ -67,6 +67,7 @@ class VolumeGAN(GAN):
         optimizers, options: of every system, see ``zoo.training.gan.GAN``.
     """
 
+    compiled_networks = ("discriminator", "generator.structure", "generator.synthesis")
     networks_2d = ("discriminator", "generator.synthesis")
 
     def __init__(
