@@ -44,7 +44,8 @@ COLUMNS = {
     "extractor_sha256": str,
     "precision": str,
     "images_seen": int,
-    "seconds": float,  # of training
+    "seconds": float,  # of training, scores on the way included
+    "processor_seconds": float,  # of training steps alone, where they were counted
     "parameters": int,  # of the generator
     "seconds_per_image": float,
     "processor_seconds_per_image": float,
@@ -70,7 +71,8 @@ REQUIRED = [
 ]
 COMPARED = ["dataset_digest", "n_real", "extractor_sha256"]  # of metrics that compare with real images
 CHOICES = {"better": ("less", "more"), "condition": ("own", "fixed", "none")}
-FILE = RowsFile("result", COLUMNS, choices=CHOICES, earlier=(OLD_COLUMNS, migrated))
+ADDED = ("processor_seconds",)  # columns that files of a while ago lack
+FILE = RowsFile("result", COLUMNS, choices=CHOICES, earlier=(OLD_COLUMNS, migrated), added=ADDED)
 GROUP = ("dataset", "resolution", "metric", "n_real", "dataset_digest", "extractor_sha256", "cameras")
 MEASURED = ("system", "weights", "weights_sha256", "condition", "n_fake", "truncation", "draws", "seed")
 # What is shown where nothing is asked for: one number a question; of FID, that of the most images.
@@ -134,17 +136,22 @@ def read(path: Path | str) -> list[Row]:
 
 
 def append_row(row: Mapping[str, Any], path: Path | str) -> Row:
-    """Check a row and add it to a results file: all of it, or nothing.
+    """``append_rows`` of one."""
+    return append_rows([row], path)[0]
+
+
+def append_rows(rows: Iterable[Mapping[str, Any]], path: Path | str) -> list[Row]:
+    """Check rows and add them to a results file: all of them, or nothing.
 
     Raises:
-        UserError: as ``check_row`` and ``read``, or the row does not say how to measure it again; the file is left as
-            it was.
+        UserError: as ``check_row`` and ``read``, or a row does not say how to measure it again; the file is left as it
+            was.
     """
-    row = check_row(row)
-    if not row["record"]:
+    checked = [check_row(row) for row in rows]
+    if not all(row["record"] for row in checked):
         raise UserError("A result needs a value for 'record', without which it could not be measured again.")
-    FILE.append(row, path, check_row)
-    return row
+    FILE.append(checked, path, check_row)
+    return checked
 
 
 def is_better(a: Row, b: Row) -> bool:
@@ -248,6 +255,7 @@ def cells(rank: int, row: Row) -> dict[str, str]:
         heading(row): format_value(row) + (error and f" ± {error}"),
         "images seen": format_number(row["images_seen"], ","),
         "training": format_duration(row["seconds"]),
+        "processor time": format_duration(row["processor_seconds"]),
         "truncation": f"{row['truncation']:g}" if row["truncation"] not in ("", 1.0) else "",
         "config": Path(row["config"]).stem,
         "weights": f"{Path(row['weights']).name} {row['weights_sha256'][:8]}",
@@ -262,8 +270,9 @@ def heading(row: Row) -> str:
     return name.upper() if name in ("fid", "kid") else name
 
 
-RIGHT = {"#", "FID", "KID", "images seen", "training", "truncation", "resolution", "parameters", "training images/s"}
-RIGHT |= {"ms/image", "processor ms/image", "MiB", "GPU MiB", "batch", "seconds", "images/s", "matrix rate", "threads"}
+RIGHT = {"#", "FID", "KID", "images seen", "training", "processor time", "truncation", "resolution", "parameters"}
+RIGHT |= {"training images/s", "ms/image", "processor ms/image", "MiB", "GPU MiB", "batch", "seconds", "images/s"}
+RIGHT |= {"matrix rate", "threads"}
 
 
 def grid(lines: Sequence[Mapping[str, str]], markdown: bool) -> str:
