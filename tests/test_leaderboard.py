@@ -210,6 +210,7 @@ def test_costs_are_those_of_the_newest_rows(tmp_path):
     lines = leaderboard.show([path]).split("\n\n")[-1].splitlines()
     assert lines[0].startswith("What they cost") and len(lines) == 4
     assert lines[-1].split() == ["pigan", "weights", "32", "12,345", "25", "125", "250", "2,048", "cpu"]
+    assert "What they cost" not in leaderboard.show([path], metric="fid")
     unknown = spent | {"peak_memory_mib": "", "date": "2032-01-01T00:00:00+00:00"}  # as on Windows
     leaderboard.append_row(ROW | unknown, path)
     assert leaderboard.show([path]).splitlines()[-1].split()[-3:] == ["500", "250", "cpu"]
@@ -249,12 +250,15 @@ def test_filters_and_top(tmp_path):
     leaderboard.append_row({**ROW, "metric": "kid-cars-none-1k", "value": 0.0123}, path)
     assert "... and 3 more" in leaderboard.show([path], metric="fid", top=2)
     assert "0.01230" in leaderboard.show([path], metric="kid")
+    leaderboard.append_row({**ROW, "resolution": 64, "value": 77.0}, path)
+    assert "77.00" in leaderboard.show([path]) and "77.00" not in leaderboard.show([path], resolution=32)
     assert leaderboard.show([tmp_path / "none.csv"], dataset="faces").startswith("No results yet")
     for wanted, message in (
         ({"dataset": "car"}, "no results of the dataset 'car'. Did you mean 'cars'?"),
         ({"dataset": "faces"}, "no results of the dataset 'faces'. There are: cars."),
         ({"metric": "psnr"}, "no results of the metric 'psnr'. There are: fid-cars-none-1k, kid-cars-none-1k."),
         ({"top": 0}, "top is 0: give a number of at least 1"),
+        ({"resolution": 48}, "no results of the resolution '48'. There are: 32, 64."),
     ):
         with pytest.raises(UserError) as error:
             leaderboard.show([path], **wanted)

@@ -107,7 +107,7 @@ class Workers:
             if made == "training":
                 with suppress(FileNotFoundError):
                     shutil.copy(folder / "training" / "curve.csv", folder)
-                    draw_curve(folder)
+                    draw_curve(self.protocol, folder)
         return worked
 
     def call(self, made: str, words: list[str], folder: Path) -> int:

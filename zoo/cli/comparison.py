@@ -14,7 +14,7 @@ from zoo.utils.configs import read_mapping, read_yaml
 from zoo.utils.devices import check_device_name
 from zoo.utils.errors import UserError, missing_file, near, printable
 from zoo.utils.files import replacing
-from zoo.utils.paths import read_experiment
+from zoo.utils.paths import config_path, read_experiment
 from zoo.utils.ranges import above, between
 
 CLOCKS = ("processor_seconds", "wall_seconds")  # of callbacks.budget.Budget
@@ -70,9 +70,14 @@ class Protocol:
     license: str | None = None
 
     @property
+    def clock(self) -> str:
+        """That the budget is counted by: processor_seconds or wall_seconds."""
+        return next(iter(self.budget))
+
+    @property
     def limit(self) -> float:
         """The budget [s]."""
-        return next(iter(self.budget.values()))
+        return self.budget[self.clock]
 
     def recipe(self, system: str) -> tuple[str, ...]:
         said = self.systems[system]
@@ -100,7 +105,7 @@ def read_protocol(file: Path | str) -> Protocol:
     Raises:
         FileNotFoundError, UserError: there is none, it is no yaml, or says something that cannot be compared; names it.
     """
-    file = Path(file)
+    file = Path(file) if Path(file).exists() else config_path(str(file)) or Path(file)
     if not file.exists():
         raise FileNotFoundError(missing_file(file))
     said = read_mapping(file)

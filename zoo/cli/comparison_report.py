@@ -79,8 +79,7 @@ def spent(protocol: Protocol, folder: Path) -> float:
     from zoo.training.checkpoint_files import read_checkpoint
 
     states = read_checkpoint(last).get("callbacks") or {}
-    clock = next(iter(protocol.budget))
-    return min(1.0, states.get(BUDGET.rpartition(".")[2], {}).get(clock, 0.0) / protocol.limit)
+    return min(1.0, states.get(BUDGET.rpartition(".")[2], {}).get(protocol.clock, 0.0) / protocol.limit)
 
 
 # Curves
@@ -94,16 +93,22 @@ def read_curve(folder: Path) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-def draw_curve(folder: Path) -> None:
-    """Plot scores and losses of a run over its processor time."""
+def draw_curve(protocol: Protocol, folder: Path) -> None:
+    """Plot FID and losses of a run over what it has used of its budget."""
     rows = read_curve(folder)
     names = [name for name in (rows[-1] if rows else {}) if name.startswith(("fid", "loss"))]
-    save_plot(folder / "curve.svg", {name: minutes(rows, name) for name in names}, "processor minutes of training", "")
+    lines = {name: minutes(protocol, rows, name) for name in names}
+    save_plot(folder / "curve.svg", lines, across(protocol), "")
 
 
-def minutes(rows: Sequence[Mapping[str, float]], name: str) -> list[tuple[float, float]]:
-    """A column of a curve over minutes."""
-    return [(row["processor_seconds"] / 60, row[name]) for row in rows if name in row]
+def across(protocol: Protocol) -> str:
+    """The title of an axis."""
+    return f"{protocol.clock.replace('_seconds', '')} minutes of training"
+
+
+def minutes(protocol: Protocol, rows: Sequence[Mapping[str, float]], name: str) -> list[tuple[float, float]]:
+    """A column of a curve over minutes of the budget's clock."""
+    return [(row[protocol.clock] / 60, row[name]) for row in rows if name in row]
 
 
 # Report
@@ -118,9 +123,9 @@ def write_report(protocol: Protocol, out: Path, results: Path) -> Path:
     parts = [f"# {protocol.file.stem}", said_of(protocol), "## Scores", scores(tables(headlines(rows), of)), "## Runs"]
     parts.append(grid([line_of(run, out, results) for run in runs], markdown=True))
     read_curves = {run.name: rows for run in runs if (rows := read_curve(out / run.name))}
-    if curves := {name: minutes(rows, fid) for name, rows in read_curves.items() if (fid := fid_in(rows))}:
-        save_plot(out / "curves.svg", curves, "processor minutes of training", "FID during training")
-        parts += ["![FID over the processor time of training](curves.svg)"]
+    if curves := {name: minutes(protocol, rows, fid) for name, rows in read_curves.items() if (fid := fid_in(rows))}:
+        save_plot(out / "curves.svg", curves, across(protocol), "FID during training")
+        parts += [f"![FID over {across(protocol)}](curves.svg)"]
     parts += ["## Samples", *[shown for run in runs if (shown := pictures(run, out))]]
     left = [
         line for run in runs for line in left_out(run, out / run.name, lacking(protocol, run, out / run.name, results))
@@ -134,10 +139,9 @@ def write_report(protocol: Protocol, out: Path, results: Path) -> Path:
 
 def said_of(protocol: Protocol) -> str:
     """What all runs have in common."""
-    clock, seconds = next(iter(protocol.budget.items()))
     data = ", ".join(f"{name} {value}" for name, value in (protocol.data.get("init_args") or {}).items())
     return (
-        f"Every system was trained for {seconds:,g} {clock.replace('_', ' ')} of training steps, scores and images "
+        f"Every system was trained for {protocol.limit:,g} {protocol.clock.replace('_', ' ')} of steps, scores and images "
         f"apart, on {protocol.data['class_path']} ({data}) and {protocol.device}. Scores: `{protocol.metrics}`, of "
         f"{protocol.count:,} images and {protocol.objects} objects; of several seeds the mean, the smallest and the "
         f"largest value. `zoo compare {protocol.file}` made this page."

@@ -29,14 +29,13 @@ def commands(protocol: Protocol, run: Run, folder: Path, results: Path) -> dict[
     config = merged(run.recipe)
     callbacks = (config.get("trainer") or {}).get("callbacks") or []
     has_curve = any(CURVE in (one, isinstance(one, dict) and one.get("class_path")) for one in callbacks)
-    (clock, seconds) = next(iter(protocol.budget.items()))
     last = training / "checkpoints" / "last.ckpt"
     fit = ["fit", *(word for name in run.recipe for word in ("-c", name))]
     fit += ["--trainer.default_root_dir", str(training), "--trainer.max_steps=-1", "--device", protocol.device]
     fit += ["--seed_everything", str(run.seed), "--model.seed", str(run.seed)]
     fit += ["--checkpoint.every", str(protocol.checkpoint_every)]
     fit += [] if has_curve else [f"--trainer.callbacks+={CURVE}"]
-    fit += [f"--trainer.callbacks+={BUDGET}", f"--trainer.callbacks.{clock}", f"{seconds:g}"]
+    fit += [f"--trainer.callbacks+={BUDGET}", f"--trainer.callbacks.{protocol.clock}", f"{protocol.limit:g}"]
     fit += ["--ckpt_path", str(last)] * last.is_file()
     card = ["--experiment", run.recipe[0], "--data", protocol.data["class_path"]]
     card += ["--license", protocol.license] if protocol.license else []

@@ -1,7 +1,7 @@
 """Files to look at: grids, orbits, meshes, inversions.
 
 ``turntable_views`` and ``interpolated_views`` render; ``grid(with_depth_rows(...))`` and ``save_orbit`` write what they
-return. ``mesh_of`` and ``save_mesh`` make surfaces, ``mesh_views`` draws them, and ``silhouette_iou`` says how well they
+return. ``mesh_of`` and ``save_mesh`` make surfaces, ``mesh_views`` draws them and ``silhouette_iou`` says how well they
 fit; ``save_inversion`` writes what ``zoo.inversion.invert`` finds.
 """
 

@@ -41,7 +41,7 @@ def mesh_views(
 
 def drawn(mesh: "Trimesh", camera: Camera, side: int) -> Tensor:
     """One view, uint8 [2, 3, H, W], on white."""
-    vertices, faces = torch.from_numpy(mesh.vertices).double(), torch.from_numpy(mesh.faces).long()
+    vertices, faces = torch.tensor(mesh.vertices).double(), torch.tensor(mesh.faces).long()
     pose = camera.pose[0].double()
     camera = Camera(camera.pose.double(), camera.intrinsics.double())
     corners = image_coordinates(camera, 0, vertices)[faces] * (side * FINER) - 0.5
@@ -52,8 +52,8 @@ def drawn(mesh: "Trimesh", camera: Camera, side: int) -> Tensor:
     front = depth <= nearest[place]
     face, place, share = face[front], place[front], share[front, :, None]
 
-    colours = torch.from_numpy(mesh.visual.vertex_colors[:, :3].copy()).double()
-    normals = torch.from_numpy(mesh.vertex_normals.copy()).double()
+    colours = torch.tensor(mesh.visual.vertex_colors[:, :3]).double()
+    normals = torch.tensor(mesh.vertex_normals).double()
     light = normalize(pose[:3, 2] + LIGHT * pose[:3, 1], dim=0)
     shade = 40 + 200 * (normalize((share * normals[faces[face]]).sum(1), dim=-1) @ light).clamp(min=0)
     image = torch.full([2, (side * FINER) ** 2, 3], 255.0, dtype=torch.float64)

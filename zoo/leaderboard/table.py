@@ -340,6 +340,7 @@ def show(
     *,
     dataset: str | None = None,
     metric: str | None = None,
+    resolution: int | None = None,
     markdown: bool = False,
     with_published: bool = False,
     top: int = 20,
@@ -349,7 +350,8 @@ def show(
     Args:
         results: results files; those that do not exist count as empty, and a row in two of them counts once.
         dataset: only this one.
-        metric: only metrics whose names begin so, such as fid or kid-cars; by default one a question.
+        metric: only metrics whose names begin so, such as fid or kid-cars; by default one a question, and costs.
+        resolution: only images of this side.
         markdown: as Markdown, else for a terminal.
         with_published: add the numbers of the papers, in a table of their own.
         top: rows of each table.
@@ -359,20 +361,22 @@ def show(
     """
     at_least(1, top=top)
     rows = [row for path in results for row in read(path)]
-    for column, wanted in (("dataset", dataset), ("metric", metric)):
+    for column, wanted in (("dataset", dataset), ("metric", metric), ("resolution", resolution)):
         known = sorted({row[column] for row in rows})
         rows = [row for row in rows if wanted is None or is_wanted(row[column], wanted, column)]
         if known and not rows:
-            names = near(str(wanted), known) or f" There are: {printable(', '.join(known), 150)}."
+            names = [*map(str, known)]
+            names = near(str(wanted), names) or f" There are: {printable(', '.join(names), 150)}."
             raise UserError(f"There are no results of the {column} '{printable(wanted, 60)}'.{names}")
     shown = headlines(rows) if metric is None else rows
-    text = "\n\n".join(filter(None, [table(shown, markdown=markdown, top=top), costs(shown, markdown=markdown)]))
+    spent = costs(shown, markdown=markdown) if metric is None else ""
+    text = "\n\n".join(filter(None, [table(shown, markdown=markdown, top=top), spent]))
     others = sorted({number_of(row) for row in rows} - {number_of(row) for row in shown})
     if others:
         text += f"\n\nNot shown: {', '.join(others)}; 'zoo leaderboard --metric NAME' does."
     return f"{text}\n\n{published(markdown=markdown)}" if with_published else text
 
 
-def is_wanted(value: str, wanted: str, column: str) -> bool:
-    """Whether it is the dataset, or a metric whose name begins so."""
-    return value == wanted if column == "dataset" else value.startswith(wanted)
+def is_wanted(value: Any, wanted: Any, column: str) -> bool:
+    """Whether it is the dataset or resolution, or a metric whose name begins so."""
+    return value.startswith(wanted) if column == "metric" else value == wanted
