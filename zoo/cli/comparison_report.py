@@ -140,9 +140,10 @@ def write_report(protocol: Protocol, out: Path, results: Path) -> Path:
 def said_of(protocol: Protocol) -> str:
     """What all runs have in common."""
     data = ", ".join(f"{name} {value}" for name, value in (protocol.data.get("init_args") or {}).items())
+    budget = f"{protocol.limit:,g} {protocol.clock.replace('_', ' ')}"
     return (
-        f"Every system was trained for {protocol.limit:,g} {protocol.clock.replace('_', ' ')} of steps, scores and images "
-        f"apart, on {protocol.data['class_path']} ({data}) and {protocol.device}. Scores: `{protocol.metrics}`, of "
+        f"Every system was trained for {budget} of training steps, scores and images apart, on "
+        f"{protocol.data['class_path']} ({data}) and {protocol.device}. Scores: `{protocol.metrics}`, of "
         f"{protocol.count:,} images and {protocol.objects} objects; of several seeds the mean, the smallest and the "
         f"largest value. `zoo compare {protocol.file}` made this page."
     )
