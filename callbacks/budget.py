@@ -56,9 +56,9 @@ class Budget(StepClock):
 
     def __init__(self, processor_seconds: float | None = None, wall_seconds: float | None = None) -> None:
         limits = given(processor_seconds=processor_seconds, wall_seconds=wall_seconds)
+        above(0, self, **limits)
         if len(limits) != 1:
             raise UserError("Budget has two clocks: give processor_seconds or wall_seconds, and not both.")
-        above(0, self, **limits)
         super().__init__()
         ((self.clock, self.limit),) = limits.items()
 

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from callbacks.budget import share_done
 from zoo.training.optimizers import share_learning_rates
 from zoo.utils.errors import UserError
-from zoo.utils.ranges import above, at_least, between
+from zoo.utils.ranges import above, at_least, between, given
 
 
 class LearningRateDecay(pl.Callback):
@@ -32,12 +32,12 @@ class LearningRateDecay(pl.Callback):
     def __init__(
         self, milestones: Sequence[int] | None = None, factor: float = 0.3, shares: Sequence[float] | None = None
     ) -> None:
-        if (milestones is None) == (shares is None):
-            raise UserError("LearningRateDecay needs to know when: give milestones or shares, and not both.")
-        at_least(0, self, milestones=milestones or [])
-        between(0, 1, self, shares=shares or [])
+        at_least(0, self, **given(milestones=milestones))
+        between(0, 1, self, **given(shares=shares))
         above(0, self, factor=factor)
         between(0, 1, self, factor=factor)
+        if (milestones is None) == (shares is None):
+            raise UserError("LearningRateDecay needs to know when: give milestones or shares, and not both.")
         self.milestones, self.factor, self.shares = milestones, factor, shares
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
