@@ -3,6 +3,7 @@
 import csv
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from zoo.cli import compare
 from zoo.cli.command import main
 from zoo.cli.comparison import Run, check_unchanged, read_protocol
 from zoo.cli.comparison_report import plan_of, write_report
-from zoo.cli.comparison_runs import commands, lacking, note, noted
+from zoo.cli.comparison_runs import commands, lacking, note, noted, side_by_side
 from zoo.leaderboard.spread import averaged, spread_text
 from zoo.utils.errors import UserError
 from zoo.utils.paths import BUNDLED
@@ -184,6 +185,15 @@ def test_the_plan_says_what_would_be_run_and_how_long(weights):
     assert "In all about 31 min" in text and "not in it: mesh.png, orbit.gif, scores, weights." in text
 
 
+def test_one_sample_of_each_system_is_drawn_once_there_are_two(weights):
+    protocol = read_protocol(write_protocol(systems={"tiny": "tiny.yaml", "b": "tiny.yaml"}, seeds=[0, 1]))
+    assert side_by_side(protocol, weights.parent) == []
+    for name in ("b-seed1", "tiny-seed1"):
+        shutil.copytree(weights, weights.parent / name)
+    both = f"{weights.parent}/tiny-seed0,{weights.parent}/b-seed1"
+    assert side_by_side(protocol, weights.parent)[:3] == ["sample", both, "--out"]
+
+
 # The report
 
 
@@ -199,7 +209,10 @@ def test_the_report_has_means_with_their_spread_costs_and_what_failed(weights):
     (weights / "grid.png").touch()
     note(weights, made="mesh.png", seconds=1, code=2, said="No surface.", command="zoo mesh x")
     note(weights, made="grid.png", seconds=1, code=0, said="", command="zoo sample x")
+    note(weights.parent, made="systems.png", seconds=1, code=0, said="", command="zoo sample y")
+    (weights.parent / "systems.png").touch()
     text = write_report(protocol, weights.parent, results).read_text()
+    assert "(systems.png)\n\n```bash\nzoo sample y\n```\n\n## Scores" in text
     assert "| **10.00 (9.000 to 11.00)** | 30.00 |" in text
     assert "| tiny   | 0    | tiny.yaml | 9.000 | 2" in text and "25 min" in text and "1,234" in text
     assert "![tiny-seed0: samples](tiny-seed0/grid.png)" in text and "![FID over" in text

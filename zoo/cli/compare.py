@@ -50,6 +50,7 @@ def run(
     between(1, MOST_JOBS, jobs=jobs, **given(threads=threads))
     from zoo.cli.comparison import check_unchanged, read_protocol
     from zoo.cli.comparison_report import plan_of, write_report
+    from zoo.cli.comparison_runs import side_by_side
 
     said = read_protocol(protocol)
     out = folder_target(out or Path("runs") / protocol.stem)
@@ -65,6 +66,8 @@ def run(
         workers = Workers(said, out, results, threads or cpus_of_each(jobs))
         with workers.stopping(), ThreadPoolExecutor(jobs) as pool:
             finished = list(pool.map(workers.finish, said.runs()))
+            if (words := side_by_side(said, out)) and not workers.stopped:
+                workers.call("systems.png", words, out)
         report = write_report(said, out, results)
     if workers.stopped:
         raise Stopped("Stopped; trainings have saved. The same command goes on.", 128 + workers.stopped)

@@ -9,7 +9,7 @@ from statistics import mean
 from typing import Any
 
 from zoo.cli.comparison import Protocol, Run
-from zoo.cli.comparison_runs import BUDGET, NEEDED, lacking, noted, rows_of
+from zoo.cli.comparison_runs import BUDGET, NEEDED, SYSTEMS, lacking, noted, rows_of
 from zoo.export.plots import save_plot
 from zoo.leaderboard import read
 from zoo.leaderboard.spread import averaged, spread_text
@@ -120,7 +120,14 @@ def write_report(protocol: Protocol, out: Path, results: Path) -> Path:
     of = {run.name: run for run in runs}
     rows = [row for row in read(results) if row["weights"] in of]
     write_spread(out / "report.csv", tables(rows, of))
-    parts = [f"# {protocol.file.stem}", said_of(protocol), "## Scores", scores(tables(headlines(rows), of)), "## Runs"]
+    parts = [
+        f"# {protocol.file.stem}",
+        said_of(protocol),
+        *overview(out),
+        "## Scores",
+        scores(tables(headlines(rows), of)),
+        "## Runs",
+    ]
     parts.append(grid([line_of(run, out, results) for run in runs], markdown=True))
     read_curves = {run.name: rows for run in runs if (rows := read_curve(out / run.name))}
     if curves := {name: minutes(protocol, rows, fid) for name, rows in read_curves.items() if (fid := fid_in(rows))}:
@@ -147,6 +154,14 @@ def said_of(protocol: Protocol) -> str:
         f"{protocol.count:,} images and {protocol.objects} objects; of several seeds the mean, the smallest and the "
         f"largest value. `zoo compare {protocol.file}` made this page."
     )
+
+
+def overview(out: Path) -> list[str]:
+    """The systems side by side, and the command that drew them."""
+    made = {row["made"]: row["command"] for row in noted(out) if row["code"] == "0"}
+    if SYSTEMS not in made or not (out / SYSTEMS).is_file():
+        return []
+    return [f"![A sample of each system from four sides, with its depth]({SYSTEMS})", f"```bash\n{made[SYSTEMS]}\n```"]
 
 
 Table = tuple[tuple[Any, ...], dict[str, list[Row]]]  # what its rows were measured alike in, and rows by system

@@ -14,6 +14,7 @@ from zoo.weights.store import TENSORS
 
 CURVE, BUDGET = "callbacks.curve.Curve", "callbacks.budget.Budget"
 NOTES = "commands.csv"  # in the folder of a run: what was run for it
+SYSTEMS = "systems.png"  # in the folder of a comparison
 COLUMNS = ("made", "seconds", "code", "said", "date", "command")
 NEEDED = ("training", "weights")  # without which there is nothing to draw or score
 
@@ -68,6 +69,16 @@ def lacking(protocol: Protocol, run: Run, folder: Path, results: Path) -> dict[s
     if sha256_of(weights) in {row["weights_sha256"] for row in rows}:
         there.add("scores")
     return {made: words for made, words in needed.items() if made not in there}
+
+
+def side_by_side(protocol: Protocol, out: Path) -> list[str]:
+    """The command that draws one sample of each system beside the others, of the first run whose weights are there."""
+    first: dict[str, str] = {}
+    for run in protocol.runs():
+        if (out / run.name / TENSORS).is_file():
+            first.setdefault(run.system, str(out / run.name))
+    words = ["sample", ",".join(first.values()), "--out", str(out / SYSTEMS), "--seeds", "0", "--views", "4"]
+    return [*words, "--device", protocol.device] if len(first) > 1 else []
 
 
 def rows_of(run: Run, results: Path) -> list[dict[str, Any]]:
