@@ -1,7 +1,8 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 ZOO := .venv/bin/zoo
-RUN := runs/pigan/cars32
+DEMO ?= pigan/cars32
+RUN := runs/$(DEMO)
 MACHINE ?= cpu
 BENCHMARKED ?= $(patsubst %,%/cars32,cips3d eg3d giraffe pigan stylenerf stylesdf volumegan) graf/cars64
 # Two processes of one thread each: on tensors as small as the tests', more threads wait more than they compute.
@@ -20,13 +21,13 @@ install: .venv/installed ## make .venv with everything in it
 # Threads that sleep while they wait: slower on two quiet cores, twice as fast beside another program (docs/clusters.md).
 demo: export OMP_WAIT_POLICY ?= PASSIVE
 demo: .venv/installed ## train a small pi-GAN on procedural cars, score it, show it, rank it (ten minutes on two cores)
-	$(ZOO) fit -c pigan/cars32 --trainer.default_root_dir $(RUN)
-	$(ZOO) bundle $(RUN)/checkpoints/last.ckpt $(RUN)/bundle --experiment pigan/cars32 --data "procedural cars" --license MIT
-	$(ZOO) evaluate $(RUN)/bundle --real configs/pigan/cars32.yaml --count 1000 --consistency 16
-	$(ZOO) sample $(RUN)/bundle --out $(RUN)/grid.png
-	$(ZOO) sample pigan-cars32 --out $(RUN)/grid-trained-longer.png
-	$(ZOO) orbit $(RUN)/bundle --out $(RUN)/orbit.gif
-	$(ZOO) leaderboard
+	$(ZOO) fit -c $(DEMO) --trainer.default_root_dir $(RUN)
+	$(ZOO) bundle $(RUN)/checkpoints/last.ckpt $(RUN)/demo --experiment $(DEMO) --data "procedural cars" --license MIT
+	$(ZOO) evaluate $(RUN)/demo --real datamodules.Cars --count 1000 --consistency 16
+	$(ZOO) sample $(RUN)/demo --out $(RUN)/grid.png
+	$(ZOO) sample $(subst /,-,$(DEMO)) --out $(RUN)/grid-trained-longer.png
+	$(ZOO) orbit $(RUN)/demo --out $(RUN)/orbit.gif
+	$(ZOO) leaderboard cars --metric fid-cars-none-1k --resolution 32
 	@echo "Images:   the demo's cars      $(RUN)/grid.png, $(RUN)/orbit.gif"
 	@echo "          the same, half an hour $(RUN)/grid-trained-longer.png"
 	@echo "          how they came about   $(RUN)/samples/"

@@ -34,7 +34,7 @@ from zoo.utils.paths import CONFIGS
 
 SECONDS = 60  # of one command
 MEMORY = 8 * 2**30  # that one command may take [bytes]
-EXPERIMENTS = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "overlays")
+EXPERIMENTS = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "overlays")
 VALUES: list[Any] = [
     *("", None, True, "abc", "nan", "inf", "-inf", -1, 0, 1.5, 2, -0.5, 10**6, 10**20, 1e308),
     *([], [1], [0, 0], ["a"], {}, {"a": 1}, {0: {}}, "nowhere/x", "\udcff\xe9", "x" * 2000, "\x1b[31m", "a\0b"),

@@ -9,7 +9,7 @@ from zoo.training.resume import flat
 from zoo.utils.paths import CONFIGS
 from zoo.weights.bundle import build
 
-FILES = sorted(CONFIGS.rglob("*.yaml"))
+FILES = sorted(CONFIGS.glob("*/*.yaml"))  # others are no configs of the trainer
 EXPERIMENTS = [path for path in FILES if path.parent.name != "overlays"]
 NAMES = [str(path.relative_to(CONFIGS)) for path in EXPERIMENTS]
 # What an overlay changes of a model depends on the model's class, so one experiment of each class shows it; what it

@@ -3,6 +3,8 @@
 import csv
 import time
 
+import pytest
+
 from callbacks.scores import Scores
 from tests.tiny import write_config
 from zoo.cli.command import main
@@ -32,6 +34,11 @@ def test_the_curve_counts_training_steps_and_goes_on_when_a_run_resumes(tmp_path
     first = curve()
     assert [row["iteration"] for row in first] == ["0", "1", "2"]
     assert [row["fid-x"] for row in first] == ["10.0", "9.0", "8.0"]
+    logged = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    for name in ("loss_g", "loss_d"):
+        assert first[0][name] == "" and [float(row[name]) for row in first[1:]] == pytest.approx(
+            [float(row[name]) for row in logged if row[name]], abs=1e-4
+        )
     seconds = [float(row["processor_seconds"]) for row in first]
     assert seconds == sorted(seconds) and seconds[0] == 0
     assert 0 < seconds[-1] < all_seconds - 3 * BURNT

@@ -10,9 +10,11 @@ from torch import nn
 
 from tests.systems import SYSTEMS
 from tests.tiny import CONFIG
+from zoo.cli.command import main
 from zoo.draws import MixedDraws, SampleDraws
 from zoo.export import orbit
 from zoo.export.camera_paths import PATHS, frames_along_path
+from zoo.export.cameras import GAP, HEAD
 from zoo.export.images import DEPTH_COLOURS, depth_to_bytes, grid, with_depth_rows
 from zoo.export.orbit import orbit_frames, save_orbit
 from zoo.export.views import Views, interpolated_views, loop_weights, turntable_views
@@ -191,3 +193,21 @@ def test_views_do_not_depend_on_their_neighbours_and_leave_the_generator_and_the
     assert (both.image[1:].int() - alone.image.int()).abs().max() <= 1
     assert (both.image[0].int() - both.image[1].int()).abs().max() > 1
     assert (both.image[0, 0].int() - both.image[0, 2].int()).abs().max() > 1
+
+
+def test_several_weights_are_drawn_side_by_side(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["sample", "--seeds", "0,2", "--views", "3", "--out"]
+    assert main([*words, "both.png", "--source", "pigan-cars32,graf-cars64"]) == 0
+    assert main([*words, "one.png", "--source", "graf-cars64", "--depth", "false"]) == 0
+    both, one = Image.open("both.png"), Image.open("one.png")
+    block = 4 * (64 + GAP) - GAP  # two samples and their depths
+    assert both.size == (2 * block + 4 * GAP, HEAD + 3 * (64 + GAP))
+    for view, sample in ((0, 0), (2, 1)):
+        left, top = block + 4 * GAP + 2 * sample * (64 + GAP), HEAD + view * (64 + GAP)
+        cell = one.crop((view * 66, sample * 66, view * 66 + 64, sample * 66 + 64))
+        assert both.crop((left, top, left + 64, top + 64)).tobytes() == cell.tobytes()
+    assert main(["sample", "pigan-cars32,graf-cars64", "--images", "x"]) == 2
+    assert "Single images are of one set of weights" in capsys.readouterr().err
+    assert main([*words, "x.png", "--source", "pigan-cars32,graf-cars46"]) == 2
+    assert "no weights named 'graf-cars46'" in capsys.readouterr().err

@@ -326,3 +326,17 @@ def test_two_steps_of_training(tmp_path):
     for part in ("generator.field", "discriminator", "emas.ema"):
         assert any(name.startswith(part) for name in moved), part
     assert gan.sampler is gan.emas["ema"].module
+
+
+@pytest.mark.parametrize(("milestones", "rate"), [([1], 5e-5), ([], 5e-6)], ids=["its own", "those of a callback"])
+def test_learning_rates_are_its_own_unless_it_has_no_milestones(milestones, rate, tmp_path):
+    from callbacks.decay import LearningRateDecay
+
+    gan = tiny_gan(milestones=milestones, decay=0.1)
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "max_steps": 2}
+    decay = LearningRateDecay(shares=[0.5], factor=0.01)
+    trainer = pl.Trainer(
+        accelerator="cpu", enable_model_summary=False, default_root_dir=tmp_path, callbacks=[decay], **options
+    )
+    trainer.fit(gan, DataLoader([{"image": torch.zeros(3, 16, 16)}] * 4, 2))
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(rate)

@@ -11,7 +11,7 @@ from zoo import leaderboard
 from zoo.evaluate.presets import built
 from zoo.leaderboard.migrate import OLD_COLUMNS
 from zoo.leaderboard.pages import markers, numbers, overview
-from zoo.leaderboard.table import COLUMNS, GROUP, headlines, rank_rows, row_id, table
+from zoo.leaderboard.table import ADDED, COLUMNS, GROUP, headlines, rank_rows, row_id, table
 from zoo.utils.errors import UserError
 from zoo.weights.catalogue import released
 
@@ -82,17 +82,17 @@ def test_wrong_rows_are_refused_and_change_nothing(tmp_path, change, message):
 
 
 DAMAGE = {
-    "a cut line": (lambda data: data + b"pigan,half a row\n", "line 3 has 2 values, not 30"),
+    "a cut line": (lambda data: data + b"pigan,half a row\n", "line 3 has 2 values, not 31"),
     "a blank line": (lambda data: data.replace(b"\npigan", b"\n\npigan"), "line 2 is blank; mend or delete it"),
     "a blank end": (lambda data: data + b"\n", "line 3 is blank"),
-    "an open quote": (lambda data: data.replace(b"\npigan", b'\n"pigan'), "line 2 has 1 values, not 30"),
+    "an open quote": (lambda data: data.replace(b"\npigan", b'\n"pigan'), "line 2 has 1 values, not 31"),
     "no number": (lambda data: data.replace(b"12.25", b"good"), "line 2 is wrong: 'value' of a result must be float"),
     "latin-1": (lambda data: data.replace(b"pigan,", b"pig\xe9n,"), "line 2 is not text in UTF-8"),
     "UTF-16": (lambda data: data.decode().encode("utf-16"), "line 1 is not text in UTF-8"),
     "a picture": (lambda data: b"\x89PNG\r\n\x1a\n" + data, "line 1 is not text in UTF-8"),
     "other columns": (lambda data: b"a,b\n1,2\n", "line 1 has no column 'system' where it belongs"),
     "semicolons": (lambda data: data.replace(b",", b";"), "line 1 has no column 'system' where it belongs"),
-    "a column more": (lambda data: data.replace(b"record\n", b"record,note\n"), "line 1 has 31 columns"),
+    "a column more": (lambda data: data.replace(b"record\n", b"record,note\n"), "line 1 has 32 columns"),
     "a long cell": (lambda data: data.replace(b"pigan,", b"p" * 200_000 + b","), "line 2 is not CSV: field larger"),
     "nothing in it": (lambda data: data[:0], None),
     "the mark of Excel": (lambda data: b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n"), None),
@@ -210,6 +210,7 @@ def test_costs_are_those_of_the_newest_rows(tmp_path):
     lines = leaderboard.show([path]).split("\n\n")[-1].splitlines()
     assert lines[0].startswith("What they cost") and len(lines) == 4
     assert lines[-1].split() == ["pigan", "weights", "32", "12,345", "25", "125", "250", "2,048", "cpu"]
+    assert "What they cost" not in leaderboard.show([path], metric="fid")
     unknown = spent | {"peak_memory_mib": "", "date": "2032-01-01T00:00:00+00:00"}  # as on Windows
     leaderboard.append_row(ROW | unknown, path)
     assert leaderboard.show([path]).splitlines()[-1].split()[-3:] == ["500", "250", "cpu"]
@@ -249,12 +250,15 @@ def test_filters_and_top(tmp_path):
     leaderboard.append_row({**ROW, "metric": "kid-cars-none-1k", "value": 0.0123}, path)
     assert "... and 3 more" in leaderboard.show([path], metric="fid", top=2)
     assert "0.01230" in leaderboard.show([path], metric="kid")
+    leaderboard.append_row({**ROW, "resolution": 64, "value": 77.0}, path)
+    assert "77.00" in leaderboard.show([path]) and "77.00" not in leaderboard.show([path], resolution=32)
     assert leaderboard.show([tmp_path / "none.csv"], dataset="faces").startswith("No results yet")
     for wanted, message in (
         ({"dataset": "car"}, "no results of the dataset 'car'. Did you mean 'cars'?"),
         ({"dataset": "faces"}, "no results of the dataset 'faces'. There are: cars."),
         ({"metric": "psnr"}, "no results of the metric 'psnr'. There are: fid-cars-none-1k, kid-cars-none-1k."),
         ({"top": 0}, "top is 0: give a number of at least 1"),
+        ({"resolution": 48}, "no results of the resolution '48'. There are: 32, 64."),
     ):
         with pytest.raises(UserError) as error:
             leaderboard.show([path], **wanted)
@@ -344,4 +348,21 @@ def test_the_catalogue_states_the_published_fids_of_the_table():
 def test_the_tracked_table_is_valid():
     leaderboard.read(leaderboard.RESULTS)
     assert "No results" in leaderboard.show([]) and leaderboard.RESULTS.exists()
-    assert leaderboard.RESULTS.read_text().splitlines()[0].split(",") == list(COLUMNS)
+    named = leaderboard.RESULTS.read_text().splitlines()[0].split(",")
+    assert named in (list(COLUMNS), [column for column in COLUMNS if column not in ADDED])
+
+
+def test_a_file_from_before_a_column_was_added_is_read_and_rewritten(tmp_path):
+    path, before = tmp_path / "results.csv", [column for column in COLUMNS if column not in ADDED]
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, before, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerow(ROW)
+    assert leaderboard.read(path) == [ROW] and ADDED == ("processor_seconds",)
+    counted = ROW | {"processor_seconds": 1500.0, "value": 1.0}
+    leaderboard.append_rows([counted, counted | {"seed": 1}], path)
+    assert leaderboard.read(path) == [ROW, counted, counted | {"seed": 1}]
+    assert "25 min" in table(leaderboard.read(path)) and "processor time" not in table([ROW])
+    with pytest.raises(UserError, match="a value for 'record'"):
+        leaderboard.append_rows([ROW | {"value": 3.0}, ROW | {"record": ""}], path)
+    assert len(leaderboard.read(path)) == 3  # all, or nothing

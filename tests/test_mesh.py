@@ -254,3 +254,36 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 400
+
+
+# Pictures
+
+
+def test_a_picture_of_a_mesh_shows_the_side_that_faces_the_camera():
+    from zoo.export.mesh_pictures import drawn
+    from zoo.render.cameras import Camera, intrinsics_from_fov, look_at
+
+    box = trimesh.creation.box([1.0, 1.0, 1.0])
+    red, blue = [255, 0, 0, 255], [0, 0, 255, 255]
+    box = trimesh.Trimesh(box.triangles.reshape(-1, 3), np.arange(36).reshape(-1, 3), process=False)  # flat sides
+    box.visual.vertex_colors = np.where(box.vertex_normals[:, 2:] > 0.5, red, blue)
+    origins = torch.tensor([[0.0, 0.0, 4.0]])
+    camera = Camera(look_at(origins), intrinsics_from_fov(0.6, 1, origins))
+    coloured, grey = drawn(box, camera, 64)
+    half = round(0.5 / 3.5 / np.tan(0.3) * 32)  # of the near side [pixels]
+    front = slice(32 - half + 1, 32 + half - 1)
+    assert (coloured[:, front, front] == torch.tensor([255, 0, 0]).view(3, 1, 1)).all()
+    assert (coloured[:, : 32 - half - 1] == 255).all() and (grey[:, :, 32 + half + 1 :] == 255).all()
+    assert (grey[0] == grey[1]).all() and 150 < grey[0, 32, 32] < 250
+    from_behind = Camera(look_at(-origins), camera.intrinsics)
+    assert (drawn(box, from_behind, 64)[0][:, 32, 32] == torch.tensor([0, 0, 255])).all()
+
+
+def test_the_verb_draws_two_rows_for_each_mesh(tmp_path, monkeypatch):
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    words = ["mesh", "pigan-cars32", "--out", "car.ply", "--seeds", "0-1", "--cells", "16", "--views", "2"]
+    assert main([*words, "--picture", "mesh.png"]) == 0
+    assert Image.open("mesh.png").size == (4 * 130 - 2, 4 * 130 - 2)
+    assert main([*words, "--picture", "mesh.txt"]) == 2

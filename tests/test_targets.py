@@ -254,10 +254,10 @@ def test_scores_are_printed_whatever_happens_to_the_table(folder, monkeypatch, c
     shutil.copy(folder / "images" / "0.png", folder / "bundle")  # the bundle stays one
     monkeypatch.setenv("ZOO_CACHE", str(folder / "cache"))
 
-    def full(row, path):
+    def full(rows, path):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(leaderboard, "append_row", full)
+    monkeypatch.setattr(leaderboard, "append_rows", full)
     assert main(["evaluate", "bundle", "--real", "images", "--count", "4", "--results", "results.csv"]) == 1
     printed = capsys.readouterr()
     assert "fid-efficientnetlite0-bicubic224-4 " in printed.out and "kid-efficientnetlite0-bicubic224-4 " in printed.out

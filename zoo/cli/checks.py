@@ -12,11 +12,11 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch.distributed import Backend
 
 from zoo.cli.help import TRAINING
+from zoo.cli.options import LARGEST_SEED
 from zoo.training.ddp import DDP
 from zoo.utils.configs import read_mapping
 from zoo.utils.errors import UserError, missing_file, near, printable
 
-LARGEST_SEED = 2**32 - 1  # of numpy's
 MOST_PROCESSES = 10_000  # of one machine, and machines
 UNUSED = "find_unused_parameters"  # of Lightning's DDP, once needed to train one of two networks
 SHARDED = ("fsdp", "deepspeed", "modelparallel")

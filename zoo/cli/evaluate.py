@@ -184,11 +184,10 @@ def is_conditioned(source: "Generator | ImagePathDataset") -> bool:
 
 def add_rows(rows: list[dict[str, Any]], *tables: Path) -> None:
     """Add these rows to each of the results files, which are made where they do not exist."""
-    from zoo.leaderboard import append_row
+    from zoo.leaderboard import append_rows
 
     for table in tables:
-        for row in rows:
-            append_row(row, table)
+        append_rows(rows, table)
 
 
 def holds_weights(folder: Path) -> bool:
@@ -208,5 +207,6 @@ def about_weights(info: "BundleInfo") -> dict[str, Any]:
         "weights_sha256": info.sha256,
         "images_seen": card.get("images_seen"),
         "seconds": card.get("seconds"),
+        "processor_seconds": card.get("processor_seconds"),
         "precision": "float32",
     }

@@ -46,6 +46,10 @@ GROUPS = {
             "zoo evaluate pigan-cars32 --real datamodules.Cars --count 1000",
         ),
         "leaderboard": Verb("print the table of scores", "zoo leaderboard cars --top 10"),
+        "compare": Verb(
+            "train, score and draw several systems on equal terms, and write a report",
+            "zoo compare configs/comparison.yaml --jobs 2 --threads 1",
+        ),
         "benchmark": Verb(
             "time rendering or training of an experiment, or reading images",
             "zoo benchmark pigan/cars32 --work train --steps 10",

@@ -19,6 +19,7 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from callbacks.budget import StepClock
 from callbacks.checkpoint import RegularCheckpoint
 from callbacks.interrupt import GracefulInterrupt
 from callbacks.loggers import log_run
@@ -152,8 +153,10 @@ class ZooCLI(TypedWins, LightningCLI):
             return
         if config.init_from and not config.ckpt_path:  # a checkpoint holds all weights
             start_from(model, config.init_from, config.init_fresh, is_first=self.trainer.is_global_zero)
-        # Signals are listened to before the first scores are measured, which may take minutes.
-        self.trainer.callbacks.sort(key=lambda callback: not isinstance(callback, GracefulInterrupt | SaveConfig))
+        # Clocks stop before others work or save. Signals are listened to before the first scores are measured, which
+        # may take minutes.
+        first = (StepClock, GracefulInterrupt | SaveConfig, pl.Callback)
+        self.trainer.callbacks.sort(key=lambda one: next(at for at, kind in enumerate(first) if isinstance(one, kind)))
         folder, is_first = Path(self.trainer.default_root_dir), self.trainer.is_global_zero
         with locked_folder(folder) if is_first else nullcontext():
             if is_first:

@@ -14,6 +14,7 @@ def run(
     level: float | None = None,
     views: int = 24,
     check: int = 0,
+    picture: Path | None = None,
     **drawn: Any,
 ) -> None:
     """Write objects as coloured surfaces, in world units, y up.
@@ -26,17 +27,22 @@ def run(
             the system knows one, or else has the level that fits the rendered silhouettes.
         views: images that colours are taken from.
         check: views, drawn from the prior of cameras, in which to compare the mesh's silhouettes with rendered ones.
+        picture: also draw the meshes: a row of four views in their colours, and one in grey, for each sample.
     """
     options, indices = SampleOptions(**drawn), numbers(seeds)
     between(2, LARGEST, cells=cells)
     between(1, LARGEST, views=views)
     between(0, LARGEST, check=check)
     above(0, **given(level=level))
-    from zoo.export import mesh_of, save_mesh, silhouette_iou
+    from torch import stack
+
+    from zoo.export import grid, mesh_of, mesh_views, save_image, save_mesh, silhouette_iou
+    from zoo.export.images import check_target as check_picture
     from zoo.export.mesh import check_target
 
-    out = check_target(out)
+    out, picture = check_target(out), picture and check_picture(picture, "--picture")
     generator, _ = options.load()
+    rows = []
     for index in indices:
         found = mesh_of(generator, index, cells=cells, level=level, views=views, **options.drawn)
         path = out if len(indices) == 1 else out.with_stem(f"{out.stem}-{index}")
@@ -48,3 +54,7 @@ def run(
             agreement = silhouette_iou(generator, index, found, views=check, **options.drawn)
             said.append(f"silhouettes in {check} other views agree to {agreement:.3f} (intersection over union)")
         print(f"{path}: {len(found.faces)} faces, {', '.join(said)}")
+        rows += mesh_views(generator, index, found, seed=options.seed) if picture else []
+    if picture:
+        save_image(picture, grid(stack(rows)))
+        print(picture)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 MOST_SAMPLES = 10_000  # of a grid, a video or meshes
 MOST_IMAGES = 10_000_000  # to draw and to score
 LARGEST_TRUNCATION = 100.0
+LARGEST_SEED = 2**32 - 1  # of numpy's
 LARGEST = 100_000  # side of an image, size of a batch, or number of frames, views, cells or steps
 
 

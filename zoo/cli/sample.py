@@ -1,5 +1,6 @@
 """``zoo sample``: a grid of samples, or single images."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ from zoo.utils.ranges import between
 from zoo.utils.targets import folder_target
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from zoo.generator import Generator
 
 
@@ -25,6 +28,9 @@ def run(
 ) -> None:
     """Draw a grid (rows: samples and their depths, columns: views), or one file per sample.
 
+    Of several weights, named in one word with commas between, a grid has a block each, side by side: its columns are
+    samples and their depths, its rows views.
+
     Args:
         out: the grid's file.
         images: a folder for single images 000000.png, ...: exactly those that 'zoo evaluate' scores.
@@ -36,19 +42,26 @@ def run(
     """
     if (out is None) == (images is None):
         raise UserError("Give an output: --out FILE.png for a grid, or --images DIR for single images.")
-    options, indices = SampleOptions(**drawn), numbers(seeds)
+    several, indices = each_of(SampleOptions(**drawn)), numbers(seeds)
     between(1, MOST_IMAGES, count=count)
     between(1, LARGEST, views=views)
     if images is None:
         refuse_unused("for a grid", run, count=count)
     else:
         refuse_unused("for --images", run, seeds=seeds, views=views, depth=depth, edit=edit)
+        if len(several) > 1:
+            raise UserError("Single images are of one set of weights: name one, or give --out for a grid of several.")
         images = folder_target(images, option="--images")
     from zoo.export import grid, save_image, turntable_views, with_depth_rows
     from zoo.export.images import check_target
 
     if out is not None:
         out = check_target(out)
+    if len(several) > 1:
+        save_image(out, side_by_side(several, indices, views, depth, edit))
+        print(out)
+        return
+    (options,) = several
     generator, _ = options.load()
     if images is not None:
         print(save_samples(generator, images, count, options))
@@ -56,6 +69,37 @@ def run(
     rendered_views = turntable_views(generator, indices, views, edit=edit, **options.drawn, progress=True)
     save_image(out, grid(with_depth_rows(rendered_views.image, rendered_views.depth if depth else None)))
     print(out)
+
+
+def each_of(options: SampleOptions) -> list[SampleOptions]:
+    """The options for each of the weights that the source names; a file or folder may have a comma in its name."""
+    names = [options.source] if Path(options.source).exists() else options.source.split(",")
+    return [replace(options, source=name) for name in names if name]
+
+
+def side_by_side(
+    several: list[SampleOptions], indices: list[int], views: int, depth: bool, edit: str | None
+) -> "Image.Image":
+    """A block for each of several weights, with their system above; smaller images are enlarged by repetition."""
+    from PIL import Image
+
+    from zoo.export import to_pil_image, turntable_views, with_depth_rows
+    from zoo.export.cameras import Block, sheet
+
+    blocks = []
+    for options in several:
+        generator, info = options.load()
+        shown = turntable_views(generator, indices, views, edit=edit, **options.drawn, progress=True)
+        columns = with_depth_rows(shown.image, shown.depth if depth else None)  # [samples and depths, views, 3, H, W]
+        blocks.append((info.card.get("system", info.name), columns.transpose(0, 1).flatten(0, 1)))
+    side = max(64, *(cells.shape[-1] for _, cells in blocks))
+    return sheet(
+        [
+            Block(title, [to_pil_image(cell).resize((side, side), Image.Resampling.NEAREST) for cell in cells])
+            for title, cells in blocks
+        ],
+        columns=len(indices) * (2 if depth else 1),
+    )
 
 
 def save_samples(generator: "Generator", folder: Path, count: int, options: SampleOptions) -> Path:

@@ -60,14 +60,24 @@ def silhouette_iou(
 
 
 def rasterised(triangles: Tensor, side: int) -> Tensor:
-    """Whether each pixel's middle is in one of the triangles, bool [H, W].
+    """Whether each pixel's middle is in one of the triangles, bool [H, W]; arguments as of ``pixels_in``."""
+    _, pixel, _ = pixels_in(triangles, side)
+    mask = torch.zeros(side, side, dtype=torch.bool, device=triangles.device)
+    mask[pixel[:, 1], pixel[:, 0]] = True
+    return mask
+
+
+def pixels_in(triangles: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Each pixel whose middle is in a triangle: which triangle [P], its column and row [P, 2], and the shares of the
+    triangle's corners there [P, 3].
 
     Args:
         triangles: columns and rows [F, 3, 2] of their corners, whole numbers at the middles of pixels; those with a
             corner behind the camera, NaN, are left out.
         side: H = W.
     """
-    triangles = triangles[triangles.isfinite().all(-1).all(-1)].double()
+    seen = triangles.isfinite().all(-1).all(-1).nonzero()[:, 0]
+    triangles = triangles[seen].double()
     first = triangles.amin(1).ceil().clamp(min=0).long()
     size = (triangles.amax(1).floor().clamp(max=side - 1).long() - first + 1).clamp(min=0)
     count = size.prod(1)
@@ -77,7 +87,6 @@ def rasterised(triangles: Tensor, side: int) -> Tensor:
     corner = triangles[face] - pixel[:, None]
     after = corner.roll(-1, dims=1)
     side_of = corner[..., 0] * after[..., 1] - corner[..., 1] * after[..., 0]  # of each edge, by its sign
-    column, row = pixel[(side_of >= 0).all(1) | (side_of <= 0).all(1)].unbind(1)
-    mask = torch.zeros(side, side, dtype=torch.bool, device=triangles.device)
-    mask[row, column] = True
-    return mask
+    inside = (side_of >= 0).all(1) | (side_of <= 0).all(1)
+    area = side_of[inside].roll(-1, dims=1)  # of the edge opposite to each corner
+    return seen[face[inside]], pixel[inside], area / area.sum(1, keepdim=True).where(area.sum(1, keepdim=True) != 0, 1)

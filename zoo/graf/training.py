@@ -32,7 +32,8 @@ class GRAF(GAN):
         density_noise: standard deviation of the noise on raw densities at the start.
         noise_iterations: it falls linearly over these and stays at its last value above zero; 0 for no fall.
         mirror: half of all patches, real and generated, are mirrored before the discriminator sees them.
-        milestones: both learning rates are multiplied by ``decay`` at each of these iterations.
+        milestones: both learning rates are multiplied by ``decay`` at each of these iterations; without any, learning
+            rates are left to callbacks.
         optimizers, options: of every system, see ``zoo.training.gan.GAN``.
     """
 
@@ -63,7 +64,8 @@ class GRAF(GAN):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         images, draws = batch["image"], self.draws()
         optimizer_g, optimizer_d = self.optimizers()
-        share_learning_rates([optimizer_g, optimizer_d], self.settings, self.share)
+        if self.milestones:
+            share_learning_rates([optimizer_g, optimizer_d], self.settings, self.share)
 
         real = sample_patches(images, self.patches(len(images), self.iterations, draws))
         latent = self.generator.latents(len(images), draws)

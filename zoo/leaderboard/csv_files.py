@@ -25,6 +25,7 @@ class RowsFile:
         required: columns that every row has a value for.
         choices: of columns that have few values.
         earlier: columns of an earlier version of it, and what makes a row of those one of today.
+        added: columns that files of a version in between may lack; they are empty then.
     """
 
     noun: str
@@ -32,6 +33,7 @@ class RowsFile:
     required: tuple[str, ...] = ()
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     earlier: tuple[list[str], Callable[[Mapping[str, str]], Row]] | None = None
+    added: tuple[str, ...] = ()
 
     def check_row(self, row: Mapping[str, Any]) -> Row:
         """The row with every column, in order, each of its type.
@@ -103,10 +105,11 @@ class RowsFile:
             at = data.count(b"\n", 0, error.start) + 1
             raise broken(path, at, "is not text in UTF-8; save it as CSV in UTF-8") from None
         reader, rows, line, columns = csv.reader(StringIO(text, newline="")), [], 1, list(self.columns)
+        known = [[c for c in columns if c not in self.added], *([self.earlier[0]] if self.earlier else [])]
         try:
             for cells in reader:
-                if line == 1 and self.earlier and cells == self.earlier[0]:
-                    columns = self.earlier[0]
+                if line == 1 and cells in known:
+                    columns = cells
                 if line == 1 and cells != columns:
                     first = next((a for a, b in zip_longest(self.columns, cells) if a != b), None)
                     wrong = f"has no column '{first}' where it belongs" if first else f"has {len(cells)} columns"
@@ -117,7 +120,7 @@ class RowsFile:
                 if line > 1:
                     try:
                         row = dict(zip(columns, cells, strict=True))
-                        is_old = self.earlier is not None and columns is self.earlier[0]
+                        is_old = self.earlier is not None and columns == self.earlier[0]
                         rows.append(check(self.earlier[1](row) if is_old else row))
                     except UserError as error:
                         raise broken(path, line, f"is wrong: {error}") from None
@@ -126,12 +129,14 @@ class RowsFile:
             raise broken(path, line, f"is not CSV: {error}") from None
         return rows
 
-    def append(self, row: Row, path: Path | str, check_row: Callable[[Mapping[str, Any]], Row] | None = None) -> None:
-        """Add a row that was checked to a file: all of it, or nothing; ``check_row`` as of ``read``."""
+    def append(
+        self, added: list[Row], path: Path | str, check_row: Callable[[Mapping[str, Any]], Row] | None = None
+    ) -> None:
+        """Add rows that were checked to a file: all of them, or nothing; ``check_row`` as of ``read``."""
         path = Path(path)
         # Two runs that end together both get their row.
         with locked(path.with_name(f".{path.name}.lock"), f"Waiting for another process that adds a row to {path}."):
-            rows = [*self.read(path, check_row), row]
+            rows = [*self.read(path, check_row), *added]
             with replacing(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, list(self.columns), lineterminator="\n")
                 writer.writeheader()

@@ -5,6 +5,7 @@ from itertools import groupby
 from pathlib import Path
 
 from zoo.leaderboard import speeds
+from zoo.leaderboard.findings import findings
 from zoo.leaderboard.table import (
     RESULTS,
     Row,
@@ -60,7 +61,8 @@ def update_page(page: Path | str, **parts: str) -> bool:
 
 def update_pages(root: Path | str = ".", results: Path | str = RESULTS) -> list[Path]:
     """``update_page`` for README.md (FID only), docs/leaderboard.md (the main metrics) and each system's page (its
-    own rows, and its published weights); and for docs/speed.md, of benchmarks/*.csv; which of them changed."""
+    own rows, and its published weights); docs/findings.md; and for docs/speed.md, of benchmarks/*.csv; which of them
+    changed."""
     rows = headlines(read(results))
     fid = [row for row in rows if number_of(row) == "fid"]
     pages = {
@@ -70,6 +72,7 @@ def update_pages(root: Path | str = ".", results: Path | str = RESULTS) -> list[
             "leaderboard": "\n\n".join(filter(None, [table(rows, markdown=True), costs(rows, markdown=True)])),
             "published": published(markdown=True),
         },
+        Path(root, "docs/findings.md"): findings(rows),
     }
     measured = [row for path in sorted(Path(root).glob("benchmarks/*.csv")) for row in speeds.read(path)]
     pages[Path(root, "docs/speed.md")] = {"speeds": speeds.table(measured)}

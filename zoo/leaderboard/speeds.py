@@ -54,7 +54,7 @@ def append_row(facts: Mapping[str, Any], path: Path | str) -> Row:
         UserError: a column is missing, or the file is of another kind; it is left as it was.
     """
     row = FILE.check_row({column: facts.get(column) for column in COLUMNS})
-    FILE.append(row, path)
+    FILE.append([row], path)
     return row
 
 

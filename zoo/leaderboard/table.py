@@ -44,7 +44,8 @@ COLUMNS = {
     "extractor_sha256": str,
     "precision": str,
     "images_seen": int,
-    "seconds": float,  # of training
+    "seconds": float,  # of training, scores on the way included
+    "processor_seconds": float,  # of training steps alone, where they were counted
     "parameters": int,  # of the generator
     "seconds_per_image": float,
     "processor_seconds_per_image": float,
@@ -70,7 +71,8 @@ REQUIRED = [
 ]
 COMPARED = ["dataset_digest", "n_real", "extractor_sha256"]  # of metrics that compare with real images
 CHOICES = {"better": ("less", "more"), "condition": ("own", "fixed", "none")}
-FILE = RowsFile("result", COLUMNS, choices=CHOICES, earlier=(OLD_COLUMNS, migrated))
+ADDED = ("processor_seconds",)  # columns that files of a while ago lack
+FILE = RowsFile("result", COLUMNS, choices=CHOICES, earlier=(OLD_COLUMNS, migrated), added=ADDED)
 GROUP = ("dataset", "resolution", "metric", "n_real", "dataset_digest", "extractor_sha256", "cameras")
 MEASURED = ("system", "weights", "weights_sha256", "condition", "n_fake", "truncation", "draws", "seed")
 # What is shown where nothing is asked for: one number a question; of FID, that of the most images.
@@ -134,17 +136,22 @@ def read(path: Path | str) -> list[Row]:
 
 
 def append_row(row: Mapping[str, Any], path: Path | str) -> Row:
-    """Check a row and add it to a results file: all of it, or nothing.
+    """``append_rows`` of one."""
+    return append_rows([row], path)[0]
+
+
+def append_rows(rows: Iterable[Mapping[str, Any]], path: Path | str) -> list[Row]:
+    """Check rows and add them to a results file: all of them, or nothing.
 
     Raises:
-        UserError: as ``check_row`` and ``read``, or the row does not say how to measure it again; the file is left as
-            it was.
+        UserError: as ``check_row`` and ``read``, or a row does not say how to measure it again; the file is left as it
+            was.
     """
-    row = check_row(row)
-    if not row["record"]:
+    checked = [check_row(row) for row in rows]
+    if not all(row["record"] for row in checked):
         raise UserError("A result needs a value for 'record', without which it could not be measured again.")
-    FILE.append(row, path, check_row)
-    return row
+    FILE.append(checked, path, check_row)
+    return checked
 
 
 def is_better(a: Row, b: Row) -> bool:
@@ -248,6 +255,7 @@ def cells(rank: int, row: Row) -> dict[str, str]:
         heading(row): format_value(row) + (error and f" ± {error}"),
         "images seen": format_number(row["images_seen"], ","),
         "training": format_duration(row["seconds"]),
+        "processor time": format_duration(row["processor_seconds"]),
         "truncation": f"{row['truncation']:g}" if row["truncation"] not in ("", 1.0) else "",
         "config": Path(row["config"]).stem,
         "weights": f"{Path(row['weights']).name} {row['weights_sha256'][:8]}",
@@ -262,8 +270,9 @@ def heading(row: Row) -> str:
     return name.upper() if name in ("fid", "kid") else name
 
 
-RIGHT = {"#", "FID", "KID", "images seen", "training", "truncation", "resolution", "parameters", "training images/s"}
-RIGHT |= {"ms/image", "processor ms/image", "MiB", "GPU MiB", "batch", "seconds", "images/s", "matrix rate", "threads"}
+RIGHT = {"#", "FID", "KID", "images seen", "training", "processor time", "truncation", "resolution", "parameters"}
+RIGHT |= {"training images/s", "ms/image", "processor ms/image", "MiB", "GPU MiB", "batch", "seconds", "images/s"}
+RIGHT |= {"matrix rate", "threads"}
 
 
 def grid(lines: Sequence[Mapping[str, str]], markdown: bool) -> str:
@@ -331,6 +340,7 @@ def show(
     *,
     dataset: str | None = None,
     metric: str | None = None,
+    resolution: int | None = None,
     markdown: bool = False,
     with_published: bool = False,
     top: int = 20,
@@ -340,7 +350,8 @@ def show(
     Args:
         results: results files; those that do not exist count as empty, and a row in two of them counts once.
         dataset: only this one.
-        metric: only metrics whose names begin so, such as fid or kid-cars; by default one a question.
+        metric: only metrics whose names begin so, such as fid or kid-cars; by default one a question, and costs.
+        resolution: only images of this side.
         markdown: as Markdown, else for a terminal.
         with_published: add the numbers of the papers, in a table of their own.
         top: rows of each table.
@@ -350,20 +361,22 @@ def show(
     """
     at_least(1, top=top)
     rows = [row for path in results for row in read(path)]
-    for column, wanted in (("dataset", dataset), ("metric", metric)):
+    for column, wanted in (("dataset", dataset), ("metric", metric), ("resolution", resolution)):
         known = sorted({row[column] for row in rows})
         rows = [row for row in rows if wanted is None or is_wanted(row[column], wanted, column)]
         if known and not rows:
-            names = near(str(wanted), known) or f" There are: {printable(', '.join(known), 150)}."
+            names = [*map(str, known)]
+            names = near(str(wanted), names) or f" There are: {printable(', '.join(names), 150)}."
             raise UserError(f"There are no results of the {column} '{printable(wanted, 60)}'.{names}")
     shown = headlines(rows) if metric is None else rows
-    text = "\n\n".join(filter(None, [table(shown, markdown=markdown, top=top), costs(shown, markdown=markdown)]))
+    spent = costs(shown, markdown=markdown) if metric is None else ""
+    text = "\n\n".join(filter(None, [table(shown, markdown=markdown, top=top), spent]))
     others = sorted({number_of(row) for row in rows} - {number_of(row) for row in shown})
     if others:
         text += f"\n\nNot shown: {', '.join(others)}; 'zoo leaderboard --metric NAME' does."
     return f"{text}\n\n{published(markdown=markdown)}" if with_published else text
 
 
-def is_wanted(value: str, wanted: str, column: str) -> bool:
-    """Whether it is the dataset, or a metric whose name begins so."""
-    return value == wanted if column == "dataset" else value.startswith(wanted)
+def is_wanted(value: Any, wanted: Any, column: str) -> bool:
+    """Whether it is the dataset or resolution, or a metric whose name begins so."""
+    return value.startswith(wanted) if column == "metric" else value == wanted

@@ -274,8 +274,17 @@ def read_run(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, s
         raise UserError(f"{path} does not say how its generator is built: it has no class_path.")
     tensors = networks_in(checkpoint["state_dict"]).get(f"emas.{emas[0]}" if emas else "generator", {})
     card = {"system": config["class_path"].rsplit(".", 1)[-1]}
-    card |= {name: str(value) for name, value in checkpoint["clocks"].items()}
+    card |= {name: str(value) for name, value in (checkpoint["clocks"] | step_seconds(checkpoint)).items()}
     return generator, tensors, card, path
+
+
+def step_seconds(checkpoint: dict[str, Any]) -> dict[str, float]:
+    """What training steps alone have taken, in a checkpoint of a run with a ``callbacks.budget.StepClock``."""
+    callbacks = checkpoint.get("callbacks")
+    states = callbacks.values() if isinstance(callbacks, dict) else ()
+    found = next((state for state in states if isinstance(state, dict) and "processor_seconds" in state), {})
+    seconds = {name: found.get(name) for name in ("processor_seconds", "wall_seconds")}
+    return {name: round(value, 1) for name, value in seconds.items() if isinstance(value, float)}
 
 
 def networks_in(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:

@@ -1,0 +1,73 @@
+"""What the page of findings says of rows: winners, ties, disagreements, costs."""
+
+from tests.test_leaderboard import OBJECTS, ROW
+from zoo.leaderboard.findings import NONE_YET, contests, findings
+
+METRICS = {
+    "fid-cars-none-5k": ROW | {"standard_error": 0.1},
+    "psnr-64objects-32views": OBJECTS | {"standard_error": 0.1},
+}
+
+
+def row(config: str, metric: str, value: float, **change) -> dict:
+    about = {"config": config, "weights": config, "weights_sha256": config, "metric": metric, "value": value}
+    return METRICS[metric] | about | change
+
+
+def cells(text: str) -> dict[str, list[str]]:
+    """The lines of tables in Markdown, by their first cells."""
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    return {first: rest for first, *rest in lines}
+
+
+def rows_of(fids: dict[str, float], psnrs: dict[str, float]) -> list[dict]:
+    pairs = zip(METRICS, (fids, psnrs), strict=True)
+    return [row(config, metric, value) for metric, of in pairs for config, value in of.items()]
+
+
+ROWS = rows_of({"a/x": 4.0, "b/x": 4.1, "c/x": 9.0}, {"a/x": 30.0, "b/x": 40.0, "c/x": 41.0})
+
+
+def test_all_that_are_not_beaten_win():
+    said = cells(findings(ROWS)["wins"])
+    assert said["fid-cars-none-5k"] == ["less", "a/x 4.000; b/x 4.100", "c/x 9.000", "c/x 9.000"]
+    assert said["psnr-64objects-32views"] == ["more", "c/x 41.00", "b/x 40.00", "a/x 30.00"]
+    assert said["a/x"] == said["b/x"] == ["1 of 1", "0 of 1"] and said["c/x"] == ["0 of 1", "1 of 1"]
+
+
+def test_pairs_that_two_metrics_order_differently_are_counted_and_the_worst_is_named():
+    text = findings(ROWS)["disagreements"]
+    more, alike, opposite, undecided, worst = cells(text)["psnr-64objects-32views"]
+    assert (more, alike, opposite, undecided) == ("more", "0", "2", "1")  # FID ties a and b
+    assert worst == "c/x 41.00, FID 9.000; a/x 30.00, FID 4.000"
+    agreeing = rows_of({"a/x": 4.0, "b/x": 5.0}, {"a/x": 31.0, "b/x": 30.0})
+    assert cells(findings(agreeing)["disagreements"])["psnr-64objects-32views"][1:4] == ["1", "0", "0"]
+
+
+def test_seeds_of_a_recipe_count_as_their_mean():
+    seeds = [row("a/x", "fid-cars-none-5k", value, weights=f"a{value}") for value in (3.0, 5.0)]
+    (contest,) = contests([*seeds, row("b/x", "fid-cars-none-5k", 9.0)])
+    assert [(rank, one["value"]) for rank, one in contest.ranked] == [(1, 4.0), (2, 9.0)]
+    assert contest.ranked[0][1]["standard_error"] == 1.0  # of the two seeds, more than that of samples
+
+
+def test_reference_points_and_single_systems_are_no_contest():
+    assert contests([row("a/x", "fid-cars-none-5k", 4.0), row("", "fid-cars-none-5k", 0.5)]) == []
+    said = findings([])
+    assert said["wins"] == said["disagreements"] == NONE_YET and said["spending"] == "No costs were measured yet."
+
+
+def test_conditions_are_contestants_of_their_own():
+    own = row("e/x", "fid-cars-none-5k", 3.0, condition="own")
+    fixed = row("e/x", "fid-cars-none-5k", 5.0, condition="fixed")
+    text = findings([own, fixed, row("a/x", "fid-cars-none-5k", 4.0)])["wins"]
+    assert "e/x, condition own 3.000" in text and "e/x, condition fixed 5.000" in text
+
+
+def test_costs_are_compared_with_the_least():
+    spent = {"parameters": 1000, "processor_seconds_per_image": 0.01, "processor_seconds": 1500.0}
+    rows = [row("a/x", "fid-cars-none-5k", 4.0, **spent)]
+    rows.append(row("b/x", "fid-cars-none-5k", 4.0, **spent | {"processor_seconds_per_image": 0.025}))
+    said = cells(findings(rows)["spending"])
+    assert said["a/x"] == ["1,000", "12,000", "8 min", "25 min", "10", "1.0"]
+    assert said["b/x"][-2:] == ["25", "2.5"]
