@@ -14,6 +14,7 @@ def run(
     level: float | None = None,
     views: int = 24,
     check: int = 0,
+    exact: bool = False,
     **drawn: Any,
 ) -> None:
     """Write objects as coloured surfaces, in world units, y up.
@@ -26,6 +27,7 @@ def run(
             the system knows one, or else has the level that fits the rendered silhouettes.
         views: images that colours are taken from.
         check: views, drawn from the prior of cameras, in which to compare the mesh's silhouettes with rendered ones.
+        exact: also compute what is in empty space, which is left out as far as a coarse grid finds nothing there.
     """
     options, indices = SampleOptions(**drawn), numbers(seeds)
     between(2, LARGEST, cells=cells)
@@ -38,7 +40,7 @@ def run(
     out = check_target(out)
     generator, _ = options.load()
     for index in indices:
-        found = mesh_of(generator, index, cells=cells, level=level, views=views, **options.drawn)
+        found = mesh_of(generator, index, cells=cells, level=level, views=views, exact=exact, **options.drawn)
         path = out if len(indices) == 1 else out.with_stem(f"{out.stem}-{index}")
         save_mesh(path, found)
         chosen = found.metadata["level"]

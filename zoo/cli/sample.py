@@ -21,6 +21,7 @@ def run(
     views: int = 6,
     depth: bool = True,
     edit: str | None = None,
+    exact: bool = False,
     **drawn: Any,
 ) -> None:
     """Draw a grid (rows: samples and their depths, columns: views), or one file per sample.
@@ -33,6 +34,8 @@ def run(
         views: columns of the grid.
         depth: also draw depths into the grid: near is yellow, far is violet, nothing is white.
         edit: columns show what this edit does to a scene, instead of its sides; systems that compose scenes have edits.
+        exact: also compute what is in empty space, which many large views leave out as far as a coarse grid finds
+            nothing there.
     """
     if (out is None) == (images is None):
         raise UserError("Give an output: --out FILE.png for a grid, or --images DIR for single images.")
@@ -42,7 +45,7 @@ def run(
     if images is None:
         refuse_unused("for a grid", run, count=count)
     else:
-        refuse_unused("for --images", run, seeds=seeds, views=views, depth=depth, edit=edit)
+        refuse_unused("for --images", run, seeds=seeds, views=views, depth=depth, edit=edit, exact=exact)
         images = folder_target(images, option="--images")
     from zoo.export import grid, save_image, turntable_views, with_depth_rows
     from zoo.export.images import check_target
@@ -53,7 +56,7 @@ def run(
     if images is not None:
         print(save_samples(generator, images, count, options))
         return
-    rendered_views = turntable_views(generator, indices, views, edit=edit, **options.drawn, progress=True)
+    rendered_views = turntable_views(generator, indices, views, edit=edit, exact=exact, **options.drawn, progress=True)
     save_image(out, grid(with_depth_rows(rendered_views.image, rendered_views.depth if depth else None)))
     print(out)
 

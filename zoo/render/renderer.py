@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from zoo.draws import Draws
 from zoo.render.composite import Quadrature, RayWeights, accumulate_along_rays, add_density_noise
 from zoo.render.depths import Depths, FineDepths, Samples
+from zoo.render.occupancy import EmptySpace
 from zoo.render.query import Condition, Field, query, raw_density, selected_indices
 from zoo.render.rays import Rays
 from zoo.utils.errors import UserError
@@ -96,6 +97,7 @@ class VolumeRenderer(nn.Module):
         super().__init__()
         self.depths, self.quadrature = depths, quadrature or Quadrature()
         self.fine, self.coarse, self.chunk, self.noise_once = fine, coarse, chunk, noise_once
+        self.empty_space: EmptySpace | None = None  # while views of one object are rendered, what to leave out
 
     def forward(
         self,
@@ -138,12 +140,18 @@ class VolumeRenderer(nn.Module):
 
     def density(self, points: Tensor, field: Field[Condition], condition: Condition) -> Tensor:
         """Density per world length [B, N, 1] at points [B, N, 3]."""
-        return self.quadrature.density(raw_density(points, field, condition), points[:, :, None])[:, :, 0]
+        if self.empty_space is None:
+            raw = raw_density(points, field, condition)
+        else:
+            raw = self.empty_space.raw_density(points, field, condition, self.quadrature)
+        return self.quadrature.density(raw, points[:, :, None])[:, :, 0]
 
     def query_hits(
         self, field: Field[Condition], samples: Samples, hits: Tensor, condition: Condition
     ) -> tuple[Tensor, Tensor]:
         """As ``query``, but only on the rays with these indices [B, K]; zeros on the others."""
+        if self.empty_space is not None:
+            return self.empty_space.query(field, samples, condition, self.chunk, self.quadrature)
         if hits.shape[1] in (0, samples.t.shape[1]):
             return query(field, samples, condition, self.chunk)
         found = query(field, samples.take(hits), condition, self.chunk)
