@@ -21,6 +21,7 @@ from zoo.render.query import Condition, Field, query, raw_density
 from zoo.utils.ranges import at_least
 
 CELLS = 32  # along each side of the box
+MUCH = 1e10  # a raw density that is as dense, or as empty, as any
 HAZE = 0.01  # of the light: an error of 0.01 in colours from 0 to 1 is a PSNR of 40 dB
 
 
@@ -45,7 +46,7 @@ class OccupancyGrid(NamedTuple):
 
         A cell is empty if the densities at its middle and at those of the 26 around it are so low that they would
         absorb at most ``HAZE`` of the light on the longest way through the box. Its raw density is then the emptiest of
-        these 27.
+        these 27. Where there is no density whatever the raw one is, such as outside a sphere, none is looked up.
 
         Args:
             raw_at: raw densities [N] at world points [N, 3].
@@ -57,23 +58,27 @@ class OccupancyGrid(NamedTuple):
         low, high = bounds
         cell, line = (high - low) / cells, torch.arange(cells).to(bounds) + 0.5
         middles = low + torch.stack(torch.meshgrid(line, line, line, indexing="ij"), dim=-1) * cell
-        raw = raw_at(middles.view(-1, 3)).view(cells, cells, cells)
 
-        def density_of(values: Tensor) -> Tensor:
-            return density(values[None, ..., None], middles[None])[0, ..., 0]
+        def density_of(raw: Tensor) -> Tensor:
+            return density(raw[None, ..., None], middles[None])[0, ..., 0]
 
-        occupied = ~(density_of(raw) * (high - low).norm() <= HAZE)  # what is not a number is not empty
-        least, most = (density_of(torch.full_like(raw, float(end))).sum() for end in raw.nan_to_num().aminmax())
-        emptiest = -greatest_around(-raw) if least <= most else greatest_around(raw)
+        most, least = (density_of(torch.full_like(middles[..., 0], raw)) for raw in (MUCH, -MUCH))
+        possible, sign = most + least > 0, 1 if most.sum() >= least.sum() else -1
+        raw = torch.full_like(most, sign * torch.inf)
+        raw[possible] = raw_at(middles[possible])
+        occupied = possible & ~(density_of(raw) * (high - low).norm() <= HAZE)  # what is not a number is not empty
+        emptiest = -sign * greatest_around(-sign * raw)
+        emptiest = emptiest.masked_fill(emptiest.isinf(), -sign * MUCH)
         emptiest = emptiest.masked_fill(greatest_around(occupied.to(raw)) > 0, torch.nan)
         return cls(low, cell, pad(emptiest, (1,) * 6, value=torch.nan))
 
     def raw_at(self, points: Tensor) -> Tensor:
         """Raw densities [...] in the cells of points [..., 3]; NaN where the field has to be queried."""
         side = len(self.raw)
-        place = torch.addcmul(1 - self.low / self.cell, points, 1 / self.cell).clamp_(0, side - 1).floor_()
-        x, y, z = place.nan_to_num_(0).long().unbind(-1)
-        return self.raw.take((x * side + y).mul_(side).add_(z))
+        place = torch.addcmul(1 - self.low / self.cell, points, 1 / self.cell).clamp_(0, side - 1).int()
+        x, y, z = place.unbind(-1)
+        index = (x * side + y).mul_(side).add_(z).clamp_(0, side**3 - 1)  # points that are no numbers are anywhere
+        return self.raw.flatten().index_select(0, index.flatten()).view_as(index)
 
 
 def greatest_around(values: Tensor) -> Tensor:
@@ -106,9 +111,11 @@ class EmptySpace:
             condition: of B views of the same object.
             quadrature: what the samples will be weighed by.
         """
-        samples = samples._replace(positions=samples.points)
+        points = samples.positions
+        if points is None:  # faster, and not as it is rounded in images
+            points = torch.addcmul(samples.origins[:, :, None], samples.t[..., None], samples.directions[:, :, None])
         hits = samples.t[..., -1:] > samples.t[..., :1]  # the other rays have no length, and zeros as without a grid
-        raw = self.grid_of(field, condition, len(hits), quadrature).raw_at(samples.positions)
+        raw = self.grid_of(field, condition, len(hits), quadrature).raw_at(points)
         raw[..., -1:].masked_fill_(self.last_takes_rest(samples, quadrature), torch.nan)
         raw = raw.where(hits, 0)
         self.samples += int(hits.sum()) * raw.shape[-1]
