@@ -188,6 +188,14 @@ def test_nothing_outside_of_the_bounds_is_left_out():
     assert space.queried < space.samples and plain.opacity.max() > 0.9
 
 
+def test_another_field_is_queried_everywhere():
+    other = Solid(lambda points: ball(points, 0.9))
+    renderer, rays = box_renderer(), views()
+    plain = renderer(other, rays, None)
+    _, _, space = both(renderer, Solid(lambda points: ball(points, 0.2)), rays)
+    assert torch.equal(renderer(other, rays, None).features, plain.features) and space.samples > 0
+
+
 def test_what_is_not_a_number_is_seen():
     field = Solid(lambda points: ball(points).where(points.norm(dim=-1) > 0.3, torch.nan))
     plain, found, _ = both(box_renderer(), field, views())

@@ -266,8 +266,8 @@ class WithoutEmptySpace:
     """Inside this context, views of one object are rendered without querying fields in empty space.
 
     See ``zoo.render.occupancy``. Views are plain where leaving something out could be wrong or would not pay: where
-    styles differ, the generator has no density or no ``VolumeRenderer``, or there are fewer pixels than a grid has
-    cells. The context may be entered again, for further views.
+    styles differ, where no part of the generator is a ``VolumeRenderer`` or it has no density, or where there are fewer
+    pixels than a grid has cells. The context may be entered again, for further views.
 
     Args:
         styles: of the views [V].
@@ -279,8 +279,8 @@ class WithoutEmptySpace:
 
     def __init__(self, generator: Generator, styles: NamedTuple, pixels: int, exact: bool = False) -> None:
         plain = exact or pixels < CELLS**3 or not isinstance(generator, HasDensity) or not are_alike(styles)
-        modules = () if plain else generator.modules()
-        self.renderers = [module for module in modules if isinstance(module, VolumeRenderer)]
+        parts = () if plain else generator.children()
+        self.renderers = [part for part in parts if isinstance(part, VolumeRenderer)]
         self.spaces = [EmptySpace(generator.bounds) for _ in self.renderers]
 
     def __enter__(self) -> Self:

@@ -9,7 +9,7 @@ B batch, R rays, S samples, N points, G cells along each side of the box, K samp
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -87,7 +87,7 @@ def greatest_around(values: Tensor) -> Tensor:
 
 
 class EmptySpace:
-    """Leaves out the samples that are in empty cells; the grid is made of the first images that are rendered.
+    """Leaves out the samples that are in empty cells; the grid is made of the first field that is queried.
 
     Args:
         bounds: box of the object, two corners [2, 3]; nothing outside of it is left out.
@@ -99,6 +99,7 @@ class EmptySpace:
     def __init__(self, bounds: Tensor, cells: int = CELLS) -> None:
         self.bounds, self.cells = bounds, cells
         self.grid: OccupancyGrid | None = None
+        self.field: Field[Any] | None = None
         self.samples = self.queried = 0
 
     @torch.no_grad()
@@ -115,7 +116,7 @@ class EmptySpace:
         if points is None:  # faster, and not as it is rounded in images
             points = torch.addcmul(samples.origins[:, :, None], samples.t[..., None], samples.directions[:, :, None])
         hits = samples.t[..., -1:] > samples.t[..., :1]  # the other rays have no length, and zeros as without a grid
-        raw = self.grid_of(field, condition, len(hits), quadrature).raw_at(points)
+        raw = self.raw_at(points, field, condition, quadrature)
         raw[..., -1:].masked_fill_(self.last_takes_rest(samples, quadrature), torch.nan)
         raw = raw.where(hits, 0)
         self.samples += int(hits.sum()) * raw.shape[-1]
@@ -128,17 +129,16 @@ class EmptySpace:
     ) -> Tensor:
         """As ``zoo.render.query.raw_density``, without gradients."""
         samples = Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1]))
-        raw = self.grid_of(field, condition, len(points), quadrature).raw_at(points)
+        raw = self.raw_at(points, field, condition, quadrature)
         return query_unknown(field, samples, condition, 4096, raw[..., None])[0]
 
-    def grid_of(
-        self, field: Field[Condition], condition: Condition, batch: int, quadrature: Quadrature
-    ) -> OccupancyGrid:
-        """The grid, built when it is first needed."""
+    def raw_at(self, points: Tensor, field: Field[Condition], condition: Condition, quadrature: Quadrature) -> Tensor:
+        """As of ``OccupancyGrid``, of the field of which it was made: all others are queried everywhere."""
         if self.grid is None:
-            at = raw_density_at(field, condition, batch)
+            at = raw_density_at(field, condition, len(points))
+            self.field = field
             self.grid = OccupancyGrid.build(at, quadrature.density, self.bounds, self.cells)
-        return self.grid
+        return self.grid.raw_at(points) if field == self.field else torch.full_like(points[..., 0], torch.nan)
 
     def last_takes_rest(self, samples: Samples, quadrature: Quadrature) -> Tensor:
         """Whether the last sample of a ray takes all light that is left, however little is there; [B, R, 1].
