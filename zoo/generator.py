@@ -281,7 +281,10 @@ class WithoutEmptySpace:
         plain = exact or pixels < CELLS**3 or not isinstance(generator, HasDensity) or not are_alike(styles)
         parts = () if plain else generator.children()
         self.renderers = [part for part in parts if isinstance(part, VolumeRenderer)]
-        self.spaces = [EmptySpace(generator.bounds) for _ in self.renderers]
+        cells = round(
+            min(max((pixels / 4) ** (1 / 3), CELLS), 2 * CELLS)
+        )  # the finer, the less a grid adds to the rest
+        self.spaces = [EmptySpace(generator.bounds, cells) for _ in self.renderers]
 
     def __enter__(self) -> Self:
         for renderer, space in zip(self.renderers, self.spaces, strict=True):
