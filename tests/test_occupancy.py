@@ -125,12 +125,23 @@ def test_all_is_queried_where_all_is_occupied():
         assert torch.equal(found.raw[hits], plain.raw[hits])
 
 
+def test_fine_samples_in_any_order_and_rays_of_one_sample_are_rendered():
+    importance = Importance(8)
+
+    def fine(t: Tensor, weights: Tensor, draws: None) -> Tensor:
+        return importance(t, weights, draws)[..., torch.randperm(8, generator=torch.Generator().manual_seed(0))]
+
+    for renderer in (VolumeRenderer(BOX, fine=fine), VolumeRenderer(Stratified(3.6, 4.4, 1))):
+        plain, found, _ = both(renderer, Solid(ball), views())
+        torch.testing.assert_close(found.features, plain.features)
+        assert plain.opacity.max() > 0.9
+
+
 def test_nothing_is_queried_where_nothing_is():
     field = Solid(lambda points: -1 - points.square().sum(-1))
     plain, found, space = both(box_renderer(), field, views())
-    assert (
-        space.queried == 0 < space.samples and field.queried <= 3
-    )  # one of each image says how many features there are
+    assert space.queried == 0 < space.samples
+    assert field.queried <= 3  # one of each image says how many features there are
     assert torch.equal(found.features, plain.features) and (found.features == 1).all() and (found.opacity == 0).all()
 
 

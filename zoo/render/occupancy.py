@@ -104,24 +104,32 @@ class EmptySpace:
 
     @torch.no_grad()
     def query(
-        self, field: Field[Condition], samples: Samples, condition: Condition, chunk: int | None, quadrature: Quadrature
+        self,
+        field: Field[Condition],
+        samples: Samples,
+        hit: Tensor,
+        condition: Condition,
+        quadrature: Quadrature,
+        **options: Any,
     ) -> tuple[Tensor, Tensor]:
-        """As ``zoo.render.query.query``, without gradients; features are zero where nothing is.
+        """Raw density [B, R, S, 1] and features [B, R, S, C], without gradients; zero features where nothing is.
 
         Args:
+            samples: B x R x S of them.
+            hit: rays that are looked at, bool [B, R]; zeros on the others.
             condition: of B views of the same object.
             quadrature: what the samples will be weighed by.
+            options: of ``zoo.render.query.query``.
         """
         points = samples.positions
         if points is None:  # faster, and not as it is rounded in images
             points = torch.addcmul(samples.origins[:, :, None], samples.t[..., None], samples.directions[:, :, None])
-        hits = samples.t[..., -1:] > samples.t[..., :1]  # the other rays have no length, and zeros as without a grid
         raw = self.raw_at(points, field, condition, quadrature)
         raw[..., -1:].masked_fill_(self.last_takes_rest(samples, quadrature), torch.nan)
-        raw = raw.where(hits, 0)
-        self.samples += int(hits.sum()) * raw.shape[-1]
+        raw = raw.where(hit[..., None], 0)
+        self.samples += int(hit.sum()) * raw.shape[-1]
         self.queried += int(raw.isnan().sum())
-        return query_unknown(field, samples, condition, chunk, raw)
+        return query_unknown(field, samples, condition, raw, **options)
 
     @torch.no_grad()
     def raw_density(
@@ -129,8 +137,8 @@ class EmptySpace:
     ) -> Tensor:
         """As ``zoo.render.query.raw_density``, without gradients."""
         samples = Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1]))
-        raw = self.raw_at(points, field, condition, quadrature)
-        return query_unknown(field, samples, condition, 4096, raw[..., None])[0]
+        raw = self.raw_at(points, field, condition, quadrature)[..., None]
+        return query_unknown(field, samples, condition, raw, chunk=4096)[0]
 
     def raw_at(self, points: Tensor, field: Field[Condition], condition: Condition, quadrature: Quadrature) -> Tensor:
         """As of ``OccupancyGrid``, of the field of which it was made: all others are queried everywhere."""
@@ -151,14 +159,14 @@ class EmptySpace:
 
 
 def query_unknown(
-    field: Field[Condition], samples: Samples, condition: Condition, chunk: int | None, raw: Tensor
+    field: Field[Condition], samples: Samples, condition: Condition, raw: Tensor, **options: Any
 ) -> tuple[Tensor, Tensor]:
     """Raw densities [B, R, S, 1], queried where they are NaN in ``raw`` [B, R, S], and features, zero elsewhere."""
     unknown = raw.isnan().flatten(1)
     if unknown.all():
-        return query(field, samples, condition, chunk)
+        return query(field, samples, condition, **options)
     index = chosen_indices(unknown)
-    found, found_features = query(field, samples.single(index), condition, chunk)
+    found, found_features = query(field, samples.single(index), condition, **options)
     filled = raw.flatten(1).scatter(1, index, found.flatten(1).to(raw)).view_as(raw)
     index += torch.arange(len(index), device=index.device)[:, None] * unknown.shape[1]
     features = found_features.new_zeros(unknown.numel(), found_features.shape[-1])

@@ -151,7 +151,8 @@ class VolumeRenderer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """As ``query``, but only on the rays with these indices [B, K]; zeros on the others."""
         if self.empty_space is not None:
-            return self.empty_space.query(field, samples, condition, self.chunk, self.quadrature)
+            hit = (samples.t[..., -1] != samples.t[..., 0]) | (samples.t.shape[-1] == 1)
+            return self.empty_space.query(field, samples, hit, condition, self.quadrature, chunk=self.chunk)
         if hits.shape[1] in (0, samples.t.shape[1]):
             return query(field, samples, condition, self.chunk)
         found = query(field, samples.take(hits), condition, self.chunk)
