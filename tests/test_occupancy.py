@@ -122,7 +122,8 @@ def test_all_is_queried_where_all_is_occupied():
         for name in ("features", "depth", "opacity", "weights"):
             assert torch.equal(getattr(found, name), getattr(plain, name)), name
         hits = plain.samples.t[..., -1] > plain.samples.t[..., 0]
-        assert torch.equal(found.raw[hits], plain.raw[hits])
+        assert torch.equal(found.raw[hits], plain.raw[hits]) and torch.equal(found.samples.t, plain.samples.t)
+        assert (found.background is None) == (plain.background is None)
 
 
 def test_fine_samples_in_any_order_and_rays_of_one_sample_are_rendered():
@@ -221,7 +222,7 @@ def test_where_there_can_be_no_density_no_field_is_asked():
 
     grid = OccupancyGrid.build(lambda points: asked.append(points) or torch.ones(len(points)), density, BOUNDS, 16)
     assert len(asked[0]) == pytest.approx(16**3 * torch.pi / 6 / 8, rel=0.1) and (asked[0].norm(dim=-1) < 0.5).all()
-    assert grid.raw_at(torch.zeros(1, 3)).isnan() and grid.raw_at(torch.tensor([[0.9, 0.9, 0.9]])) == -1e10
+    assert grid.raw_at(*torch.zeros(3, 1)).isnan() and grid.raw_at(*torch.full((3, 1), 0.9)) == -1e10
 
 
 # ---------------------------------------------------------------------------------------------- who leaves it out

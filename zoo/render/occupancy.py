@@ -8,7 +8,7 @@ grid can know: a thing so thin that it passes between the middles of all cells i
 B batch, R rays, S samples, N points, G cells along each side of the box, K samples of an image that are queried
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -72,12 +72,13 @@ class OccupancyGrid(NamedTuple):
         emptiest = emptiest.masked_fill(greatest_around(occupied.to(raw)) > 0, torch.nan)
         return cls(low, cell, pad(emptiest, (1,) * 6, value=torch.nan))
 
-    def raw_at(self, points: Tensor) -> Tensor:
-        """Raw densities [...] in the cells of points [..., 3]; NaN where the field has to be queried."""
+    def raw_at(self, *coordinates: Tensor) -> Tensor:
+        """Raw densities [...] in the cells of points, x, y and z [...]; NaN where the field has to be queried."""
         side = len(self.raw)
-        place = torch.addcmul(1 - self.low / self.cell, points, 1 / self.cell).clamp_(0, side - 1).int()
-        x, y, z = place.unbind(-1)
-        index = (x * side + y).mul_(side).add_(z).clamp_(0, side**3 - 1)  # points that are no numbers are anywhere
+        index = torch.zeros((), dtype=torch.int, device=self.raw.device)
+        for places, low, cell in zip(coordinates, self.low, self.cell, strict=True):
+            index = index * side + ((places - low).div_(cell).add_(1).clamp_(0, side - 1)).int()
+        index = index.clamp_(0, side**3 - 1)  # points that are no numbers are anywhere
         return self.raw.flatten().index_select(0, index.flatten()).view_as(index)
 
 
@@ -100,14 +101,32 @@ class EmptySpace:
         self.bounds, self.cells = bounds, cells
         self.grid: OccupancyGrid | None = None
         self.field: Field[Any] | None = None
-        self.samples = self.queried = 0
+        self.samples = self.queried = self.left_out = 0
+
+    @torch.no_grad()
+    def live_rays(
+        self, field: Field[Condition], samples: Samples, condition: Condition, quadrature: Quadrature
+    ) -> Tensor:
+        """Indices [B, K] of rays on which something may be; where an image has fewer than K, others fill it up.
+
+        Args:
+            samples: the first ones of all rays, [B, R, S].
+            condition: of B views of the same object.
+            quadrature: what the samples will be weighed by.
+        """
+        live = self.raw_of(field, samples, condition, quadrature).isnan().any(-1)
+        self.left_out = int((has_length(samples) & ~live).sum())
+        return chosen_indices(live)
+
+    def count_left_out(self, samples: Samples) -> None:
+        """Count the samples of rays that ``live_rays`` has left out: each would have had as many as those of others."""
+        self.samples += self.left_out * samples.t.shape[-1]
 
     @torch.no_grad()
     def query(
         self,
         field: Field[Condition],
         samples: Samples,
-        hit: Tensor,
         condition: Condition,
         quadrature: Quadrature,
         **options: Any,
@@ -115,21 +134,26 @@ class EmptySpace:
         """Raw density [B, R, S, 1] and features [B, R, S, C], without gradients; zero features where nothing is.
 
         Args:
-            samples: B x R x S of them.
-            hit: rays that are looked at, bool [B, R]; zeros on the others.
-            condition: of B views of the same object.
-            quadrature: what the samples will be weighed by.
+            samples: B x R x S of them; zeros on rays that have no length.
+            condition, quadrature: as of ``live_rays``.
             options: of ``zoo.render.query.query``.
         """
-        points = samples.positions
-        if points is None:  # faster, and not as it is rounded in images
-            points = torch.addcmul(samples.origins[:, :, None], samples.t[..., None], samples.directions[:, :, None])
-        raw = self.raw_at(points, field, condition, quadrature)
-        raw[..., -1:].masked_fill_(self.last_takes_rest(samples, quadrature), torch.nan)
-        raw = raw.where(hit[..., None], 0)
-        self.samples += int(hit.sum()) * raw.shape[-1]
+        raw = self.raw_of(field, samples, condition, quadrature)
+        self.samples += int(has_length(samples).sum()) * raw.shape[-1]
         self.queried += int(raw.isnan().sum())
         return query_unknown(field, samples, condition, raw, **options)
+
+    def raw_of(self, field: Field[Condition], samples: Samples, condition: Condition, quadrature: Quadrature) -> Tensor:
+        """Raw densities [B, R, S] of samples that are in empty cells; NaN where the field has to be queried."""
+        if samples.positions is not None:
+            coordinates = samples.positions.unbind(-1)
+        else:  # not as they are rounded in images, and one by one, which is faster
+            axes = zip(*(x.split(1, dim=-1) for x in samples[:2]), strict=True)
+            coordinates = [torch.addcmul(origin, samples.t, direction) for origin, direction in axes]
+        raw = self.raw_at(coordinates, field, condition, quadrature)
+        if self.last_takes_rest(samples, quadrature):
+            raw[..., -1] = torch.nan
+        return raw.where(has_length(samples)[..., None], 0)
 
     @torch.no_grad()
     def raw_density(
@@ -137,25 +161,35 @@ class EmptySpace:
     ) -> Tensor:
         """As ``zoo.render.query.raw_density``, without gradients."""
         samples = Samples(points, torch.zeros_like(points), torch.zeros_like(points[..., :1]))
-        raw = self.raw_at(points, field, condition, quadrature)[..., None]
+        raw = self.raw_at(points.unbind(-1), field, condition, quadrature)[..., None]
         return query_unknown(field, samples, condition, raw, chunk=4096)[0]
 
-    def raw_at(self, points: Tensor, field: Field[Condition], condition: Condition, quadrature: Quadrature) -> Tensor:
+    def raw_at(
+        self, coordinates: Sequence[Tensor], field: Field[Condition], condition: Condition, quadrature: Quadrature
+    ) -> Tensor:
         """As of ``OccupancyGrid``, of the field of which it was made: all others are queried everywhere."""
         if self.grid is None:
-            at = raw_density_at(field, condition, len(points))
+            at = raw_density_at(field, condition, len(coordinates[0]))
             self.field = field
             self.grid = OccupancyGrid.build(at, quadrature.density, self.bounds, self.cells)
-        return self.grid.raw_at(points) if field == self.field else torch.full_like(points[..., 0], torch.nan)
+        if field != self.field:
+            return torch.full_like(coordinates[0], torch.nan)
+        return self.grid.raw_at(*coordinates)
 
-    def last_takes_rest(self, samples: Samples, quadrature: Quadrature) -> Tensor:
-        """Whether the last sample of a ray takes all light that is left, however little is there; [B, R, 1].
+    def last_takes_rest(self, samples: Samples, quadrature: Quadrature) -> bool:
+        """Whether the last sample of a ray takes all light that is left, however little is there.
 
         It does where its interval has no end, or where the background has its colour.
         """
-        lengths = quadrature.intervals(samples.t[..., -2:], samples.directions)[..., -1:]
-        alone, _ = quadrature.background(torch.zeros_like(samples.t[:1, :1]))
-        return (lengths > (self.bounds[1] - self.bounds[0]).norm()) | (alone[..., -1:] != 0)
+        t, directions = samples.t[:1, :1, -2:], samples.directions[:1, :1]
+        endless = quadrature.intervals(t, directions)[..., -1] > (self.bounds[1] - self.bounds[0]).norm()
+        alone, _ = quadrature.background(torch.zeros_like(t))
+        return bool(endless.any() | (alone[..., -1] != 0).any())
+
+
+def has_length(samples: Samples) -> Tensor:
+    """Which rays are sampled along some way, bool [B, R]: one that misses what depths look for has none."""
+    return (samples.t[..., -1] != samples.t[..., 0]) | (samples.t.shape[-1] == 1)
 
 
 def query_unknown(

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from zoo.draws import Draws
 from zoo.render.composite import Quadrature, RayWeights, accumulate_along_rays, add_density_noise
@@ -116,7 +117,24 @@ class VolumeRenderer(nn.Module):
             draws: for jitter, importance samples and density noise; None for none of them.
             density_noise: standard deviation of the noise on raw densities; no effect without draws.
         """
-        samples, order = self.depths(rays, draws), None
+        samples = self.depths(rays, draws)
+        if self.empty_space is None or draws is not None:
+            return self.march(field, samples, condition, draws, density_noise)
+        live = self.empty_space.live_rays(field, samples, condition, self.quadrature)
+        found = self.march(field, samples.take(live), condition)
+        self.empty_space.count_left_out(found.samples)
+        return spread(found, live, samples, self.quadrature)
+
+    def march(
+        self,
+        field: Field[Condition],
+        samples: Samples,
+        condition: Condition,
+        draws: Draws | None = None,
+        density_noise: float = 0.0,
+    ) -> Integrated:
+        """As ``forward``, from the first samples on."""
+        rays, order = samples[:2], None
         hits = selected_indices(samples.t[..., -1] > samples.t[..., 0])  # the other rays have no length
         raw, features = self.query_hits(field, samples, hits, condition)
         queried: tuple[Tensor, ...] = (features,)
@@ -128,12 +146,12 @@ class VolumeRenderer(nn.Module):
                 if not self.noise_once:
                     noised = add_density_noise(raw, "coarse_density_noise", draws, density_noise)
                 weights = (self.coarse or self.quadrature).weigh(noised, samples)
-                fine = Samples(*rays[:2], self.fine(samples.t, weights, draws))
+                fine = Samples(*rays, self.fine(samples.t, weights, draws))
             fine_raw, fine_features = self.query_hits(field, fine, hits, condition)
             if self.noise_once:
                 fine_raw = add_density_noise(fine_raw, "fine_density_noise", draws, density_noise)
             t, order = torch.cat([fine.t, samples.t], -1).sort(-1)
-            samples, queried = Samples(*rays[:2], t), (fine_features, features)
+            samples, queried = Samples(*rays, t), (fine_features, features)
             raw = torch.cat([fine_raw, raw], 2).gather(2, order[..., None])
         noised = raw if self.noise_once else add_density_noise(raw, "final_density_noise", draws, density_noise)
         return integrate(self.quadrature(noised, samples), samples, raw, queried, order)
@@ -151,14 +169,38 @@ class VolumeRenderer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """As ``query``, but only on the rays with these indices [B, K]; zeros on the others."""
         if self.empty_space is not None:
-            hit = (samples.t[..., -1] != samples.t[..., 0]) | (samples.t.shape[-1] == 1)
-            return self.empty_space.query(field, samples, hit, condition, self.quadrature, chunk=self.chunk)
+            return self.empty_space.query(field, samples, condition, self.quadrature, chunk=self.chunk)
         if hits.shape[1] in (0, samples.t.shape[1]):
             return query(field, samples, condition, self.chunk)
         found = query(field, samples.take(hits), condition, self.chunk)
         at = (torch.arange(len(hits), device=hits.device)[:, None], hits)
         raw, features = (x.new_zeros(*samples.t.shape, x.shape[-1]).index_put(at, x) for x in found)
         return raw, features
+
+
+def spread(found: Integrated, rays: Tensor, samples: Samples, quadrature: Quadrature) -> Integrated:
+    """What all rays show where those with these indices [B, K] show this, and the others nothing; without ``queried``.
+
+    Args:
+        samples: the first ones of all rays.
+    """
+    t = pad(samples.t, (0, found.weights.shape[-1] - samples.t.shape[-1]), mode="replicate")
+    nothing, background = quadrature.background(torch.zeros_like(t))
+
+    def of_all(shown: Tensor, others: Tensor) -> Tensor:
+        index = rays.view(*rays.shape, *[1] * (shown.dim() - 2)).expand_as(shown)
+        return others.expand(-1, -1, *shown.shape[2:]).scatter(1, index, shown.to(others))
+
+    zeros = t.new_zeros(*t.shape[:2], 1)
+    return Integrated(
+        of_all(found.features, zeros if background is None else background),
+        of_all(found.depth, zeros),
+        of_all(found.opacity, zeros),
+        samples._replace(t=of_all(found.samples.t, t), positions=None),
+        of_all(found.weights, nothing),
+        of_all(found.raw, zeros[..., None]),
+        background=None if background is None else of_all(found.background, background),
+    )
 
 
 def with_sample_count(renderer: Renderer, samples: int) -> Renderer:
