@@ -33,6 +33,7 @@ from zoo.render import (
     VolumeRenderer,
     infinite_last_interval,
     last_sample,
+    occupancy,
     pixel_centres,
     relu,
     shifted_softplus,
@@ -47,6 +48,16 @@ from zoo.weights.bundle import build
 
 BOUNDS = torch.tensor([[-1.0] * 3, [1.0] * 3])
 CELL = 2 / 32
+
+
+USUAL = {name: getattr(occupancy, name) for name in ("LEAST_SAMPLES", "MOST_OCCUPIED")}
+
+
+@pytest.fixture(autouse=True)
+def everything_pays(monkeypatch):
+    """Empty space is left out of few samples, too, and however little there is."""
+    monkeypatch.setattr(occupancy, "LEAST_SAMPLES", 0)
+    monkeypatch.setattr(occupancy, "MOST_OCCUPIED", 1.0)
 
 
 class Solid(nn.Module):
@@ -277,6 +288,23 @@ def test_scenes_that_change_are_rendered_plainly():
     assert WithoutEmptySpace(generator, same, 1000).spaces == []
     interpolated_views(generator, [0, 1], 40)
     assert generator.renderer.empty_space is None
+
+
+def test_little_is_rendered_plainly(monkeypatch):
+    for name, value in USUAL.items():
+        monkeypatch.setattr(occupancy, name, value)
+    for field, rays, pays in (
+        (Solid(ball), views(), [True, True]),
+        (Solid(ball), views(1), [False, False]),  # few samples
+        (Solid(lambda points: points[..., 0] + 2), views(), [True, False]),  # nothing to leave out, as is found then
+    ):
+        renderer, asked = box_renderer(), []
+        for _ in range(2):
+            renderer.empty_space = renderer.empty_space or EmptySpace(BOUNDS)
+            plain = renderer.empty_space.samples
+            renderer(field, rays, None)
+            asked.append(renderer.empty_space.samples > plain)
+        assert asked == pays
 
 
 def test_a_generator_without_density_is_rendered_plainly():

@@ -52,7 +52,7 @@ def measure(
             if exact:
                 plain = images
                 continue
-            if not without.spaces:
+            if not any(space.samples for space in without.spaces):
                 raise UserError(
                     f"{views} views of {info.name} leave no empty space out, so there is nothing to compare: take more "
                     "or larger ones, of a system that marches rays through one density by zoo.render.VolumeRenderer."

@@ -22,6 +22,8 @@ from zoo.utils.ranges import at_least
 
 CELLS = 32  # along each side of the box
 MUCH = 1e10  # a raw density that is as dense, or as empty, as any
+LEAST_SAMPLES = 2**14  # rendered at once: fewer are rendered as fast as they are looked up
+MOST_OCCUPIED = 0.5  # of the samples, with as little to gain
 HAZE = 0.01  # of the light: an error of 0.01 in colours from 0 to 1 is a PSNR of 40 dB
 
 
@@ -102,6 +104,10 @@ class EmptySpace:
         self.grid: OccupancyGrid | None = None
         self.field: Field[Any] | None = None
         self.samples = self.queried = self.left_out = 0
+
+    def pays(self, samples: Samples) -> bool:
+        """Whether it is faster to look these up than to query them all."""
+        return samples.t.numel() >= LEAST_SAMPLES and self.queried <= MOST_OCCUPIED * self.samples
 
     @torch.no_grad()
     def live_rays(

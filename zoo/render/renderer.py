@@ -117,12 +117,12 @@ class VolumeRenderer(nn.Module):
             draws: for jitter, importance samples and density noise; None for none of them.
             density_noise: standard deviation of the noise on raw densities; no effect without draws.
         """
-        samples = self.depths(rays, draws)
-        if self.empty_space is None or draws is not None:
+        samples, space = self.depths(rays, draws), self.empty_space
+        if space is None or draws is not None or not space.pays(samples):
             return self.march(field, samples, condition, draws, density_noise)
-        live = self.empty_space.live_rays(field, samples, condition, self.quadrature)
-        found = self.march(field, samples.take(live), condition)
-        self.empty_space.count_left_out(found.samples)
+        live = space.live_rays(field, samples, condition, self.quadrature)
+        found = self.march(field, samples.take(live), condition, space=space)
+        space.count_left_out(found.samples)
         return spread(found, live, samples, self.quadrature)
 
     def march(
@@ -132,11 +132,12 @@ class VolumeRenderer(nn.Module):
         condition: Condition,
         draws: Draws | None = None,
         density_noise: float = 0.0,
+        space: EmptySpace | None = None,
     ) -> Integrated:
-        """As ``forward``, from the first samples on."""
+        """As ``forward``, from the first samples on; queried only where this space is not empty, if there is one."""
         rays, order = samples[:2], None
         hits = selected_indices(samples.t[..., -1] > samples.t[..., 0])  # the other rays have no length
-        raw, features = self.query_hits(field, samples, hits, condition)
+        raw, features = self.query_hits(field, samples, hits, condition, space)
         queried: tuple[Tensor, ...] = (features,)
         if self.noise_once:
             raw = add_density_noise(raw, "coarse_density_noise", draws, density_noise)
@@ -147,7 +148,7 @@ class VolumeRenderer(nn.Module):
                     noised = add_density_noise(raw, "coarse_density_noise", draws, density_noise)
                 weights = (self.coarse or self.quadrature).weigh(noised, samples)
                 fine = Samples(*rays, self.fine(samples.t, weights, draws))
-            fine_raw, fine_features = self.query_hits(field, fine, hits, condition)
+            fine_raw, fine_features = self.query_hits(field, fine, hits, condition, space)
             if self.noise_once:
                 fine_raw = add_density_noise(fine_raw, "fine_density_noise", draws, density_noise)
             t, order = torch.cat([fine.t, samples.t], -1).sort(-1)
@@ -165,11 +166,16 @@ class VolumeRenderer(nn.Module):
         return self.quadrature.density(raw, points[:, :, None])[:, :, 0]
 
     def query_hits(
-        self, field: Field[Condition], samples: Samples, hits: Tensor, condition: Condition
+        self,
+        field: Field[Condition],
+        samples: Samples,
+        hits: Tensor,
+        condition: Condition,
+        space: EmptySpace | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As ``query``, but only on the rays with these indices [B, K]; zeros on the others."""
-        if self.empty_space is not None:
-            return self.empty_space.query(field, samples, condition, self.quadrature, chunk=self.chunk)
+        if space is not None:
+            return space.query(field, samples, condition, self.quadrature, chunk=self.chunk)
         if hits.shape[1] in (0, samples.t.shape[1]):
             return query(field, samples, condition, self.chunk)
         found = query(field, samples.take(hits), condition, self.chunk)
