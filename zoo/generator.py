@@ -281,9 +281,7 @@ class WithoutEmptySpace:
         plain = exact or pixels < CELLS**3 or not isinstance(generator, HasDensity) or not are_alike(styles)
         parts = () if plain else generator.children()
         self.renderers = [part for part in parts if isinstance(part, VolumeRenderer)]
-        cells = round(
-            min(max((pixels / 4) ** (1 / 3), CELLS), 2 * CELLS)
-        )  # the finer, the less a grid adds to the rest
+        cells = round(min(max((pixels / 4) ** (1 / 3), CELLS), 2 * CELLS))  # so that the grid takes little of the time
         self.spaces = [EmptySpace(generator.bounds, cells) for _ in self.renderers]
 
     def __enter__(self) -> Self:

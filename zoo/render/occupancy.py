@@ -67,7 +67,7 @@ class OccupancyGrid(NamedTuple):
         most, least = (density_of(torch.full_like(middles[..., 0], raw)) for raw in (MUCH, -MUCH))
         possible, sign = most + least > 0, 1 if most.sum() >= least.sum() else -1
         raw = torch.full_like(most, sign * torch.inf)
-        raw[possible] = raw_at(middles[possible])
+        raw[possible] = raw_at(middles[possible]).to(raw)
         occupied = possible & ~(density_of(raw) * (high - low).norm() <= HAZE)  # what is not a number is not empty
         emptiest = -sign * greatest_around(-sign * raw)
         emptiest = emptiest.masked_fill(emptiest.isinf(), -sign * MUCH)
