@@ -225,6 +225,15 @@ def test_what_is_not_a_number_is_seen():
     assert torch.equal(found.features.isnan(), plain.features.isnan()) and plain.features.isnan().any()
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_empty_cells_have_the_emptiest_raw_density_around(sign):
+    """A density that fades out would else be visible again, where a sample is nearer to the object than the middle."""
+    grid = OccupancyGrid.build(lambda points: points[:, 0], lambda raw, points: (sign * raw - 5).relu(), BOUNDS, 8)
+    x = (torch.arange(8) + 0.5) / 4 - 1
+    found = grid.raw_at(x, torch.zeros(8), torch.zeros(8))
+    torch.testing.assert_close(found, (x - sign * 0.25).clamp(x[0], x[-1]))
+
+
 def test_where_there_can_be_no_density_no_field_is_asked():
     asked = []
 

@@ -48,7 +48,8 @@ class OccupancyGrid(NamedTuple):
 
         A cell is empty if the densities at its middle and at those of the 26 around it are so low that they would
         absorb at most ``HAZE`` of the light on the longest way through the box. Its raw density is then the emptiest of
-        these 27. Where there is no density whatever the raw one is, such as outside a sphere, none is looked up.
+        these 27, and what is not a number stays so: it is to be seen. Where there is no density whatever the raw one
+        is, such as outside a sphere, none is looked up.
 
         Args:
             raw_at: raw densities [N] at world points [N, 3].
@@ -68,7 +69,7 @@ class OccupancyGrid(NamedTuple):
         possible, sign = most + least > 0, 1 if most.sum() >= least.sum() else -1
         raw = torch.full_like(most, sign * torch.inf)
         raw[possible] = raw_at(middles[possible]).to(raw)
-        occupied = possible & ~(density_of(raw) * (high - low).norm() <= HAZE)  # what is not a number is not empty
+        occupied = density_of(raw) * (high - low).norm() > HAZE
         emptiest = -sign * greatest_around(-sign * raw)
         emptiest = emptiest.masked_fill(emptiest.isinf(), -sign * MUCH)
         emptiest = emptiest.masked_fill(greatest_around(occupied.to(raw)) > 0, torch.nan)
