@@ -210,20 +210,20 @@ def test_rays_that_miss_are_the_same_in_both_ways(background, density, ends, spr
 def test_systems_learn_the_same_by_any_plan(system, monkeypatch) -> None:
     """In float64, over all stages: on a CPU, on a GPU that keeps all, and on one that computes small parts again."""
     on_cpu, decided = learned(system, Machine("cpu"))
-    assert any(how.selects for how in decided)
+    assert any(how.selects for how in decided.values())
     kept, decided = learned(system, GPU)
-    assert {how.at_once for how in decided} == {None}
+    assert {how.at_once for how in decided.values()} == {None}
     monkeypatch.setattr("zoo.render.plan.KEPT", 1e-6)
     monkeypatch.setattr("zoo.render.plan.WORKED_ON", 1e-6)
     again, decided = learned(system, GPU)
-    assert any(how.at_once is not None for how in decided)
-    assert any(how.recomputes for how in decided)
+    assert any(how.at_once is not None for how in decided.values())
+    assert all(how.recomputes == (work.gradients == 1) for (_, work), how in decided.items())
     for name, value in on_cpu.items():
         for other in (kept, again):
             torch.testing.assert_close(other[name], value, rtol=0, atol=1e-8, equal_nan=True, msg=name)
 
 
-def learned(system: str, machine: Machine) -> tuple[dict[str, Tensor], list[Strategy]]:
+def learned(system: str, machine: Machine) -> tuple[dict[str, Tensor], dict[tuple[Machine, Footprint], Strategy]]:
     """Weights after eight iterations, with an EMA's image, and what was decided."""
     torch.manual_seed(0)
     gan = build(SYSTEMS[system]()["model"], GAN).double()
@@ -233,7 +233,7 @@ def learned(system: str, machine: Machine) -> tuple[dict[str, Tensor], list[Stra
     cameras = Camera(*(x[:16].repeat(2, 1, 1).double() for x in data.all_cameras()))
     train(gan, images.double() / 127.5 - 1, 4, cameras=cameras)
     drawn = gan.predict_step(torch.arange(2)).image
-    return dict(gan.named_parameters()) | {"drawn": drawn}, [*plan.decisions.values()]
+    return dict(gan.named_parameters()) | {"drawn": drawn}, plan.decisions
 
 
 @pytest.mark.parametrize(

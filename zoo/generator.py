@@ -26,8 +26,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo.draws import Draws, SampleDraws
-from zoo.render import Camera, Poses, Rays, Rendered
+from zoo.render import Camera, EmptySpace, Poses, Rays, Rendered, VolumeRenderer
 from zoo.render.cameras import ORIGIN
+from zoo.render.occupancy import CELLS
 from zoo.utils.errors import UserError
 from zoo.utils.memory import images_at_once
 from zoo.utils.ranges import at_least, finite
@@ -222,9 +223,12 @@ def take(parts: Parts, index: slice | Tensor) -> Parts:
 
 
 def repeat_for_cameras(latents: Parts, camera: Camera) -> tuple[Parts, Camera]:
-    """Each of B latents from each of n cameras, latent after latent, both B n long."""
+    """Each of B latents from each of n cameras, latent after latent, both B n long; one takes no more memory so."""
     n = len(camera.pose)
-    repeated = latents._make(None if x is None else x.repeat_interleave(n, 0) for x in latents)
+    if len(latents[0]) == 1:
+        repeated = latents._make(None if x is None else x.expand(n, *x.shape[1:]) for x in latents)
+    else:
+        repeated = latents._make(None if x is None else x.repeat_interleave(n, 0) for x in latents)
     return repeated, Camera(*(x.repeat(len(latents[0]), 1, 1) for x in camera))
 
 
@@ -256,6 +260,43 @@ def _render_foreground(
         return rendered
     alone = generator.render(generator.foreground_only(styles), camera, resolution=resolution)
     return rendered._replace(depth=alone.depth, opacity=alone.opacity)
+
+
+class WithoutEmptySpace:
+    """Inside this context, views of one object are rendered without querying fields in empty space.
+
+    See ``zoo.render.occupancy``. Views are plain where leaving something out could be wrong or would not pay: where
+    styles differ, where no part of the generator is a ``VolumeRenderer`` or it has no density, or where there are fewer
+    pixels than a grid has cells. The context may be entered again, for further views.
+
+    Args:
+        styles: of the views [V].
+        pixels: of all views together.
+        exact: render plain views.
+
+    spaces: one for each renderer, which count samples.
+    """
+
+    def __init__(self, generator: Generator, styles: NamedTuple, pixels: int, exact: bool = False) -> None:
+        plain = exact or pixels < CELLS**3 or not isinstance(generator, HasDensity) or not are_alike(styles)
+        parts = () if plain else generator.children()
+        self.renderers = [part for part in parts if isinstance(part, VolumeRenderer)]
+        cells = round(min(max((pixels / 4) ** (1 / 3), CELLS), 2 * CELLS))  # so that the grid takes little of the time
+        self.spaces = [EmptySpace(generator.bounds, cells) for _ in self.renderers]
+
+    def __enter__(self) -> Self:
+        for renderer, space in zip(self.renderers, self.spaces, strict=True):
+            renderer.empty_space = space
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for renderer in self.renderers:
+            renderer.empty_space = None
+
+
+def are_alike(parts: NamedTuple) -> bool:
+    """Whether B latents or styles are all the same."""
+    return all(x is None or x.stride(0) == 0 or bool((x == x[:1]).all()) for x in parts)
 
 
 DrawsPolicy = Literal["per-sample", "none"]

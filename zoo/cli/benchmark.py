@@ -3,7 +3,7 @@
 import json as jsonlib
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from zoo.cli.options import LARGEST, refuse_unused
 from zoo.utils.devices import check_device_name, use_device
@@ -17,7 +17,7 @@ MOST_THREADS = 1024  # OpenMP ends the process where it cannot start as many as 
 
 def run(
     config: str | None = None,
-    work: Literal["render", "train", "data"] = "render",
+    work: Literal["render", "train", "data", "views"] = "render",
     resolution: int | None = None,
     batch: int = 1,
     threads: int | None = None,
@@ -30,16 +30,18 @@ def run(
     json: bool = False,
     out: Path | None = None,
     path: str | None = None,
+    views: int = 36,
 ) -> None:
     """Time rendering (seconds per image) or training (seconds per step) of an experiment, or reading (images/s).
 
     Args:
-        config: an experiment, a file or a name that 'zoo list' shows; none for data.
-        work: what to time; data: reading images from a folder, a zip, and a zip of PNGs of the resolution.
+        config: an experiment, a file or a name that 'zoo list' shows; none for data, and weights for views.
+        work: what to time; data: reading images from a folder, a zip, and a zip of PNGs of the resolution; views: many
+            of one object, as of 'zoo orbit', with and without what is in empty space.
         resolution: side of the images in pixels; by default the generator's own, and 64, 128 and 256 for data.
         batch: images at once.
         threads: of the CPU; by default as many as training uses.
-        steps: repetitions, after one warm-up; the median is printed.
+        steps: repetitions, after one warm-up; the median is printed. Of views, objects, of which the mean is.
         beside_load: repeat it while another process keeps one CPU busy, and print the ratio.
         device: auto (a CUDA GPU where there is one, else the CPU), cpu, cuda, cuda:1 or mps.
         devices: processes that train together, each on a CPU's threads or a GPU of its own, compared with one.
@@ -48,13 +50,15 @@ def run(
         json: print one line of JSON.
         out: CSV file to add the numbers to, such as benchmarks/h100.csv; nothing else should run meanwhile.
         path: folder or zip of images for data; by default images are made.
+        views: of each object.
     """
-    between(1, LARGEST, batch=batch, steps=steps, **given(resolution=resolution))
+    between(1, LARGEST, batch=batch, steps=steps, views=views, **given(resolution=resolution))
     between(1, MOST_THREADS, devices=devices, **given(threads=threads))
     check_device_name(device)
     if work == "data":
         unused = {"batch": batch, "threads": threads, "steps": steps, "beside_load": beside_load, "device": device}
         unused |= {"config": config, "devices": devices, "precision": precision, "compile": compile, "out": out}
+        unused |= {"views": views}
         refuse_unused("with --work data", run, **unused)
         from zoo.cli import data_speed
 
@@ -62,6 +66,16 @@ def run(
         print(jsonlib.dumps(reading) if json else data_speed.table(reading))
         return
     refuse_unused("without --work data", run, path=path)
+    if work == "views":
+        unused = {"batch": batch, "beside_load": beside_load, "devices": devices, "precision": precision, "out": out}
+        refuse_unused("with --work views", run, **unused)
+        if config is None:
+            raise UserError("Views are of weights: give some that 'zoo list' shows, such as pigan-cars32.")
+        from zoo.cli import views_speed
+
+        print_facts(views_speed.measure(config, resolution, views, threads, steps, use_device(device)), json)
+        return
+    refuse_unused("without --work views", run, views=views)
     if work == "render":
         refuse_unused("with --work render, which always computes in float32", run, precision=precision)
         refuse_unused("with --work render, which takes one process", run, devices=devices)
@@ -97,8 +111,13 @@ def run(
         facts |= speed.measure(
             experiment, work, resolution, batch, threads, steps, beside_load, chosen, precision, compile
         )
-    width = max(map(len, facts))
-    print(jsonlib.dumps(facts) if json else "\n".join(f"{name:<{width}} {value}" for name, value in facts.items()))
+    print_facts(facts, json)
     if out is not None:
         speeds.append_row(facts, out)
         print(f"Added to {out}.", file=sys.stderr)
+
+
+def print_facts(facts: dict[str, Any], json: bool) -> None:
+    """A line for each fact, or one of JSON."""
+    width = max(map(len, facts))
+    print(jsonlib.dumps(facts) if json else "\n".join(f"{name:<{width}} {value}" for name, value in facts.items()))

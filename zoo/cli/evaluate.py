@@ -33,6 +33,7 @@ def run(
     batch_size: int = 32,
     resolution: int | None = None,
     consistency: int = 0,
+    exact: bool = False,
     record: bool = False,
     results: Path = Path("runs/results.csv"),
     row: str | None = None,
@@ -59,6 +60,7 @@ def run(
         batch_size: images at once.
         resolution: side that the images of a folder are resized to; by default the shorter side of the first one.
         consistency: also print the 3D consistency of so many samples (weights only).
+        exact: for that, also compute what is in empty space, as all scores do.
         record: also add the rows to the table that the project publishes.
         results: the table of your own scores.
         row: measure this row of a table once more instead, named as 'zoo leaderboard' shows it, and compare.
@@ -68,6 +70,8 @@ def run(
     between(1, MOST_IMAGES, objects=objects)
     between(2, MOST_IMAGES, **given(count=count, real_count=real_count))
     between(0, MOST_IMAGES, consistency=consistency)
+    if not consistency:
+        refuse_unused("without --consistency", run, exact=exact)
     if row is not None:
         what = {"source": source, "real": real, "metrics": metrics, "count": count, "real_count": real_count}
         how = {"objects": objects, "condition": condition, "cameras": cameras, "resolution": resolution}
@@ -133,7 +137,8 @@ def run(
     for line in dict.fromkeys(filter(None, (resizing(images, scored.resolution) for images in folders))):
         print(line, file=sys.stderr)
     if consistency:
-        for name, value in measure(scored, consistency, seed=options.seed, truncation=options.truncation).items():
+        how = {"seed": options.seed, "truncation": options.truncation, "exact": exact}
+        for name, value in measure(scored, consistency, **how).items():
             print(f"{name:<24} {value:<10.4g} {MEANINGS[name]}", flush=True)
     rows, lines = [], []
     for told in ("own", "fixed") if condition == "both" and is_conditioned(scored) else (condition,):

@@ -15,6 +15,7 @@ def run(
     views: int = 24,
     check: int = 0,
     picture: Path | None = None,
+    exact: bool = False,
     **drawn: Any,
 ) -> None:
     """Write objects as coloured surfaces, in world units, y up.
@@ -28,6 +29,7 @@ def run(
         views: images that colours are taken from.
         check: views, drawn from the prior of cameras, in which to compare the mesh's silhouettes with rendered ones.
         picture: also draw the meshes: a row of four views in their colours, and one in grey, for each sample.
+        exact: also compute what is in empty space, which is left out as far as a coarse grid finds nothing there.
     """
     options, indices = SampleOptions(**drawn), numbers(seeds)
     between(2, LARGEST, cells=cells)
@@ -44,7 +46,7 @@ def run(
     generator, _ = options.load()
     rows = []
     for index in indices:
-        found = mesh_of(generator, index, cells=cells, level=level, views=views, **options.drawn)
+        found = mesh_of(generator, index, cells=cells, level=level, views=views, exact=exact, **options.drawn)
         path = out if len(indices) == 1 else out.with_stem(f"{out.stem}-{index}")
         save_mesh(path, found)
         chosen = found.metadata["level"]

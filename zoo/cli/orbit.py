@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from zoo.cli.options import LARGEST, SampleOptions, numbers
+from zoo.cli.options import LARGEST, SampleOptions, numbers, refuse_unused
 from zoo.utils.errors import UserError
 from zoo.utils.ranges import above, between
 
@@ -17,6 +17,7 @@ def run(
     interpolate: bool = False,
     depth: bool = True,
     edit: str | None = None,
+    exact: bool = False,
     **drawn: Any,
 ) -> None:
     """Render a video of objects from all sides, a row for each: its image and beside it its depth.
@@ -31,10 +32,13 @@ def run(
         interpolate: one row only, which interpolates through the samples and back to the first.
         depth: draw depths: near is yellow, far is violet, nothing is white.
         edit: frames show what this edit does to a scene, instead of its sides; systems that compose scenes have edits.
+        exact: also compute what is in empty space, which is left out as far as a coarse grid finds nothing there.
     """
     options, indices = SampleOptions(**drawn), numbers(seeds)
     if edit is not None and (interpolate or path != "turntable"):
         raise UserError("An edit has a camera and samples of its own: leave out --edit, or --path and --interpolate.")
+    if edit is not None or interpolate:
+        refuse_unused("of frames that show different scenes, which are computed everywhere", run, exact=exact)
     between(1, LARGEST, frames=frames)
     above(0, seconds=seconds)
     from zoo.export.orbit import check_rate, check_target, orbit_frames, save_orbit
@@ -47,6 +51,6 @@ def run(
     if interpolate:
         rendered = interpolated_views(generator, indices, frames, **how)
     else:
-        rendered = turntable_views(generator, indices, frames, edit=edit, **how)
+        rendered = turntable_views(generator, indices, frames, edit=edit, exact=exact, **how)
     save_orbit(out, orbit_frames(rendered, depth), frames / seconds)
     print(out)

@@ -24,6 +24,7 @@ def run(
     views: int = 6,
     depth: bool = True,
     edit: str | None = None,
+    exact: bool = False,
     **drawn: Any,
 ) -> None:
     """Draw a grid (rows: samples and their depths, columns: views), or one file per sample.
@@ -39,6 +40,8 @@ def run(
         views: columns of the grid.
         depth: also draw depths into the grid: near is yellow, far is violet, nothing is white.
         edit: columns show what this edit does to a scene, instead of its sides; systems that compose scenes have edits.
+        exact: also compute what is in empty space, which many large views leave out as far as a coarse grid finds
+            nothing there.
     """
     if (out is None) == (images is None):
         raise UserError("Give an output: --out FILE.png for a grid, or --images DIR for single images.")
@@ -48,7 +51,7 @@ def run(
     if images is None:
         refuse_unused("for a grid", run, count=count)
     else:
-        refuse_unused("for --images", run, seeds=seeds, views=views, depth=depth, edit=edit)
+        refuse_unused("for --images", run, seeds=seeds, views=views, depth=depth, edit=edit, exact=exact)
         if len(several) > 1:
             raise UserError("Single images are of one set of weights: name one, or give --out for a grid of several.")
         images = folder_target(images, option="--images")
@@ -66,7 +69,7 @@ def run(
     if images is not None:
         print(save_samples(generator, images, count, options))
         return
-    rendered_views = turntable_views(generator, indices, views, edit=edit, **options.drawn, progress=True)
+    rendered_views = turntable_views(generator, indices, views, edit=edit, exact=exact, **options.drawn, progress=True)
     save_image(out, grid(with_depth_rows(rendered_views.image, rendered_views.depth if depth else None)))
     print(out)
 

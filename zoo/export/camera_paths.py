@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.generator import Generator, draws_for, take
+from zoo.generator import Generator, draws_for, joined, take
 from zoo.render import Camera, orbit_camera
 
 
@@ -48,17 +48,17 @@ PATHS: dict[str, Callable[[Tensor, Tensor], CameraPath]] = {
 
 
 def frames_along_path(generator: Generator, latent: Any, name: str, frames: int) -> tuple[Any, Camera]:
-    """Latents and cameras of the frames of a path in ``PATHS``; latent: one for all frames, or for each."""
+    """Latents (or styles) and cameras of the frames of a path in ``PATHS``; latent: one for all frames, or for each."""
     _, ends = generator.orbit_at(take(latent, slice(1)), torch.tensor([0.0, 1.0]))
     phase = torch.arange(frames) / frames * 2 * math.pi
     turn = phase / (2 * math.pi) if torch.allclose(*ends.pose, atol=1e-4) else torch.linspace(0, 1, frames)
     path = CameraPath(*(torch.as_tensor(x).expand(frames) for x in PATHS[name](turn, phase)))
-    each = []
-    for frame in range(frames):
-        one = slice(frame, frame + 1)
-        each.append(generator.orbit_at(take(latent, one if len(latent[0]) > 1 else slice(1)), path.turn[one]))
-    latents, cameras = ([*map(torch.cat, zip(*parts, strict=True))] for parts in zip(*each, strict=True))
-    return type(latent)(*latents), zoom_cameras(raise_cameras(generator, Camera(*cameras), path.rise), path.zoom)
+    if len(latent[0]) == 1:
+        latents, cameras = generator.orbit_at(latent, path.turn)
+    else:
+        each = (generator.orbit_at(take(latent, slice(i, i + 1)), path.turn[i : i + 1]) for i in range(frames))
+        latents, cameras = map(joined, zip(*each, strict=True))
+    return latents, zoom_cameras(raise_cameras(generator, cameras, path.rise), path.zoom)
 
 
 def raise_cameras(generator: Generator, camera: Camera, rise: Tensor) -> Camera:

@@ -22,7 +22,18 @@ from tqdm import tqdm
 
 from zoo.export.camera_paths import frames_along_path
 from zoo.export.views import in_batches
-from zoo.generator import Generator, HasDensity, HasRays, HasSurface, draws_for, evaluating, quantise, require, take
+from zoo.generator import (
+    Generator,
+    HasDensity,
+    HasRays,
+    HasSurface,
+    WithoutEmptySpace,
+    draws_for,
+    evaluating,
+    quantise,
+    require,
+    take,
+)
 from zoo.render import Camera, Rendered
 from zoo.render.projection import pixel_coordinates, views_of
 from zoo.utils.errors import UserError
@@ -65,6 +76,7 @@ def mesh_of(
     seed: int = 0,
     truncation: float = 1.0,
     resolution: int | None = None,
+    exact: bool = False,
 ) -> "Trimesh":
     """The surface of a sample's object, as its turntable shows it, with normals and colours at its vertices.
 
@@ -77,6 +89,7 @@ def mesh_of(
         seed: of the set of samples.
         truncation: as in ``generator.map``.
         resolution: side of these images [pixels]; by default the generator's own.
+        exact: also query fields in empty space, see ``zoo.generator.WithoutEmptySpace``.
 
     Returns:
         the mesh; its metadata have the level, None for the zero set of a signed distance.
@@ -91,8 +104,11 @@ def mesh_of(
     require(generator, "A mesh", HasSurface if by_distance else HasDensity, HasRays)
     with evaluating(generator):
         latent, _ = generator.sample(1, draws_for(generator, seed, [index]))
-        latents, camera = frames_along_path(generator, latent, "spiral", views)
-        styles = generator.map(take(latents, slice(1)), truncation=truncation)
+        styles = generator.map(latent, truncation=truncation)
+        turned, camera = frames_along_path(generator, styles, "spiral", views)
+        styles = take(turned, slice(1))
+    pixels = views * generator.image_side(resolution) ** 2 + cells**3 // 8  # a pixel takes several samples, a cell one
+    with evaluating(generator), WithoutEmptySpace(generator, turned, pixels, exact):
         if by_distance:
             solid = solid_within(query_grid(lambda points: generator.signed_distance(points, styles), generator, cells))
         else:
@@ -102,7 +118,7 @@ def mesh_of(
         mesh = Trimesh(*surface(solid), process=False, metadata={"level": level})
         if by_distance:
             mesh.vertex_normals = distance_normals(generator, styles, mesh)
-        images = in_batches(generator, latents, camera, truncation, resolution)
+        images = in_batches(generator, turned, camera, resolution, exact=True)
         mesh.visual.vertex_colors = vertex_colours(generator, images, camera, solid, mesh)
     return mesh
 

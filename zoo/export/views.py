@@ -1,6 +1,7 @@
 """Objects seen from several sides, or along a camera's path, for grids and videos."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +10,17 @@ from tqdm import tqdm
 
 from zoo.draws import MixedDraws
 from zoo.export.camera_paths import frames_along_path
-from zoo.generator import Edit, Generator, HasEdits, draws_for, evaluating, quantise, require, take
+from zoo.generator import (
+    Edit,
+    Generator,
+    HasEdits,
+    WithoutEmptySpace,
+    draws_for,
+    evaluating,
+    quantise,
+    require,
+    take,
+)
 from zoo.render import Camera, Rendered
 from zoo.utils.errors import UserError, near
 from zoo.utils.memory import images_at_once
@@ -32,6 +43,7 @@ def turntable_views(
     resolution: int | None = None,
     edit: str | None = None,
     path: str = "turntable",
+    exact: bool = False,
     progress: bool = False,
 ) -> Views:
     """The objects of these samples from ``views`` sides, without jitter; results on the CPU.
@@ -44,6 +56,7 @@ def turntable_views(
         resolution: side of the image [pixels]; by default the generator's own.
         edit: name of an edit of the generator, whose frames are shown instead of sides.
         path: name of one of ``camera_paths.PATHS``.
+        exact: also query fields in empty space, see ``zoo.generator.WithoutEmptySpace``.
         progress: show a bar, if stderr is a terminal.
 
     Raises:
@@ -51,14 +64,15 @@ def turntable_views(
     """
     change = None if edit is None else find_edit(generator, edit)
 
-    def scene(index: int) -> tuple[Any, Camera]:
+    def scene(index: int) -> Iterator[Rendered]:
         draws = draws_for(generator, seed, [index])
         latent, _ = generator.sample(1, draws)
         if change is not None:
-            return change(generator, latent, views, draws)
-        return frames_along_path(generator, latent, path, views)
+            return mapped_in_batches(generator, *change(generator, latent, views, draws), truncation, resolution)
+        styles = generator.map(latent, truncation=truncation)
+        return in_batches(generator, *frames_along_path(generator, styles, path, views), resolution, exact)
 
-    return render_views(generator, map(scene, indices), len(indices), views, progress, truncation, resolution)
+    return collected(generator, map(scene, indices), len(indices), views, progress)
 
 
 def interpolated_views(
@@ -88,9 +102,9 @@ def interpolated_views(
         raise UserError("Interpolation needs at least two samples: give more of them, such as --seeds 0-3.")
     draws = MixedDraws(draws_for(generator, seed, indices), loop_weights(len(indices), views))
     latents, _ = generator.sample(views, draws)
-    return render_views(
-        generator, [frames_along_path(generator, latents, path, views)], 1, views, progress, truncation, resolution
-    )
+    latents, camera = frames_along_path(generator, latents, path, views)
+    rendered = mapped_in_batches(generator, latents, camera, truncation, resolution)
+    return collected(generator, [rendered], 1, views, progress)
 
 
 def loop_weights(keyframes: int, frames: int) -> Tensor:
@@ -103,27 +117,44 @@ def loop_weights(keyframes: int, frames: int) -> Tensor:
     return torch.zeros(frames, keyframes).scatter_add(1, neighbours, spline)
 
 
-def render_views(generator: Generator, scenes: Any, count: int, views: int, progress: bool, *options: Any) -> Views:
-    """Render ``count`` scenes of ``views`` views each; only bytes and depths are kept."""
+def collected(
+    generator: Generator, scenes: Iterable[Iterable[Rendered]], count: int, views: int, progress: bool
+) -> Views:
+    """All images of ``count`` scenes of ``views`` views each; only bytes and depths are kept."""
     images, depths = [], []
     with evaluating(generator), tqdm(total=count * views, unit="view", disable=None if progress else True) as bar:
-        for latents, camera in scenes:
-            for rendered in in_batches(generator, latents, camera, *options):
-                images.append(quantise(rendered.image).cpu())
-                depths.append(rendered.depth.cpu())
-                bar.update(len(images[-1]))
+        for rendered in chain.from_iterable(scenes):
+            images.append(quantise(rendered.image).cpu())
+            depths.append(rendered.depth.cpu())
+            bar.update(len(images[-1]))
     return Views(*(torch.cat(x).unflatten(0, (count, views)) for x in (images, depths)))
 
 
 def in_batches(
-    generator: Generator, latents: Any, camera: Camera, truncation: float, resolution: int | None
+    generator: Generator, styles: Any, camera: Camera, resolution: int | None, exact: bool = False
 ) -> Iterator[Rendered]:
     """A few views at a time, so that memory does not grow with their number; the fewer the larger they are."""
-    at_once = images_at_once(generator.image_side(resolution), generator.device)
-    for start in range(0, len(camera.pose), at_once):
-        part = slice(start, start + at_once)
+    pixels = len(camera.pose) * generator.image_side(resolution) ** 2
+    without_empty_space = WithoutEmptySpace(generator, styles, pixels, exact)
+    for part in batches(generator, camera, resolution):
+        with without_empty_space:
+            rendered = generator.render(take(styles, part), camera.take(part), resolution=resolution)
+        yield rendered
+
+
+def mapped_in_batches(
+    generator: Generator, latents: Any, camera: Camera, truncation: float, resolution: int | None
+) -> Iterator[Rendered]:
+    """As ``in_batches``, of latents that differ from view to view."""
+    for part in batches(generator, camera, resolution):
         styles = generator.map(take(latents, part), truncation=truncation)
         yield generator.render(styles, camera.take(part), resolution=resolution)
+
+
+def batches(generator: Generator, camera: Camera, resolution: int | None) -> list[slice]:
+    """Which views to render at once."""
+    at_once = images_at_once(generator.image_side(resolution), generator.device)
+    return [slice(start, start + at_once) for start in range(0, len(camera.pose), at_once)]
 
 
 def find_edit(generator: Generator, name: str) -> Edit:

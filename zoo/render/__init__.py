@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = exports(
         "Depths FineDepths Importance InsideBox InsideSphere JitteredUniform Samples Stratified inverse_cdf stratify"
     ),
     query="Field raw_density",
+    occupancy="EmptySpace OccupancyGrid",
     composite=(
         "Background BoundedRelu BoxedRelu ByMode Density Intervals MidpointQuadrature Quadrature RayWeights black "
         "accumulate_along_rays add_density_noise infinite_last_interval last_sample relu shifted_softplus softplus "

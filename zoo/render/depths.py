@@ -47,8 +47,15 @@ class Samples(NamedTuple):
         """Some samples as rays of one sample each; index [B, K] runs through ray after ray."""
         ray = (index // self.t.shape[-1])[..., None].expand(-1, -1, 3)
         t = self.t.flatten(1).gather(1, index)[..., None]
-        points = self.points.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, 3))
-        return Samples(self.origins.gather(1, ray), self.directions.gather(1, ray), t, points[:, :, None])
+        positions = self.positions
+        if positions is not None:
+            positions = positions.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, 3))[:, :, None]
+        return Samples(self.origins.gather(1, ray), self.directions.gather(1, ray), t, positions)
+
+
+def has_length(samples: Samples) -> Tensor:
+    """Which rays are sampled along some way, bool [B, R]: one that misses what depths look for has none."""
+    return (samples.t[..., -1] != samples.t[..., 0]) | (samples.t.shape[-1] == 1)
 
 
 @untyped_in_configs

@@ -15,10 +15,12 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from zoo.draws import Draws
 from zoo.render.composite import Quadrature, RayWeights, accumulate_along_rays, add_density_noise
-from zoo.render.depths import Depths, FineDepths, Samples
+from zoo.render.depths import Depths, FineDepths, Samples, has_length
+from zoo.render.occupancy import EmptySpace
 from zoo.render.plan import Chunk, Plan, check_chunk
 from zoo.render.query import Condition, Field, query_hits, raw_density
 from zoo.render.rays import Rays
@@ -98,6 +100,7 @@ class VolumeRenderer(nn.Module):
         self.depths, self.quadrature = depths, quadrature or Quadrature()
         self.fine, self.coarse, self.chunk, self.noise_once = fine, coarse, chunk, noise_once
         self.plan = Plan()
+        self.empty_space: EmptySpace | None = None  # while views of one object are rendered, what to leave out
 
     def forward(
         self,
@@ -116,9 +119,27 @@ class VolumeRenderer(nn.Module):
             draws: for jitter, importance samples and density noise; None for none of them.
             density_noise: standard deviation of the noise on raw densities; no effect without draws.
         """
-        samples, order = self.depths(rays, draws), None
+        samples, space = self.depths(rays, draws), self.empty_space
+        if space is None or draws is not None or not space.pays(samples):
+            return self.march(field, samples, condition, draws, density_noise)
+        live = space.live_rays(field, samples, condition, self.quadrature)
+        found = self.march(field, samples.take(live), condition, space=space)
+        space.count_left_out(found.samples)
+        return spread(found, live, samples, self.quadrature)
+
+    def march(
+        self,
+        field: Field[Condition],
+        samples: Samples,
+        condition: Condition,
+        draws: Draws | None = None,
+        density_noise: float = 0.0,
+        space: EmptySpace | None = None,
+    ) -> Integrated:
+        """As ``forward``, from the first samples on; queried only where this space is not empty, if there is one."""
+        rays, order = samples[:2], None
         hit = has_length(samples)
-        raw, features = self.query_hits(field, samples, hit, condition)
+        raw, features = self.query_hits(field, samples, hit, condition, space)
         queried: tuple[Tensor, ...] = (features,)
         if self.noise_once:
             raw = add_density_noise(raw, "coarse_density_noise", draws, density_noise)
@@ -128,32 +149,61 @@ class VolumeRenderer(nn.Module):
                 if not self.noise_once:
                     noised = add_density_noise(raw, "coarse_density_noise", draws, density_noise)
                 weights = (self.coarse or self.quadrature).weigh(noised, samples)
-                fine = Samples(*rays[:2], self.fine(samples.t, weights, draws))
-            fine_raw, fine_features = self.query_hits(field, fine, hit, condition)
+                fine = Samples(*rays, self.fine(samples.t, weights, draws))
+            fine_raw, fine_features = self.query_hits(field, fine, hit, condition, space)
             if self.noise_once:
                 fine_raw = add_density_noise(fine_raw, "fine_density_noise", draws, density_noise)
             t, order = torch.cat([fine.t, samples.t], -1).sort(-1)
-            samples, queried = Samples(*rays[:2], t), (fine_features, features)
+            samples, queried = Samples(*rays, t), (fine_features, features)
             raw = torch.cat([fine_raw, raw], 2).gather(2, order[..., None])
         noised = raw if self.noise_once else add_density_noise(raw, "final_density_noise", draws, density_noise)
         return integrate(self.quadrature(noised, samples), samples, raw, queried, order)
 
     def density(self, points: Tensor, field: Field[Condition], condition: Condition) -> Tensor:
         """Density per world length [B, N, 1] at points [B, N, 3]."""
-        raw = raw_density(points, field, condition, self.plan)
+        if self.empty_space is None:
+            raw = raw_density(points, field, condition, self.plan)
+        else:
+            raw = self.empty_space.raw_density(points, field, condition, self.quadrature, self.plan)
         return self.quadrature.density(raw, points[:, :, None])[:, :, 0]
 
     def query_hits(
-        self, field: Field[Condition], samples: Samples, hit: Tensor, condition: Condition
+        self,
+        field: Field[Condition],
+        samples: Samples,
+        hit: Tensor,
+        condition: Condition,
+        space: EmptySpace | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """As ``query``, with zeros on rays that hit nothing, bool [B, R]."""
+        """As ``query``, with zeros on rays that hit nothing, bool [B, R], and where this space is empty."""
+        if space is not None:
+            return space.query(field, samples, condition, self.quadrature, chunk=self.chunk, plan=self.plan)
         return query_hits(field, samples, hit, condition, self.chunk, self.plan)
 
 
-def has_length(samples: Samples) -> Tensor:
-    """Which rays are sampled along some way, bool [B, R]: one that misses what depths look for has none."""
-    first, last = samples.t[..., 0], samples.t[..., -1]
-    return first != last if samples.t.shape[-1] > 1 else torch.ones_like(first, dtype=torch.bool)
+def spread(found: Integrated, rays: Tensor, samples: Samples, quadrature: Quadrature) -> Integrated:
+    """What all rays show where those with these indices [B, K] show this, and the others nothing; without ``queried``.
+
+    Args:
+        samples: the first ones of all rays.
+    """
+    t = pad(samples.t, (0, found.weights.shape[-1] - samples.t.shape[-1]), mode="replicate")
+    nothing, background = quadrature.background(torch.zeros_like(t))
+
+    def of_all(shown: Tensor, others: Tensor) -> Tensor:
+        index = rays.view(*rays.shape, *[1] * (shown.dim() - 2)).expand_as(shown)
+        return others.expand(-1, -1, *shown.shape[2:]).scatter(1, index, shown.to(others))
+
+    zeros = t.new_zeros(*t.shape[:2], 1)
+    return Integrated(
+        of_all(found.features, zeros if background is None else background),
+        of_all(found.depth, zeros),
+        of_all(found.opacity, zeros),
+        samples._replace(t=of_all(found.samples.t, t), positions=None),
+        of_all(found.weights, nothing),
+        of_all(found.raw, zeros[..., None]),
+        background=None if background is None else of_all(found.background, background),
+    )
 
 
 def with_sample_count(renderer: Renderer, samples: int) -> Renderer:

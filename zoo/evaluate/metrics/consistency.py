@@ -41,6 +41,7 @@ def consistency(
     seed: int = 0,
     truncation: float = 1.0,
     grid: int = 48,
+    exact: bool = False,
 ) -> dict[str, float]:
     """The numbers above, each the mean over n objects, in the order above.
 
@@ -49,6 +50,7 @@ def consistency(
         views: sides an object is shown from, at least 3.
         resolution: side of the images [pixels]; by default the generator's own.
         grid: points along each side of the cube in which ``outside`` is measured.
+        exact: of the images, as of ``zoo.generator.WithoutEmptySpace``.
 
     Returns:
         ``outside`` is NaN if nothing is occupied anywhere.
@@ -62,7 +64,7 @@ def consistency(
         raise lacking(generator, "Consistency in 3D", HasDensity, HasRays)
     collected: list[dict[str, float]] = []
     for index in range(n):
-        rendered, camera, styles = turntable_images(generator, index, views, resolution, seed, truncation)
+        rendered, camera, styles = turntable_images(generator, index, views, resolution, seed, truncation, exact=exact)
         shown = views_of(generator.rays, rendered, camera, generator.bounds)
         with evaluating(generator):
             haze = outside(partial(generator.density, styles=styles), generator.bounds, grid)

@@ -19,7 +19,17 @@ from torchmetrics import Metric as Accumulated
 from torchmetrics.utilities import dim_zero_cat
 
 from zoo.evaluate.processes import gather_tensor
-from zoo.generator import Condition, Generator, HasRays, draws_for, evaluating, lacking, render_foreground, take
+from zoo.generator import (
+    Condition,
+    Generator,
+    HasRays,
+    WithoutEmptySpace,
+    draws_for,
+    evaluating,
+    lacking,
+    render_foreground,
+    take,
+)
 from zoo.render import Camera, Rendered
 from zoo.render.projection import Views, views_of
 from zoo.utils.errors import UserError
@@ -101,13 +111,23 @@ def turntable_images(
     seed: int,
     truncation: float,
     condition: Condition = "fixed",
+    exact: bool = True,
 ) -> tuple[Rendered, Camera, Any]:
-    """Sample ``index`` from all sides, without jitter, the cameras, and the styles that it is shown with."""
+    """Sample ``index`` from all sides, without jitter, the cameras, and the styles that it is shown with.
+
+    Args:
+        exact: of these images, as of ``zoo.generator.WithoutEmptySpace``.
+    """
     with evaluating(generator):
         latent, _ = generator.sample(1, draws_for(generator, seed, [index]))
-        latents, camera = generator.turntable(latent, views)
-        styles = generator.map(latents, truncation=truncation, condition=camera if condition == "own" else None)
-        return render_foreground(generator, styles, camera, resolution), camera, take(styles, slice(1))
+        if condition == "own" and generator.is_conditioned:
+            latents, camera = generator.turntable(latent, views)
+            styles = generator.map(latents, truncation=truncation, condition=camera)
+        else:
+            styles, camera = generator.turntable(generator.map(latent, truncation=truncation), views)
+        with WithoutEmptySpace(generator, styles, views * generator.image_side(resolution) ** 2, exact):
+            rendered = render_foreground(generator, styles, camera, resolution)
+        return rendered, camera, take(styles, slice(1))
 
 
 def object_views(
