@@ -160,7 +160,7 @@ class EmptySpace:
     def raw_of(self, field: Field[Condition], samples: Samples, condition: Condition, quadrature: Quadrature) -> Tensor:
         """Raw densities [B, R, S] of samples that are in empty cells; NaN where the field has to be queried."""
         if samples.positions is not None:
-            coordinates = samples.positions.unbind(-1)
+            coordinates = [*samples.positions.unbind(-1)]
         else:  # not as they are rounded in images, and one by one, which is faster
             axes = zip(*(x.split(1, dim=-1) for x in samples[:2]), strict=True)
             coordinates = [torch.addcmul(origin, samples.t, direction) for origin, direction in axes]

@@ -195,14 +195,15 @@ def spread(found: Integrated, rays: Tensor, samples: Samples, quadrature: Quadra
         return others.expand(-1, -1, *shown.shape[2:]).scatter(1, index, shown.to(others))
 
     zeros = t.new_zeros(*t.shape[:2], 1)
+    background = zeros if background is None else background
     return Integrated(
-        of_all(found.features, zeros if background is None else background),
+        of_all(found.features, background),
         of_all(found.depth, zeros),
         of_all(found.opacity, zeros),
         samples._replace(t=of_all(found.samples.t, t), positions=None),
         of_all(found.weights, nothing),
         of_all(found.raw, zeros[..., None]),
-        background=None if background is None else of_all(found.background, background),
+        background=None if found.background is None else of_all(found.background, background),
     )
 
 
