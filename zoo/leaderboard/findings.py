@@ -36,9 +36,13 @@ class Contest(NamedTuple):
 
 
 def contests(rows: Iterable[Row]) -> list[Contest]:
-    """All metrics by which two systems or more were measured alike; reference points are no systems."""
+    """All metrics by which two systems or more were measured alike.
+
+    Reference points are no systems, and generators that have a condition are those with their own one.
+    """
+    systems = [row for row in rows if row["config"] and row["condition"] != "fixed" and number_of(row) not in LEFT_OUT]
     found = []
-    for _, members in groups(row for row in rows if row["config"] and number_of(row) not in LEFT_OUT):
+    for _, members in groups(systems):
         by = sorted((row for _, row in members), key=name_of)
         ranked = rank_rows(averaged([*alike]) for _, alike in groupby(by, key=name_of))
         if len(ranked) > 1:

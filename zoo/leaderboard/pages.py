@@ -60,11 +60,11 @@ def update_page(page: Path | str, **parts: str) -> bool:
 
 
 def update_pages(root: Path | str = ".", results: Path | str = RESULTS) -> list[Path]:
-    """``update_page`` for README.md (FID only), docs/leaderboard.md (the main metrics) and each system's page (its
-    own rows, and its published weights); docs/findings.md; and for docs/speed.md, of benchmarks/*.csv; which of them
-    changed."""
+    """``update_page`` for README.md (FID only, with their own condition where generators have one), docs/leaderboard.md
+    (the main metrics) and each system's page (its own rows, and its published weights); docs/findings.md; and for
+    docs/speed.md, of benchmarks/*.csv; which of them changed."""
     rows = headlines(read(results))
-    fid = [row for row in rows if number_of(row) == "fid"]
+    fid = [row for row in rows if number_of(row) == "fid" and row["condition"] != "fixed"]
     pages = {
         Path(root, "README.md"): {"leaderboard": table(fid, markdown=True)},
         Path(root, "docs/leaderboard.md"): {

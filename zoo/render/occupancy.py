@@ -102,6 +102,7 @@ class EmptySpace:
     """
 
     def __init__(self, bounds: Tensor, cells: int = CELLS) -> None:
+        at_least(1, self, cells=cells)
         self.bounds, self.cells = bounds, cells
         self.grid: OccupancyGrid | None = None
         self.field: Field[Any] | None = None

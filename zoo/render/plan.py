@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
-from zoo.utils.ranges import at_least
+from zoo.utils.ranges import at_least, given
 from zoo.utils.states import check_state
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,9 @@ class Machine:
 
     kind: str
     memory: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(0, self, memory=self.memory)
 
     @property
     def is_cpu(self) -> bool:
@@ -78,6 +81,9 @@ class Footprint:
     gradients: int = 0
     unit: str = "points"
 
+    def __post_init__(self) -> None:
+        at_least(0, self, points=self.points, bytes_per_point=self.bytes_per_point, gradients=self.gradients)
+
     def __str__(self) -> str:
         gradients = ("without gradients", "with gradients", "with gradients of gradients")[self.gradients]
         size = f" of {self.bytes_per_point:,} bytes" if self.bytes_per_point else ""
@@ -98,6 +104,9 @@ class Strategy:
     at_once: int | None
     recomputes: bool
     selects: bool
+
+    def __post_init__(self) -> None:
+        at_least(1, self, **given(at_once=self.at_once))
 
     def memory(self, work: Footprint) -> int:
         """What a query takes [bytes], by estimate: all that plain autograd keeps of the points that are there at once.
@@ -151,6 +160,10 @@ class Work:
     some: Callable[[int], Any]
     points_of_one: int = 1
     unit: str = "points"
+
+    def __post_init__(self) -> None:
+        at_least(0, self, points=self.points, gradients=self.gradients)
+        at_least(1, self, points_of_one=self.points_of_one)
 
 
 class Plan:
