@@ -1,5 +1,6 @@
 """What verbs import before they work, and for how long; devices and resolutions that are refused first."""
 
+import importlib
 import json
 import resource
 import subprocess
@@ -122,6 +123,7 @@ def test_gpus_that_are_not_there_or_cannot_be_served(two_gpus) -> None:
     ],
 )
 def test_every_verb_that_computes_refuses_such_a_device_first(verb, name, message, photo, monkeypatch, capsys) -> None:
+    importlib.import_module("zoo.evaluate.presets")  # which would keep what is replaced here
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(bundle, "load_bundle", None)  # is not called
