@@ -208,9 +208,13 @@ class Plan:
         return self.measured[layout]
 
     def state(self, device: torch.device) -> dict[str, Any]:
-        """What a checkpoint holds of it, in plain values: the decisions for the machine that trains."""
+        """What a checkpoint holds of it, in plain values: the decisions with gradients for the machine that trains.
+
+        Which others there are depends on what was drawn or scored beside it.
+        """
         machine = self.machine or machine_of(device)
-        own = [asdict(work) | asdict(strategy) for (of, work), strategy in self.decisions.items() if of == machine]
+        known = ((work, how) for (of, work), how in self.decisions.items() if of == machine and work.gradients)
+        own = [asdict(work) | asdict(how) for work, how in known]
         return {"machine": asdict(machine), "decisions": sorted(own, key=str)}  # in whatever order they were made
 
     def restore(self, state: dict[str, Any], device: torch.device) -> list[str]:
