@@ -274,6 +274,26 @@ def test_gradients_of_distances_are_looked_at_at_some_points_of_the_bounds():
     assert torch.allclose(term, expected, rtol=1e-4)
 
 
+def test_r1_every_so_many_iterations_weighs_as_many_times_as_much(tmp_path, monkeypatch):
+    asked, whole = [], StyleSDF.loss_d
+
+    def noted(self, stage, real, fake, pose, with_r1):
+        asked.append(with_r1)
+        return whole(self, stage, real, fake, pose, with_r1)
+
+    monkeypatch.setattr(StyleSDF, "loss_d", noted)
+    of = {"r1_every": 3, "pose_weight": 0.0, "eikonal_weight": 0.0, "surface_weight": 0.0}
+    volume = {"class_path": "zoo.stylesdf.VolumeStage", "init_args": of}
+    model = trained(gan(sphere=None, volume=volume, image=None), 5, tmp_path)
+    assert asked == [True, False, False, True, False]
+    stage, side = model.stages[0], model.generator.render_side
+    images, poses = torch.rand(4, 3, side, side).split(2), torch.zeros(2, 2)
+    every = whole(model, replace(stage, r1_every=1), *images, poses, True)
+    rare = whole(model, stage, *images, poses, True)
+    assert torch.allclose(rare["r1"], 3 * every["r1"]) and every["r1"] > 0
+    assert "r1" not in whole(model, stage, *images, poses, False)
+
+
 def slopes_at(made: Generator, points: Tensor, latents: Latent) -> Tensor:
     """How distances change along the axes at points [B, N, 3], by differences."""
     styles, step = made.map(latents), 1e-6 * torch.eye(3, dtype=points.dtype)

@@ -26,7 +26,8 @@ class DualDiscriminator(discriminator.Discriminator):
         resolution: side of the images.
         base_channels, most_channels: a layer has base_channels / its resolution channels, but at most so many.
         clamp, groups: as in ``zoo.layers.discriminator.Discriminator``.
-        mapping_layers: from the camera to what the score is projected on.
+        mapping_layers: from the camera to what the score is projected on, each with a hundredth of the learning rate; 0
+            for none but the one before them, which has all of it.
         camera_noise: of the camera's 25 numbers, in units of each one's deviation in the batch (disc_c_noise).
     """
 

@@ -39,7 +39,7 @@ class VolumeStage:
         pose_weight: of wrong guesses of cameras, in the losses of both networks.
         eikonal_weight: of how far the lengths of the distances' gradients are from one.
         eikonal_points: of each object, uniform in its bounds, where these are computed; None for all samples of its
-            image, as published, whose second derivatives take half of the time.
+            image, as published, which costs second derivatives of all of them.
         surface_weight, surface_sharpness: of the minimal surface term, exp(-sharpness |d|).
         at_once: images of each part of a generator's batch (chunk); None for the whole batch.
         parts: whether the losses of parts, which are means, are summed, as published, or averaged.
