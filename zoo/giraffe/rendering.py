@@ -176,10 +176,10 @@ class SceneRenderer(nn.Module):
 
         terms = field.objects.terms(latent.shape_code, latent.appearance_code)[:, :, None, None]
         inside = field.inside(local.points, latent)
-        of_objects = field.objects, local.points, local.directions, terms
-        how = self.strategy(*of_objects)
+        asked = Asked(field.objects, local.points, local.directions, terms)
+        how = self.strategy(asked)
         query = self.query_inside if how.selects else self.query_everywhere
-        objects, sum_objects = query(*of_objects, inside, noise[:, :-1], how)
+        objects, sum_objects = query(asked, inside, noise[:, :-1], how)
 
         behind, sum_behind = self.query_background(field.background, local, latent, noise[:, -1])
         behind = behind * latent.present[:, -1, None, None]
@@ -199,8 +199,9 @@ class SceneRenderer(nn.Module):
         """Density per world length [B, N, 1] of all fields at points [B, N, 3]."""
         return self.quadrature.density(raw_density(points, field, condition, self.plan), points[:, :, None])[:, :, 0]
 
-    def strategy(self, field: Field, points: Tensor, directions: Tensor, terms: Tensor) -> Strategy:
-        """How to query a field at points; arguments as of ``query_everywhere``."""
+    def strategy(self, asked: "Asked") -> Strategy:
+        """How to query a field."""
+        field, points, directions, terms = asked
 
         def some(count: int) -> tuple[Tensor, Tensor]:
             first = points.flatten(0, -2)[:1], directions.flatten(0, -2)[:1], terms.flatten(0, -3)[:1]
@@ -213,22 +214,19 @@ class SceneRenderer(nn.Module):
         return replace(how, recomputes=False) if keeps else how
 
     def query_inside(
-        self,
-        field: Field,
-        points: Tensor,
-        directions: Tensor,
-        terms: Tensor,
-        inside: Tensor,
-        noise: Tensor,
-        how: Strategy,
+        self, asked: "Asked", inside: Tensor, noise: Tensor, how: Strategy
     ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """As ``query_everywhere``, but the field is only queried at points that are inside."""
         batch, count, per_image, per_ray = inside.shape
         index = inside.flatten().nonzero()[:, 0]
-        points, directions, terms = points.flatten(0, 3), directions.flatten(0, 2), terms.flatten(0, 3)
+        points, directions, terms = (
+            asked.points.flatten(0, 3),
+            asked.directions.flatten(0, 2),
+            asked.terms.flatten(0, 3),
+        )
 
         def part(index: Tensor) -> tuple[Tensor, Tensor]:
-            return field(points[index], directions[index // per_ray], terms[index // (per_image * per_ray)])
+            return asked.field(points[index], directions[index // per_ray], terms[index // (per_image * per_ray)])
 
         at_once = max(1, len(index)) if how.at_once is None else how.at_once
         raw, hidden = concatenate([run(part, how, some) for some in index.split(at_once)], 0)
@@ -244,27 +242,17 @@ class SceneRenderer(nn.Module):
         return densities, along_rays
 
     def query_everywhere(
-        self,
-        field: Field,
-        points: Tensor,
-        directions: Tensor,
-        terms: Tensor,
-        inside: Tensor,
-        noise: Tensor,
-        how: Strategy,
+        self, asked: "Asked", inside: Tensor, noise: Tensor, how: Strategy
     ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Densities of objects [B, N, R, S], and what sums hidden features along rays, weighted by shares like those.
 
         Args:
-            field: of all objects.
-            points: in their boxes, [B, N, R, S, 3].
-            directions: [B, N, R, 3].
-            terms: of their codes, [B, N, 1, 1, T, C].
+            asked: of all objects: N of them, in their boxes.
             inside: where there may be a density, bool [B, N, R, S].
             noise: on raw densities, [B, N, R, S].
             how: many points at once.
         """
-        raw, hidden = query_rays(field, points, directions, terms, how)
+        raw, hidden = query_rays(asked, how)
         densities = torch.where(inside, raw + noise, 0).relu()
         return densities, lambda shares: torch.einsum("bnrs,bnrsc->brc", shares, hidden)
 
@@ -273,21 +261,30 @@ class SceneRenderer(nn.Module):
     ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """As ``query_everywhere``, of the background: densities [B, R, S]."""
         terms = field.terms(latent.background_shape_code, latent.background_appearance_code)[:, None, None]
-        behind = field, local.background_points, local.background_directions, terms
-        raw, hidden = query_rays(*behind, self.strategy(*behind))
+        behind = Asked(field, local.background_points, local.background_directions, terms)
+        raw, hidden = query_rays(behind, self.strategy(behind))
         return (raw + noise).relu(), lambda shares: torch.einsum("brs,brsc->brc", shares, hidden)
 
 
-def query_rays(field: Field, points: Tensor, directions: Tensor, terms: Tensor, how: Strategy) -> tuple[Tensor, Tensor]:
-    """Raw densities [..., R, S] and hidden features [..., R, S, C] at points [..., R, S, 3], so many rays at once."""
+class Asked(NamedTuple):
+    """What a field is asked, of one or more objects."""
+
+    field: Field
+    points: Tensor  # [..., R, S, 3]
+    directions: Tensor  # [..., R, 3]
+    terms: Tensor  # of codes, [..., 1, 1, T, C]
+
+
+def query_rays(asked: Asked, how: Strategy) -> tuple[Tensor, Tensor]:
+    """Raw densities [..., R, S] and hidden features [..., R, S, C], so many rays at once."""
 
     def part(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        return field(points, directions[..., None, :], terms)
+        return asked.field(points, directions[..., None, :], asked.terms)
 
-    rays = points.shape[-3]
-    step = rays if how.at_once is None else max(1, how.at_once * rays // points.shape[:-1].numel())
-    chunks = zip(points.split(step, -3), directions.split(step, -2), strict=True)
-    return concatenate([run(part, how, *chunk) for chunk in chunks], points.dim() - 3)
+    rays = asked.points.shape[-3]
+    step = rays if how.at_once is None else max(1, how.at_once * rays // asked.points.shape[:-1].numel())
+    chunks = zip(asked.points.split(step, -3), asked.directions.split(step, -2), strict=True)
+    return concatenate([run(part, how, *chunk) for chunk in chunks], asked.points.dim() - 3)
 
 
 def run(part: Callable, how: Strategy, *inputs: Tensor) -> tuple[Tensor, Tensor]:
