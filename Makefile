@@ -32,7 +32,7 @@ demo: .venv/installed ## train a small pi-GAN on procedural cars, score it, show
 	@echo "          the same, half an hour $(RUN)/grid-trained-longer.png"
 	@echo "          how they came about   $(RUN)/samples/"
 
-test: .venv/installed ## run the tests (seven minutes on two cores with nothing else to do)
+test: .venv/installed ## run the tests (ten minutes on two cores with nothing else to do)
 	$(PYTEST) -m "not slow and not gpu"
 
 test-all: .venv/installed ## run the slow tests too
