@@ -54,6 +54,11 @@ format: .venv/installed ## put format and imports in order
 leaderboard: .venv/installed ## write the generated tables of the documentation anew
 	.venv/bin/python -c 'from zoo.leaderboard import update_pages; print(*update_pages() or ["up to date"])'
 
+# Material for MkDocs prints an announcement otherwise.
+site: export NO_MKDOCS_2_WARNING := 1
+site: .venv/installed ## build the documentation into site/ (open site/index.html; for the search: python -m http.server -d site)
+	.venv/bin/mkdocs build --strict --quiet -f docs/site/mkdocs.yml
+
 benchmark: .venv/installed ## add the speed of all small recipes to benchmarks/MACHINE.csv; nothing else should run
 	@for experiment in $(BENCHMARKED); do for work in render train; do \
 		$(ZOO) benchmark $$experiment --work $$work --batch 8 --steps 5 --out benchmarks/$(MACHINE).csv || exit 1; \
@@ -61,6 +66,6 @@ benchmark: .venv/installed ## add the speed of all small recipes to benchmarks/M
 	$(MAKE) leaderboard
 
 clean: ## remove .venv and what runs have made
-	rm -rf .venv runs data
+	rm -rf .venv runs data site
 
-.PHONY: help install demo test test-all test-gpu lint format leaderboard benchmark clean
+.PHONY: help install demo test test-all test-gpu lint format leaderboard site benchmark clean
