@@ -18,7 +18,7 @@ help: ## list the targets
 
 install: .venv/installed ## make .venv with everything in it
 
-# Threads that sleep while they wait: slower on two quiet cores, twice as fast beside another program (docs/clusters.md).
+# Threads that sleep while they wait: slower on two quiet cores, twice as fast beside another program (docs/speed.md).
 demo: export OMP_WAIT_POLICY ?= PASSIVE
 demo: .venv/installed ## train a small pi-GAN on procedural cars, score it, show it, rank it (ten minutes on two cores)
 	$(ZOO) fit -c $(DEMO) --trainer.default_root_dir $(RUN)

@@ -195,6 +195,11 @@ def test_every_page_is_linked_from_the_readme() -> None:
     assert [page for page in NAMES[1:] if f"({page})" not in text] == []
 
 
+def test_every_page_is_on_the_site() -> None:
+    text = (ROOT / "docs/site/mkdocs.yml").read_text()
+    assert [page for page in NAMES if f": {page}\n" not in text] == []
+
+
 def test_tables_are_up_to_date(tmp_path) -> None:
     for name, page in zip(NAMES, PAGES, strict=True):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
