@@ -23,6 +23,7 @@ PARTS = {  # of the reference: what is public, in the order of its pages
     "Weights and scores": ["zoo.weights", "zoo.inversion", "zoo.evaluate", "zoo.export", "zoo.leaderboard"],
 }
 REFERENCE = {name: f"docs/api/{name}.md" for names in PARTS.values() for name in names}
+GENERATED = re.compile(r"<!-- (?!weights)(\w+):start -->(.*?)<!-- \1:end -->", re.S)  # tables of numbers
 LINK = re.compile(r"(?<=\]\()[^)\s#:]+")  # a path, without its anchor
 
 
@@ -44,8 +45,10 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead links to code to the reference; of folders that have no page, leave the text alone."""
+    """Lead links to code to the reference; of folders that have no page, leave the text alone. Name generated tables."""
     here = ROOT / page.file.src_uri
+    if here.name == "leaderboard.md":
+        page.meta["hide"] = ["toc"]  # its tables are wide
 
     def mend(link: re.Match) -> str:
         text, path = link.groups()
@@ -58,7 +61,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return text
         return f"[{text}]({get_relative_url(REFERENCE[part], page.file.src_uri)}#{module})"
 
-    return re.sub(r"\[([^]]+)\]\(([^)\s#:]+)\)", mend, markdown)
+    markdown = re.sub(r"\[([^]]+)\]\(([^)\s#:]+)\)", mend, markdown)
+    return GENERATED.sub(r'<div class="numbers" markdown>\2</div>', markdown)
 
 
 class Brackets(griffe.Extension):
