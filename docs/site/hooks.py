@@ -65,6 +65,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return GENERATED.sub(r'<div class="numbers" markdown>\2</div>', markdown)
 
 
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Leave source code out of the search."""
+    return html.replace(
+        '<details class="mkdocstrings-source"', '<details data-search-exclude class="mkdocstrings-source"'
+    )
+
+
 class Brackets(griffe.Extension):
     """In docstrings, ``[B, 1] [rad]`` is a shape and a unit, where Markdown sees a link."""
 
