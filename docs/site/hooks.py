@@ -45,7 +45,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead links to code to the reference; of folders that have no page, leave the text alone. Name generated tables."""
+    """Lead links to code to the reference, or leave their text alone where it has no page; name generated tables."""
     here = ROOT / page.file.src_uri
     if here.name == "leaderboard.md":
         page.meta["hide"] = ["toc"]  # its tables are wide
