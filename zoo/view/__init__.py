@@ -1,7 +1,7 @@
 """The interactive viewer: what ``zoo view`` shows in the browser.
 
-``Scene`` renders what a ``Choice`` says from a ``Viewpoint``; ``Checkpoints`` follows a run in training; ``Shelf`` saves.
-Nothing of that knows of a browser: ``serve`` alone does, through viser.
+``Scene`` renders what a ``Choice`` says from a ``Viewpoint``, ``Checkpoints`` follows a run in training, and ``Shelf``
+saves. Nothing of that knows of a browser: ``serve`` alone does, through viser.
 """
 
 from zoo.utils.lazy import exports

@@ -31,10 +31,11 @@ class Shelf:
         self.folder, self.name = folder, name
 
     def free(self, choice: Choice, *suffixes: str) -> list[Path]:
-        """A name that no file has yet, with each of these suffixes."""
+        """A name that no file has yet, whatever its suffix, with each of these."""
+        taken = {path.stem for path in self.folder.iterdir()} if self.folder.is_dir() else set()
         stems = (f"{self.name}-{choice.index}-{number:03d}" for number in count(1))
-        names = ([self.folder / f"{stem}{suffix}" for suffix in suffixes] for stem in stems)
-        return next(paths for paths in names if not any(path.exists() for path in paths))
+        stem = next(stem for stem in stems if stem not in taken)
+        return [self.folder / f"{stem}{suffix}" for suffix in suffixes]
 
     def save_image(
         self, scene: Scene, choice: Choice, viewpoint: Viewpoint, shown: str = "image", resolution: int | None = None

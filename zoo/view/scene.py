@@ -87,9 +87,9 @@ class Scene:
         exact: bool = False,
         objects: bool = False,
     ) -> Rendered:
-        """One image, in which nothing is random: the first of a choice as ``zoo sample`` has it, and all ``exact`` ones.
+        """One image, in which nothing is random; but for the first of a choice, empty space is left out.
 
-        The others leave out empty space, see ``zoo.generator.WithoutEmptySpace``.
+        See ``zoo.generator.WithoutEmptySpace``. The first image, and any ``exact`` one, is as ``zoo sample`` has it.
 
         Args:
             objects: without the background, where the generator can leave it out.

@@ -6,7 +6,6 @@ nothing here is locked. Viser's client comes with its package and asks for nothi
 
 import errno
 import io
-import math
 import socket
 import threading
 import time
@@ -18,8 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
+from zoo.export.images import to_pil_image
 from zoo.generator import Generator, HasDensity, HasRays, HasSurface
 from zoo.utils.errors import Stopped, UserError, disk_problem, mendable, printable
 from zoo.utils.memory import out_of_memory
@@ -36,7 +37,7 @@ REST = 0.2  # seconds without a change, after which the whole resolution is rend
 TICK = 0.05  # seconds between two looks at what browsers want
 LOOK = 1.0  # seconds between two looks for a newer checkpoint
 TRIES = 100  # ports after one that is taken
-CANVAS = 512  # least side of an image that is sent [pixels]: smaller ones are enlarged by repetition
+CANVAS = 512  # least side of an image that is sent [pixels]; smaller ones are enlarged
 LARGEST_INDEX = 2**31 - 1  # of a sample
 FIXED, VIEW, KEPT = "the system's choice", "the view", "this view, kept"
 
@@ -202,8 +203,9 @@ class Browser:
         controls["index"] = gui.add_number("seed", 0, **whole, hint="as of zoo sample --seeds")
         controls["other"] = gui.add_number("second seed", 1, **whole)
         controls["mix"] = gui.add_slider("interpolate", 0.0, 1.0, 0.01, 0.0, hint="from the first seed to the second")
-        for name in self.scene.parts():
-            self.parts[name] = gui.add_checkbox(f"its {name.replace('_', ' ')}", True, hint="takes part in that")
+        if parts := self.scene.parts():
+            with gui.add_folder("parts that are interpolated", expand_by_default=False):
+                self.parts = {name: gui.add_checkbox(name.replace("_", " "), True) for name in parts}
         controls["truncation"] = gui.add_slider(
             "truncation", min(0.0, defaults.truncation), max(1.5, defaults.truncation), 0.05, defaults.truncation
         )
@@ -223,7 +225,7 @@ class Browser:
         side = self.scene.generator.image_side(self.viewer.defaults.resolution)
         sides = [str(s) for s in sorted({*self.scene.sides(), side})]
         controls["resolution"] = gui.add_dropdown("resolution", sides, initial_value=str(side))
-        gui.add_button("To the front", icon="home").on_click(lambda _: self.look_from(self.scene.stand.front))
+        gui.add_button("Reset view", icon="home").on_click(lambda _: self.look_from(self.scene.stand.front))
 
     def add_files(self) -> None:
         """Buttons that save."""
@@ -268,8 +270,9 @@ class Browser:
     def keyframes(self, path: CameraPath) -> None:
         """Another camera path."""
         self.path = path
-        self.save.label = f"Save camera path ({len(path.keyframes)} keyframes)" if path.keyframes else "Save camera path"
-        self.save.disabled = len(path.keyframes) < 2
+        count = len(path.keyframes)
+        self.save.label = f"Save camera path ({count} keyframe{'s' * (count > 1)})" if count else "Save camera path"
+        self.save.disabled = count < 2
 
     # What the thread that renders calls
 
@@ -385,10 +388,9 @@ def sentence_of(error: Exception) -> str | None:
 
 
 def on_canvas(picture: Tensor, aspect: float) -> np.ndarray:
-    """An image uint8 [3, H, W], enlarged by repetition and with white beside it, as wide as a browser's, [h, w, 3]."""
-    factor = math.ceil(CANVAS / picture.shape[-1])
-    pixels = picture.movedim(0, -1).cpu().numpy().repeat(factor, 0).repeat(factor, 1)
-    side = len(pixels)
+    """An image uint8 [3, H, W], enlarged smoothly, with white beside it, as wide as a browser's, [h, w, 3]."""
+    side = max(CANVAS, picture.shape[-1])
+    pixels = np.asarray(to_pil_image(picture).resize((side, side), Image.Resampling.BICUBIC))
     across, down = (round(side * max(1.0, share)) - side for share in (aspect, 1 / aspect))
     edges = [(down // 2, down - down // 2), (across // 2, across - across // 2), (0, 0)]
     return np.pad(pixels, edges, constant_values=255)

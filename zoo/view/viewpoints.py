@@ -66,7 +66,7 @@ class Stand:
 
     def seen_from(self, position: ArrayLike, look_at: ArrayLike) -> Viewpoint:
         """The viewpoint of a camera at a position that looks at a point, both [3] in the world; y is up."""
-        viewpoint = viewpoint_towards(np.subtract(look_at, position))
+        viewpoint = viewpoint_towards(np.asarray(look_at) - np.asarray(position))
         axes = self.cameras([viewpoint]).pose[0, :3, :3].double().cpu().numpy()
         right, up, back = (self.pivot - np.asarray(position)) @ axes
         depth = max(-float(back), NEAREST * self.radius)
