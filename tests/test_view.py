@@ -2,9 +2,13 @@
 
 import json
 import math
+import signal
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -145,6 +149,16 @@ def test_images_are_coarse_while_the_camera_moves_and_only_as_far_as_needed(cars
     assert Scene(tiny(eg3d())).moving_side() == tiny(eg3d()).resolution  # it has one side only
 
 
+def test_a_small_model_is_fast_enough_to_turn(cars):
+    scene, frames = Scene(cars), 8
+    around = [scene.stand.front._replace(yaw=0.3 * i) for i in range(frames + 2)]
+    for i, viewpoint in enumerate(around):
+        if i == 2:  # its styles and empty space are known from here on
+            start = time.process_time()
+        on_canvas(scene.picture(Choice(), viewpoint, resolution=64), 1.6)
+    assert (time.process_time() - start) / frames < 1 / 8  # on one processor
+
+
 # ------------------------------------------------------------------------------------------------ from where
 
 
@@ -204,7 +218,7 @@ def test_a_run_is_followed_and_a_broken_checkpoint_is_said_once(tmp_path):
     first, second = tiny(CONFIG), tiny(CONFIG)
     last, said = tmp_path / "checkpoints" / "last.ckpt", []
     save_run(last, first)
-    checkpoints = Checkpoints(str(tmp_path), load_bundle, said.append)
+    checkpoints = Checkpoints(str(tmp_path), load_bundle)
 
     def shown(generator: Generator) -> bool:
         return all(torch.equal(a, b) for a, b in zip(generator.parameters(), weights(), strict=True))
@@ -212,20 +226,20 @@ def test_a_run_is_followed_and_a_broken_checkpoint_is_said_once(tmp_path):
     def weights():
         return checkpoints.loaded[0].parameters()
 
-    assert shown(first) and not checkpoints.look()
+    assert shown(first) and not checkpoints.look(said.append)
     whole = last.read_bytes()
     for length in (100, 200):  # it is being written
         last.write_bytes(whole[:length])
-        assert not checkpoints.look() and said == []
-    assert not checkpoints.look() and shown(first) and len(said) == 1 and "damaged" in said[0]
+        assert not checkpoints.look(said.append) and said == []
+    assert not checkpoints.look(said.append) and shown(first) and len(said) == 1 and "damaged" in said[0]
     last.write_bytes(whole[:300])
     (tmp_path / "checkpoints" / ".saving-1.ckpt").write_bytes(b"of a writer")
-    assert [checkpoints.look() for _ in range(4)] == [False] * 4 and len(said) == 1
+    assert [checkpoints.look(said.append) for _ in range(4)] == [False] * 4 and len(said) == 1
     save_run(last, second)
-    assert [checkpoints.look() for _ in range(3)] == [False, True, False]
+    assert [checkpoints.look(said.append) for _ in range(3)] == [False, True, False]
     assert shown(second) and said[1:] == [f"Now from {last}."]
     last.unlink()
-    assert not checkpoints.look() and shown(second)
+    assert not checkpoints.look(said.append) and shown(second)
     assert not Checkpoints("pigan-cars32", load_bundle).look()
 
 
@@ -271,3 +285,20 @@ def test_what_cannot_be_shown_is_said_in_one_sentence(tmp_path, capsys, monkeypa
     assert "port is 70000: give a number from 0 to 65535" in refusal(["view", "run", "--port", "70000"], capsys)
     monkeypatch.setitem(sys.modules, "viser", None)
     assert refusal(["view", "run"], capsys) == "The viewer needs viser: pip install 'gan3d-zoo[view]'."
+
+
+def test_ctrl_c_ends_it_in_good_order(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        words = [sys.executable, "-u", "-m", "zoo", "view", "pigan-cars32", "--port", port, "--device", "cpu"]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout.readline() == f"Port {port} is taken.\n"
+            address = process.stdout.readline().split()[0]
+            with urlopen(address, timeout=30) as page:
+                assert b"<html" in page.read()
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 0 and out == "" and err == "Running on cpu.\n"

@@ -21,7 +21,6 @@ class Checkpoints(Generic[Loaded]):
     Args:
         source: folder of a run, a .ckpt, or anything else that ``load`` knows, which never changes.
         load: reads a source.
-        say: what is called with a sentence for the user.
 
     loaded: from the last file that could be read.
 
@@ -29,14 +28,18 @@ class Checkpoints(Generic[Loaded]):
         UserError: there is no checkpoint yet, or the first one cannot be read.
     """
 
-    def __init__(self, source: str, load: Callable[[str], Loaded], say: Callable[[str], None] = print) -> None:
-        self.source, self.load, self.say = source, load, say
+    def __init__(self, source: str, load: Callable[[str], Loaded]) -> None:
+        self.source, self.load = source, load
         self.seen = self.tried = stamp_of(source)
         self.refused: set[Path] = set()
         self.loaded = load(str(self.seen[0]) if self.seen else source)
 
-    def look(self) -> bool:
-        """Whether there was a newer checkpoint, which is ``loaded`` now."""
+    def look(self, say: Callable[[str], None] = print) -> bool:
+        """Whether there was a newer checkpoint, which is ``loaded`` now.
+
+        Args:
+            say: what is called with a sentence for the user, of this one or of what is wrong with it.
+        """
         try:
             before, self.seen = self.seen, stamp_of(self.source)
         except (UserError, OSError):  # the folder is being moved or emptied
@@ -48,11 +51,11 @@ class Checkpoints(Generic[Loaded]):
             self.loaded = self.load(str(path))
         except (UserError, OSError) as error:
             if path not in self.refused:
-                self.say(f"{mendable(error) or printable(error)} The weights before it stay.")
+                say(f"{mendable(error) or printable(error)} The weights before it stay.")
             self.refused.add(path)
             return False
         self.refused.clear()
-        self.say(f"Now from {path}.")
+        say(f"Now from {path}.")
         return True
 
 

@@ -30,6 +30,7 @@ from zoo.generator import (
 )
 from zoo.render import Camera, Rendered
 from zoo.render.projection import views_of
+from zoo.utils.devices import wait_for
 from zoo.utils.errors import UserError
 from zoo.view.viewpoints import Stand, Viewpoint
 
@@ -111,6 +112,7 @@ class Scene:
             start = time.perf_counter()
             with nullcontext() if exact or self.space is None else self.space:
                 rendered = generator.render(styles, camera, resolution=side)
+            wait_for(generator.device)
         if not (exact or makes_grid):
             self.seconds[side] = time.perf_counter() - start
         return rendered

@@ -161,11 +161,17 @@ class Viewer:
         """A browser has closed the page, or loads it again."""
         self.browsers.pop(client.client_id, None)
 
+    def tell(self, line: str) -> None:
+        """Say something here and in all browsers."""
+        self.say(line)
+        for browser in [*self.browsers.values()]:
+            browser.client.add_notification("Weights", line, auto_close_seconds=10)
+
     def step(self) -> None:
         """Load what is newer, and do what browsers want."""
         if time.monotonic() - self.looked > LOOK:
             self.looked = time.monotonic()
-            if self.checkpoints.look():
+            if self.checkpoints.look(self.tell):
                 for browser in [*self.browsers.values()]:
                     browser.take(self.scene())
         for browser in [*self.browsers.values()]:
@@ -225,7 +231,7 @@ class Browser:
         side = self.scene.generator.image_side(self.viewer.defaults.resolution)
         sides = [str(s) for s in sorted({*self.scene.sides(), side})]
         controls["resolution"] = gui.add_dropdown("resolution", sides, initial_value=str(side))
-        gui.add_button("Reset view", icon="home").on_click(lambda _: self.look_from(self.scene.stand.front))
+        gui.add_button("Front view", icon="home").on_click(lambda _: self.look_from(self.scene.stand.front))
 
     def add_files(self) -> None:
         """Buttons that save."""
@@ -325,10 +331,12 @@ class Browser:
     def render(self, moves: bool) -> None:
         """Send one image to the browser."""
         side = self.scene.moving_side(self.resolution) if moves else self.resolution
-        wanted = (self.choice(), self.viewpoint(), self.shown, side, self.client.camera.aspect)
+        camera = self.client.camera
+        aspect = float(np.clip(camera.image_width / max(1, camera.image_height), 0.1, 10))
+        wanted = (self.choice(), self.viewpoint(), self.shown, side, aspect)
         if wanted != self.drawn:
             picture = self.scene.picture(*wanted[:4])
-            self.client.scene.set_background_image(on_canvas(picture, wanted[-1]), "jpeg", jpeg_quality=95)
+            self.client.scene.set_background_image(on_canvas(picture, aspect), "jpeg", jpeg_quality=95)
             self.drawn = wanted
 
     def attempt(self, job: Callable[[], None]) -> None:
