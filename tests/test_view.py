@@ -82,6 +82,7 @@ def test_interpolation_ends_at_both_seeds(cars, scenes):
     assert scene.parts() == [] and {"shape_code", "appearance_code"} <= {*scenes.parts()}
     part = scenes.latents_of(Choice(2, 9, 1.0, parts=("shape_code",)))
     own, other = (scenes.latents_of(Choice(i)) for i in (2, 9))
+    torch.testing.assert_close(scenes.latents_of(Choice(2, 9, 1.0)), other)
     assert torch.equal(part.shape_code, other.shape_code)
     assert all(torch.equal(a, b) for a, b in zip(part[1:], own[1:], strict=True))
 

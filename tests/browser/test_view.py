@@ -105,7 +105,7 @@ def drag(page: "Page", across: int, down: int) -> None:
     """Move the mouse with its button down [pixels]."""
     page.mouse.move(250, 300)
     page.mouse.down()
-    page.mouse.move(250 + across, 300 + down, steps=4)
+    page.mouse.move(250 + across, 300 + down, steps=2)
     page.mouse.up()
 
 
@@ -148,7 +148,7 @@ def test_a_mouse_turns_it_and_controls_change_it(served: Served, page: "Page") -
     assert difference(other, at_rest(page)) > 5
 
 
-def test_a_reload_and_two_clients(served: Served, page: "Page", browser) -> None:
+def test_a_reload_and_two_clients(served: Served, page: "Page") -> None:
     first = opened(page, served)
     drag(page, 100, 60)
     assert difference(first, at_rest(page)) > 5
@@ -157,14 +157,13 @@ def test_a_reload_and_two_clients(served: Served, page: "Page", browser) -> None
     assert difference(first, at_rest(page)) < 1  # from where everybody begins
     wait_until(lambda: len(served.viewer.browsers) == 1, "the state of a page that is gone is kept")
 
-    context = browser.new_context()
-    other = context.new_page()
+    other = page.context.new_page()
     assert difference(first, opened(other, served)) < 1
     drag(other, 150, 0)
     assert difference(first, at_rest(other)) > 5 and difference(first, at_rest(page)) < 1
     assert len(served.viewer.browsers) == 2
     gone = next(b for b in served.viewer.browsers.values() if b.viewpoint() != b.scene.stand.front)
-    context.close()
+    other.close()
     wait_until(lambda: len(served.viewer.browsers) == 1, "the state of a page that is gone is kept")
     gone.touch()
     gone.draw()  # as when it goes while its image is rendered

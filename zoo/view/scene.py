@@ -149,13 +149,13 @@ class Scene:
 
     def latents_of(self, choice: Choice) -> Any:
         """Latents of one object: a sample, mixed with another one, and edited."""
-        draws, other = (draws_for(self.generator, self.seed, [i]) for i in (choice.index, choice.other))
+        draws = draws_for(self.generator, self.seed, [choice.index])
         latent, _ = self.generator.sample(1, draws)
         if choice.mix:
             turn = choice.mix * math.pi / 2
             both = draws_for(self.generator, self.seed, [choice.index, choice.other])
             weights = torch.tensor([[math.cos(turn), math.sin(turn)]])
-            mixed, _ = self.generator.sample(1, other if choice.mix == 1 else MixedDraws(both, weights))
+            mixed, _ = self.generator.sample(1, MixedDraws(both, weights))
             parts = mixed._fields if choice.parts is None else choice.parts
             latent = latent._replace(**{name: getattr(mixed, name) for name in parts})
         if choice.edit is not None:
