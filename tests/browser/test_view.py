@@ -15,7 +15,7 @@ from zoo.view import Checkpoints, Shelf, server
 from zoo.weights import load_bundle
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.xdist_group("browser")
 SIZE = {"width": 900, "height": 600}  # of windows [pixels]: a CPU draws them
@@ -148,7 +148,7 @@ def test_a_mouse_turns_it_and_controls_change_it(served: Served, page: "Page") -
     assert difference(other, at_rest(page)) > 5
 
 
-def test_a_reload_and_two_clients(served: Served, page: "Page") -> None:
+def test_a_reload_and_two_clients(served: Served, page: "Page", browser: "Browser") -> None:
     first = opened(page, served)
     drag(page, 100, 60)
     assert difference(first, at_rest(page)) > 5
@@ -157,13 +157,14 @@ def test_a_reload_and_two_clients(served: Served, page: "Page") -> None:
     assert difference(first, at_rest(page)) < 1  # from where everybody begins
     wait_until(lambda: len(served.viewer.browsers) == 1, "the state of a page that is gone is kept")
 
-    other = page.context.new_page()
+    context = browser.new_context()
+    other = context.new_page()
     assert difference(first, opened(other, served)) < 1
     drag(other, 150, 0)
     assert difference(first, at_rest(other)) > 5 and difference(first, at_rest(page)) < 1
     assert len(served.viewer.browsers) == 2
     gone = next(b for b in served.viewer.browsers.values() if b.viewpoint() != b.scene.stand.front)
-    other.close()
+    context.close()
     wait_until(lambda: len(served.viewer.browsers) == 1, "the state of a page that is gone is kept")
     gone.touch()
     gone.draw()  # as when it goes while its image is rendered

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 
 
 def run(out: Path = Path("views"), host: str = "127.0.0.1", port: int = 8080, **drawn: Any) -> None:
-    """Show objects in the browser, to turn with the mouse, and save images, camera paths and meshes of them.
-
-    Of the folder of a run, the newest checkpoint is shown, and later ones as they are written.
+    """Show objects in the browser, to turn with the mouse, and save images, camera paths and meshes of them. The source
+    may also be the folder of a run, whose newest checkpoint is shown, and later ones as they are written.
 
     Args:
         out: the folder that everything saved goes into, made when it is needed.
