@@ -20,6 +20,7 @@ from zoo.utils.ranges import at_least
 
 RESULTS = Path(__file__).with_name("results.csv")
 PUBLISHED = Path(__file__).with_name("published.csv")
+OWN_RESULTS = Path("runs/results.csv")  # there are none before a first 'zoo evaluate'
 
 # Columns and what their values are.
 COLUMNS = {
@@ -336,7 +337,7 @@ def published(*, markdown: bool = False) -> str:
 
 
 def show(
-    results: Sequence[Path | str] = ("runs/results.csv", RESULTS),
+    results: Sequence[Path | str] = (OWN_RESULTS, RESULTS),
     *,
     dataset: str | None = None,
     metric: str | None = None,
