@@ -90,8 +90,8 @@ def check_folder(folder: Path) -> None:
     is_ours = index.is_file() and MARK in index.read_text(encoding="utf-8", errors="replace")
     if folder.is_dir() and any(folder.iterdir()) and not is_ours:
         raise UserError(
-            f"'{printable(folder, 120)}' holds other files than a page of 'zoo leaderboard --html': give a new or empty "
-            "folder."
+            f"'{printable(folder, 120)}' holds other files than a page of 'zoo leaderboard --html': give a new or an "
+            "empty folder."
         )
 
 
@@ -258,14 +258,11 @@ def curve_of(path: Path) -> list[dict[str, float]]:
         with open(path, newline="", encoding="utf-8") as file:
             return [{name: float(text) for name, text in row.items() if text} for row in csv.DictReader(file)]
     except (TypeError, ValueError, csv.Error):
-        raise UserError(f"'{printable(path, 120)}' is no curve of a training: delete it, or mend its numbers.") from None
+        raise UserError(
+            f"'{printable(path, 120)}' is no curve of a training: delete it, or mend its numbers."
+        ) from None
 
 
 def costs_of(rows: Sequence[Row]) -> dict[str, float]:
     """What the newest rows say of each kind of cost, in the unit of its axis."""
-    return {
-        column: row[column] * unit
-        for row in rows
-        for column, (_, unit) in COSTS.items()
-        if row[column] != ""
-    }
+    return {column: row[column] * unit for row in rows for column, (_, unit) in COSTS.items() if row[column] != ""}

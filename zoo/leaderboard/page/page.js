@@ -64,17 +64,17 @@ darkness.addEventListener("change", showColours);
 
 // ---------------------------------------------------------------------------------------------------- the table
 
-// Columns: key of a row, title, whether it is a number, and whether a narrow page leaves it out.
+// Columns: key of a row, title, whether it is a number, and from which width of the page on it is shown.
 const COLUMNS = [
   { key: "rank", title: "#", right: true },
   { key: "system", title: "System" },
   { key: "value", title: "Value", right: true },
-  { key: "condition", title: "Condition", more: true },
-  { key: "images_seen", title: "Images seen", right: true, more: true },
-  { key: "seconds", title: "Training", right: true, more: true },
-  { key: "processor_seconds_per_image", title: "Time/image", right: true, more: true },
-  { key: "parameters", title: "Parameters", right: true, more: true },
-  { key: "date", title: "Measured", more: true },
+  { key: "condition", title: "Condition", from: "tablet" },
+  { key: "images_seen", title: "Images seen", right: true, from: "desk" },
+  { key: "seconds", title: "Training", right: true, from: "tablet" },
+  { key: "processor_seconds_per_image", title: "Time/image", right: true, from: "tablet" },
+  { key: "parameters", title: "Parameters", right: true, from: "desk" },
+  { key: "date", title: "Measured", from: "desk" },
 ];
 const hasOrbits = weights.some((one) => one.images.orbit);
 const filters = by("filters");
@@ -121,7 +121,7 @@ function compare(a, b) {
 }
 
 function showHead() {
-  const heads = COLUMNS.map(({ key, title, right, more }) => {
+  const heads = COLUMNS.map(({ key, title, right, from }) => {
     const isSorted = sorting.key === key;
     const button = make("button", { type: "button" }, title);
     button.addEventListener("click", () => {
@@ -130,19 +130,19 @@ function showHead() {
       by("table").tHead.querySelector("[aria-sort] button").focus();
     });
     const order = isSorted ? (sorting.down ? "descending" : "ascending") : null;
-    return make("th", { scope: "col", "aria-sort": order, class: classOf(right, more) }, button);
+    return make("th", { scope: "col", "aria-sort": order, class: classOf(right, from) }, button);
   });
   if (hasOrbits) heads.splice(1, 0, make("th", { scope: "col" }, make("span", { class: "unseen" }, "Orbit")));
   by("table").tHead.replaceChildren(make("tr", {}, ...heads));
 }
 
-const classOf = (right, more) => [right && "right", more && "more"].filter(Boolean).join(" ") || null;
+const classOf = (right, from) => [right && "right", from].filter(Boolean).join(" ") || null;
 const textOf = (row, key) => row.texts[key] ?? String(row[key] ?? "");
 
 function rowOf([rank, id]) {
   const row = rows[id];
-  const cells = COLUMNS.map(({ key, right, more }) => {
-    if (key !== "system") return make("td", { class: classOf(right, more) }, key === "rank" ? String(rank) : textOf(row, key));
+  const cells = COLUMNS.map(({ key, right, from }) => {
+    if (key !== "system") return make("td", { class: classOf(right, from) }, key === "rank" ? String(rank) : textOf(row, key));
     const name = make("small", {}, truncated(row));
     return make("th", { scope: "row" }, make("a", { href: `#row-${id}` }, row.system, make("br"), name));
   });
@@ -337,8 +337,8 @@ function showRow() {
   if (!Object.hasOwn(rows, id)) return dialog.close();
   const row = rows[id];
   by("details-title").textContent = `${row.system}: ${row.metric} ${textOf(row, "value")}`;
-  if (!dialog.open) dialog.showModal();
   by("details-body").replaceChildren(...details(id));
+  if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
 }
 

@@ -16,7 +16,7 @@ function draw(tag, attributes = {}, ...children) {
 /** Round numbers between two values. */
 function ticks(low, high) {
   const found = [];
-  const rough = (high - low) / 4, power = 10 ** Math.floor(Math.log10(rough));
+  const rough = (high - low) / 6, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((one) => one * power).find((one) => one >= rough);
   for (let at = Math.ceil(low / step) * step; at <= high; at += step) found.push(Number(at.toPrecision(12)));
   return found;
