@@ -48,7 +48,7 @@ def test_weights_that_are_here_have_their_licence_config_and_curve():
     conditioned, anchor = by_name["eg3d-cars32-conditioned"], by_name["ellipsoids"]
     assert conditioned["licence"] == "MIT" and conditioned["config"].startswith("class_path: zoo.eg3d.Generator")
     assert conditioned["curve"][0]["fid-cars-none-1k"] > 100 and "EG3D" in conditioned["recipe"]
-    assert anchor["licence"] == anchor["config"] == anchor["recipe"] == "" and not anchor["is_here"]
+    assert anchor["licence"] == anchor["config"] == anchor["recipe"] == ""
 
 
 def test_your_own_rows_stand_beside_and_say_where_they_are(tmp_path):
@@ -100,12 +100,12 @@ def test_weights_are_drawn_once_and_images_of_others_go(tmp_path):
     assert [*files] == [BUNDLED / "giraffe-cars32"]
     draw_images(files)
     assert to_draw(tmp_path / "page", tables) == {}
-    old = tmp_path / "page" / IMAGES / "0123456789abcdef-grid.webp"
-    old.touch()
+    for name in ("0123456789abcdef-grid.webp", "mine.webp"):
+        (tmp_path / "page" / IMAGES / name).touch()
     write_page(tmp_path / "page", tables)
     names = image_names(sha256)
     assert [one["images"] for one in read_data(tmp_path / "page")["weights"]] == [names, {}]
-    assert {path.name for path in (tmp_path / "page" / IMAGES).iterdir()} == {*names.values()}
+    assert {path.name for path in (tmp_path / "page" / IMAGES).iterdir()} == {*names.values(), "mine.webp"}
 
 
 def test_weights_that_cannot_be_loaded_are_named(tmp_path, capsys):

@@ -74,7 +74,7 @@ def write_page(folder: Path, results: Sequence[Path] = (OWN_RESULTS, RESULTS)) -
             shutil.copyfile(file, made / file.name)
         (made / "data.js").write_text(f"const leaderboard = {json.dumps(data)};\n", encoding="utf-8")
     used = {name for weights in data["weights"] for name in weights["images"].values()}
-    for path in (folder / IMAGES).glob("*.webp"):
+    for path in (folder / IMAGES).glob(f"{'[0-9a-f]' * 16}-*.webp"):
         if path.name not in used:
             path.unlink()
     return folder / "index.html"
@@ -223,8 +223,6 @@ def weights_data(rows: Sequence[Row], images: set[str]) -> dict[str, Any]:
         "name": Path(row["weights"]).name,
         "source": row["weights"],
         "system": row["system"],
-        "resolution": row["resolution"],
-        "is_here": folder is not None,
         "licence": card.get("license", licence),
         "data": card.get("data", (entry.data_licence if entry else None) or ""),
         "config": config.read_text(encoding="utf-8") if config and config.is_file() else "",
