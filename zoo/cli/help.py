@@ -48,7 +48,7 @@ GROUPS = {
             "score weights, or a folder of images, against real images",
             "zoo evaluate pigan-cars32 --real datamodules.Cars --count 1000",
         ),
-        "leaderboard": Verb("print the table of scores", "zoo leaderboard cars --top 10"),
+        "leaderboard": Verb("print the table of scores, or write it as a page", "zoo leaderboard cars --top 10"),
         "compare": Verb(
             "train, score and draw several systems on equal terms, and write a report",
             "zoo compare configs/comparison.yaml --jobs 2 --threads 1",
