@@ -31,6 +31,9 @@ GROUPS = {
         "mesh": Verb(
             "write objects as coloured surfaces (PLY or GLB)", "zoo mesh pigan-cars32 --out car.ply --seeds 3"
         ),
+        "view": Verb(
+            "show objects in the browser, to turn with the mouse, to edit and to save", "zoo view pigan-cars32"
+        ),
         "invert": Verb(
             "GAN inversion: reproduce your image with a generator, and show it from all sides",
             "zoo invert my-car.png pigan-cars32 --out inverted",
