@@ -27,7 +27,7 @@ demo: .venv/installed ## train a small pi-GAN on procedural cars, score it, show
 	$(ZOO) sample $(RUN)/demo --out $(RUN)/grid.png
 	$(ZOO) sample $(subst /,-,$(DEMO)) --out $(RUN)/grid-trained-longer.png
 	$(ZOO) orbit $(RUN)/demo --out $(RUN)/orbit.gif
-	$(ZOO) leaderboard cars --metric fid-cars-none-1k --resolution 32
+	$(ZOO) leaderboard cars --metric fid-cars-none-1k --resolution 32 --condition own
 	@echo "Images:   the demo's cars      $(RUN)/grid.png, $(RUN)/orbit.gif"
 	@echo "          the same, half an hour $(RUN)/grid-trained-longer.png"
 	@echo "          how they came about   $(RUN)/samples/"

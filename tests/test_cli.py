@@ -61,6 +61,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
         "sample",
         "orbit",
         "mesh",
+        "view",
         "invert",
         "evaluate",
         "leaderboard",

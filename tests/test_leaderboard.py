@@ -163,6 +163,8 @@ def test_generators_without_a_condition_stand_beside_both_kinds(tmp_path):
     assert "condition fixed" in second and "fixed-gan" in second and "none-gan" in second
     (alone,) = table([ROW]).split("\n\n")
     assert "condition" not in alone
+    for condition, expected in (("own", first), ("fixed", second)):
+        assert leaderboard.show([tmp_path / "r.csv"], metric="fid", condition=condition) == expected
 
 
 def test_a_row_has_a_name_that_follows_from_what_it_says(tmp_path):

@@ -181,6 +181,15 @@ def test_importance_samples_go_to_the_surface() -> None:
     assert near_surface >= 60
 
 
+def test_smooth_importance_finds_a_surface_before_the_first_sample_behind_it() -> None:
+    """All weight is that of the sample at 2, and the surface may lie anywhere between 1 and 2."""
+    t, weights = torch.arange(5.0)[None, None], torch.tensor([[[0.0, 0.0, 1.0, 0.0, 0.0]]])
+    plain, smooth = (Importance(1001, smooth=smooth)(t, weights, None) for smooth in (False, True))
+    assert plain[0, 0, 1:-1].min() > 1.49
+    shares = torch.histogram(smooth, bins=torch.tensor([0.5, 1.5, 2.5, 3.5])).hist / 1001
+    torch.testing.assert_close(shares, torch.tensor([0.25, 0.5, 0.25]), atol=2e-3, rtol=0)
+
+
 def test_stratified_and_shifted_stay_in_their_cells() -> None:
     rays, draws = Rays(torch.zeros(2, 3, 3), torch.ones(2, 3, 3)), TrainingDraws(1, 0)
     even = torch.linspace(1, 2, 5)

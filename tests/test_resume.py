@@ -9,8 +9,9 @@ import torch
 from tests.systems import BOUNDARY, SYSTEMS, check_exact_resume, write
 from tests.tiny import write_config
 from zoo.cli.command import main
-from zoo.training import optimizers, resume
-from zoo.weights.bundle import save_bundle
+from zoo.training import channels_last, optimizers, resume
+from zoo.training.gan import GAN
+from zoo.weights.bundle import build, save_bundle
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -81,11 +82,12 @@ def test_moments_find_their_parameters_by_name(last, tmp_path) -> None:
 
 
 def test_how_an_optimizer_steps_is_the_devices_and_no_setting(last, tmp_path, capsys, monkeypatch) -> None:
-    """A checkpoint of a CPU goes on in one kernel for all parameters where a GPU does so, and back again."""
+    """A checkpoint of a CPU goes on in one kernel, of weights laid out for it, where a GPU does so, and back again."""
     states = []
     for name, kinds in (("plain", ()), ("fused", ("cpu",)), ("back", ())):
         (tmp_path / name).mkdir()
         monkeypatch.setattr(optimizers, "FUSED_ON", kinds)
+        monkeypatch.setattr(channels_last, "CHANNELS_LAST_ON", kinds)
         source = states[-1][0] if name == "back" else last
         words = ["fit", "-c", write_config(tmp_path / name), "--ckpt_path", source]
         assert main([*words, "--trainer.max_steps", str(5 + 2 * (name == "back"))]) == 0
@@ -97,6 +99,16 @@ def test_how_an_optimizer_steps_is_the_devices_and_no_setting(last, tmp_path, ca
     plain, fused, _ = (state["state_dict"] for _, state in states)
     for tensor, other in ((plain[n], fused[n]) for n in plain if "mean_" not in n and torch.is_tensor(plain[n])):
         torch.testing.assert_close(tensor, other, rtol=1e-3, atol=1e-5)
+
+
+def test_only_2d_networks_and_their_emas_have_channels_last(monkeypatch) -> None:
+    monkeypatch.setattr(channels_last, "CHANNELS_LAST_ON", ("cpu",))
+    model = build(SYSTEMS["eg3d"]()["model"], GAN)
+    channels_last.use_channels_last(model)
+    four = {name: p for name, p in model.named_parameters() if p.dim() == 4 and p.shape[1] > 1 and p.shape[-1] > 1}
+    laid_out = {name for name, p in four.items() if p.is_contiguous(memory_format=torch.channels_last)}
+    assert laid_out == {name for name in four if name.startswith("discriminator.") or "superresolution." in name}
+    assert {name.split(".")[0] for name in laid_out} == {"discriminator", "generator", "emas"}
 
 
 def test_options_that_say_how_to_step_are_kept(monkeypatch) -> None:

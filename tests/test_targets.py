@@ -26,6 +26,7 @@ VERBS = {
     "images": ["sample", NOBODY, "--images"],
     "orbit": ["orbit", NOBODY, "--out"],
     "mesh": ["mesh", NOBODY, "--out"],
+    "view": ["view", NOBODY, "--out"],
     "invert": ["invert", "image.png", NOBODY, "--out"],
     "bundle": ["bundle", NOBODY, "--out"],
     "convert": ["convert", NOBODY, "--out"],

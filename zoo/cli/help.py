@@ -31,6 +31,9 @@ GROUPS = {
         "mesh": Verb(
             "write objects as coloured surfaces (PLY or GLB)", "zoo mesh pigan-cars32 --out car.ply --seeds 3"
         ),
+        "view": Verb(
+            "show objects in the browser, to turn with the mouse, to edit and to save", "zoo view pigan-cars32"
+        ),
         "invert": Verb(
             "GAN inversion: reproduce your image with a generator, and show it from all sides",
             "zoo invert my-car.png pigan-cars32 --out inverted",
@@ -45,7 +48,7 @@ GROUPS = {
             "score weights, or a folder of images, against real images",
             "zoo evaluate pigan-cars32 --real datamodules.Cars --count 1000",
         ),
-        "leaderboard": Verb("print the table of scores", "zoo leaderboard cars --top 10"),
+        "leaderboard": Verb("print the table of scores, or write it as a page", "zoo leaderboard cars --top 10"),
         "compare": Verb(
             "train, score and draw several systems on equal terms, and write a report",
             "zoo compare configs/comparison.yaml --jobs 2 --threads 1",

@@ -8,12 +8,13 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool1d, max_pool1d, softplus
+from torch.nn.functional import softplus
 
 from zoo.draws import Draws
 from zoo.layers.lookup import sample_planes
 from zoo.layers.stylegan2 import Dense
 from zoo.render import Importance, Rays, Samples
+from zoo.render.depths import smoothed
 from zoo.utils.errors import UserError
 from zoo.utils.ranges import above, at_least
 
@@ -165,9 +166,7 @@ class SmoothedImportance:
     def __call__(self, t: Tensor, weights: Tensor, draws: Draws | None) -> Tensor:
         if t.shape[-1] < 4:
             raise UserError(f"SmoothedImportance needs at least 4 samples of the coarse pass, not {t.shape[-1]}.")
-        intervals = interval_weights(weights)
-        wide = max_pool1d(intervals.flatten(0, 1)[:, None], 2, stride=1, padding=1)
-        smooth = avg_pool1d(wide, 2, stride=1)[:, 0].view_as(intervals) + self.floor
+        smooth = smoothed(interval_weights(weights)) + self.floor
         return Importance(self.samples, right=True)(t[..., :-1], smooth, draws)
 
 

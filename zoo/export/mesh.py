@@ -70,24 +70,42 @@ def mesh_of(
     generator: Generator,
     index: int,
     *,
-    cells: int = 128,
-    level: float | None = None,
-    views: int = 24,
     seed: int = 0,
     truncation: float = 1.0,
-    resolution: int | None = None,
-    exact: bool = False,
+    **options: Any,
 ) -> "Trimesh":
-    """The surface of a sample's object, as its turntable shows it, with normals and colours at its vertices.
+    """The surface of a sample's object, as its turntable shows it.
 
     Args:
         index: which sample.
+        seed: of the set of samples.
+        truncation: as in ``generator.map``.
+        options: of ``mesh_of_styles``, which says what is returned and raised.
+    """
+    with evaluating(generator):
+        latent, _ = generator.sample(1, draws_for(generator, seed, [index]))
+        styles = generator.map(latent, truncation=truncation)
+    return mesh_of_styles(generator, styles, **options)
+
+
+def mesh_of_styles(
+    generator: Generator,
+    styles: Any,
+    *,
+    cells: int = 128,
+    level: float | None = None,
+    views: int = 24,
+    resolution: int | None = None,
+    exact: bool = False,
+) -> "Trimesh":
+    """The surface of an object, as its turntable shows it, with normals and colours at its vertices.
+
+    Args:
+        styles: of one object.
         cells: of the grid along the longest side of the bounds.
         level: density [per world length] of the surface; by default there is none where the generator has a surface,
             and the zero set of its signed distance is taken, and ``fitting_level`` elsewhere.
         views: images that colours are taken from.
-        seed: of the set of samples.
-        truncation: as in ``generator.map``.
         resolution: side of these images [pixels]; by default the generator's own.
         exact: also query fields in empty space, see ``zoo.generator.WithoutEmptySpace``.
 
@@ -103,8 +121,6 @@ def mesh_of(
     by_distance = level is None and isinstance(generator, HasSurface)
     require(generator, "A mesh", HasSurface if by_distance else HasDensity, HasRays)
     with evaluating(generator):
-        latent, _ = generator.sample(1, draws_for(generator, seed, [index]))
-        styles = generator.map(latent, truncation=truncation)
         turned, camera = frames_along_path(generator, styles, "spiral", views)
         styles = take(turned, slice(1))
     pixels = views * generator.image_side(resolution) ** 2 + cells**3 // 8  # a pixel takes several samples, a cell one

@@ -1,6 +1,6 @@
 """Objects seen from several sides, or along a camera's path, for grids and videos."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -108,13 +108,26 @@ def interpolated_views(
 
 
 def loop_weights(keyframes: int, frames: int) -> Tensor:
-    """Weights [frames, keyframes] of a closed spline through the keyframes (Catmull and Rom 1974)."""
-    place = torch.arange(frames) * (keyframes / frames)
+    """Weights [frames, keyframes] of a closed spline through the keyframes."""
+    return spline_weights(keyframes, torch.arange(frames) * (keyframes / frames), lambda i: i % keyframes)
+
+
+def path_weights(keyframes: int, frames: int) -> Tensor:
+    """As ``loop_weights``, of an open spline from the first keyframe to the last."""
+    return spline_weights(keyframes, torch.linspace(0, keyframes - 1, frames), lambda i: i.clamp(0, keyframes - 1))
+
+
+def spline_weights(keyframes: int, place: Tensor, neighbour: Callable[[Tensor], Tensor]) -> Tensor:
+    """Weights [T, keyframes] of a spline (Catmull and Rom 1974) at places [T], whole numbers at keyframes.
+
+    Args:
+        neighbour: keyframes instead of those before the first and after the last.
+    """
     last, f = place.floor().long(), place % 1
     spline = [f * (-0.5 + f * (1 - 0.5 * f)), 1 + f * f * (-2.5 + 1.5 * f), f * (0.5 + f * (2 - 1.5 * f))]
     spline = torch.stack([*spline, f * f * (-0.5 + 0.5 * f)], dim=1)
-    neighbours = (last[:, None] + torch.arange(-1, 3)) % keyframes
-    return torch.zeros(frames, keyframes).scatter_add(1, neighbours, spline)
+    neighbours = neighbour(last[:, None] + torch.arange(-1, 3))
+    return torch.zeros(len(place), keyframes).scatter_add(1, neighbours, spline)
 
 
 def collected(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from zoo.leaderboard.csv_files import Row, RowsFile
 from zoo.leaderboard.migrate import OLD_COLUMNS, migrated
@@ -20,6 +20,7 @@ from zoo.utils.ranges import at_least
 
 RESULTS = Path(__file__).with_name("results.csv")
 PUBLISHED = Path(__file__).with_name("published.csv")
+OWN_RESULTS = Path("runs/results.csv")  # there are none before a first 'zoo evaluate'
 
 # Columns and what their values are.
 COLUMNS = {
@@ -336,11 +337,12 @@ def published(*, markdown: bool = False) -> str:
 
 
 def show(
-    results: Sequence[Path | str] = ("runs/results.csv", RESULTS),
+    results: Sequence[Path | str] = (OWN_RESULTS, RESULTS),
     *,
     dataset: str | None = None,
     metric: str | None = None,
     resolution: int | None = None,
+    condition: Literal["own", "fixed"] | None = None,
     markdown: bool = False,
     with_published: bool = False,
     top: int = 20,
@@ -352,6 +354,7 @@ def show(
         dataset: only this one.
         metric: only metrics whose names begin so, such as fid or kid-cars; by default one a question, and costs.
         resolution: only images of this side.
+        condition: of generators that have one, only rows with it; those without a condition stand beside them.
         markdown: as Markdown, else for a terminal.
         with_published: add the numbers of the papers, in a table of their own.
         top: rows of each table.
@@ -361,7 +364,8 @@ def show(
     """
     at_least(1, top=top)
     rows = [row for path in results for row in read(path)]
-    for column, wanted in (("dataset", dataset), ("metric", metric), ("resolution", resolution)):
+    filters = {"dataset": dataset, "metric": metric, "resolution": resolution, "condition": condition}
+    for column, wanted in filters.items():
         known = sorted({row[column] for row in rows})
         rows = [row for row in rows if wanted is None or is_wanted(row[column], wanted, column)]
         if known and not rows:
@@ -378,5 +382,7 @@ def show(
 
 
 def is_wanted(value: Any, wanted: Any, column: str) -> bool:
-    """Whether it is the dataset or resolution, or a metric whose name begins so."""
-    return value.startswith(wanted) if column == "metric" else value == wanted
+    """Whether it is the dataset, resolution or condition, or no condition at all, or a metric whose name begins so."""
+    if column == "metric":
+        return value.startswith(wanted)
+    return value == wanted or (column == "condition" and value == "none")

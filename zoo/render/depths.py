@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool1d, max_pool1d
 
 from zoo.draws import Draws
 from zoo.render.rays import Rays
@@ -203,11 +204,14 @@ class Importance:
         samples: how many to draw per ray.
         floor: added to every weight, so that no cell is empty.
         right: which cell a number that falls exactly on a border belongs to.
+        smooth: weights are made wider and blurred first, see ``smoothed``: where a surface is sharp, the first sample
+            behind it has all the weight, and it may lie in the cell before.
     """
 
     samples: int
     floor: float = 1e-5
     right: bool = False
+    smooth: bool = False
 
     def __post_init__(self) -> None:
         at_least(0, self, samples=self.samples, floor=self.floor)  # none: as published without a fine pass
@@ -219,7 +223,14 @@ class Importance:
         else:
             u = draws.uniform("importance", shape)
         middles = (t[..., 1:] + t[..., :-1]) / 2
+        weights = smoothed(weights) if self.smooth else weights
         return inverse_cdf(middles, weights[..., 1:-1] + self.floor, u, self.right)
+
+
+def smoothed(weights: Tensor) -> Tensor:
+    """Of weights [B, R, S] each the mean of the larger ones of it and either neighbour (Mip-NeRF, section 3.1)."""
+    wide = max_pool1d(weights.flatten(0, 1)[:, None], 2, stride=1, padding=1)
+    return avg_pool1d(wide, 2, stride=1)[:, 0].view_as(weights)
 
 
 def inverse_cdf(edges: Tensor, weights: Tensor, u: Tensor, right: bool = False) -> Tensor:

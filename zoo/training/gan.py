@@ -21,6 +21,7 @@ from zoo.generator import render_samples
 from zoo.render import DatasetPoses, Rendered
 from zoo.render.plan import share_plan
 from zoo.training import resume
+from zoo.training.channels_last import match_layout, use_channels_last
 from zoo.training.compiling import compile_networks
 from zoo.training.ddp import average_gradients
 from zoo.training.ema import EMA
@@ -211,6 +212,7 @@ class GAN(pl.LightningModule):
             self.fill_poses(self.trainer.datamodule)
         self.plan.report = rank_zero_info
         self.half.start(self, self.resumed.get("scalers", {}))
+        use_channels_last(self)
         if self.compiles:
             compile_networks(self)
         for optimizer in self.optimizers(use_pl_optimizer=False):
@@ -218,6 +220,8 @@ class GAN(pl.LightningModule):
         resume.start(self)
 
     def on_train_start(self) -> None:
+        for optimizer in self.optimizers(use_pl_optimizer=False):
+            match_layout(optimizer)
         resume.finish(self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
