@@ -6,7 +6,6 @@ import functools
 import itertools
 import re
 import shlex
-import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -92,17 +91,6 @@ def test_there_are_commands_of_every_verb() -> None:
 def test_the_configs_of_a_command_exist(words: list[str]) -> None:
     names = [name for flag, name in itertools.pairwise(words) if flag == "-c"]
     assert names and all(config_path(name) or name in ("toy.yaml", "splats.yaml", "config.yaml") for name in names)
-
-
-@pytest.fixture
-def beside(tmp_path, monkeypatch) -> Path:
-    """A folder with the files of the tutorials, in which Python finds them."""
-    write_files(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield tmp_path
-    for name in ("toy", "parts", "splats", "stripes"):
-        sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize("words", merged(FITS), ids=" ".join)
