@@ -18,7 +18,7 @@ help: ## list the targets
 
 install: .venv/installed ## make .venv with everything in it
 
-# Threads that sleep while they wait: slower on two quiet cores, twice as fast beside another program (docs/clusters.md).
+# Threads that sleep while they wait: slower on two quiet cores, twice as fast beside another program (docs/speed.md).
 demo: export OMP_WAIT_POLICY ?= PASSIVE
 demo: .venv/installed ## train a small pi-GAN on procedural cars, score it, show it, rank it (ten minutes on two cores)
 	$(ZOO) fit -c $(DEMO) --trainer.default_root_dir $(RUN)
@@ -54,6 +54,11 @@ format: .venv/installed ## put format and imports in order
 leaderboard: .venv/installed ## write the generated tables of the documentation anew
 	.venv/bin/python -c 'from zoo.leaderboard import update_pages; print(*update_pages() or ["up to date"])'
 
+# Material for MkDocs prints an announcement otherwise.
+site: export NO_MKDOCS_2_WARNING := 1
+site: .venv/installed ## build the documentation into site/ (open site/index.html; for the search: python -m http.server -d site)
+	.venv/bin/mkdocs build --strict --quiet -f docs/site/mkdocs.yml
+
 benchmark: .venv/installed ## add the speed of all small recipes to benchmarks/MACHINE.csv; nothing else should run
 	@for experiment in $(BENCHMARKED); do for work in render train; do \
 		$(ZOO) benchmark $$experiment --work $$work --batch 8 --steps 5 --out benchmarks/$(MACHINE).csv || exit 1; \
@@ -61,6 +66,6 @@ benchmark: .venv/installed ## add the speed of all small recipes to benchmarks/M
 	$(MAKE) leaderboard
 
 clean: ## remove .venv and what runs have made
-	rm -rf .venv runs data
+	rm -rf .venv runs data site
 
-.PHONY: help install demo test test-all test-gpu lint format leaderboard benchmark clean
+.PHONY: help install demo test test-all test-gpu lint format leaderboard site benchmark clean

@@ -251,7 +251,7 @@ class ImageFolder(ImageData):
         path: str,
         resolution: int = 64,
         batch_size: int = 8,
-        crop: Crop = Crop(),
+        crop: Crop | None = None,
         filter: Filter = "lanczos",
         on_bad: Literal["skip", "refuse"] = "skip",
         manifests: str = "data/manifests",
@@ -259,7 +259,7 @@ class ImageFolder(ImageData):
         **options: Any,
     ) -> None:
         super().__init__(resolution, batch_size, **options)
-        self.files = ImageFiles(path, filter, on_bad, manifests, crop, cameras=cameras)
+        self.files = ImageFiles(path, filter, on_bad, manifests, crop or Crop(), cameras=cameras)
         self.name = self.files.name
 
     def prepare_data(self) -> None:

@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,19 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def beside(tmp_path, monkeypatch) -> Path:
+    """A folder with the files of the tutorials, in which Python finds them."""
+    from tests.test_documentation import write_files
+
+    write_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name in ("toy", "parts", "splats", "stripes"):
+        sys.modules.pop(name, None)
 
 
 def pytest_unconfigure() -> None:

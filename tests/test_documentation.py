@@ -6,7 +6,6 @@ import functools
 import itertools
 import re
 import shlex
-import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -28,6 +27,7 @@ PAGES = [
 ]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 SYSTEMS = {entry.system for entry in released().values()}
+TUTORIALS = [ROOT / f"docs/{name}.md" for name in ("adding-a-system", "adding-a-renderer", "extending")]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
 
@@ -43,6 +43,12 @@ def commands(page: Path) -> list[list[str]]:
         re.sub(r"^(srun zoo|torchrun .*-m zoo|python -m zoo|zoo) ", "zoo ", line.partition(" > ")[0]) for line in lines
     ]
     return [shlex.split(line, comments=True)[1:] for line in found if line.startswith("zoo ")]
+
+
+def write_files(folder: Path) -> None:
+    """The files of the tutorials, whose first lines are their names."""
+    for text in (text for page in TUTORIALS for text in blocks(page, "python", "yaml")):
+        (folder / text.splitlines()[0].removeprefix("# ")).write_text(text)
 
 
 COMMANDS = {" ".join(words): words for page in PAGES for words in commands(page)}
@@ -84,19 +90,7 @@ def test_there_are_commands_of_every_verb() -> None:
 @pytest.mark.parametrize("words", FITS, ids=" ".join)
 def test_the_configs_of_a_command_exist(words: list[str]) -> None:
     names = [name for flag, name in itertools.pairwise(words) if flag == "-c"]
-    assert names and all(config_path(name) or name in ("toy.yaml", "config.yaml") for name in names)
-
-
-@pytest.fixture
-def beside(tmp_path, monkeypatch) -> Path:
-    """A folder with the files of docs/extending.md, in which Python finds them."""
-    for text in blocks(ROOT / "docs/extending.md", "python", "yaml"):
-        (tmp_path / text.splitlines()[0].removeprefix("# ")).write_text(text)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield tmp_path
-    for name in ("toy", "parts", "stripes"):
-        sys.modules.pop(name, None)
+    assert names and all(config_path(name) or name in ("toy.yaml", "splats.yaml", "config.yaml") for name in names)
 
 
 @pytest.mark.parametrize("words", merged(FITS), ids=" ".join)
@@ -189,10 +183,16 @@ def test_every_page_is_linked_from_the_readme() -> None:
     assert [page for page in NAMES[1:] if f"({page})" not in text] == []
 
 
+def test_every_page_is_on_the_site() -> None:
+    text = (ROOT / "docs/site/mkdocs.yml").read_text()
+    assert [page for page in NAMES if f": {page}\n" not in text] == []
+
+
 def test_tables_are_up_to_date(tmp_path) -> None:
-    for name, page in zip(NAMES, PAGES, strict=True):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(page.read_text())
+    for path in [*PAGES, *ROOT.glob("benchmarks/*.csv")]:
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(path.read_text())
     assert update_pages(tmp_path) == []
 
 

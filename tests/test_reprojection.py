@@ -9,10 +9,10 @@ from torch.nn.functional import interpolate
 
 from tests.analytic import SCENES, AxialDepth, Ball, ChangingColours, FixedBoard, FrozenImage, Scene, ToyCar, WrongLens
 from tests.metric_table import LEFT_OUT
-from tests.test_rasteriser import Splatter
 from zoo.evaluate.metrics.objects import ObjectMetric, object_views, partners
 from zoo.evaluate.metrics.reprojection import masked_ssim, reprojection, reprojection_metric
 from zoo.evaluate.metrics.surface import shape_diagnostics, surfaces
+from zoo.generator import Generator
 from zoo.render import FixedPoses, Rendered, UniformPoses, pixel_corners, through
 from zoo.render.projection import resized, views_of
 from zoo.utils.errors import UserError
@@ -152,8 +152,9 @@ def test_cameras_that_do_not_move_and_systems_without_rays_are_refused() -> None
     ball.poses = FixedPoses(radius=4.0)
     with pytest.raises(UserError, match="look the same way"):
         object_views(ball, 0, 4)
+    rayless = type("Rayless", (Generator,), dict.fromkeys(("latents", "map", "render")))
     with pytest.raises(UserError, match="needs rays"):
-        object_views(Splatter(UniformPoses(yaw_spread=1.0)), 0)
+        object_views(rayless(UniformPoses(yaw_spread=1.0), 8, ball.bounds.tolist()), 0)
 
 
 def test_a_metric_says_what_it_is_and_adds_up_by_index() -> None:

@@ -9,7 +9,7 @@ import yaml
 
 from tests.systems import SYSTEMS
 from tests.tiny import write_config
-from zoo.cli import speed
+from zoo.cli import speed, views_speed
 from zoo.cli.command import main
 from zoo.evaluate.measuring import Clock
 from zoo.leaderboard import speeds
@@ -39,7 +39,7 @@ def test_benchmark_adds_to_a_table_and_to_no_other_file(tmp_path, capsys, monkey
     for precision in ("bf16", "float32"):
         assert main([*words, str(table), "--precision", precision]) == 0
     assert f"Added to {table}." in capsys.readouterr().err
-    rows = speeds.read(table)
+    rows = speeds.FILE.read(table)
     assert [row["precision"] for row in rows] == ["bf16", "float32"] and rows[0]["experiment"] == config
     assert all(row["machine"] and row["torch"] == torch.__version__ and row["seconds_per_step"] > 0 for row in rows)
     assert all(row["matrix_gflops"] == 100.0 and row["seconds_per_image"] == "" for row in rows)
@@ -70,6 +70,25 @@ def test_the_table_of_speeds_has_the_newest_rows_by_machine():
     assert shown.index("**A**") < shown.index("**B**") and "0.75" not in shown
     assert "0.5 a step" in shown and "25% of 2 TFLOP/s" in shown and "float32, compiled" in shown
     assert "No speeds yet" in speeds.table([])
+
+
+def test_benchmarks_of_views_have_a_table_of_their_own(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    facts = dict.fromkeys(speeds.VIEW_COLUMNS, 8) | {"weights": "x", "machine": "A", "psnr": 96.4}
+    facts |= {"date": "2030-01-02", "commit": None}
+    older = facts | {"date": "2030-01-01", "psnr": 11.0}
+    speeds.append_row(facts, "benchmarks/views.csv", speeds.VIEWS)
+    monkeypatch.setattr(views_speed, "measure", lambda *_: older)
+    words = ["benchmark", "pigan-cars32", "--work", "views", "--out"]
+    assert main([*words, "benchmarks/views.csv"]) == 0
+    assert "Added to benchmarks/views.csv." in capsys.readouterr().err
+    assert [row["psnr"] for row in speeds.VIEWS.read("benchmarks/views.csv")] == [96.4, 11.0]
+    tables = speeds.tables("benchmarks")
+    assert "96 dB" in tables["many-views"] and "11 dB" not in tables["many-views"] and "No speeds" in tables["speeds"]
+    monkeypatch.setattr(views_speed, "measure", None)  # refused before anything is measured
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    assert main([*words, "other.csv"]) == 2
+    assert "so this is no file of views benchmarks" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])

@@ -17,7 +17,6 @@ from PIL import Image
 
 from tests.analytic import Sphere
 from tests.systems import eg3d
-from tests.test_rasteriser import Splatter
 from tests.test_user_errors import refusal
 from tests.tiny import CONFIG
 from zoo.export import turntable_views
@@ -123,8 +122,10 @@ def test_edits_change_the_scene(scenes):
         scenes.picture(Choice(edit="rotat"), scenes.stand.front)
 
 
-def test_a_generator_that_lacks_everything_is_shown():
-    scene = Scene(Splatter(UniformPoses(yaw_spread=1.0, radius=4.0, fov_deg=40)))
+def test_a_generator_that_lacks_everything_is_shown(beside):
+    from splats import SplatGenerator
+
+    scene = Scene(SplatGenerator(UniformPoses(yaw_spread=1.0, radius=4.0, fov_deg=40)))
     assert scene.kinds() == ["image", "depth"] and scene.edits() == [] and scene.parts() == []
     assert scene.picture(Choice(), scene.stand.front).float().std() > 0
 

@@ -12,7 +12,7 @@ right-handed with y up; lengths are world units, angles radians.
 
 What only some generators can do is a capability, one of the protocols below: whoever defines its method has it, there
 is nothing to inherit and nothing to register. Callers check with ``isinstance``, or with ``require`` where they can do
-nothing without it. ``tests/test_rasteriser.py`` holds a whole system in a hundred lines, with no capability at all.
+nothing without it. The rasteriser of docs/adding-a-renderer.md is a system with no capability at all.
 
 B batch, N points, R rays, H W pixels, h w pixels of the renderer
 """

@@ -3,7 +3,7 @@
 import json as jsonlib
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.cli.options import LARGEST, refuse_unused
 from zoo.utils.devices import check_device_name, use_device
@@ -11,6 +11,9 @@ from zoo.utils.errors import UserError
 from zoo.utils.paths import read_experiment
 from zoo.utils.ranges import between, given
 from zoo.utils.targets import file_target
+
+if TYPE_CHECKING:
+    from zoo.leaderboard.csv_files import RowsFile
 
 MOST_THREADS = 1024  # OpenMP ends the process where it cannot start as many as it is told to
 
@@ -48,7 +51,8 @@ def run(
         precision: of the 2D networks in training, instead of the experiment's own.
         compile: networks run as compiled code, as with --model.compile true.
         json: print one line of JSON.
-        out: CSV file to add the numbers to, such as benchmarks/h100.csv; nothing else should run meanwhile.
+        out: CSV file to add the numbers to, such as benchmarks/h100.csv, or benchmarks/views.csv for views; nothing
+            else should run meanwhile.
         path: folder or zip of images for data; by default images are made.
         views: of each object.
     """
@@ -67,13 +71,18 @@ def run(
         return
     refuse_unused("without --work data", run, path=path)
     if work == "views":
-        unused = {"batch": batch, "beside_load": beside_load, "devices": devices, "precision": precision, "out": out}
+        unused = {"batch": batch, "beside_load": beside_load, "devices": devices, "precision": precision}
         refuse_unused("with --work views", run, **unused)
         if config is None:
             raise UserError("Views are of weights: give some that 'zoo list' shows, such as pigan-cars32.")
         from zoo.cli import views_speed
+        from zoo.leaderboard import speeds
 
-        print_facts(views_speed.measure(config, resolution, views, threads, steps, use_device(device)), json)
+        table = out and checked_table(out, speeds.VIEWS)
+        facts = views_speed.measure(config, resolution, views, threads, steps, use_device(device))
+        print_facts(facts, json)
+        if table:
+            add_facts(facts, table, speeds.VIEWS)
         return
     refuse_unused("without --work views", run, views=views)
     if work == "render":
@@ -85,10 +94,9 @@ def run(
         refuse_unused(
             "with --out, whose numbers are those of a machine with nothing else to do", run, beside_load=beside_load
         )
-        out = file_target(out, (".csv",), what="A table of benchmarks")
         from zoo.leaderboard import speeds
 
-        speeds.read(out)
+        out = checked_table(out, speeds.FILE)
     if config is None:
         raise UserError("Rendering and training are of an experiment: give one that 'zoo list' shows.")
     experiment = read_experiment(config)
@@ -113,8 +121,22 @@ def run(
         )
     print_facts(facts, json)
     if out is not None:
-        speeds.append_row(facts, out)
-        print(f"Added to {out}.", file=sys.stderr)
+        add_facts(facts, out, speeds.FILE)
+
+
+def checked_table(path: Path, file: "RowsFile") -> Path:
+    """Where to add what is measured; a file of another kind is refused before that takes long."""
+    path = file_target(path, (".csv",), what="A table of benchmarks")
+    file.read(path)
+    return path
+
+
+def add_facts(facts: dict[str, Any], path: Path, file: "RowsFile") -> None:
+    """Add them to a table."""
+    from zoo.leaderboard import speeds
+
+    speeds.append_row(facts, path, file)
+    print(f"Added to {path}.", file=sys.stderr)
 
 
 def print_facts(facts: dict[str, Any], json: bool) -> None:

@@ -74,8 +74,7 @@ def update_pages(root: Path | str = ".", results: Path | str = RESULTS) -> list[
         },
         Path(root, "docs/findings.md"): findings(rows),
     }
-    measured = [row for path in sorted(Path(root).glob("benchmarks/*.csv")) for row in speeds.read(path)]
-    pages[Path(root, "docs/speed.md")] = {"speeds": speeds.table(measured)}
+    pages[Path(root, "docs/speed.md")] = speeds.tables(Path(root, "benchmarks"))
     for page in sorted(Path(root).glob("configs/*/README.md")):
         own = [row for row in rows if row["config"].startswith(f"{page.parent.name}/")]
         pages[page] = {"leaderboard": numbers(own), "weights": weights(page.parent.name)}

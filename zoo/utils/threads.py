@@ -11,7 +11,7 @@ from pathlib import Path
 # Threads meet at a barrier after every operation, thousands of times in a training step. By default the first ones to
 # arrive spin for many milliseconds. That is the fastest way to wait while each thread has a CPU of its own; beside
 # another program they keep the CPU from the very thread that they wait for. GNU's library (Linux) counts turns of its
-# loop, Intel's and LLVM's (conda, macOS) milliseconds. docs/clusters.md says what that gains and costs.
+# loop, Intel's and LLVM's (conda, macOS) milliseconds. docs/speed.md says what that gains and costs.
 SHORT_SPIN = {"GOMP_SPINCOUNT": "5000", "KMP_BLOCKTIME": "0"}
 WAITING = {
     *SHORT_SPIN,
