@@ -20,7 +20,7 @@ PARTS = {  # of the reference: what is public, in the order of its pages
     "Basics": ["zoo.generator", "zoo.draws", "zoo.losses", "zoo.render", "zoo.layers"],
     "Training": ["zoo.training", "datamodules", "callbacks"],
     "Systems": [f"zoo.{path.parent.name}" for path in sorted(ROOT.glob("zoo/*/model.py"))],
-    "Weights and scores": ["zoo.weights", "zoo.inversion", "zoo.evaluate", "zoo.export", "zoo.leaderboard"],
+    "Weights and scores": ["zoo.weights", "zoo.inversion", "zoo.evaluate", "zoo.export", "zoo.view", "zoo.leaderboard"],
 }
 REFERENCE = {name: f"docs/api/{name}.md" for names in PARTS.values() for name in names}
 GENERATED = re.compile(r"<!-- (?!weights)(\w+):start -->(.*?)<!-- \1:end -->", re.S)  # tables of numbers
