@@ -33,7 +33,7 @@ from zoo.render import (
     shifted_softplus,
     through,
 )
-from zoo.training.schedules import LinearSchedule
+from zoo.training.schedules import LinearSchedule, PiecewiseLinearSchedule
 from zoo.utils.errors import UserError
 from zoo.utils.paths import read_experiment
 from zoo.weights.bundle import build
@@ -285,6 +285,11 @@ def test_schedules_go_from_one_number_to_another():
     line = LinearSchedule(10.0, 0.0, 200)
     assert [line(seen) for seen in (0, 50, 200, 300)] == [10.0, 7.5, 0.0, 0.0]
     assert LinearSchedule(1.0, 0.5, 0)(0) == 0.5
+    pieces = PiecewiseLinearSchedule([0, 100, 200], [1.0, 0.5, 0.1])
+    assert [pieces(seen) for seen in (0, 50, 100, 300)] == [1.0, 0.75, 0.5, 0.1]
+    for images, values, message in (([1], [1], "begin with 0"), ([0, 0], [1, 2], "rise"), ([0, 1], [1], "a value")):
+        with pytest.raises(UserError, match=message):
+            PiecewiseLinearSchedule(images, values)
     decay = RampedDecay(10_000, 32)
     assert decay(1) == 0 and decay(101) == 0.5 ** (32 / 160) and decay(10**6) == 0.5 ** (32 / 10_000)
     assert RampedDecay(10_000, 32, None)(1) == 0.5 ** (32 / 10_000)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from zoo.training.schedules import LinearSchedule
+from zoo.training.schedules import LinearSchedule, PiecewiseLinearSchedule
 from zoo.utils.ranges import above, at_least, between, given
 
 Parts = Literal["sum", "mean"]
@@ -57,7 +57,7 @@ class VolumeStage:
     surface_sharpness: float = 100.0
     at_once: int | None = None
     parts: Parts = "sum"
-    beta: LinearSchedule | None = None
+    beta: LinearSchedule | PiecewiseLinearSchedule | None = None
 
     def __post_init__(self) -> None:
         at_least(1, self, iterations=self.iterations, r1_every=self.r1_every)

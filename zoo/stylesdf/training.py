@@ -139,8 +139,9 @@ class StyleSDF(GAN):
 
     def volume_step(self, stage: VolumeStage, done: int, real: Tensor) -> None:
         """An iteration of the first stage."""
-        if stage.beta is not None:
-            density_of(self.generator).beta.fill_(stage.beta(self.images_seen))
+        if stage.beta is not None:  # of EMAs, too: nothing is learned of it, and their surface would be less sharp
+            for network in (self.generator, *(ema.module for ema in self.emas.values())):
+                density_of(network).beta.fill_(stage.beta(self.images_seen))
         draws, sizes = self.draws(), part_sizes(len(real), stage.at_once)
         optimizer_g, optimizer_d = self.optimizers()
         latents, camera = self.generator.sample(len(real), draws)

@@ -3,5 +3,5 @@
 from zoo.utils.lazy import exports
 
 __getattr__, __dir__, __all__ = exports(
-    __name__, gan="GAN", ddp="DDP", ema="EMA WarmUpDecay", schedules="LinearSchedule"
+    __name__, gan="GAN", ddp="DDP", ema="EMA WarmUpDecay", schedules="LinearSchedule PiecewiseLinearSchedule"
 )

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy
+
 from zoo.utils.errors import UserError
-from zoo.utils.ranges import at_least
+from zoo.utils.ranges import at_least, filled
 
 
 def check_stages(stages: Sequence[Any]) -> list[Any]:
@@ -34,6 +36,33 @@ def ramp_up(iterations: int, over: int) -> float:
 def ramp_down(iterations: int, over: int) -> float:
     """From 1 to 0 over so many iterations; 0 at once if over none."""
     return max(0.0, 1 - iterations / over) if over else 0.0
+
+
+@dataclass(frozen=True)
+class PiecewiseLinearSchedule:
+    """Numbers after given counts of images seen, even changes between them, and the last number from then on.
+
+    Args:
+        images: the counts, the first one 0 and each larger than the one before.
+        values: a number for each.
+
+    Raises:
+        UserError: the counts are no such ones, or there are more or fewer values.
+    """
+
+    images: list[int]
+    values: list[float]
+
+    def __post_init__(self) -> None:
+        filled(self, images=self.images)
+        at_least(0, self, images=self.images, values=self.values)
+        if self.images[0] != 0 or any(a >= b for a, b in itertools.pairwise(self.images)):
+            raise UserError(f"images of a schedule must begin with 0 and rise, not be {self.images}.")
+        if len(self.values) != len(self.images):
+            raise UserError(f"A schedule needs a value for each of images: {len(self.images)}, not {len(self.values)}.")
+
+    def __call__(self, images_seen: int) -> float:
+        return float(numpy.interp(images_seen, self.images, self.values))
 
 
 @dataclass(frozen=True)
