@@ -297,10 +297,10 @@ def test_ctrl_c_ends_it_in_good_order(tmp_path):
         try:
             assert process.stdout.readline() == f"Port {port} is taken.\n"
             address = process.stdout.readline().split()[0]
-            with urlopen(address, timeout=30) as page:
+            with urlopen(address, timeout=120) as page:
                 assert b"<html" in page.read()
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=120)
         finally:
             process.kill()
     assert process.returncode == 0 and out == "" and err == "Running on cpu.\n"
