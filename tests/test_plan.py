@@ -70,7 +70,7 @@ def test_a_cpu_computes_what_its_cache_holds() -> None:
     for points in (10, 10**9):
         assert decide(Machine("cpu"), Footprint(points)) == Strategy(4096, recomputes=False, selects=True)
         assert decide(Machine("cpu"), Footprint(points, gradients=1)) == Strategy(4096, recomputes=True, selects=True)
-    assert decide(Machine("cpu"), Footprint(10**6, unit="rays")).at_once == 512
+    assert decide(Machine("cpu"), Footprint(10**6, unit="rays")).at_once == 1024
 
 
 @pytest.mark.parametrize("memory", [8, 16, 24, 80])

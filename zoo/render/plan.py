@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 Chunk = int | Literal["auto"] | None  # points at once: a number, as the plan decides, or None for all of them
 
-AT_ONCE_ON_CPUS = {"points": 4096, "rays": 512}  # whose activations stay in a processor's cache, at the papers' widths
+AT_ONCE_ON_CPUS = {"points": 4096, "rays": 1024}  # whose activations stay in a processor's cache, at the papers' widths
 KEPT = 1 / 3  # of a GPU's memory: the most that one query keeps for its backward pass; images mostly take two
 WORKED_ON = 0.1  # of a GPU's memory: the most that is worked on at once where it is not kept
 
