@@ -293,7 +293,9 @@ def test_ctrl_c_ends_it_in_good_order(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         words = [sys.executable, "-u", "-m", "zoo", "view", "pigan-cars32", "--port", port, "--device", "cpu"]
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        # A shell has what it runs in the background ignore Ctrl-C, these tests with all that they start.
+        listens = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **listens)
         try:
             assert process.stdout.readline() == f"Port {port} is taken.\n"
             address = process.stdout.readline().split()[0]
