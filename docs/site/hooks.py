@@ -23,7 +23,7 @@ PARTS = {  # of the reference: what is public, in the order of its pages
     "Weights and scores": ["zoo.weights", "zoo.inversion", "zoo.evaluate", "zoo.export", "zoo.view", "zoo.leaderboard"],
 }
 REFERENCE = {name: f"docs/api/{name}.md" for names in PARTS.values() for name in names}
-GENERATED = re.compile(r"<!-- (?!weights)(\w+):start -->(.*?)<!-- \1:end -->", re.S)  # tables of numbers
+GENERATED = re.compile(r"<!-- (?!weights)([\w-]+):start -->(.*?)<!-- \1:end -->", re.S)  # tables of numbers
 LINK = re.compile(r"(?<=\]\()[^)\s#:]+")  # a path, without its anchor
 
 

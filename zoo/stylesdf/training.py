@@ -101,9 +101,13 @@ class StyleSDF(GAN):
             done -= stage.iterations
         return self.stages[-1], done
 
+    def generators(self) -> list[Generator]:
+        """The one that is trained, and its EMAs."""
+        return [self.generator, *(ema.module for ema in self.emas.values())]
+
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         stage, done = self.stage()
-        for network in (self.generator, *(ema.module for ema in self.emas.values())):
+        for network in self.generators():
             if network.decoder is not None:
                 fill(network.decoder.trained, float(isinstance(stage, ImageStage)))
         if isinstance(stage, SphereStage):
@@ -140,7 +144,7 @@ class StyleSDF(GAN):
     def volume_step(self, stage: VolumeStage, done: int, real: Tensor) -> None:
         """An iteration of the first stage."""
         if stage.beta is not None:  # of EMAs, too: nothing is learned of it, and their surface would be less sharp
-            for network in (self.generator, *(ema.module for ema in self.emas.values())):
+            for network in self.generators():
                 density_of(network).beta.fill_(stage.beta(self.images_seen))
         draws, sizes = self.draws(), part_sizes(len(real), stage.at_once)
         optimizer_g, optimizer_d = self.optimizers()

@@ -24,5 +24,6 @@ def match_layout(optimizer: Optimizer) -> None:
     """Lay out moments, which are restored without layout, as their parameters: steps in one kernel need that."""
     for parameter, state in optimizer.state.items():
         for name, moment in state.items():
-            if isinstance(moment, Tensor) and moment.shape == parameter.shape:
+            is_moment = isinstance(moment, Tensor) and moment.shape == parameter.shape  # and no count of steps
+            if is_moment and moment.stride() != parameter.stride():
                 state[name] = torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)
