@@ -3,10 +3,8 @@
 from tests.test_leaderboard import OBJECTS, ROW
 from zoo.leaderboard.findings import NONE_YET, contests, findings
 
-METRICS = {
-    "fid-cars-none-5k": ROW | {"standard_error": 0.1},
-    "psnr-64objects-32views": OBJECTS | {"standard_error": 0.1},
-}
+TRAINED = {"standard_error": 0.1, "processor_seconds": 1500.5}
+METRICS = {"fid-cars-none-5k": ROW | TRAINED, "psnr-64objects-32views": OBJECTS | TRAINED}
 
 
 def row(config: str, metric: str, value: float, **change) -> dict:
@@ -51,6 +49,17 @@ def test_seeds_of_a_recipe_count_as_their_mean():
     assert contest.ranked[0][1]["standard_error"] == 1.0  # of the two seeds, more than that of samples
 
 
+def test_only_trainings_of_equal_budgets_are_compared():
+    longer = [row(config, "fid-cars-none-5k", 1.0, processor_seconds=2400.0) for config in ("a/x", "d/x")]
+    unknown = row("e/x", "fid-cars-none-5k", 0.1, processor_seconds="")
+    single = row("f/x", "fid-cars-none-5k", 0.1, processor_seconds=600.0)
+    said = findings([*ROWS, *longer, unknown, single])["wins"]
+    one, other = said.split("\n\n**cars 32x32, 40 min of training**\n\n")
+    assert one.startswith("**cars 32x32, 25 min of training**\n\n")
+    assert cells(one)["fid-cars-none-5k"][1] == "a/x 4.000; b/x 4.100"
+    assert cells(other)["fid-cars-none-5k"][1] == "a/x 1.000; d/x 1.000" and "e/x" not in said and "f/x" not in said
+
+
 def test_reference_points_and_single_systems_are_no_contest():
     assert contests([row("a/x", "fid-cars-none-5k", 4.0), row("", "fid-cars-none-5k", 0.5)]) == []
     said = findings([])
@@ -65,7 +74,7 @@ def test_conditioned_generators_take_part_with_their_own_condition():
 
 
 def test_costs_are_compared_with_the_least():
-    spent = {"parameters": 1000, "processor_seconds_per_image": 0.01, "processor_seconds": 1500.0}
+    spent = {"parameters": 1000, "processor_seconds_per_image": 0.01}
     rows = [row("a/x", "fid-cars-none-5k", 4.0, **spent)]
     rows.append(row("b/x", "fid-cars-none-5k", 4.0, **spent | {"processor_seconds_per_image": 0.025}))
     said = cells(findings(rows)["spending"])

@@ -306,6 +306,17 @@ def test_the_overview_has_all_weights_side_by_side():
     assert cars[3] == ["psnr-64objects-32views", "more", "30.00", "", "", ""]
 
 
+def test_the_overview_has_trainings_of_equal_budgets_apart_with_their_means():
+    trained = {"processor_seconds": 1501.0, "standard_error": 0.1}
+    rows = [{**ROW, **trained, "config": "a/x", "weights": f"a{value}", "value": value} for value in (2.0, 4.0)]
+    rows += [{**ROW, **trained, "config": "b/x", "weights": "b", "value": 9.0}, {**ROW, "config": "b/x"}]
+    equal, other = re.split(r"\n\n(?=\*\*cars)", overview(rows))
+    assert equal.startswith("**cars 32x32, 25 min of training**\n\n") and other.startswith("**cars 32x32**\n\n")
+    _, _, line = ([cell.strip() for cell in line.split("|")[1:-1]] for line in equal.splitlines()[2:])
+    assert line == ["fid-cars-none-1k", "less", "**3.000 (2.000 to 4.000)**", "9.000"]
+    assert "12.25" in other and "a/x" not in other
+
+
 def test_tables_come_in_the_order_of_the_main_metrics():
     names = ["coverage-64objects-32views", "coverage-cars-none-1k", "fid-cars-none-1k", "psnr-64objects-32views"]
     text = table([{**(OBJECTS if "objects" in name else ROW), "metric": name} for name in names])

@@ -12,7 +12,7 @@ from zoo.cli.comparison import Protocol, Run
 from zoo.cli.comparison_runs import BUDGET, NEEDED, SYSTEMS, lacking, noted, rows_of
 from zoo.export.plots import save_plot
 from zoo.leaderboard import read
-from zoo.leaderboard.spread import averaged, spread_text
+from zoo.leaderboard.spread import averaged, spread_texts
 from zoo.leaderboard.table import (
     Row,
     format_duration,
@@ -23,7 +23,6 @@ from zoo.leaderboard.table import (
     headlines,
     number_of,
     place_of,
-    rank_rows,
 )
 from zoo.utils.files import replacing
 
@@ -189,12 +188,9 @@ def scores(found: Sequence[Table]) -> str:
     names = list(dict.fromkeys(name for _, systems in found for name in systems))
     lines = []
     for _, systems in found:
-        means = {name: averaged(rows) for name, rows in systems.items()}
-        first = next(iter(means.values()))
-        best = {id(row) for rank, row in rank_rows(means.values()) if rank == 1 and len(means) > 1}
-        cells = {name: spread_text(systems[name]) if name in systems else "" for name in names}
-        bold = {name: f"**{cells[name]}**" for name, row in means.items() if id(row) in best}
-        lines.append({"metric": first["metric"], "better": first["better"]} | cells | bold)
+        (first, *_), *_ = systems.values()
+        about = {"metric": first["metric"], "better": first["better"]}
+        lines.append(about | dict.fromkeys(names, "") | spread_texts(systems))
     return grid(lines, markdown=True) if lines else "Nothing was scored yet."
 
 

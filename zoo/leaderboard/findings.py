@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, groupby
 from typing import NamedTuple
 
-from zoo.leaderboard.spread import averaged
+from zoo.leaderboard.spread import averaged, budget_of, shared_budgets
 from zoo.leaderboard.table import (
     Row,
     format_duration,
@@ -20,13 +20,14 @@ from zoo.leaderboard.table import (
 )
 
 LEFT_OUT = ("camera_error_deg", "camera_floor_deg")  # of the turn of the whole world, and of real images
-NONE_YET = "Nothing to compare yet: no two systems were measured alike."
+NONE_YET = "Nothing to compare yet: no two systems were trained and measured alike."
 
 
 class Contest(NamedTuple):
-    """Systems that were measured alike by one metric, best first, each with its rank and its mean over trainings."""
+    """Systems that were trained and measured alike, by one metric, best first, each with its rank and its mean over
+    trainings."""
 
-    about: str  # data set and resolution
+    about: str  # data set, resolution and budget
     metric: str
     ranked: list[tuple[int, Row]]
 
@@ -35,19 +36,32 @@ class Contest(NamedTuple):
         return is_of_objects(self.metric)
 
 
-def contests(rows: Iterable[Row]) -> list[Contest]:
-    """All metrics by which two systems or more were measured alike.
+def on_equal_terms(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Rows of trainings whose data and budget others share, by these. Reference points are no trainings."""
+    rows = [*rows]
+    return {
+        f"{dataset} {resolution}x{resolution}, {budget} of training": [
+            row
+            for row in rows
+            if row["config"] and (row["dataset"], row["resolution"], budget_of(row)) == (dataset, resolution, budget)
+        ]
+        for dataset, resolution, budget in sorted(shared_budgets(rows))
+    }
 
-    Reference points are no systems, and generators that have a condition are those with their own one.
+
+def contests(rows: Iterable[Row]) -> list[Contest]:
+    """All metrics by which two systems or more were measured alike after trainings of the same budget.
+
+    Generators that have a condition are those with their own one.
     """
-    systems = [row for row in rows if row["config"] and row["condition"] != "fixed" and number_of(row) not in LEFT_OUT]
     found = []
-    for _, members in groups(systems):
-        by = sorted((row for _, row in members), key=name_of)
-        ranked = rank_rows(averaged([*alike]) for _, alike in groupby(by, key=name_of))
-        if len(ranked) > 1:
-            row = ranked[0][1]
-            found.append(Contest(f"{row['dataset']} {row['resolution']}x{row['resolution']}", row["metric"], ranked))
+    for about, alike in on_equal_terms(rows).items():
+        systems = [row for row in alike if row["condition"] != "fixed" and number_of(row) not in LEFT_OUT]
+        for _, members in groups(systems):
+            by = sorted((row for _, row in members), key=name_of)
+            ranked = rank_rows(averaged([*trainings]) for _, trainings in groupby(by, key=name_of))
+            if len(ranked) > 1:
+                found.append(Contest(about, ranked[0][1]["metric"], ranked))
     return found
 
 
@@ -143,15 +157,12 @@ def compared(fid: Contest, other: Contest) -> dict[str, str]:
 
 
 def spending(rows: Iterable[Row]) -> str:
-    """What training and images of each system cost, with the least of each resolution as the measure, as Markdown."""
-    measured = [row for row in rows if row["config"] and row["processor_seconds_per_image"] != ""]
-    newest = {
-        (row["dataset"], row["resolution"], row["config"]): row for row in sorted(measured, key=lambda row: row["date"])
-    }
+    """What training and images of each system cost, with the least as the measure, as Markdown."""
     sections = []
-    for (dataset, resolution), entries in groupby(sorted(newest.items(), key=str), key=lambda one: one[0][:2]):
-        alike = [(name, row) for (_, _, name), row in entries]
-        least = min(row["processor_seconds_per_image"] for _, row in alike)
+    for about, alike in on_equal_terms(rows).items():
+        measured = sorted((row for row in alike if row["processor_seconds_per_image"] != ""), key=lambda r: r["date"])
+        newest = {row["config"]: row for row in measured}
+        least = min((row["processor_seconds_per_image"] for row in newest.values()), default=0)
         lines = [
             {
                 "system": name,
@@ -163,9 +174,9 @@ def spending(rows: Iterable[Row]) -> str:
                 "times the least": f"{row['processor_seconds_per_image'] / least:.1f}",
                 "MiB": f"{row['peak_memory_mib']:,}" if row["peak_memory_mib"] != "" else "",
             }
-            for name, row in alike
+            for name, row in sorted(newest.items())
         ]
-        sections.append(f"**{dataset} {resolution}x{resolution}**\n\n{grid(lines, markdown=True)}")
+        sections += [f"**{about}**\n\n{grid(lines, markdown=True)}"] if lines else []
     return "\n\n".join(sections) or "No costs were measured yet."
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from zoo.leaderboard import speeds
 from zoo.leaderboard.findings import findings
+from zoo.leaderboard.spread import budget_of, shared_budgets, spread_texts
 from zoo.leaderboard.table import (
     RESULTS,
     Row,
     cells,
     costs,
-    format_value,
     grid,
     groups,
     heading,
@@ -82,27 +82,33 @@ def update_pages(root: Path | str = ".", results: Path | str = RESULTS) -> list[
 
 
 def overview(rows: Iterable[Row]) -> str:
-    """Values of all weights, side by side, as Markdown: a table for each data set and resolution, with a line for what
-    was measured alike; the best of several are bold."""
+    """Values side by side, as Markdown, with a line for what was measured alike; the best of several are bold. A table
+    for each data set, resolution and budget that several recipes share, with means over trainings of a recipe, and one
+    for all other weights of the same data."""
+    rows = [*rows]
+    shared = shared_budgets(rows)
 
-    def about(members: list[tuple[int, Row]]) -> tuple[str, int]:
-        return members[0][1]["dataset"], members[0][1]["resolution"]
+    def about(row: Row) -> tuple[str, int, str]:
+        terms = (row["dataset"], row["resolution"], budget_of(row))
+        return terms if terms in shared else (*terms[:2], "")
 
     def name_of(row: Row) -> str:
         truncated = cells(1, row)["truncation"]
-        return Path(row["weights"]).name + (truncated and f", truncation {truncated}")
+        name = row["config"] if about(row)[2] else Path(row["weights"]).name
+        return name + (truncated and f", truncation {truncated}")
 
     sections = []
-    for (dataset, resolution), sets in groupby([members for _, members in groups(rows)], key=about):
-        alike = [*sets]
-        empty = dict.fromkeys(sorted({name_of(row) for members in alike for _, row in members}), "")
+    by_terms = sorted(rows, key=lambda row: (*about(row)[:2], about(row)[2] == "", about(row)))
+    for (dataset, resolution, budget), trained in groupby(by_terms, key=about):
+        alike = [[row for _, row in members] for _, members in groups(trained)]
+        empty = dict.fromkeys(sorted({name_of(row) for members in alike for row in members}), "")
         lines = []
         for members in alike:
-            line = {"metric": members[0][1]["metric"], "better": members[0][1]["better"]} | empty
-            for rank, row in members:
-                line[name_of(row)] = f"**{format_value(row)}**" if rank == 1 < len(members) else format_value(row)
-            lines.append(line)
-        sections.append(f"**{dataset} {resolution}x{resolution}**\n\n{grid(lines, markdown=True)}")
+            by = {name: [*same] for name, same in groupby(sorted(members, key=name_of), key=name_of)}
+            about_all = {"metric": members[0]["metric"], "better": members[0]["better"]}
+            lines.append(about_all | empty | spread_texts(by))
+        terms = f"**{dataset} {resolution}x{resolution}{budget and f', {budget} of training'}**"
+        sections.append(f"{terms}\n\n{grid(lines, markdown=True)}")
     return "\n\n".join(sections) or table([])
 
 

@@ -1,11 +1,27 @@
-"""Several trainings of one recipe, which differ by their seeds, as one row."""
+"""Trainings that can be compared: those of equal budgets; and several seeds of one recipe as one row."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, stdev
 
 from zoo.leaderboard.csv_files import Row
-from zoo.leaderboard.table import format_value
+from zoo.leaderboard.table import format_value, rank_rows
+
+
+def budget_of(row: Row) -> str:
+    """The processor time of a training as a budget, such as "25 min"; empty where it was not counted."""
+    return f"{row['processor_seconds'] / 60:.0f} min" if row["processor_seconds"] != "" else ""
+
+
+def shared_budgets(rows: Iterable[Row]) -> set[tuple[str, int, str]]:
+    """Data set, resolution and budget that two recipes or more were trained with."""
+    trained = {
+        (row["dataset"], row["resolution"], budget, row["config"])
+        for row in rows
+        if row["config"] and (budget := budget_of(row))
+    }
+    terms = [terms for *terms, _ in sorted(trained)]
+    return {tuple(one) for one in terms if terms.count(one) > 1}
 
 
 def averaged(rows: Sequence[Row]) -> Row:
@@ -27,3 +43,11 @@ def spread_text(rows: Sequence[Row]) -> str:
     values = sorted((row["value"], format_value(row)) for row in rows)
     text = format_value(averaged(rows))
     return text if len(rows) == 1 else f"{text} ({values[0][1]} to {values[-1][1]})"
+
+
+def spread_texts(systems: Mapping[str, Sequence[Row]]) -> dict[str, str]:
+    """``spread_text`` of each system, all measured alike; those that no other one beats are bold, in Markdown."""
+    means = {name: averaged(rows) for name, rows in systems.items()}
+    best = {id(row) for rank, row in rank_rows(means.values()) if rank == 1 < len(means)}
+    texts = {name: spread_text(rows) for name, rows in systems.items()}
+    return {name: f"**{text}**" if id(means[name]) in best else text for name, text in texts.items()}
