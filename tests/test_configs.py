@@ -4,9 +4,10 @@ import pytest
 import torch
 import yaml
 
+from zoo.training.ddp import exchanged
 from zoo.training.gan import GAN
 from zoo.training.resume import flat
-from zoo.utils.paths import CONFIGS
+from zoo.utils.paths import CONFIGS, PACKAGE
 from zoo.weights.bundle import build
 
 FILES = sorted(CONFIGS.glob("*/*.yaml"))  # others are no configs of the trainer
@@ -55,3 +56,13 @@ def test_what_an_overlay_says_holds(overlay, path, capsys):
     # Where only one class fits, its name is left out; callbacks and loggers get more options than are said.
     said = [(name, value) for name, value in flat(OVERLAYS[overlay], "") if name in holds or "class_path" not in name]
     assert all(holds[name] == value for name, value in said if "callbacks" not in name and "logger" not in name)
+
+
+def test_what_processes_exchange_is_as_documented():
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (PACKAGE.parent / "docs/clusters.md").open()]
+    said = {cells[0].strip("`"): cells[1:] for cells in lines if len(cells) == 4 and "/" in cells[0]}
+    assert {name.split("/")[0] for name in said} == {path.parent.name for path in EXPERIMENTS}
+    for name, sizes in said.items():
+        with torch.device("meta"):
+            gan = build(yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["model"], GAN)
+        assert sizes == [f"{size / 2**20:.2f} ({messages})" for size, messages in exchanged(gan).values()], name

@@ -234,7 +234,12 @@ def test_estimate_measures_every_stage_and_keeps_nothing(tmp_path, capsys) -> No
     assert main(["fit", "-c", config, "--trainer.max_steps", "3600008", "--estimate"]) == 0
     assert sorted((tmp_path / "run").rglob("*")) == before
     text = capsys.readouterr().out
-    assert "generator: 852 parameters" in text and "EMAs: 2 copies" in text and "GiB of this process" in text
+    assert (
+        "between processes: 0.0" in text
+        and "generator: 852 parameters" in text
+        and "EMAs: 2 copies" in text
+        and "GiB of this process" in text
+    )
     stages = re.findall(r"iterations ([\d,]+) to ([\d,]+): (\S+) s an iteration, (\S+) images/s, (\S+) h", text)
     assert [stage[:2] for stage in stages] == [("0", "4"), ("4", "8"), ("8", "3,600,008")]
     for (*_, seconds, pace, _), size in zip(stages, (4, 6, 3), strict=True):

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from zoo.training.ddp import exchanged
 from zoo.training.gan import GAN
 from zoo.utils.devices import wait_for
 from zoo.utils.errors import UserError
@@ -79,9 +80,13 @@ def estimate(
     """
     if max_steps < 1:
         raise UserError("--estimate needs the number of iterations of the run: give --trainer.max_steps.")
-    sizes = {name: sum(p.numel() for p in net.parameters()) for name, net in gan.named_children() if name != "emas"}
-    lines = [f"{name}: {size:,} parameters" for name, size in sizes.items() if size]
+    parameters = {
+        name: sum(p.numel() for p in net.parameters()) for name, net in gan.named_children() if name != "emas"
+    }
+    lines = [f"{name}: {size:,} parameters" for name, size in parameters.items() if size]
     lines += [f"EMAs: {len(gan.emas)} copies of the generator"] if gan.emas else []
+    sizes, messages = zip(*exchanged(gan).values(), strict=True)
+    lines += [f"between processes: {sum(sizes) / 2**20:.2f} MiB an iteration, {sum(messages)} messages"]
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)  # not that fit stopped
     data.prepare_data()
     data.setup("fit")

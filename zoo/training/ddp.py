@@ -103,6 +103,15 @@ def changing_buffers(model: nn.Module) -> list[Tensor]:
     ]
 
 
+def exchanged(gan: nn.Module) -> dict[str, tuple[int, int]]:
+    """Bytes and messages of what an iteration of a ``GAN`` sends at most, where each optimizer steps once: gradients of
+    its generator and of its discriminator, and buffers."""
+    networks = {"generator": gan.generator, "discriminator": gan.discriminator}
+    tensors = {name: [p for p in network.parameters() if p.requires_grad] for name, network in networks.items()}
+    tensors["buffers"] = changing_buffers(gan)
+    return {name: (sum(t.nbytes for t in of), len([*buckets(of)])) for name, of in tensors.items()}
+
+
 def buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
     """Tensors in groups of one kind and of at most ``BUCKET_BYTES``, or of one that is larger."""
     by_kind = defaultdict(list)
