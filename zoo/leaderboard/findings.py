@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, groupby
 from typing import NamedTuple
 
-from zoo.leaderboard.spread import averaged, budget_of, shared_budgets
+from zoo.leaderboard.spread import averaged, shared_budgets, terms_of
 from zoo.leaderboard.table import (
     Row,
     format_duration,
@@ -38,14 +38,12 @@ class Contest(NamedTuple):
 
 def on_equal_terms(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """Rows of trainings whose data and budget others share, by these. Reference points are no trainings."""
-    rows = [*rows]
+    rows = [row for row in rows if row["config"]]
     return {
         f"{dataset} {resolution}x{resolution}, {budget} of training": [
-            row
-            for row in rows
-            if row["config"] and (row["dataset"], row["resolution"], budget_of(row)) == (dataset, resolution, budget)
+            row for row in rows if terms_of(row) == (dataset, resolution, budget)
         ]
-        for dataset, resolution, budget in sorted(shared_budgets(rows))
+        for dataset, resolution, budget in shared_budgets(rows)
     }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from zoo.leaderboard import speeds
 from zoo.leaderboard.findings import findings
-from zoo.leaderboard.spread import budget_of, shared_budgets, spread_texts
+from zoo.leaderboard.spread import Terms, shared_budgets, spread_texts, terms_of
 from zoo.leaderboard.table import (
     RESULTS,
     Row,
@@ -60,11 +60,13 @@ def update_page(page: Path | str, **parts: str) -> bool:
 
 
 def update_pages(root: Path | str = ".", results: Path | str = RESULTS) -> list[Path]:
-    """``update_page`` for README.md (FID only, with their own condition where generators have one), docs/leaderboard.md
-    (the main metrics) and each system's page (its own rows, and its published weights); docs/findings.md; and for
-    docs/speed.md, of benchmarks/*.csv; which of them changed."""
+    """``update_page`` for README.md (FID after equal budgets, or else all FIDs), docs/leaderboard.md (the main metrics)
+    and each system's page (its own rows, and its published weights); docs/findings.md; and for docs/speed.md, of
+    benchmarks/*.csv; which of them changed."""
     rows = headlines(read(results))
+    shared = shared_budgets(rows)
     fid = [row for row in rows if number_of(row) == "fid" and row["condition"] != "fixed"]
+    fid = [row for row in fid if not shared or not row["config"] or terms_of(row) in shared]
     pages = {
         Path(root, "README.md"): {"leaderboard": table(fid, markdown=True)},
         Path(root, "docs/leaderboard.md"): {
@@ -88,8 +90,8 @@ def overview(rows: Iterable[Row]) -> str:
     rows = [*rows]
     shared = shared_budgets(rows)
 
-    def about(row: Row) -> tuple[str, int, str]:
-        terms = (row["dataset"], row["resolution"], budget_of(row))
+    def about(row: Row) -> Terms:
+        terms = terms_of(row)
         return terms if terms in shared else (*terms[:2], "")
 
     def name_of(row: Row) -> str:

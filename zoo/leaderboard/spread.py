@@ -2,26 +2,25 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from statistics import mean, stdev
 
 from zoo.leaderboard.csv_files import Row
 from zoo.leaderboard.table import format_value, rank_rows
 
-
-def budget_of(row: Row) -> str:
-    """The processor time of a training as a budget, such as "25 min"; empty where it was not counted."""
-    return f"{row['processor_seconds'] / 60:.0f} min" if row["processor_seconds"] != "" else ""
+Terms = tuple[str, int, str]  # of a training: data set, resolution, budget
 
 
-def shared_budgets(rows: Iterable[Row]) -> set[tuple[str, int, str]]:
-    """Data set, resolution and budget that two recipes or more were trained with."""
-    trained = {
-        (row["dataset"], row["resolution"], budget, row["config"])
-        for row in rows
-        if row["config"] and (budget := budget_of(row))
-    }
-    terms = [terms for *terms, _ in sorted(trained)]
-    return {tuple(one) for one in terms if terms.count(one) > 1}
+def terms_of(row: Row) -> Terms:
+    """The budget is the processor time as in "25 min"; empty where it was not counted."""
+    budget = f"{row['processor_seconds'] / 60:.0f} min" if row["processor_seconds"] != "" else ""
+    return row["dataset"], row["resolution"], budget
+
+
+def shared_budgets(rows: Iterable[Row]) -> list[Terms]:
+    """Those that two recipes or more were trained on, in order."""
+    trained = sorted({(terms_of(row), row["config"]) for row in rows if row["config"] and terms_of(row)[2]})
+    return [terms for terms, of in groupby(trained, key=lambda one: one[0]) if len([*of]) > 1]
 
 
 def averaged(rows: Sequence[Row]) -> Row:
