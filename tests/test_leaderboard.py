@@ -310,10 +310,11 @@ def test_the_overview_has_trainings_of_equal_budgets_apart_with_their_means():
     trained = {"processor_seconds": 1501.0, "standard_error": 0.1}
     rows = [{**ROW, **trained, "config": "a/x", "weights": f"a{value}", "value": value} for value in (2.0, 4.0)]
     rows += [{**ROW, **trained, "config": "b/x", "weights": "b", "value": 9.0}, {**ROW, "config": "b/x"}]
+    rows.append({**ROW, **trained, "config": "a/x", "weights": "a-conditioned", "value": -1.0, "condition": "own"})
     equal, other = re.split(r"\n\n(?=\*\*cars)", overview(rows))
     assert equal.startswith("**cars 32x32, 25 min of training**\n\n") and other.startswith("**cars 32x32**\n\n")
     _, _, line = ([cell.strip() for cell in line.split("|")[1:-1]] for line in equal.splitlines()[2:])
-    assert line == ["fid-cars-none-1k", "less", "**3.000 (2.000 to 4.000)**", "9.000"]
+    assert line == ["fid-cars-none-1k", "less", "3.000 (2.000 to 4.000)", "**-1.000**", "9.000"]
     assert "12.25" in other and "a/x" not in other
 
 

@@ -5,7 +5,7 @@ from itertools import groupby
 from pathlib import Path
 
 from zoo.leaderboard import speeds
-from zoo.leaderboard.findings import findings
+from zoo.leaderboard.findings import findings, name_of
 from zoo.leaderboard.spread import Terms, shared_budgets, spread_texts, terms_of
 from zoo.leaderboard.table import (
     RESULTS,
@@ -94,19 +94,20 @@ def overview(rows: Iterable[Row]) -> str:
         terms = terms_of(row)
         return terms if terms in shared else (*terms[:2], "")
 
-    def name_of(row: Row) -> str:
+    def column(row: Row) -> str:
+        if about(row)[2]:
+            return name_of(row)
         truncated = cells(1, row)["truncation"]
-        name = row["config"] if about(row)[2] else Path(row["weights"]).name
-        return name + (truncated and f", truncation {truncated}")
+        return Path(row["weights"]).name + (truncated and f", truncation {truncated}")
 
     sections = []
     by_terms = sorted(rows, key=lambda row: (*about(row)[:2], about(row)[2] == "", about(row)))
     for (dataset, resolution, budget), trained in groupby(by_terms, key=about):
         alike = [[row for _, row in members] for _, members in groups(trained)]
-        empty = dict.fromkeys(sorted({name_of(row) for members in alike for row in members}), "")
+        empty = dict.fromkeys(sorted({column(row) for members in alike for row in members}), "")
         lines = []
         for members in alike:
-            by = {name: [*same] for name, same in groupby(sorted(members, key=name_of), key=name_of)}
+            by = {name: [*same] for name, same in groupby(sorted(members, key=column), key=column)}
             about_all = {"metric": members[0]["metric"], "better": members[0]["better"]}
             lines.append(about_all | empty | spread_texts(by))
         terms = f"**{dataset} {resolution}x{resolution}{budget and f', {budget} of training'}**"
