@@ -9,7 +9,7 @@ from zoo.utils.files import replacing
 
 Points = Sequence[tuple[float, float]]
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf", "#7f7f7f")
-WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 560, 260, 58, 14, 40
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 560, 270, 58, 24, 40
 LEGEND = 170  # pixels on the right
 
 
@@ -38,16 +38,17 @@ def plot(lines: Mapping[str, Points], across: str, up: str) -> str:
         return f"{column:.1f},{TOP + (high - scale(y)) / (high - low) * height:.1f}"
 
     body = [f'<rect x="{LEFT}" y="{TOP}" width="{width}" height="{height}" fill="none" stroke="#999"/>']
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        x, y = LEFT + share * width, TOP + (1 - share) * height
-        value = low + share * (high - low)
-        body.append(text(x, HEIGHT - BOTTOM + 16, f"{left + share * (right - left):.4g}", "middle"))
-        body.append(text(LEFT - 6, y + 4, f"{10**value if is_log else value:.3g}", "end"))
+    for x in even_ticks(left, right):
+        body.append(text(LEFT + (x - left) / (right - left) * width, HEIGHT - BOTTOM + 16, f"{x:.4g}", "middle"))
+    for value in log_ticks(low, high) if is_log else even_ticks(low, high):
+        y = TOP + (high - value) / (high - low) * height
+        body.append(text(LEFT - 6, y + 4, f"{10**value if is_log else value:.4g}", "end"))
         body.append(f'<path d="M{LEFT} {y:.1f}h{width}" stroke="#ddd"/>')
-    body += [text(LEFT + width / 2, HEIGHT - 6, across, "middle"), text(6, TOP - 3, up, "start")]
+    body += [text(LEFT + width / 2, HEIGHT - 6, across, "middle"), text(6, TOP - 10, up, "start")]
     for index, (name, points) in enumerate(shown.items()):
         colour = COLOURS[index % len(COLOURS)]
-        body.append(f'<polyline fill="none" stroke="{colour}" points="{" ".join(place(*p) for p in points)}"/>')
+        dashes = ' stroke-dasharray="5 3"' if index >= len(COLOURS) else ""
+        body.append(f'<polyline fill="none" stroke="{colour}"{dashes} points="{" ".join(place(*p) for p in points)}"/>')
         body.append(text(LEFT + width + 12, TOP + 14 + 16 * index, name, "start", colour))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
@@ -61,6 +62,25 @@ def limits(values: Sequence[float]) -> tuple[float, float]:
     """The smallest and largest value, or something around the only one."""
     low, high = min(values), max(values)
     return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def even_ticks(low: float, high: float) -> list[float]:
+    """Three to seven round numbers between two, in equal steps."""
+    unit = 10.0 ** math.floor(math.log10(high - low))
+    step = next(unit * part for part in (0.1, 0.2, 0.5, 1.0, 2.0) if (high - low) / (unit * part) < 6.5)
+    return [step * count for count in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Logarithms of up to eight round numbers between two logarithms: of powers of ten, and of as many of their parts
+    as that needs."""
+    for parts in ([1], [1, 2, 5], [part / 2 for part in range(2, 20)], [part / 10 for part in range(10, 100)]):
+        powers = range(math.floor(low), math.ceil(high) + 1)
+        every = sorted(power + math.log10(part) for power in powers for part in parts)
+        found = [tick for tick in every if low - 1e-9 <= tick <= high + 1e-9]
+        if len(found) > 3:
+            break
+    return found[:: math.ceil(len(found) / 8)] if found else [low, high]
 
 
 def text(x: float, y: float, words: str, anchor: str, colour: str = "#333") -> str:
