@@ -64,9 +64,10 @@ def update_pages(root: Path | str = ".", results: Path | str = RESULTS) -> list[
     and each system's page (its own rows, and its published weights); docs/findings.md; and for docs/speed.md, of
     benchmarks/*.csv; which of them changed."""
     rows = headlines(read(results))
-    shared = shared_budgets(rows)
     fid = [row for row in rows if number_of(row) == "fid" and row["condition"] != "fixed"]
-    fid = [row for row in fid if not shared or not row["config"] or terms_of(row) in shared]
+    if shared := shared_budgets(rows):  # with reference points of the same data
+        data = [terms[:2] for terms in shared]
+        fid = [row for row in fid if terms_of(row) in shared or (not row["config"] and terms_of(row)[:2] in data)]
     pages = {
         Path(root, "README.md"): {"leaderboard": table(fid, markdown=True)},
         Path(root, "docs/leaderboard.md"): {
