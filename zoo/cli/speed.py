@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.utils.data import Dataset
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, baddbmm_flop
 
 from zoo.cli.estimate import short_trainer
 from zoo.generator import Generator, draws_for, evaluating
@@ -229,7 +229,7 @@ class Work:
             if self.depth == 1:
                 halved = torch.is_autocast_enabled(self.device.type)  # the hook of 16 bits was there before
                 self.dtype = torch.get_autocast_dtype(self.device.type) if halved else torch.float32
-                self.counter = FlopCounterMode(display=False)
+                self.counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.baddbmm_: baddbmm_flop})
                 self.counter.__enter__()
 
     def end(self, *_: object) -> None:
