@@ -85,7 +85,7 @@ class FilmLayer(nn.Module):
     def forward(self, x: Tensor, frequencies: Tensor, phases: Tensor) -> Tensor:
         """Not folded into the weights: the rounding of that would be seen in images, through importance sampling."""
         x = self.linear(x)
-        if x.requires_grad or frequencies.requires_grad:
+        if torch.is_grad_enabled():
             return torch.sin(x * frequencies + phases)
         return x.mul_(frequencies).add_(phases).sin_()  # in place is faster
 

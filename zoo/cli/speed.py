@@ -229,7 +229,9 @@ class Work:
             if self.depth == 1:
                 halved = torch.is_autocast_enabled(self.device.type)  # the hook of 16 bits was there before
                 self.dtype = torch.get_autocast_dtype(self.device.type) if halved else torch.float32
-                self.counter = FlopCounterMode(display=False)
+                self.counter = FlopCounterMode(
+                    display=False, custom_mapping={torch.ops.aten.baddbmm_: added_product_flop}
+                )
                 self.counter.__enter__()
 
     def end(self, *_: object) -> None:
@@ -238,6 +240,11 @@ class Work:
             if self.depth == 0:
                 self.counter.__exit__(None, None, None)
                 self.flop[self.dtype] += self.counter.get_total_flops() * (3 if torch.is_grad_enabled() else 1)
+
+
+def added_product_flop(_: torch.Size, a: torch.Size, b: torch.Size, **kwargs: Any) -> int:
+    """Operations of a product of matrices of these shapes that is added in place, which torch does not count."""
+    return 2 * math.prod(a) * b[-1]
 
 
 def render_times(generator: Generator, resolution: int, batch: int, steps: int) -> list[float]:

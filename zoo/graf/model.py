@@ -147,7 +147,7 @@ class RadianceField(nn.Module):
                 )
                 bias = linear(shape, of_shape, layer.bias)[:, None]
                 before = torch.baddbmm(bias, encoded, of_point.mT.expand(len(shape), -1, -1))
-                x = before if x is None else before + linear(x, of_x)
+                x = before if x is None else before.baddbmm_(x, of_x.mT.expand(len(shape), -1, -1))
             else:
                 x = layer(x)
             x = x.relu_()

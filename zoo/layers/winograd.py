@@ -62,8 +62,8 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     batch, channels, height, width = x.shape
     out, rows, columns = len(weight), height // 4, width // 4
-    tiles = unfold(x.transpose(0, 1).reshape(-1, 1, height, width), 6, padding=1, stride=4)  # [C B, 36, L]
-    tiles = (both_ways(INPUT, x) @ tiles.transpose(0, 1).flatten(1)).view(36, channels, -1)
+    tiles = unfold(x, 6, padding=1, stride=4).view(batch, channels, 36, -1).permute(2, 1, 0, 3)  # [36, C, B, L]
+    tiles = (both_ways(INPUT, x) @ tiles.flatten(1)).view(36, channels, -1)
     kernels = (both_ways(KERNEL, x) @ weight.flatten(2).flatten(0, 1).mT).view(36, out, channels)
     y = both_ways(OUTPUT, x) @ torch.bmm(kernels, tiles).flatten(1)  # [16, K B L]
     y = y.view(4, 4, out, batch, rows, columns).permute(3, 2, 4, 0, 5, 1).reshape(batch, out, height, width)

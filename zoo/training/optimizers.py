@@ -13,7 +13,7 @@ from zoo.utils.errors import UserError
 from zoo.utils.ranges import between
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
-FUSED_ON = ("cuda",)  # kinds of devices whose steps of all parameters are one kernel, where an optimizer has it
+FUSED_ON = ("cuda", "cpu")  # kinds of devices whose steps of all parameters are one kernel, where an optimizer has it
 
 
 def check_optimizer(name: str, make: OptimizerFactory) -> None:
