@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from zoo.utils.targets import folder_target
+from zoo.weights.find import find
 
 
 def run(
@@ -18,6 +19,7 @@ def run(
         data: what they were trained on, for the card.
     """
     out = folder_target(out)
+    find(checkpoint)
     from zoo.weights.bundle import load_bundle, save_bundle
 
     generator, info = load_bundle(checkpoint)

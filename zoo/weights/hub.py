@@ -16,9 +16,10 @@ from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
 from zoo.utils.errors import UserError, printable
-from zoo.weights.bundle import CARD, CONFIG, find, load_bundle
+from zoo.weights.bundle import CARD, load_bundle
 from zoo.weights.fetch import HUB, NotFetched, is_offline, sha256_of
-from zoo.weights.store import TENSORS, keep
+from zoo.weights.find import find
+from zoo.weights.store import CONFIG, TENSORS, keep
 
 WANTED = re.compile(r"[A-Za-z0-9_-]+\.(safetensors|yaml)|README\.md")  # all other files are left out
 NAME = re.compile(r"hf:([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?")
