@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -333,8 +332,7 @@ def receive(answer: http.client.HTTPResponse, url: str, part: BinaryIO, start: i
     if total and total - start > shutil.disk_usage(Path(part.name).parent).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), part.name)
     name = Path(part.name).name.removesuffix(".part")
-    quiet = not sys.stderr.isatty()
-    with tqdm(total=total, initial=start, desc=name, unit="B", unit_scale=True, disable=quiet) as bar:
+    with tqdm(total=total, initial=start, desc=name, unit="B", unit_scale=True, disable=None) as bar:
         try:
             received = copy(answer, part, start, total, retry, bar)
         except OSError:
