@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -216,7 +217,10 @@ def fetch_from(url: str, part: BinaryIO, sha256: str, retry: RetryPolicy) -> Non
                 left -= 1
             if left <= 0:
                 raise PermanentError(f"{error} ({retry.attempts} attempts)") from None
-            time.sleep(wait if error.wait is None else error.wait)
+            pause = wait if error.wait is None else error.wait
+            if pause >= 1:
+                print(f"{urlsplit(url).hostname} {error}: trying again in {pause:.0f} s.", file=sys.stderr)
+            time.sleep(pause)
             wait = min(2 * wait, retry.max_wait)
 
 

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socket import gaierror
 
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
@@ -124,7 +125,17 @@ def explained(failed: str, kind: type[Exception], hint: str = "") -> Iterator[No
         raise UserError(f"{failed}: the Hub has no such name and revision, or it is private.{hint}") from error
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise kind(f"{failed}: {printable((lines or [type(error).__name__])[0]).rstrip('.')}.{hint}") from error
+        said = printable((lines or [type(error).__name__])[0]).rstrip(".")
+        if is_unreachable(error):
+            raise kind(f"{failed}: the Hub cannot be reached ({said}). Check the network, and try again.") from error
+        raise kind(f"{failed}: {said}.{hint}") from error
+
+
+def is_unreachable(error: BaseException | None) -> bool:
+    """Whether there was no connection; the library that makes it has an error of its own, raised from Python's."""
+    while error is not None and not isinstance(error, gaierror | ConnectionError | TimeoutError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def git_hash(path: Path) -> str:
