@@ -64,4 +64,4 @@ def meant_by(source: str) -> list[str]:
         return same[:3]
     parent = Path(source).parent
     names += map(str, parent.iterdir() if parent.is_dir() else [])
-    return get_close_matches(source, names, n=3, cutoff=0.8) or get_close_matches(source, names, n=1)
+    return get_close_matches(source, names, n=3, cutoff=0.8) or get_close_matches(source, names, n=1, cutoff=0.7)

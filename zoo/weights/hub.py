@@ -23,7 +23,8 @@ from zoo.weights.find import find
 from zoo.weights.store import CONFIG, TENSORS, keep
 
 WANTED = re.compile(r"[A-Za-z0-9_-]+\.(safetensors|yaml)|README\.md")  # all other files are left out
-NAME = re.compile(r"hf:([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?")
+REPOSITORY = r"[\w-][\w.-]*/[\w-][\w.-]*"
+NAME = re.compile(rf"hf:({REPOSITORY})(?:@([\w./-]+))?")
 
 
 def api() -> HfApi:
@@ -42,6 +43,8 @@ def push(source: str, repository: str, private: bool = False, allowed: bool = Fa
     Raises:
         ValueError: there is no such bundle, it must not be redistributed, or the Hub refuses.
     """
+    if not re.fullmatch(REPOSITORY, repository):
+        raise UserError(f"'{printable(repository, 80)}' is no repository such as user/name.")
     folder = find(source)
     if folder.is_file():
         raise UserError(f"{folder} is a checkpoint; 'zoo bundle' makes a bundle of it.")
