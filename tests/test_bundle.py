@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.tiny import CONFIG
+from zoo.cli.command import main
 from zoo.draws import SampleDraws
 from zoo.weights.bundle import build, load_bundle, save_bundle
 
@@ -32,6 +33,13 @@ def test_round_trip(folder):
     draws = SampleDraws(0, [3])
     images = [g.render(g.map(g.latents(1, draws)), g.cameras(1, draws)).image for g in (before, after)]
     assert torch.equal(*images)
+
+
+def test_a_bundle_of_a_bundle_states_more(tmp_path):
+    words = ["bundle", "pigan-cars32", str(tmp_path / "mine")]
+    assert main(words) == 0 and main([*words, "--data", "my cars"]) == 0
+    (_, before), (_, after) = load_bundle("pigan-cars32"), load_bundle(tmp_path / "mine")
+    assert after.card == before.card | {"data": "my cars"} and after.config == before.config
 
 
 def test_means_are_stored_and_the_generator_is_left_alone(tmp_path):

@@ -21,10 +21,12 @@ from tests.servers import serving
 from tests.test_official import SYSTEMS
 from tests.tiny import CONFIG
 from zoo.cli.command import main
+from zoo.utils.errors import UserError
 from zoo.utils.paths import CONFIGS, read_experiment
 from zoo.weights import catalogue, download, fetch
 from zoo.weights.bundle import load_bundle
 from zoo.weights.catalogue import Address, released
+from zoo.weights.find import find
 
 pytestmark = pytest.mark.xdist_group("processes")
 
@@ -102,6 +104,10 @@ def test_list(cache, capsys):
     assert main(["list", "giraffe-c*"]) == 0
     printed = capsys.readouterr().out
     assert "giraffe-cats-64.official " in printed and "FID 8 (paper, as quoted in" in printed and "graf" not in printed
+    assert main(["list", "EG3D"]) == 0  # a word alone is a part of a name
+    lines = capsys.readouterr().out.splitlines()
+    at = {line.index("NVIDIA") for line in lines if "NVIDIA" in line}
+    assert len(at) == 1 and "  eg3d/ffhq512_64" in lines  # licences stand below each other
     assert main(["list", "*ffhq*", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     by_name = {entry["name"]: entry for entry in found["published"]}
@@ -119,6 +125,37 @@ def test_names_that_are_not_there(cache, capsys, words):
     if words[0] == "sample":
         assert main(["sample", "graf-cub-64.official", "--out", "x.png"]) == 2
         assert "not here yet: 'zoo download graf-cub-64.official' fetches it." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ("pigan-cars23", "Did you mean pigan-cars32?"),
+        ("Pigan-Cars32", "Did you mean pigan-cars32?"),
+        ("pigan", "Did you mean pigan-cars32 or pigan-celeba-64.official or pigan-cats-64.official?"),
+        ("pigan/celeba64", "'pigan/celeba64' is an experiment: name weights, such as pigan-celeba-64.official."),
+        ("eg3d/cars32", "such as eg3d-cars32."),
+        ("stylesdf/ffhq256", "which 'zoo fit -c stylesdf/ffhq256' trains."),
+        ("nothing-like-it", "'zoo list' shows all names."),
+    ],
+)
+def test_a_name_that_is_none_is_answered_with_one_that_is(cache, source, hint):
+    with pytest.raises(UserError) as error:
+        find(source)
+    assert str(error.value).endswith(hint)
+
+
+def test_a_name_that_is_none_is_answered_without_torch(tmp_path):
+    code = """if True:
+        import sys
+        from zoo.cli.command import main
+        for verb in ("sample nosuch --out x.png", "orbit nosuch", "mesh nosuch", "invert x.png nosuch", "view nosuch",
+                     "bundle nosuch x"):
+            assert main(verb.split()) == 2
+        print("torch" in sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "False\n" and done.stderr.count("There are no weights named 'nosuch'") == 6
 
 
 # Downloads

@@ -4,9 +4,11 @@ import hashlib
 import io
 import json
 import multiprocessing
+import re
 import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -255,6 +257,13 @@ def test_a_disk_that_runs_full_is_named(tmp_path, monkeypatch):
     with serving(lambda r: r.give(BODY)) as server, pytest.raises(OSError, match="No space left") as error:
         get(tmp_path, server.address)
     assert error.value.filename == str(tmp_path / "file.pth")
+
+
+def test_a_long_wait_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+    with serving(in_turn(lambda r: r.say(503, Retry_After="7"), lambda r: r.give(BODY))) as server:
+        get(tmp_path, server.address, retry=replace(QUICK, max_wait=60))
+    assert re.fullmatch(r"127\.0\.0\.1 .*503.*: trying again in 7 s\.\n", capsys.readouterr().err)
 
 
 def test_a_bar_shows_on_terminals_how_far_it_is(tmp_path, monkeypatch):

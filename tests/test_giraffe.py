@@ -29,6 +29,7 @@ from zoo.giraffe.training import GIRAFFE
 from zoo.render import Camera, VolumeRenderer
 from zoo.training.ema import EMA
 from zoo.training.gan import GAN
+from zoo.utils.errors import UserError
 from zoo.utils.paths import CONFIGS
 from zoo.weights.bundle import build, save_bundle
 from zoo.weights.convert import convert_network
@@ -298,6 +299,17 @@ def test_a_camera_round_still_boxes_sees_what_a_still_one_sees_of_turning_boxes(
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4, equal_nan=True)
 
 
+def test_a_background_goes_with_a_camera_of_any_place() -> None:
+    generator = tiny_generator(background_rotation=(0.0, 0.5))
+    latent = generator.latents(1, TrainingDraws(0, 0))
+    scenes, camera = generator.orbit_at(latent, torch.tensor([0.0, 0.3, 0.8]))
+    still = scenes._replace(background_rotation=latent.background_rotation.expand(3, -1, -1))
+    torch.testing.assert_close(generator.with_backdrop(still, camera).background_rotation, scenes.background_rotation)
+    generator.poses = ScenePoses(azimuth=(0.35, 0.0))  # cameras went so far round in training
+    left = generator.with_backdrop(still, camera).background_rotation
+    torch.testing.assert_close(left[:2], still.background_rotation[:2])
+
+
 def test_several_objects_go_round_together() -> None:
     generator = tiny_generator()
     latent = generator.latents(2, TrainingDraws(0, 0))
@@ -372,6 +384,12 @@ def test_edits_from_the_command_line(tmp_path, capsys) -> None:
     assert "Did you mean 'elevation'?" in capsys.readouterr().err
     with pytest.raises(ValueError, match="needs edits, which"):
         find_edit(build(CONFIG["model"]["init_args"]["generator"], nn.Module), "rotate")
+
+
+def test_an_edit_that_moves_nothing_is_refused() -> None:
+    boxes = BoxPrior(1, place_min=(0.0, 0.0, 0.0), place_max=(0.0, 0.0, 0.0))
+    with pytest.raises(UserError, match="--edit circle changes nothing"):
+        turntable_views(tiny_generator(boxes=boxes), [3], 3, edit="circle")
 
 
 def test_views_of_an_edit() -> None:

@@ -334,6 +334,7 @@ WRONG = {
     "HTML": (b"\n<!DOCTYPE html><html>Quota exceeded</html>", "a web page, not a checkpoint"),
     "text": (b"Hello world", "cannot be read"),
     "gzip": (b"\x1f\x8b\x08 and more", "unpack it first"),
+    "PNG": (b"\x89PNG\r\n\x1a\n and more", "an image, not a checkpoint"),
     "safetensors": (struct.pack("<Q", 40) + b'{"x": {}}', "a damaged safetensors file"),
     "truncated zip": (zipped(torch.ones(9))[:-30], "damaged or truncated zip"),
     "truncated legacy": (legacy(torch.ones(9))[:-5], "it is truncated; download it again"),

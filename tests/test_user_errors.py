@@ -179,6 +179,9 @@ def test_a_long_sentence_keeps_its_value_and_its_advice(capsys):
     assert fail(f"'{'/long' * 30}' {'is wrong, ' * 20}so delete '{'/long' * 30}'.") == 2
     said = capsys.readouterr().err.strip().removeprefix("zoo: error: ")
     assert said.startswith("'/long") and said.count("wrong") == 20 and said.endswith("long/long'.") and len(said) < 400
+    address = f"https://host/{'model/' * 20}file.pt"  # that somebody is to open
+    assert fail(f"It {'is wrong, ' * 30}so fetch {address} with a browser.") == 2
+    assert address in capsys.readouterr().err
     long = [f"{'generator.renderer.field.' * 4}{index} is missing" for index in range(9)]
     assert len(shortened(long)) <= 150 and shortened(long).endswith("; and 8 more")
     assert shortened(["a", "b", "c", "d"]) == "a; b; c; and 1 more"

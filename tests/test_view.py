@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from urllib.request import urlopen
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 
 from tests.analytic import Sphere
-from tests.systems import eg3d
+from tests.systems import SYSTEMS, eg3d
 from tests.test_user_errors import refusal
 from tests.tiny import CONFIG
 from zoo.export import turntable_views
@@ -28,11 +29,12 @@ from zoo.render.projection import image_coordinates
 from zoo.training.checkpoint_files import write
 from zoo.utils.errors import UserError
 from zoo.view import Checkpoints, Choice, Scene, Shelf, Stand, Viewpoint
+from zoo.view.origins import foreign_origin
 from zoo.view.scene import EDIT_FRAMES
-from zoo.view.server import free_port, on_canvas
+from zoo.view.server import free_port, on_canvas, serve
 from zoo.view.viewpoints import CameraPath
 from zoo.weights import load_bundle
-from zoo.weights.bundle import build
+from zoo.weights.bundle import BundleInfo, build
 
 
 def tiny(config: dict) -> Generator:
@@ -108,6 +110,16 @@ def test_depth_is_that_of_the_objects_alone(scenes):
         styles = generator.foreground_only(scenes.styles_of(Choice()))
         assert torch.equal(alone, generator.render(styles, camera).opacity)
     assert not torch.equal(alone, scenes.render(Choice(), camera).opacity)
+
+
+@torch.no_grad()
+def test_a_background_learned_from_the_front_goes_with_the_mouse():
+    scene = Scene(tiny(SYSTEMS["giraffe"]()))
+    camera = scene.stand.cameras([scene.stand.front._replace(yaw=0.3)])
+    styles = scene.styles_of(Choice())
+    turned = scene.generator.with_backdrop(styles, camera)
+    assert not torch.equal(turned.background_rotation, styles.background_rotation)
+    assert torch.equal(scene.render(Choice(), camera).image, scene.generator.render(turned, camera).image)
 
 
 def test_edits_change_the_scene(scenes):
@@ -278,6 +290,62 @@ def test_a_port_that_is_taken_is_not_asked_for():
     for host in ("203.0.113.7", "no such host"):
         with pytest.raises(UserError, match="is no address of this machine"):
             free_port(host, 8080)
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "asked", "is_own"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8080", "127.0.0.1:8080", True),
+        ("127.0.0.1", "http://localhost:9000", "localhost:9000", True),  # forwarded
+        ("::1", "http://[::1]:8080", "[::1]:8080", True),
+        ("127.0.0.1", None, "127.0.0.1:8080", True),  # a program, not a page
+        ("127.0.0.1", "https://elsewhere.example", "127.0.0.1:8080", False),
+        ("127.0.0.1", "null", "127.0.0.1:8080", False),
+        ("127.0.0.1", "http://localhost:3000", "localhost:8080", False),  # another server of this machine
+        ("127.0.0.1", "http://elsewhere.example:8080", "elsewhere.example:8080", False),  # a name that leads here
+        ("0.0.0.0", "http://server:8080", "server:8080", True),
+        ("0.0.0.0", "https://elsewhere.example", "server:8080", False),
+    ],
+)
+def test_pages_of_other_addresses_are_told_apart(host, origin, asked, is_own):
+    pytest.importorskip("websockets")
+    from websockets.datastructures import Headers
+
+    headers = Headers([("Host", asked), *([("Origin", origin)] if origin else [])])
+    assert foreign_origin(headers, host) == (None if is_own else origin)
+
+
+def test_a_page_of_another_address_is_refused(tmp_path):
+    pytest.importorskip("viser")
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+
+    said, stop, ready = [], threading.Event(), threading.Event()
+
+    def say(line: str) -> None:
+        said.append(line)
+        ready.set()
+
+    checkpoints = Checkpoints("sphere", lambda _: (Sphere(), BundleInfo("sphere", tmp_path, "", {})))
+    options = {"port": 0, "say": say, "stop": stop}
+    thread = threading.Thread(target=serve, args=(checkpoints, Shelf(tmp_path, "sphere")), kwargs=options, daemon=True)
+    thread.start()
+    try:
+        assert ready.wait(30)
+        address = said[0].split()[0]
+        with urlopen(address, timeout=30) as page:
+            assert b"<html" in page.read()
+        socket_of = address.replace("http", "ws")
+        connect(socket_of, origin=address).close()
+        for _ in range(2):
+            with pytest.raises(InvalidStatus, match="403"):
+                connect(socket_of, origin="https://elsewhere.example")
+    finally:
+        stop.set()
+        thread.join(30)
+    assert [line for line in said if "elsewhere" in line] == [
+        "A page of 'https://elsewhere.example' was refused: only the viewer's own page may connect to it."
+    ]
 
 
 def test_what_cannot_be_shown_is_said_in_one_sentence(tmp_path, capsys, monkeypatch):

@@ -190,6 +190,15 @@ class HasForeground(Protocol):
         """Styles whose depth and opacity are those of the objects alone."""
 
 
+@runtime_checkable
+class HasBackdrop(Protocol):
+    """Has learned its background from the front alone, so that it goes with a camera that goes round, as in
+    ``turntable``."""
+
+    def with_backdrop(self, styles: Parts, camera: Camera) -> Parts:
+        """Styles whose backgrounds have gone round with these cameras [B]."""
+
+
 # (generator, B latents, frames, draws) -> latents and cameras of each scene's frames, scene after scene, B frames long
 Edit = Callable[[Generator[Latents, Any], Latents, int, Draws], tuple[Latents, Camera]]
 

@@ -162,6 +162,8 @@ def run(
         lines += scores.lines()
         rows += [row | {"record": record_of(row, source, spec, network)} for row in scores.rows(**about)]
     print(jsonlib.dumps(rows) if json else grid(lines, markdown=False), flush=True)
+    if unknown := [line["metric"] for line in lines if line["value"] == "nan"]:
+        print(f"Not added, as too few images or objects say nothing of it: {', '.join(unknown)}.", file=sys.stderr)
     add_rows(rows, *tables)
     print(f"Added to {results}; 'zoo leaderboard' shows the table.", file=sys.stderr if json else sys.stdout)
 

@@ -1,12 +1,19 @@
 """``zoo leaderboard``: the table of scores."""
 
+import sys
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any
 
 from zoo.cli.options import refuse_unused
 from zoo.leaderboard.table import OWN_RESULTS, RESULTS, show
 from zoo.utils.errors import missing_file
 from zoo.utils.targets import folder_target
+
+FEWER = (
+    "Fewer tables: zoo leaderboard cars --resolution 32 --metric fid-cars-none-5k --condition own. As a page for a "
+    "browser: zoo leaderboard --html page."
+)
 
 
 def run(
@@ -31,7 +38,10 @@ def run(
         raise FileNotFoundError(missing_file(results))
     if html is None:
         refuse_unused("without --html", run, images=images)
-        print(show((results, RESULTS), dataset=dataset, with_published=published, **shown))
+        text = show((results, RESULTS), dataset=dataset, with_published=published, **shown)
+        print(text, flush=True)
+        if sys.stdout.isatty() and text.count("\n") > get_terminal_size().lines:
+            print(FEWER, file=sys.stderr)
         return
     refuse_unused("with --html: the page has all rows and filters", run, dataset=dataset, published=published)
     refuse_unused("with --html: the page has all rows and filters", show, **shown)

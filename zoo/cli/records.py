@@ -65,8 +65,8 @@ def check_unchanged(source: str, row: dict[str, Any]) -> None:
     Raises:
         UserError: it could not be measured again.
     """
-    from zoo.weights.bundle import find
     from zoo.weights.fetch import sha256_of
+    from zoo.weights.find import find
     from zoo.weights.store import TENSORS
 
     if row["system"] != "images":

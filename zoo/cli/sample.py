@@ -9,6 +9,7 @@ from zoo.utils.errors import UserError
 from zoo.utils.memory import images_at_once
 from zoo.utils.ranges import between
 from zoo.utils.targets import folder_target
+from zoo.weights.find import find
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -44,7 +45,8 @@ def run(
             nothing there.
     """
     if (out is None) == (images is None):
-        raise UserError("Give an output: --out FILE.png for a grid, or --images DIR for single images.")
+        what = "Give an output" if out is None else "Give one output"
+        raise UserError(f"{what}: --out FILE.png for a grid, or --images DIR for single images.")
     several, indices = each_of(SampleOptions(**drawn)), numbers(seeds)
     between(1, MOST_IMAGES, count=count)
     between(1, LARGEST, views=views)
@@ -55,6 +57,8 @@ def run(
         if len(several) > 1:
             raise UserError("Single images are of one set of weights: name one, or give --out for a grid of several.")
         images = folder_target(images, option="--images")
+    for named in several:
+        find(named.source)
     from zoo.export import grid, save_image, turntable_views, with_depth_rows
     from zoo.export.images import check_target
 

@@ -9,6 +9,7 @@ from zoo.utils.devices import use_device
 from zoo.utils.errors import UserError
 from zoo.utils.ranges import between
 from zoo.utils.targets import folder_target
+from zoo.weights.find import find
 
 if TYPE_CHECKING:
     from zoo.generator import Generator
@@ -27,6 +28,8 @@ def run(out: Path = Path("views"), host: str = "127.0.0.1", port: int = 8080, **
     options = SampleOptions(**drawn)
     between(0, 2**16 - 1, port=port)
     out = folder_target(out)
+    if not Path(options.source).is_dir():  # of a run, too
+        find(options.source)
     if find_spec("viser") is None:
         raise UserError("The viewer needs viser: pip install 'gan3d-zoo[view]'.")
     from zoo.view import Checkpoints, Shelf, serve

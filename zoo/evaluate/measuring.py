@@ -167,5 +167,6 @@ def views_of_each(metric: ObjectMetric) -> int:
 
 
 def bar(title: str, total: int, show: bool, items: Iterable[int] | None = None) -> tqdm:
-    """A bar with the time that is left, on the first process."""
-    return tqdm(items, title, total, disable=not show or rank_and_world()[0] != 0, dynamic_ncols=True)
+    """A bar with the time that is left, in a terminal, on the first process."""
+    shows = show and rank_and_world()[0] == 0
+    return tqdm(items, title, total, disable=None if shows else True, dynamic_ncols=True)

@@ -69,9 +69,8 @@ def checked_file(weights: PublishedWeights, copy: Path | str | None = None) -> t
             fetch([Address("web", weights.url)], path, weights.sha256)
         except NotFetched as error:
             raise FileNotFoundError(
-                f"The extractor {weights.extractor} needs {path.name}, and its download failed ({error}). "
-                f"Fetch {weights.url} (its sha256 begins with {weights.sha256[:12]}) and put it at {path}, "
-                f"or name your copy with {weights.option}."
+                f"The extractor {weights.extractor} needs {weights.title}: {error} Then put the file (sha256 "
+                f"{weights.sha256[:12]}...) at {path}, or name your copy with {weights.option}."
             ) from error
     found = sha256_of(path)
     if not found.startswith(weights.sha256):

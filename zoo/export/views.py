@@ -15,6 +15,7 @@ from zoo.generator import (
     Generator,
     HasEdits,
     WithoutEmptySpace,
+    are_alike,
     draws_for,
     evaluating,
     quantise,
@@ -60,7 +61,7 @@ def turntable_views(
         progress: show a bar, if stderr is a terminal.
 
     Raises:
-        UserError: the generator has no edit of this name.
+        UserError: the generator has no edit of this name, or it changes nothing.
     """
     change = None if edit is None else find_edit(generator, edit)
 
@@ -68,7 +69,10 @@ def turntable_views(
         draws = draws_for(generator, seed, [index])
         latent, _ = generator.sample(1, draws)
         if change is not None:
-            return mapped_in_batches(generator, *change(generator, latent, views, draws), truncation, resolution)
+            edited = change(generator, latent, views, draws)
+            if views > 1 and all(map(are_alike, edited)):
+                raise UserError(f"--edit {edit} changes nothing: what it moves has a single place in these scenes.")
+            return mapped_in_batches(generator, *edited, truncation, resolution)
         styles = generator.map(latent, truncation=truncation)
         return in_batches(generator, *frames_along_path(generator, styles, path, views), resolution, exact)
 

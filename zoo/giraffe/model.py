@@ -17,6 +17,7 @@ B batch, N objects, F = N + 1 fields (the background last), R rays, S samples, P
 """
 
 import itertools
+import math
 
 import torch
 from torch import Tensor, nn
@@ -260,6 +261,13 @@ class Generator(generator.Generator[Latent, Latent]):
         present = styles.present.clone()
         present[:, -1] = False
         return styles._replace(present=present)
+
+    def with_backdrop(self, styles: Latent, camera: Camera) -> Latent:
+        """Scenes whose backgrounds have gone round with cameras [B], as far as these are beyond their own azimuths."""
+        right, _, front = camera.origins.unbind(-1)
+        azimuth = torch.atan2(right, front) / (2 * math.pi)
+        turn = vertical_rotation(azimuth - azimuth.clamp(min(self.poses.azimuth), max(self.poses.azimuth)))
+        return styles._replace(background_rotation=styles.background_rotation @ turn.to(styles.place).mT)
 
     def density(self, points: Tensor, styles: Latent) -> Tensor:
         """Density per world length [B, N, 1] of the objects, without the background, at points [B, N, 3]."""

@@ -370,7 +370,8 @@ def show(
         rows = [row for row in rows if wanted is None or is_wanted(row[column], wanted, column)]
         if known and not rows:
             names = [*map(str, known)]
-            names = near(str(wanted), names) or f" There are: {printable(', '.join(names), 150)}."
+            short = [name.split("-")[0] for name in names] if column == "metric" else []
+            names = near(str(wanted), [*short, *names]) or f" There are: {printable(', '.join(names), 150)}."
             raise UserError(f"There are no results of the {column} '{printable(wanted, 60)}'.{names}")
     shown = headlines(rows) if metric is None else rows
     spent = costs(shown, markdown=markdown) if metric is None else ""

@@ -139,7 +139,11 @@ def fail(message: str, code: int = 2) -> int:
 
 
 def shortened(sentence: str) -> str:
-    """A long sentence, of whose longest words, such as paths, the beginning and the end are left."""
+    """A long sentence, of whose longest words, such as paths, the beginning and the end are left.
+
+    Addresses stay, as somebody is to open them in a browser.
+    """
     if len(sentence) > 300:
-        sentence = re.sub(r"\S{80,}", lambda word: f"{word[0][:35]}...{word[0][-40:]}", sentence)
+        longest = r"(?<!\S)(?!https?://\S{,200}(?!\S))\S{80,}"
+        sentence = re.sub(longest, lambda word: f"{word[0][:35]}...{word[0][-40:]}", sentence)
     return sentence if len(sentence) <= 600 else f"{sentence[:400]} ... {sentence[-190:]}"

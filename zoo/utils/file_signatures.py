@@ -19,6 +19,7 @@ FOREIGN: list[tuple[Callable[[bytes], Any], str]] = [
         "a web page, not a checkpoint; a site answers so when a file is gone, needs a log-in or is asked for too "
         "often; download it again",
     ),
+    (lambda head: head[:4] in (b"\x89PNG", b"GIF8") or head[:3] == b"\xff\xd8\xff", "an image, not a checkpoint"),
     (lambda head: head[:2] == b"\x1f\x8b", "a gzip archive; unpack it first"),
     (lambda head: head[:4] in (b"Rar!", b"7z\xbc\xaf"), "an archive; unpack it first"),
     (lambda head: head[257:262] == b"ustar", "a tar archive; unpack it first"),

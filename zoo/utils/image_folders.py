@@ -175,7 +175,8 @@ class CheckedImages:
             title = f"checking {text(self.path.name)}"
             threads = 1 if isinstance(self.container, Zip) else torch.get_num_threads()  # a zip has one file position
             with uncollected(False), pillow_silenced(), ThreadPoolExecutor(threads) as pool:
-                results = tqdm(pool.map(self.check_file, todo), title, len(todo), unit="file", dynamic_ncols=True)
+                bar = {"unit": "file", "dynamic_ncols": True, "disable": None}  # None: in a terminal alone
+                results = tqdm(pool.map(self.check_file, todo), title, len(todo), **bar)
                 known = known | {file.name: result for file, result in zip(todo, results, strict=True)}
         checked = {file.name: known[file.name] for file in files}
         if any(file.problem is None for file in todo):

@@ -18,6 +18,7 @@ from zoo.export.images import depth_to_bytes
 from zoo.export.views import find_edit
 from zoo.generator import (
     Generator,
+    HasBackdrop,
     HasEdits,
     HasForeground,
     HasRays,
@@ -107,6 +108,8 @@ class Scene:
                 makes_grid = True
                 self.space = WithoutEmptySpace(generator, self.styles, VIEWS * generator.image_side() ** 2)
             styles = self.styles
+            if isinstance(generator, HasBackdrop):
+                styles = generator.with_backdrop(styles, camera)
             if objects and isinstance(generator, HasForeground):  # another density, of which there is no grid
                 styles, exact = generator.foreground_only(styles), True
             start = time.perf_counter()

@@ -25,6 +25,7 @@ from zoo.generator import Generator, HasDensity, HasRays, HasSurface
 from zoo.utils.errors import Stopped, UserError, disk_problem, mendable, printable
 from zoo.utils.memory import out_of_memory
 from zoo.view.checkpoints import Checkpoints
+from zoo.view.origins import own_page_only
 from zoo.view.saving import Shelf
 from zoo.view.scene import EDIT_FRAMES, Choice, Scene
 from zoo.view.viewpoints import CameraPath, Viewpoint
@@ -77,7 +78,7 @@ def serve(
     free = free_port(host, port)
     if free != port and port:
         say(f"Port {port} is taken.")
-    with redirect_stdout(io.StringIO()):  # viser's own words
+    with redirect_stdout(io.StringIO()), own_page_only(host, say):  # the former for viser's own words
         server = ViserServer(host, free, label="zoo view", verbose=False)
     viewer = Viewer(server, checkpoints, shelf, defaults, say)
     try:

@@ -11,7 +11,6 @@ and a config may only name classes of the packages in ``ALLOWED`` and of modules
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,14 +30,13 @@ from zoo.utils.errors import UserError, printable
 from zoo.utils.files import replacing_files
 from zoo.utils.old_names import renamed_tensors
 from zoo.utils.parser import ParsedOnce, allowed_imports, explain, refuse_imports_that_do_harm
-from zoo.utils.paths import BUNDLED, bundled_names, downloaded_names
 from zoo.utils.user_code import trusted
-from zoo.weights.catalogue import released
 from zoo.weights.fetch import sha256_of
-from zoo.weights.store import TENSORS, check_unchanged, downloaded
+from zoo.weights.find import find
+from zoo.weights.store import CONFIG, TENSORS, check_unchanged
 
 ALLOWED = ["zoo"]
-CONFIG, CARD = "config.yaml", "README.md"  # beside ``TENSORS``
+CARD = "README.md"  # beside ``TENSORS`` and ``CONFIG``
 UNUSED = "unused."  # before the names of tensors that came with published weights and that the network never reads
 LICENCES = {"MIT": "mit", "Apache-2.0": "apache-2.0", "CC BY 4.0": "cc-by-4.0", "CC BY-NC 4.0": "cc-by-nc-4.0"}
 
@@ -176,39 +174,6 @@ def load_network(source: Path | str, kind: type[M], resolution: int | None = Non
 def load(source: Path | str, device: torch.device | str = "cpu", resolution: int | None = None) -> Generator:
     """The generator of a bundle or checkpoint, in evaluation mode; see ``load_bundle``."""
     return load_bundle(source, resolution)[0].to(device)
-
-
-def find(source: Path | str) -> Path:
-    """The folder or checkpoint that is meant."""
-    path = Path(source)
-    if (BUNDLED / str(source) / TENSORS).is_file():
-        return BUNDLED / str(source)
-    if (path / TENSORS).is_file() or (path.is_file() and path.suffix == ".ckpt"):
-        return path
-    if path.is_dir() and not any(path.iterdir()):
-        raise UserError(f"'{path}' is an empty folder: there is nothing to read in it.")
-    if path.is_dir():
-        raise UserError(
-            f"{path} is not a weights bundle: it has no {TENSORS}. If it holds a published checkpoint, 'zoo convert' "
-            "makes a bundle of it."
-        )
-    if folder := downloaded(str(source)):
-        return folder
-    if str(source) in released() or str(source).startswith("hf:"):
-        raise UserError(f"{source} is not here yet: 'zoo download {source}' fetches it.")
-    if path.is_file():
-        is_part = (path.parent / TENSORS).is_file() and (path.parent / CONFIG).is_file()
-        what = (
-            f"it is part of one, {path.parent}"
-            if is_part
-            else f"if it was published, 'zoo convert {path} OUT' makes one"
-        )
-        raise UserError(f"{path} is neither the folder of a weights bundle nor a .ckpt checkpoint: {what}.")
-    siblings = path.parent.iterdir() if path.parent.is_dir() else []
-    names = [*bundled_names(), *downloaded_names(), *released(), *map(str, siblings)]
-    near = get_close_matches(str(source), names, n=3)
-    hint = f"Did you mean {' or '.join(near)}?" if near else "'zoo list' shows all names."
-    raise UserError(f"There are no weights named '{source}', and no such folder or checkpoint. {hint}")
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, str], Path]:

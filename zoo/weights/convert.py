@@ -35,10 +35,11 @@ from zoo.utils.errors import UserError, near
 from zoo.utils.files import replacing, replacing_files
 from zoo.utils.paths import bundled_names, downloaded_names, read_experiment, system_names
 from zoo.utils.records import Name, Record
-from zoo.weights.bundle import CONFIG, UNUSED, find, read_parts, save_bundle, save_part
+from zoo.weights.bundle import UNUSED, read_parts, save_bundle, save_part
+from zoo.weights.find import find
 from zoo.weights.names import load_published, to_published
 from zoo.weights.read import Contents, Place, attributes, class_name, is_module, networks, places, read
-from zoo.weights.store import TENSORS
+from zoo.weights.store import CONFIG, TENSORS
 
 SUFFIXES = (".pth", ".pt", ".pkl", ".pickle", ".tar", ".ckpt", ".safetensors")  # of checkpoints in a folder of files
 

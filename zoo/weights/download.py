@@ -14,10 +14,10 @@ from huggingface_hub import get_hf_file_metadata
 from zoo.utils.containers import check_whole
 from zoo.utils.errors import UserError, near
 from zoo.utils.paths import bundled_names, cache_folder
-from zoo.weights.bundle import find
 from zoo.weights.catalogue import NO_LICENCE, Address, Released, released
 from zoo.weights.convert import convert
 from zoo.weights.fetch import NotFetched, direct, fetch, is_offline, md5_of, sha256_of
+from zoo.weights.find import find
 from zoo.weights.hub import pull
 from zoo.weights.store import folder_of, keep, record_of, recorded
 

@@ -217,7 +217,10 @@ def fetch_from(url: str, part: BinaryIO, sha256: str, retry: RetryPolicy) -> Non
                 left -= 1
             if left <= 0:
                 raise PermanentError(f"{error} ({retry.attempts} attempts)") from None
-            time.sleep(wait if error.wait is None else error.wait)
+            pause = wait if error.wait is None else error.wait
+            if pause >= 1:
+                print(f"{urlsplit(url).hostname} {error}: trying again in {pause:.0f} s.", file=sys.stderr)
+            time.sleep(pause)
             wait = min(2 * wait, retry.max_wait)
 
 
@@ -333,8 +336,7 @@ def receive(answer: http.client.HTTPResponse, url: str, part: BinaryIO, start: i
     if total and total - start > shutil.disk_usage(Path(part.name).parent).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), part.name)
     name = Path(part.name).name.removesuffix(".part")
-    quiet = not sys.stderr.isatty()
-    with tqdm(total=total, initial=start, desc=name, unit="B", unit_scale=True, disable=quiet) as bar:
+    with tqdm(total=total, initial=start, desc=name, unit="B", unit_scale=True, disable=None) as bar:
         try:
             received = copy(answer, part, start, total, retry, bar)
         except OSError:

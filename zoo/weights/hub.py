@@ -11,17 +11,20 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socket import gaierror
 
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
 from zoo.utils.errors import UserError, printable
-from zoo.weights.bundle import CARD, CONFIG, find, load_bundle
+from zoo.weights.bundle import CARD, load_bundle
 from zoo.weights.fetch import HUB, NotFetched, is_offline, sha256_of
-from zoo.weights.store import TENSORS, keep
+from zoo.weights.find import find
+from zoo.weights.store import CONFIG, TENSORS, keep
 
 WANTED = re.compile(r"[A-Za-z0-9_-]+\.(safetensors|yaml)|README\.md")  # all other files are left out
-NAME = re.compile(r"hf:([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?")
+REPOSITORY = r"[\w-][\w.-]*/[\w-][\w.-]*"
+NAME = re.compile(rf"hf:({REPOSITORY})(?:@([\w./-]+))?")
 
 
 def api() -> HfApi:
@@ -40,6 +43,8 @@ def push(source: str, repository: str, private: bool = False, allowed: bool = Fa
     Raises:
         ValueError: there is no such bundle, it must not be redistributed, or the Hub refuses.
     """
+    if not re.fullmatch(REPOSITORY, repository):
+        raise UserError(f"'{printable(repository, 80)}' is no repository such as user/name.")
     folder = find(source)
     if folder.is_file():
         raise UserError(f"{folder} is a checkpoint; 'zoo bundle' makes a bundle of it.")
@@ -123,7 +128,17 @@ def explained(failed: str, kind: type[Exception], hint: str = "") -> Iterator[No
         raise UserError(f"{failed}: the Hub has no such name and revision, or it is private.{hint}") from error
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise kind(f"{failed}: {printable((lines or [type(error).__name__])[0]).rstrip('.')}.{hint}") from error
+        said = printable((lines or [type(error).__name__])[0]).rstrip(".")
+        if is_unreachable(error):
+            raise kind(f"{failed}: the Hub cannot be reached ({said}). Check the network, and try again.") from error
+        raise kind(f"{failed}: {said}.{hint}") from error
+
+
+def is_unreachable(error: BaseException | None) -> bool:
+    """Whether there was no connection; the library that makes it has an error of its own, raised from Python's."""
+    while error is not None and not isinstance(error, gaierror | ConnectionError | TimeoutError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def git_hash(path: Path) -> str:

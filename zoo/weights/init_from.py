@@ -9,7 +9,8 @@ from zoo.training.checkpoint_files import read_checkpoint
 from zoo.training.resume import mismatches, shortened
 from zoo.utils.errors import UserError, printable
 from zoo.utils.old_names import renamed_tensors
-from zoo.weights.bundle import find, networks_in, read_folder
+from zoo.weights.bundle import networks_in, read_folder
+from zoo.weights.find import find
 
 
 def start_from(gan: nn.Module, source: str | Path, fresh: list[str] | None = None, is_first: bool = True) -> None:

@@ -16,7 +16,7 @@ from zoo.utils.files import locked, take_place
 from zoo.utils.paths import cache_folder, is_cached
 from zoo.weights.fetch import sha256_of
 
-TENSORS = "model.safetensors"  # of a bundle
+TENSORS, CONFIG = "model.safetensors", "config.yaml"  # of a bundle
 
 
 def bundles_folder() -> Path:
