@@ -221,7 +221,8 @@ def lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "batch", f"{size:,}: {repeats}"
     if number := facts["duplicates"]["images"]:
         pairs = [f"{first} = {other}" for first, other in facts["duplicates"]["first"]]
-        yield "duplicates", f"{number:,} files with the bytes of another: {listing(pairs)}"
+        files = "file" if number == 1 else "files"
+        yield "duplicates", f"{number:,} {files} with the bytes of another: {listing(pairs)}"
     else:
         yield "duplicates", "none with the same bytes"
     if facts["classes"]:

@@ -83,7 +83,7 @@ def test_the_facts_of_a_folder(here):
     assert facts["classes"] == {} and facts["cameras"] == {"images": 0}
     text = dict(lines(facts))
     assert text["batch"] == "8: more than there are images: a batch holds some of them twice"
-    assert text["duplicates"] == "1 files with the bytes of another: b0.jpg = copy.png"
+    assert text["duplicates"] == "1 file with the bytes of another: b0.jpg = copy.png"
     assert text["resolution"] == "16x16: 6 smaller than that and enlarged (b0.jpg, b1.jpg, b2.jpg)"
     assert text["sizes"] == "20x12 (b0.jpg) to 64x48 (a.png); 2 different and most often 20x12 (6 images)"
 
@@ -220,6 +220,7 @@ def test_nothing_to_use_is_an_error(tmp_path, monkeypatch, capsys):
         ("phones", "holds no images (.png, .jpg, .webp ...): 2 x .heic (a.heic, b.HEIC; convert them to PNG or JPEG)."),
         ("broken", "No image of 'broken' can be used"),
         ("nowhere", "There is no folder or zip file 'nowhere'."),
+        ("phone", "There is no folder or zip file 'phone'. Did you mean 'phones'?"),
     ):
         assert main(["data", "check", path]) == 2
         assert sentence in capsys.readouterr().err.splitlines()[-1]

@@ -102,6 +102,10 @@ def test_list(cache, capsys):
     assert main(["list", "giraffe-c*"]) == 0
     printed = capsys.readouterr().out
     assert "giraffe-cats-64.official " in printed and "FID 8 (paper, as quoted in" in printed and "graf" not in printed
+    lines = [line for line in printed.splitlines() if ".official" in line]
+    assert len({line.index("MIT") for line in lines}) == 1  # columns
+    assert main(["list", "giraffe"]) == 0  # the beginning of a name
+    assert {*lines} < {*capsys.readouterr().out.splitlines()}
     assert main(["list", "*ffhq*", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     by_name = {entry["name"]: entry for entry in found["published"]}
@@ -109,7 +113,7 @@ def test_list(cache, capsys):
     assert by_name["volumegan-ffhq-256.official"]["fid"]["fid"] == 9.1
     assert not by_name["giraffe-ffhq-256.official"]["downloaded"]
     assert main(["list", "girafe"]) == 2
-    assert "Nothing is named 'girafe'. Did you mean 'giraffe*'?" in capsys.readouterr().err
+    assert "Nothing is named 'girafe'. Did you mean 'giraffe'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["download"], ["sample", "--out", "x.png"]])

@@ -67,7 +67,7 @@ GROUPS = {
         ),
     },
     "weights": {
-        "list": Verb("names of weights and experiments", "zoo list 'pigan*'"),
+        "list": Verb("names of weights and experiments", "zoo list pigan"),
         "download": Verb(
             "fetch published weights by name, check and convert them", "zoo download giraffe-cats-64.official"
         ),

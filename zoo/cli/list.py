@@ -13,14 +13,14 @@ def run(pattern: str = "*", json: bool = False) -> None:
     """Print the names of weights that are here, of published checkpoints, and of experiments.
 
     Args:
-        pattern: only names that match, such as 'giraffe*'.
+        pattern: only names that begin so, or match, such as 'giraffe' or '*64'.
         json: print everything that is known of them, as JSON.
     """
     here = [*bundled_names(), *downloaded_names()]
     names = {"weights": here, "published": list(released()), "experiments": config_names()}
-    found = {title: [name for name in of if fnmatch(name, pattern)] for title, of in names.items()}
+    found = {title: [name for name in of if matches(name, pattern)] for title, of in names.items()}
     if not any(found.values()):
-        systems = [f"{entry.system}*" for entry in released().values()]
+        systems = [entry.system for entry in released().values()]
         hint = near(pattern, [*systems, *(name for of in names.values() for name in of)])
         hint = hint or " 'zoo list' shows all names."
         raise UserError(f"Nothing is named '{pattern}'.{hint}")
@@ -28,14 +28,26 @@ def run(pattern: str = "*", json: bool = False) -> None:
         published = [released()[name].as_dict() | {"downloaded": name in here} for name in found["published"]]
         print(jsonlib.dumps(found | {"published": published}, indent=1))
         return
-    found["published"] = [published_line(released()[name], name in here) for name in found["published"]]
+    found["published"] = columns([published_cells(released()[name], name in here) for name in found["published"]])
     titles = {"published": "published checkpoints ('zoo download NAME'; those with * are here)"}
     for title, lines in found.items():
         print(f"{titles.get(title, title)}:" + "".join(f"\n  {line}" for line in lines or ["(none)"]))
 
 
-def published_line(entry: Released, is_here: bool) -> str:
-    """A published checkpoint in one line."""
+def matches(name: str, pattern: str) -> bool:
+    """Whether a name matches, or begins so."""
+    return fnmatch(name, pattern) or name.startswith(pattern)
+
+
+def published_cells(entry: Released, is_here: bool) -> tuple[str, str, str]:
+    """Name, licence and FID of a published checkpoint."""
     fid = f"FID {entry.fid.fid:g} ({entry.fid.source})" if entry.fid else ""
     licence = re.split(r"[;,]| \(", entry.weights_licence or NO_LICENCE)[0]
-    return f"{entry.name + ' *' * is_here:<34} {licence:<20} {fid}".rstrip()
+    return entry.name + " *" * is_here, licence, fid
+
+
+def columns(rows: list[tuple[str, ...]]) -> list[str]:
+    """A line for each row, with columns as wide as their longest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return [line.rstrip() for line in lines]
