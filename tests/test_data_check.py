@@ -88,6 +88,12 @@ def test_the_facts_of_a_folder(here):
     assert text["sizes"] == "20x12 (b0.jpg) to 64x48 (a.png); 2 different and most often 20x12 (6 images)"
 
 
+def test_a_recipe_with_the_cameras_of_its_images_says_so(here, capsys):
+    assert main(["data", "check", "photos", "--experiment", "eg3d/cars32"]) == 0
+    told = "prior        that of eg3d/cars32 is the cameras of the images it trains on, so each image needs one"
+    assert told in capsys.readouterr().out.splitlines()
+
+
 def test_the_crop_counts(here):
     assert checked("photos", resolution=12)["smaller"]["images"] == 0
     assert checked("photos", resolution=12, crop=Crop(side=10))["smaller"]["images"] == 7

@@ -1,5 +1,7 @@
 """What a user can mend ends in one sentence: found by its type, whoever raised what from it."""
 
+import re
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -71,6 +73,11 @@ REFUSED = {
     "--data=ImageFoldr": "not 'ImageFoldr'. Did you mean 'datamodules.ImageFolder'?",
     "--model.generator.poses=GausianPoses": "not 'GausianPoses'. Did you mean 'zoo.render.GaussianPoses'?",
     "--model.generator.renderer.quadrature.background=white": "not 'white'. Did you mean 'zoo.render.white'?",
+    "--data=tests": "not 'tests'. Images of your own are --data datamodules.ImageFolder --data.path tests.",
+    "--data=datamodules.Cars --data.path=tests": "Cars has no option 'path'. Images of your own are --data ",
+    "-c=debug": "There is no file 'debug'. Did you mean 'overlays/debug'?",
+    "-c=overlay/debg": "There is no file 'overlay/debg'. Did you mean 'overlays/debug'?",
+    "pigan/cars32": "'pigan/cars32' is one value too many: give an experiment as -c pigan/cars32.",
     "--max_steps=3": "There is no option '--max_steps'. Did you mean '--trainer.max_steps'?",
     "--seed=3": "There is no option '--seed'. Did you mean '--seed_everything'?",
     "--batch_size=3": "'--batch_size': those of the model, the data and the trainer begin with",
@@ -105,7 +112,7 @@ def refusal(words: list[str], capsys) -> str:
 
 @pytest.mark.parametrize(("word", "message"), REFUSED.items(), ids=list(REFUSED))
 def test_a_value_that_cannot_be_is_named_with_what_is_allowed(word, message, tmp_path, capsys):
-    said = refusal(["fit", "-c", write_config(tmp_path), word], capsys)
+    said = refusal(["fit", "-c", write_config(tmp_path), *re.split(r" (?=--)", word)], capsys)
     assert message in said and len(said) < LONGEST + 20 and not (tmp_path / "run").exists()
 
 

@@ -54,7 +54,8 @@ def missing_file(path: Path | str, names: Sequence[str] = ()) -> str:
 def near_path(path: Path, names: Sequence[str] = ()) -> str:
     """A hint at the nearest name beside a path that is not there, or among these; or nothing."""
     beside = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    return near(str(path), [*beside, *names])
+    same_end = [f" Did you mean '{name}'?" for name in names if name.endswith(f"/{path}")]
+    return near(str(path), [*beside, *names]) or "".join(same_end[:1])
 
 
 def mendable(error: BaseException | None) -> str | None:

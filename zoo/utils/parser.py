@@ -5,7 +5,9 @@ in each everything that it tried. A sentence of ours among them is what the user
 users meet most are translated here, and others are cut.
 """
 
+import os
 import re
+import shlex
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ from itertools import pairwise
 from typing import Literal, get_args, get_origin
 
 from zoo.utils.errors import fail, mendable, missing_file, near, printable
-from zoo.utils.paths import config_names
+from zoo.utils.paths import config_names, config_path, overlay_names
 from zoo.utils.user_code import whose
 
 LONGEST = 280  # characters of a sentence
@@ -39,6 +41,7 @@ TYPES = {
     "None": "null",
 }
 PLACES = ("zoo", "zoo.render", "zoo.training", "datamodules")  # of classes that options name
+OWN_IMAGES = "Images of your own are --data datamodules.ImageFolder --data.path"
 PLAIN_VALUES = {"None": "null", "True": "true", "False": "false"}
 
 
@@ -185,6 +188,8 @@ def wrong_value(texts: list[str], words: list[str]) -> str | None:
         type_ = base.rsplit(".", 1)[-1]
     value, type_ = PLAIN_VALUES.get(value, value), plain_type(type_)
     hint = near_class(value) if "import path of a" in type_ else ""
+    if "LightningDataModule" in type_ and os.path.isdir(value):
+        hint = f" {OWN_IMAGES} {shlex.quote(value)}."
     return shortened(f"{full_name([key for _, key in keys], words)} must be {type_}, not '{value}'.{hint}")
 
 
@@ -265,7 +270,10 @@ def _option(found: re.Match, keys: list[str], text: str) -> str:
     name = found[1]
     classes = re.findall(r"given class_path '([\w.]+)'", text[: found.start()])
     if classes:
-        return f"{classes[-1]} has no option '{name}'.{near(name, parameters(classes[-1]))}"
+        hint = near(name, parameters(classes[-1]))
+        if name == "path" and classes[-1].startswith("datamodules."):
+            hint = f" {OWN_IMAGES} FOLDER."
+        return f"{classes[-1]} has no option '{name}'.{hint}"
     return f"There is no option '{name}'.{near(name, keys)}"
 
 
@@ -293,7 +301,9 @@ def _required(found: re.Match, keys: list[str], text: str) -> str:
 
 def _unrecognised(found: re.Match, keys: list[str], text: str) -> str:
     if not found[1].startswith("-"):
-        return f"'{printable(found[1], 60)}' is one value too many."
+        word = printable(found[1], 60)
+        is_config = "trainer.max_steps" in keys and (config_path(found[1]) or found[1].endswith(".yaml"))
+        return f"'{word}' is one value too many" + (f": give an experiment as -c {word}." if is_config else ".")
     name = printable(found[1].split("=")[0].lstrip("-"), 60)
     longer = [key for key in keys if key.startswith(f"{name}_") or key.endswith(f".{name}")]
     if hint := near(name, keys) or (longer and f" Did you mean '{longer[0]}'?"):
@@ -313,7 +323,7 @@ PATTERNS = [
     (r"Importing '([\w.]+)' is not allowed, denied by the '(\S+)' entry", _denied),
     (r"following arguments are required: ((?:fit|validate|test|predict)\..*)", _required),
     (r"following arguments are required: (.*)", lambda f, k, t: f"Missing: {f[1]}."),
-    (r"File does not exist: '?([^'\s]+)", lambda f, k, t: missing_file(f[1], config_names())),
+    (r"File does not exist: '?([^'\s]+)", lambda f, k, t: missing_file(f[1], [*config_names(), *overlay_names()])),
     (r"[Uu]nrecognized arguments: (\S+)", _unrecognised),
 ]
 
