@@ -98,6 +98,9 @@ def test_the_crop_counts(here):
     assert checked("photos", resolution=12)["smaller"]["images"] == 0
     assert checked("photos", resolution=12, crop=Crop(side=10))["smaller"]["images"] == 7
     assert checked("photos", resolution=12, crop=Crop(side=40, shorter=48))["smaller"]["images"] == 6
+    assert "crop" not in dict(lines(checked("photos", crop=Crop(side=40, shorter=48))))
+    text = dict(lines(checked("photos", crop=Crop(side=40))))
+    assert text["crop"] == "6 smaller than it, with black borders (b0.jpg, b1.jpg, b2.jpg)"
 
 
 def test_classes(tmp_path, monkeypatch):
