@@ -63,6 +63,7 @@ REFUSED = {
     "--trainer.default_root_dir=a\0b": "a name cannot hold a zero byte",
     "--seed_everything=4294967296": "give a whole number from 0 to 4294967295.",
     "--ckpt_path=": "--ckpt_path is empty",
+    "--ckpt_path=pigan-cars32": "--ckpt_path is 'pigan-cars32', weights without the state of a training: start from",
     "--data=tests.test_user_errors.Narrow": "The width of what is narrow is 3: take 2 at most.",
     "--trainer.callbacks+=tests.test_user_errors.Watching": "Watching needs something to watch.",
     "--init_from": "--init_from needs a value.",
