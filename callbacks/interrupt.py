@@ -1,5 +1,6 @@
 """Graceful interruption: finish the iteration, save a checkpoint and print how to resume."""
 
+import shlex
 import signal
 import sys
 import threading
@@ -81,13 +82,12 @@ class GracefulInterrupt(Callback):
     def stop(self, trainer: Trainer, pl_module: LightningModule, number: int) -> None:
         """Save, and end the run."""
         checkpoint = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-        command = self.command.format(checkpoint=checkpoint)
-        how = f"To resume:\n{command}"
+        how = f"To resume:\n{self.resuming(checkpoint)}"
         if number == signal.SIGTERM and slurm_environment(trainer) is not None:
             # the name that Lightning looks for when the job is started again
             checkpoint = requeued_checkpoint(trainer)
             how = "The same job resumes from there when it is requeued; elsewhere:\n"
-            how += self.command.format(checkpoint=checkpoint)
+            how += self.resuming(checkpoint)
         save_together(trainer, checkpoint)
         cause = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
         raise Interrupted(
@@ -95,6 +95,10 @@ class GracefulInterrupt(Callback):
             code=128 + number,
             silent=trainer.global_rank > 0,
         )
+
+    def resuming(self, checkpoint: Path) -> str:
+        """The command that resumes from this checkpoint, as a shell takes it."""
+        return self.command.format(checkpoint=shlex.quote(str(checkpoint)))
 
 
 def slurm_environment(trainer: Trainer) -> SLURMEnvironment | None:

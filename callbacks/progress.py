@@ -45,6 +45,7 @@ class Progress(ProgressBar):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.enabled:
+            self.seen = pl_module.images_seen  # the time since then is that of the last scores, too
             self.update(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

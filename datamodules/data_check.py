@@ -17,7 +17,7 @@ from datamodules.images import Crop, Filter, ImageFiles, ImageFolder, window
 from zoo.render.cameras import Camera
 from zoo.render.dataset_poses import angles_around, orbit_around
 from zoo.utils.errors import UserError, printable
-from zoo.utils.image_folders import listing
+from zoo.utils.image_folders import listing, whole
 from zoo.utils.images import kind_of
 from zoo.utils.listed_files import Folder, Zip, text
 
@@ -49,6 +49,7 @@ def check(data: ImageFolder, resolution: int | None, batch_size: int | None) -> 
         "formats": dict(Counter(format for format, _ in kinds).most_common()),
         "modes": dict(Counter(mode for _, mode in kinds).most_common()),
         "sizes": sizes(files),
+        "black_borders": counted_names(bordered(files)),
         "duplicates": duplicates(files.hashes),
         "classes": classes(files),
         "cameras": cameras(files, data.resolution),
@@ -62,10 +63,26 @@ def check(data: ImageFolder, resolution: int | None, batch_size: int | None) -> 
     if resolution is not None:
         small = [name for name in names if shown_side(files.sizes[name], files.crop, files.filter) < resolution]
         facts["resolution"] = resolution
-        facts["smaller"] = {"images": len(small), "first": [text(name) for name in small[:FEW]]}
+        facts["smaller"] = counted_names(small)
     if batch_size is not None:
         facts["batch_size"] = batch_size
     return facts
+
+
+def counted_names(names: list[str]) -> dict[str, Any]:
+    """How many there are, and the first ones."""
+    return {"images": len(names), "first": [text(name) for name in names[:FEW]]}
+
+
+def bordered(files: ImageFiles) -> list[str]:
+    """Names of images that the square which is used of them leaves: it is black there. Of prepared ones, none."""
+
+    def leaves(size: tuple[int, int]) -> bool:
+        width, height = files.crop.resized(size)
+        left, top, right, bottom = files.crop.square((width, height))
+        return min(left, top) < 0 or right > width or bottom > height
+
+    return [name for name, size in files.sizes.items() if files.layout.prepare is whole and leaves(size)]
 
 
 def kind(files: ImageFiles, name: str) -> tuple[str, str]:
@@ -215,13 +232,16 @@ def lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         side, few = f"{facts['resolution']}x{facts['resolution']}", facts["smaller"]["first"]
         what = f"{smaller['images']:,} smaller than that and enlarged ({listing(few)})" if few else "none is smaller"
         yield "resolution", f"{side}: {what}"
+    if count := facts["black_borders"]["images"]:
+        yield "crop", f"{count:,} smaller than it, with black borders ({listing(facts['black_borders']['first'])})"
     if "batch_size" in facts:
         size, count = facts["batch_size"], facts["images"]
         repeats = "more than there are images: a batch holds some of them twice" if size > count else "enough images"
         yield "batch", f"{size:,}: {repeats}"
     if number := facts["duplicates"]["images"]:
         pairs = [f"{first} = {other}" for first, other in facts["duplicates"]["first"]]
-        yield "duplicates", f"{number:,} files with the bytes of another: {listing(pairs)}"
+        files = "file" if number == 1 else "files"
+        yield "duplicates", f"{number:,} {files} with the bytes of another: {listing(pairs)}"
     else:
         yield "duplicates", "none with the same bytes"
     if facts["classes"]:

@@ -393,7 +393,7 @@ def test_the_command_converts_and_never_overwrites_in_silence(tmp_path, monkeypa
 REFUSED = {
     "nothing.json new/dataset.json": "There is no file 'nothing.json'.",
     "dataset.json cameras.json": "call it dataset.json for EG3D's format, or transforms.json for NeRF's.",
-    "dataset.json poses.npy": "A file of cameras is written as .json, not as 'poses.npy': end --out in one of them.",
+    "dataset.json poses.npy": "A file of cameras is written as .json, not as 'poses.npy': give a name that ends so.",
     "dataset.json dataset.json/dataset.json": "is no folder: take another place.",
     "dataset.json new/dataset.json --resolution 64": "--resolution 64 changes nothing in a dataset.json: leave it out.",
     "dataset.json transforms.json --resolution 0": "resolution is 0: give a number from 1 to 100000.",

@@ -83,6 +83,26 @@ def test_help_of_a_verb_imports_nothing_heavy(verb):
     assert done.returncode == 0 and "usage: zoo" in done.stdout and done.stdout.endswith("False\n")
 
 
+def test_help_shows_options_as_they_are_typed(capsys):
+    with pytest.raises(SystemExit):
+        main(["data", "pack", "--help"])
+    text = capsys.readouterr().out
+    assert "[--overwrite]" in text and "{lanczos,bicubic," in text
+    assert not [word for word in ("type:", "null", "False", "required", "class", "Literal") if word in text]
+    with pytest.raises(SystemExit):
+        main(["benchmark", "--help"])
+    assert "(default: 3)" in capsys.readouterr().out
+
+
+def test_the_command_that_resumes_is_one_for_a_shell():
+    from callbacks.interrupt import GracefulInterrupt
+    from zoo.cli.lightning import resume_command
+
+    command = resume_command(["fit", "-c", "my car.yaml", "--ckpt_path", "old.ckpt", "--data.stages", "{0: {}}"])
+    resuming = GracefulInterrupt(command).resuming(Path("my runs/last.ckpt"))
+    assert resuming == "zoo fit -c 'my car.yaml' --data.stages '{0: {}}' --ckpt_path 'my runs/last.ckpt'"
+
+
 def test_a_run_leaves_what_is_needed_to_go_on(run):
     assert (run / "checkpoints" / "last.ckpt").is_file() and (run / "views.png").is_file()
     assert sorted(p.name for p in (run / "samples").iterdir()) == [f"iteration-00000{i}.png" for i in (0, 2, 3)]

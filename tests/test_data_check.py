@@ -83,15 +83,24 @@ def test_the_facts_of_a_folder(here):
     assert facts["classes"] == {} and facts["cameras"] == {"images": 0}
     text = dict(lines(facts))
     assert text["batch"] == "8: more than there are images: a batch holds some of them twice"
-    assert text["duplicates"] == "1 files with the bytes of another: b0.jpg = copy.png"
+    assert text["duplicates"] == "1 file with the bytes of another: b0.jpg = copy.png"
     assert text["resolution"] == "16x16: 6 smaller than that and enlarged (b0.jpg, b1.jpg, b2.jpg)"
     assert text["sizes"] == "20x12 (b0.jpg) to 64x48 (a.png); 2 different and most often 20x12 (6 images)"
+
+
+def test_a_recipe_with_the_cameras_of_its_images_says_so(here, capsys):
+    assert main(["data", "check", "photos", "--experiment", "eg3d/cars32"]) == 0
+    told = "prior        that of eg3d/cars32 is the cameras of the images it trains on, so each image needs one"
+    assert told in capsys.readouterr().out.splitlines()
 
 
 def test_the_crop_counts(here):
     assert checked("photos", resolution=12)["smaller"]["images"] == 0
     assert checked("photos", resolution=12, crop=Crop(side=10))["smaller"]["images"] == 7
     assert checked("photos", resolution=12, crop=Crop(side=40, shorter=48))["smaller"]["images"] == 6
+    assert "crop" not in dict(lines(checked("photos", crop=Crop(side=40, shorter=48))))
+    text = dict(lines(checked("photos", crop=Crop(side=40))))
+    assert text["crop"] == "6 smaller than it, with black borders (b0.jpg, b1.jpg, b2.jpg)"
 
 
 def test_classes(tmp_path, monkeypatch):
@@ -220,6 +229,7 @@ def test_nothing_to_use_is_an_error(tmp_path, monkeypatch, capsys):
         ("phones", "holds no images (.png, .jpg, .webp ...): 2 x .heic (a.heic, b.HEIC; convert them to PNG or JPEG)."),
         ("broken", "No image of 'broken' can be used"),
         ("nowhere", "There is no folder or zip file 'nowhere'."),
+        ("phone", "There is no folder or zip file 'phone'. Did you mean 'phones'?"),
     ):
         assert main(["data", "check", path]) == 2
         assert sentence in capsys.readouterr().err.splitlines()[-1]

@@ -234,18 +234,15 @@ def test_estimate_measures_every_stage_and_keeps_nothing(tmp_path, capsys) -> No
     assert main(["fit", "-c", config, "--trainer.max_steps", "3600008", "--estimate"]) == 0
     assert sorted((tmp_path / "run").rglob("*")) == before
     text = capsys.readouterr().out
-    assert (
-        "between processes: 0.0" in text
-        and "generator: 852 parameters" in text
-        and "EMAs: 2 copies" in text
-        and "GiB of this process" in text
-    )
-    stages = re.findall(r"iterations ([\d,]+) to ([\d,]+): (\S+) s an iteration, (\S+) images/s, (\S+) h", text)
+    assert "generator: 852 parameters" in text and "between processes: 0.0" in text
+    assert "EMAs: 2 copies" in text and "GiB of this process" in text
+    stages = re.findall(r"iterations ([\d,]+) to ([\d,]+): (\S+) s an iteration, (\S+) images/s, (.+)", text)
     assert [stage[:2] for stage in stages] == [("0", "4"), ("4", "8"), ("8", "3,600,008")]
     for (*_, seconds, pace, _), size in zip(stages, (4, 6, 3), strict=True):
         assert float(seconds) * float(pace) == pytest.approx(size, rel=0.02)
-    total = float(re.search(r"in all: (\S+) h", text)[1])
-    assert total == pytest.approx(1000 * float(stages[2][2]), rel=0.02)
+    number, unit = re.search(r"in all: (\S+) (\S+) for 3,600,008 iterations", text).groups()
+    total = float(number) * {"min": 60, "h": 3600, "days": 86400}[unit]
+    assert total == pytest.approx(3_600_008 * float(stages[2][2]), rel=0.02)
 
 
 def test_config_changes_are_named_as_they_are_typed() -> None:

@@ -1,8 +1,11 @@
 """What a user can mend ends in one sentence: found by its type, whoever raised what from it."""
 
+import re
+
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
 from PIL import Image
 from torch._utils import ExceptionWrapper
 
@@ -60,9 +63,25 @@ REFUSED = {
     "--trainer.default_root_dir=a\0b": "a name cannot hold a zero byte",
     "--seed_everything=4294967296": "give a whole number from 0 to 4294967295.",
     "--ckpt_path=": "--ckpt_path is empty",
+    "--ckpt_path=pigan-cars32": "--ckpt_path is 'pigan-cars32', weights without the state of a training: start from",
     "--data=tests.test_user_errors.Narrow": "The width of what is narrow is 3: take 2 at most.",
     "--trainer.callbacks+=tests.test_user_errors.Watching": "Watching needs something to watch.",
     "--init_from": "--init_from needs a value.",
+    "--model.generator.renderer.chunk": "--model.generator.renderer.chunk needs a value.",
+    "--model.optimizer_g.betas=[0,null]": "--model.optimizer_g.betas must be a number, not 'null'.",
+    "--model.emas.slow.decay=true": "must be a number or the import path of a function, not 'true'.",
+    "--model=pigan": "--model must be the import path of a GAN or null, not 'pigan'. Did you mean 'zoo.PiGAN'?",
+    "--data=ImageFoldr": "not 'ImageFoldr'. Did you mean 'datamodules.ImageFolder'?",
+    "--model.generator.poses=GausianPoses": "not 'GausianPoses'. Did you mean 'zoo.render.GaussianPoses'?",
+    "--model.generator.renderer.quadrature.background=white": "not 'white'. Did you mean 'zoo.render.white'?",
+    "--data=tests": "not 'tests'. Images of your own are --data datamodules.ImageFolder --data.path tests.",
+    "--data=datamodules.Cars --data.path=tests": "Cars has no option 'path'. Images of your own are --data ",
+    "-c=debug": "There is no file 'debug'. Did you mean 'overlays/debug'?",
+    "-c=overlay/debg": "There is no file 'overlay/debg'. Did you mean 'overlays/debug'?",
+    "pigan/cars32": "'pigan/cars32' is one value too many: give an experiment as -c pigan/cars32.",
+    "--max_steps=3": "There is no option '--max_steps'. Did you mean '--trainer.max_steps'?",
+    "--seed=3": "There is no option '--seed'. Did you mean '--seed_everything'?",
+    "--batch_size=3": "'--batch_size': those of the model, the data and the trainer begin with",
 }
 
 
@@ -94,8 +113,18 @@ def refusal(words: list[str], capsys) -> str:
 
 @pytest.mark.parametrize(("word", "message"), REFUSED.items(), ids=list(REFUSED))
 def test_a_value_that_cannot_be_is_named_with_what_is_allowed(word, message, tmp_path, capsys):
-    said = refusal(["fit", "-c", write_config(tmp_path), word], capsys)
+    said = refusal(["fit", "-c", write_config(tmp_path), *re.split(r" (?=--)", word)], capsys)
     assert message in said and len(said) < LONGEST + 20 and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("null", ["null", "None"])
+def test_null_within_an_object_is_null(null, tmp_path, capsys):
+    """jsonargparse hands values on to the parsers of objects within objects as Python shows them."""
+    words = ["--model.generator.renderer.chunk", null, f"--model.generator.renderer.fine={null}", "--print_config"]
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "-c", write_config(tmp_path), *words])
+    renderer = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["generator"]["init_args"]["renderer"]
+    assert not stop.value.code and renderer["init_args"]["chunk"] is None and renderer["init_args"]["fine"] is None
 
 
 CONFIGS = {

@@ -16,6 +16,7 @@ from zoo.cli.options import LARGEST_SEED
 from zoo.training.ddp import DDP
 from zoo.utils.configs import read_mapping
 from zoo.utils.errors import UserError, missing_file, near, printable
+from zoo.utils.paths import bundled_names, downloaded_names
 
 MOST_PROCESSES = 10_000  # of one machine, and machines
 UNUSED = "find_unused_parameters"  # of Lightning's DDP, once needed to train one of two networks
@@ -69,6 +70,11 @@ def check_options(config: Any, verb: str) -> None:
         raise UserError("--init_from is empty: name the weights to start from, or leave it out.")
     if config.ckpt_path == "":
         raise UserError("--ckpt_path is empty: name the checkpoint to resume from, or leave it out to start anew.")
+    if config.ckpt_path and is_bundle(config.ckpt_path):
+        raise UserError(
+            f"--ckpt_path is '{printable(config.ckpt_path, 80)}', weights without the state of a training: start from "
+            "them with --init_from, or score them with 'zoo evaluate'."
+        )
     if config.ckpt_path and not Path(config.ckpt_path).is_file():
         raise FileNotFoundError(missing_file(config.ckpt_path))
     if verb != "fit" and not config.ckpt_path:
@@ -77,6 +83,11 @@ def check_options(config: Any, verb: str) -> None:
             "'zoo sample' for a bundle."
         )
     check_trainer(config.trainer)
+
+
+def is_bundle(source: str) -> bool:
+    """Whether this is the name or the folder of a weights bundle."""
+    return source in (*bundled_names(), *downloaded_names()) or (Path(source) / "model.safetensors").is_file()
 
 
 def check_strategy(trainer: Any) -> None:

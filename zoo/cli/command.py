@@ -19,7 +19,7 @@ from typing import Any
 from zoo.cli.help import TRAINING, VERBS, of_two_words, overview, training_help, version
 from zoo.utils.errors import Stopped, UserError, disk_problem, fail, mendable, near, printable, reader_failed
 from zoo.utils.memory import out_of_memory
-from zoo.utils.parser import OneLineErrors, required_names
+from zoo.utils.parser import OneLineErrors, required_names, show_plainly
 from zoo.utils.user_code import PACKAGES, own_packages_first, trusted, whose, working_folder_last
 
 PATIENCE = 10.0  # seconds between two processes of a run which meet the same error
@@ -135,14 +135,20 @@ def parser_of(verb: str, as_positional: bool = False) -> tuple[Callable, Any, li
     """The function of a verb, the parser of its options, and their names."""
     from jsonargparse import ArgumentParser
 
+    from zoo.cli.option_help import OptionHelp
+
     class Parser(OneLineErrors, ArgumentParser):
         pass
 
     module, _, name = verb.partition(" ")
     function: Callable = getattr(import_module(f"zoo.cli.{module}"), name or "run")
     description = (function.__doc__ or "").split("\n\n")[0]
-    parser = Parser(prog=f"zoo {verb}", description=description, epilog=f"example: {VERBS[verb].example}")
-    return function, parser, parser.add_function_arguments(function, as_group=False, as_positional=as_positional)
+    texts = {"description": description, "epilog": f"example: {VERBS[verb].example}"}
+    parser = Parser(prog=f"zoo {verb}", formatter_class=OptionHelp, **texts)
+    names = parser.add_function_arguments(function, as_group=False, as_positional=as_positional)
+    if as_positional:
+        show_plainly(parser)
+    return function, parser, names
 
 
 def sizes(verb: str) -> list[str]:

@@ -117,12 +117,14 @@ def pack(
         raise UserError("How large will the images be? Give --resolution in pixels, or an --experiment that says it.")
     crop = None if side is None else {"side": side}
     data = images_at(path, experiment, preset, **given(resolution=resolution, filter=filter, crop=crop))
-    from datamodules.data_check import largest_side
+    from datamodules.data_check import bordered, largest_side
     from datamodules.pack import pack as write
 
     count = write(data, out, version())
     if (largest := largest_side(data.files)) < data.resolution:
         print(f"zoo: no image has more than {largest:g} pixels each way; all were enlarged.", file=sys.stderr)
+    if small := len(bordered(data.files)):
+        print(f"zoo: {small:,} images are smaller than the square and have black borders.", file=sys.stderr)
     print(f"Packed {count:,} images at {data.resolution}x{data.resolution} into '{printable(out, 120)}'.")
 
 

@@ -12,7 +12,7 @@ from datamodules.images import ImageFiles
 from zoo.export.cameras import Block, angle_plot, draw_box, sheet
 from zoo.export.images import to_pil_image
 from zoo.generator import Generator, draws_for
-from zoo.render import Camera, orbit_around
+from zoo.render import Camera, DatasetPoses, orbit_around
 from zoo.utils.errors import UserError
 from zoo.utils.paths import read_experiment
 from zoo.weights.bundle import build
@@ -39,6 +39,8 @@ def prior_of(experiment: str) -> Prior:
     if not isinstance(config, dict):
         raise UserError(f"'{experiment}' names no generator (model.init_args.generator), so it says no cameras.")
     generator: Generator = build(config, Generator)
+    if any(isinstance(part, DatasetPoses) for part in generator.modules()):
+        raise UserError(f"that of {experiment} is the cameras of the images it trains on, so each image needs one")
     with torch.no_grad():
         _, camera = generator.sample(DRAWN, draws_for(generator, 0, range(DRAWN)))
     return Prior(camera, generator.bounds)

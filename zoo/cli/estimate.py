@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from zoo.leaderboard.table import format_duration
 from zoo.training.ddp import exchanged
 from zoo.training.gan import GAN
 from zoo.utils.devices import wait_for
@@ -92,13 +93,15 @@ def estimate(
     data.setup("fit")
     gan.fill_poses(data)
     starts = [start for start in stage_starts(gan, data) if start < max_steps]
-    hours = 0.0
+    total = 0.0
     for start, end in zip(starts, [*starts[1:], max_steps], strict=True):
         timer = measure(gan, data, start, end, strategy=strategy(), **trainer)
-        hours += (end - start) * timer.seconds / 3600
+        seconds = (end - start) * timer.seconds
+        total += seconds
         pace = f"{timer.seconds:.3g} s an iteration, {timer.images / timer.seconds:.3g} images/s"
-        lines.append(f"iterations {start:,} to {end:,}: {pace}, {(end - start) * timer.seconds / 3600:.4f} h")
-    lines += [memory(), f"in all: {hours:.4f} h for {max_steps:,} iterations, without scores and sample images"]
+        lines.append(f"iterations {start:,} to {end:,}: {pace}, {format_duration(seconds)}")
+    whole = f"in all: {format_duration(total)} for {max_steps:,} iterations, without scores and sample images"
+    lines += [memory(), whole]
     if gan.global_rank == 0:
         print("\n".join(lines))
 

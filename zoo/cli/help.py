@@ -120,7 +120,7 @@ usage: zoo {verb} -c CONFIG.yaml [-c OVERLAY.yaml ...] [--KEY VALUE ...]
   --checkpoint.keep_every N   iterations between two checkpoints that are kept (default: none)
   --checkpoint.best NAME      score whose best checkpoint is kept (default: fid, the first FID; null for none)
   --ckpt_path FILE            resume from this checkpoint; options given here override those it was saved with
-  --estimate                  time a few iterations of each stage, print parameters, memory and hours, and stop
+  --estimate                  time a few iterations of each stage, print parameters, memory and time, and stop
   --init_from NAME|FILE       start from the weights of a bundle or .ckpt (finetuning)
   --init_fresh "[PART,...]"   parts that do not start from them, e.g. [discriminator.final]
   --print_config              print all values and stop; the output is a config

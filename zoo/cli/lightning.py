@@ -33,7 +33,7 @@ from zoo.training.checkpoint_io import AtomicCheckpoints
 from zoo.training.ddp import DDP
 from zoo.training.gan import GAN
 from zoo.training.lightning_private import TypedWins, explain_restoring
-from zoo.utils.configs import bounded
+from zoo.utils.configs import bounded, with_nulls
 from zoo.utils.devices import check_device_name, check_gpus, describe
 from zoo.utils.errors import UserError
 from zoo.utils.files import replacing
@@ -49,8 +49,14 @@ from zoo.weights.init_from import start_from
 REFUSALS = (ValueError, TypeError, RuntimeError, MisconfigurationException)  # of Lightning, about values
 STARTS = {"ddp": "popen", "ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}  # of processes
 READ_YAML = get_loader("yaml")
-# For configs and single values. What is wrong with a file is said before, by ``check_config_file``.
-set_loader("yaml", lambda text: renamed(bounded(READ_YAML(text), f"'{text[:40]}'")), (yaml.YAMLError,))
+
+
+def read_value(text: str) -> Any:
+    """A config or a single value. What is wrong with a file is said before, by ``check_config_file``."""
+    return renamed(with_nulls(bounded(READ_YAML(text), f"'{text[:40]}'")))
+
+
+set_loader("yaml", read_value, (yaml.YAMLError,))
 
 
 class Parser(OneLineErrors, LightningArgumentParser):

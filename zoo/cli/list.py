@@ -21,7 +21,7 @@ def run(pattern: str = "*", json: bool = False) -> None:
     whole = (pattern if {*"*?["} & {*pattern} else f"*{pattern}*").lower()
     found = {title: [name for name in of if fnmatch(name.lower(), whole)] for title, of in names.items()}
     if not any(found.values()):
-        systems = [f"{entry.system}*" for entry in released().values()]
+        systems = [entry.system for entry in released().values()]
         hint = near(pattern, [*systems, *(name for of in names.values() for name in of)])
         hint = hint or " 'zoo list' shows all names."
         raise UserError(f"Nothing is named '{pattern}'.{hint}")

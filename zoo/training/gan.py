@@ -199,7 +199,7 @@ class GAN(pl.LightningModule):
         if poses and camera is None:
             raise UserError(
                 "DatasetPoses draws from the cameras of the training images, but these have none: give images with "
-                "cameras, or another distribution as --model.generator.poses."
+                "cameras or, to a system that needs none, another distribution as --model.generator.poses."
             )
         for each in poses:
             each.fill(camera)

@@ -74,6 +74,19 @@ def bounded(values: Any, source: str) -> Any:
     return values
 
 
+def with_nulls(values: Any) -> Any:
+    """The values, with null for 'None', as Python writes it.
+
+    So do users, and jsonargparse, which hands the value of an option within an object on to the parser of the next one
+    as Python shows it.
+    """
+    if isinstance(values, dict):
+        return {name: with_nulls(value) for name, value in values.items()}
+    if isinstance(values, list):
+        return [with_nulls(value) for value in values]
+    return None if values == "None" else values
+
+
 def problem(error: yaml.YAMLError) -> str:
     """What is wrong, and in which line where that is known."""
     mark = getattr(error, "problem_mark", None)

@@ -48,8 +48,14 @@ def missing_file(path: Path | str, names: Sequence[str] = ()) -> str:
         what = "no regular file" if path.exists() else "a link that leads nowhere"
         return f"'{printable(path, 120)}' is {what}: name a file on a disk."
     path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return f"There is no file '{path}'.{near_path(path, names)}"
+
+
+def near_path(path: Path, names: Sequence[str] = ()) -> str:
+    """A hint at the nearest name beside a path that is not there, or among these; or nothing."""
     beside = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    return f"There is no file '{path}'.{near(str(path), [*beside, *names])}"
+    same_end = [f" Did you mean '{name}'?" for name in names if name.endswith(f"/{path}")]
+    return near(str(path), [*beside, *names]) or "".join(same_end[:1])
 
 
 def mendable(error: BaseException | None) -> str | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.utils.containers import unpacked
-from zoo.utils.errors import UserError, printable
+from zoo.utils.errors import UserError, near_path, printable
 
 HIDDEN = re.compile(r"(?:^|[/\\])(?:\.(?!\.?(?:[/\\]|$))|__MACOSX)")  # not for being in . or ..
 OUTSIDE = re.compile(r"^[/\\]|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)")
@@ -158,7 +158,7 @@ def container_of(path: Path) -> Folder | Zip:
         UserError: nothing, or neither a folder nor a zip.
     """
     if not path.exists():
-        raise UserError(f"There is no folder or zip file '{text(path)}'.")
+        raise UserError(f"There is no folder or zip file '{text(path)}'.{near_path(path)}")
     if not path.is_dir() and path.suffix.lower() != ".zip":
         raise UserError(f"'{text(path)}' is neither a folder nor a .zip file.")
     return Folder(path) if path.is_dir() else Zip(path)

@@ -5,16 +5,21 @@ in each everything that it tried. A sentence of ours among them is what the user
 users meet most are translated here, and others are cut.
 """
 
+import os
 import re
+import shlex
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib import import_module
 from inspect import signature
+from itertools import pairwise
+from typing import Literal, get_args, get_origin
 
 from zoo.utils.errors import fail, mendable, missing_file, near, printable
-from zoo.utils.paths import config_names
+from zoo.utils.paths import config_names, config_path, overlay_names
 from zoo.utils.user_code import whose
 
 LONGEST = 280  # characters of a sentence
@@ -35,6 +40,9 @@ TYPES = {
     "tuple": "a list",
     "None": "null",
 }
+PLACES = ("zoo", "zoo.render", "zoo.training", "datamodules")  # of classes that options name
+OWN_IMAGES = "Images of your own are --data datamodules.ImageFolder --data.path"
+PLAIN_VALUES = {"None": "null", "True": "true", "False": "false"}
 
 
 class ParsedOnce:
@@ -69,6 +77,7 @@ class OneLineErrors(ParsedOnce):
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
         command = parser.prog.replace("[options] ", "")
+        command += f" {self.words[0]}" if " " not in command and self.words else ""  # nothing but a verb of the trainer
         print(f"All options: {command} --help", file=sys.stderr)
         sys.exit(fail(explain(message, ex, parser, self.words)))
 
@@ -81,6 +90,17 @@ def option_names(parser: ArgumentParser) -> list[str]:
 def required_names(parser: ArgumentParser) -> list[str]:
     """Names of the options that must be given."""
     return [action.dest for action in parser._actions if action.required]
+
+
+def show_plainly(parser: ArgumentParser) -> None:
+    """For the help of a parser: switches have no value, as they are used, and all choices are shown."""
+    for action in parser._actions:
+        type_ = getattr(action, "_typehint", None)
+        choices = [name for one in (type_, *get_args(type_)) if get_origin(one) is Literal for name in get_args(one)]
+        if choices:
+            action.metavar = f"{{{','.join(choices)}}}"
+        elif type_ is bool and not action.default:
+            action.nargs = 0
 
 
 @contextmanager
@@ -127,6 +147,8 @@ def explain(
     if sentence := wrong_value(texts, words or []) or missing_value(texts, is_typed=words is not None):
         return sentence
     text = " ".join(message.split())
+    if found := re.search(r"argument (\S+): expected (?:one|at least one) argument", text):
+        return f"{without_value(found[1], words or [])} needs a value."
     for pattern, answer in PATTERNS:
         if found := list(re.finditer(pattern, text)):
             return answer(found[-1], option_names(parser) if parser is not None else [], text)
@@ -164,7 +186,11 @@ def wrong_value(texts: list[str], words: list[str]) -> str | None:
             break
     if base := found.groupdict().get("base"):
         type_ = base.rsplit(".", 1)[-1]
-    return shortened(f"{full_name([key for _, key in keys], words)} must be {plain_type(type_)}, not '{value}'.")
+    value, type_ = PLAIN_VALUES.get(value, value), plain_type(type_)
+    hint = near_class(value) if "import path of a" in type_ else ""
+    if "LightningDataModule" in type_ and os.path.isdir(value):
+        hint = f" {OWN_IMAGES} {shlex.quote(value)}."
+    return shortened(f"{full_name([key for _, key in keys], words)} must be {type_}, not '{value}'.{hint}")
 
 
 def missing_value(texts: list[str], is_typed: bool) -> str | None:
@@ -221,11 +247,33 @@ def full_name(keys: list[str], words: list[str]) -> str:
     return ".".join(keys)
 
 
+def without_value(option: str, words: list[str]) -> str:
+    """The option that was typed without a value: the parser names only its first part."""
+    bare = (word for word, after in pairwise([*words, "--"]) if after.startswith("--") and "=" not in word)
+    return next((word for word in bare if word == option or word.startswith(f"{option}.")), option)
+
+
+def near_class(name: str) -> str:
+    """A hint at the class or function of nearly this name, which was typed without its module, in whatever case."""
+    if not name.isidentifier():
+        return ""
+    found = {}
+    for module in PLACES:
+        for inside in contents(module):
+            if callable(getattr(import_module(module), inside)):
+                found.setdefault(inside.lower(), f"{module}.{inside}")
+    close = get_close_matches(name.lower(), found, n=1)
+    return f" Did you mean '{found[close[0]]}'?" if close else ""
+
+
 def _option(found: re.Match, keys: list[str], text: str) -> str:
     name = found[1]
     classes = re.findall(r"given class_path '([\w.]+)'", text[: found.start()])
     if classes:
-        return f"{classes[-1]} has no option '{name}'.{near(name, parameters(classes[-1]))}"
+        hint = near(name, parameters(classes[-1]))
+        if name == "path" and classes[-1].startswith("datamodules."):
+            hint = f" {OWN_IMAGES} FOLDER."
+        return f"{classes[-1]} has no option '{name}'.{hint}"
     return f"There is no option '{name}'.{near(name, keys)}"
 
 
@@ -253,9 +301,17 @@ def _required(found: re.Match, keys: list[str], text: str) -> str:
 
 def _unrecognised(found: re.Match, keys: list[str], text: str) -> str:
     if not found[1].startswith("-"):
-        return f"'{printable(found[1], 60)}' is one value too many."
+        word = printable(found[1], 60)
+        is_config = "trainer.max_steps" in keys and (config_path(found[1]) or found[1].endswith(".yaml"))
+        return f"'{word}' is one value too many" + (f": give an experiment as -c {word}." if is_config else ".")
     name = printable(found[1].split("=")[0].lstrip("-"), 60)
-    return f"There is no option '--{name}'.{near('--' + name, ['--' + key for key in keys])}"
+    longer = [key for key in keys if key.startswith(f"{name}_") or key.endswith(f".{name}")]
+    if hint := near(name, keys) or (longer and f" Did you mean '{longer[0]}'?"):
+        return f"There is no option '--{name}'.{hint}".replace("mean '", "mean '--")
+    if "trainer.max_steps" in keys and "." not in name:
+        begin = "'--model.', '--data.' and '--trainer.'"
+        return f"There is no option '--{name}': those of the model, the data and the trainer begin with {begin}."
+    return f"There is no option '--{name}'."
 
 
 PATTERNS = [
@@ -266,9 +322,9 @@ PATTERNS = [
     (r"No module named '([\w.]+)'", _module),
     (r"Importing '([\w.]+)' is not allowed, denied by the '(\S+)' entry", _denied),
     (r"following arguments are required: ((?:fit|validate|test|predict)\..*)", _required),
-    (r"File does not exist: '?([^'\s]+)", lambda f, k, t: missing_file(f[1], config_names())),
+    (r"following arguments are required: (.*)", lambda f, k, t: f"Missing: {f[1]}."),
+    (r"File does not exist: '?([^'\s]+)", lambda f, k, t: missing_file(f[1], [*config_names(), *overlay_names()])),
     (r"[Uu]nrecognized arguments: (\S+)", _unrecognised),
-    (r"argument (\S+): expected (?:one|at least one) argument", lambda f, k, t: f"{f[1]} needs a value."),
 ]
 
 

@@ -29,6 +29,11 @@ def config_names() -> list[str]:
     return sorted(f"{f.parent.name}/{f.stem}" for f in files if f.parent.name != "overlays")
 
 
+def overlay_names() -> list[str]:
+    """Names of the overlays, such as ``overlays/debug``."""
+    return sorted(f"overlays/{f.stem}" for f in (CONFIGS / "overlays").glob("*.yaml"))
+
+
 def system_names() -> list[str]:
     """Names of the systems, such as ``pigan``: the packages inside that hold a model."""
     return sorted(f.parent.name for f in PACKAGE.glob("*/model.py"))

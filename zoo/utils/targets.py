@@ -31,9 +31,7 @@ def file_target(path: Path | str, suffixes: Sequence[str] = (), *, option: str =
         raise UserError(f"{option} is '{shown}', which is no regular file: give a file on a disk.")
     if suffixes and path.suffix.lower() not in suffixes:
         known = " or ".join(filter(None, (", ".join(suffixes[:-1]), suffixes[-1])))
-        raise UserError(
-            f"{what} is written as {known}, not as '{printable(path.name, 80)}': end {option} in one of them."
-        )
+        raise UserError(f"{what} is written as {known}, not as '{printable(path.name, 80)}': give a name that ends so.")
     return path
 
 
