@@ -9,14 +9,10 @@ from torch.nn.functional import conv2d, softplus
 
 from tests.parity.harness import train
 from tests.systems import pigan
-from zoo.cips3d import discriminator as cips3d
-from zoo.draws import SampleDraws
 from zoo.layers import is_plain, plain
 from zoo.layers import winograd as module
-from zoo.layers.diffaugment import diffaugment
 from zoo.layers.discriminator import Discriminator
 from zoo.layers.winograd import suits, winograd
-from zoo.losses import logistic_real, r1_penalty
 from zoo.training.gan import GAN
 from zoo.weights.bundle import build
 
@@ -45,29 +41,6 @@ def test_winograd_agrees_with_plain_convolutions():
     assert len(found) == len(expected) > 30
     for ours, direct in zip(found, expected, strict=True):
         assert torch.allclose(ours, direct, rtol=0, atol=1e-10)
-
-
-@pytest.mark.parametrize("augment", [None, diffaugment])
-def test_real_and_r1_of_one_backward_pass_agree_with_plain_ones(augment):
-    towers = cips3d.Tower([6, 5, 4, 3]), cips3d.Tower([4, 4, 3, 3, 2], shrink_first=True)
-    discriminator = cips3d.Discriminator(*towers).double()
-    learned = dict(discriminator.named_parameters())
-    biases = [bias for name, bias in learned.items() if name.endswith("bias")]
-    for bias in biases:
-        torch.nn.init.normal_(bias)
-    images, draws = torch.randn(4, 3, 16, 16).double().requires_grad_(), SampleDraws(0, [0, 1], dtype=torch.float64)
-    seen = cips3d.augmented(images, 2, augment, draws)
-    scores = discriminator(seen, 0.3, True).scores
-    found = cips3d.real_and_r1(scores, images, seen, biases)
-    expected = logistic_real(scores), r1_penalty(scores, images)
-    assert torch.allclose(torch.stack(found), torch.stack(expected), rtol=1e-12)
-    ours, plain_ones = (
-        torch.autograd.grad(real + 5 * r1, [*learned.values()], retain_graph=True, allow_unused=True)
-        for real, r1 in (found, expected)
-    )
-    assert [x is None for x in ours] == [x is None for x in plain_ones] and None in ours
-    for x, y in zip(ours, plain_ones, strict=True):
-        assert x is None or torch.allclose(x, y, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("is_asked_for", [False, True])

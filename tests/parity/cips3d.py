@@ -4,13 +4,11 @@ import math
 import re
 from collections.abc import Callable
 from functools import partial
-from unittest.mock import patch
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-import zoo.cips3d.training
 from tests.parity.harness import (
     Case,
     Followed,
@@ -24,7 +22,7 @@ from tests.parity.harness import (
 )
 from zoo.cips3d import convert as cips3d
 from zoo.cips3d.convert import DISCRIMINATOR, GENERATOR
-from zoo.cips3d.discriminator import Discriminator, Tower, real_and_r1
+from zoo.cips3d.discriminator import Discriminator, Tower
 from zoo.cips3d.extras import Heads, swap_layers
 from zoo.cips3d.inr import Inr
 from zoo.cips3d.model import FilmSiren, Generator, Latent, Mapping, MappingNetwork, Styles
@@ -651,14 +649,9 @@ def losses(case: Case) -> None:
 
         with torch.no_grad():
             fake = gan.fakes(real, draws)
-        discriminator, together = Watched(gan.discriminate), Watched(real_and_r1)
-        gan.discriminate = discriminator
-        with patch.object(zoo.cips3d.training, "real_and_r1", together):
-            terms = gan.loss_real(real, draws) | gan.loss_fake(fake, draws)
-        if together.calls:
-            [((real_scores, images, *_), _)], [(_, fake_scores)] = together.calls, discriminator.calls
-        else:
-            ((images, _), real_scores), (_, fake_scores) = discriminator.calls
+        discriminator = gan.discriminate = Watched(gan.discriminate)
+        terms = gan.loss_real(real, draws) | gan.loss_fake(fake, draws)
+        ((images, _), real_scores), (_, fake_scores) = discriminator.calls
         if "r1" in terms:
             (gradient,) = torch.autograd.grad(real_scores.sum(), images, retain_graph=True)
             weight = 0.5 * gan.r1_weight * gan.r1_every

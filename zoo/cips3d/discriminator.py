@@ -8,7 +8,6 @@ from zoo.cips3d.model import Augment
 from zoo.draws import Draws
 from zoo.layers import discriminator
 from zoo.layers.discriminator import DiscriminatorOutput
-from zoo.losses import logistic_real
 from zoo.utils.errors import UserError
 from zoo.utils.ranges import at_least, filled
 
@@ -72,42 +71,8 @@ class Discriminator(nn.Module):
             draws: for ``augment``.
         """
         towers = [self.main, self.auxiliary] if auxiliary else [self.main]
-        parts = augmented(images, len(towers), augment, draws).chunk(len(towers))
+        parts = images.chunk(len(towers))
+        if augment is not None:
+            parts = [augment(part, draws) for part in parts]
         scores = [tower(part, alpha).scores for tower, part in zip(towers, parts, strict=True)]
         return DiscriminatorOutput(torch.cat(scores))
-
-    @property
-    def is_piecewise_linear(self) -> bool:
-        """Whether scores are piecewise linear in their own image and all biases."""
-        return not self.main.groups and not self.auxiliary.groups
-
-
-def augmented(images: Tensor, towers: int, augment: Augment | None, draws: Draws | None) -> Tensor:
-    """What so many towers see of images."""
-    return images if augment is None else torch.cat([augment(part, draws) for part in images.chunk(towers)])
-
-
-def real_and_r1(scores: Tensor, images: Tensor, seen: Tensor, biases: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """``logistic_real`` and ``r1_penalty`` of a piecewise linear discriminator, in two thirds of the time.
-
-    Between two bends of its leaky ReLUs a score is linear in image and biases, so by Euler's theorem it is the sum of
-    each of these times its gradient, whatever the weights are. The gradient of a loss of the scores is then that of the
-    sum of each times the loss's gradient by it, the loss's slopes held fixed. That takes the same second derivatives as
-    R1, and no first ones by the weights beside them.
-
-    Args:
-        scores: [B, 1].
-        images: that R1 differentiates by, [B, C, H, H].
-        seen: what the discriminator was given, linear in the images but for a constant.
-        biases: all that the discriminator has.
-    """
-    leaf = scores.detach().requires_grad_()
-    real = logistic_real(leaf)
-    (slopes,) = torch.autograd.grad(real, leaf)
-    slopes = slopes.clamp(max=-1e-12)  # never zero, though scores of hundreds round it to that
-    inputs = [images, seen, *biases]  # of which biases of levels that take no part have no gradient
-    of_images, *gradients = torch.autograd.grad(scores, inputs, slopes, create_graph=True, allow_unused=True)
-    terms = zip([seen.detach(), *biases], gradients, strict=True)
-    linear = torch.stack([(x * gradient).sum() for x, gradient in terms if gradient is not None]).sum()
-    r1 = (of_images / slopes[..., None, None]).square().flatten(1).sum(1).mean()
-    return linear - linear.detach() + real.detach(), r1

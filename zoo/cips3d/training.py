@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.cips3d.discriminator import Discriminator, augmented, real_and_r1
+from zoo.cips3d.discriminator import Discriminator
 from zoo.cips3d.model import Augment, Generator, Latent
 from zoo.draws import Draws
-from zoo.layers import is_plain
 from zoo.losses import logistic_fake, logistic_real, r1_penalty
 from zoo.training.gan import GAN
 from zoo.training.optimizers import frozen, set_learning_rates
@@ -168,14 +167,8 @@ class CIPS3D(GAN):
             return {"real": logistic_real(self.discriminate(real, draws))}
         real, weight = real.detach().requires_grad_(), 0.5 * self.r1_weight * self.r1_every
         with self.full_precision():
-            if is_plain() or not self.discriminator.is_piecewise_linear:
-                scores = self.discriminate(real, draws)
-                return {"real": logistic_real(scores), "r1": weight * r1_penalty(scores, real)}
-            seen = augmented(real, 1 + self.auxiliary, self.stage.augment, draws)
-            scores = self.discriminator(seen, self.alpha, self.auxiliary).scores
-            biases = [bias for name, bias in self.discriminator.named_parameters() if name.endswith("bias")]
-            loss, r1 = real_and_r1(scores, real, seen, biases)
-            return {"real": loss, "r1": weight * r1}
+            scores = self.discriminate(real, draws)
+            return {"real": logistic_real(scores), "r1": weight * r1_penalty(scores, real)}
 
     def loss_fake(self, fake: Tensor, draws: Draws) -> dict[str, Tensor]:
         """Loss of the discriminators on generated images."""

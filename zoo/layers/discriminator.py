@@ -8,13 +8,11 @@ B batch, C channels, H image side
 
 import itertools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu
 
-from zoo.layers.stylegan2 import GAIN, SLOPE, Convolution, Dense, minibatch_stddev
+from zoo.layers.stylegan2 import GAIN, Convolution, Dense, activate, minibatch_stddev
 from zoo.utils.errors import UserError
 from zoo.utils.ranges import above, at_least, given
 
@@ -25,33 +23,6 @@ class DiscriminatorOutput(NamedTuple):
     scores: Tensor
     latent: Tensor | None = None
     camera: Tensor | None = None
-
-
-class LeakyReLU(torch.autograd.Function):
-    """The activation; where a penalty on gradients differentiates its slopes, nothing is passed on to its input.
-
-    Torch's own passes on zeros, which then go all the way back through the network.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = leaky_relu(x, SLOPE)
-        ctx.save_for_backward(y)
-        ctx.set_materialize_grads(False)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor | None) -> Tensor | None:
-        if gradient is None:
-            return None
-        (y,) = ctx.saved_tensors
-        return torch.ops.aten.leaky_relu_backward(gradient, y.detach(), SLOPE, True)
-
-
-def activate(x: Tensor, bound: float | None = None) -> Tensor:
-    """Leaky relu between -bound and bound; x is to have been multiplied by GAIN."""
-    y = LeakyReLU.apply(x)
-    return y if bound is None else y.clamp(-bound, bound)
 
 
 class Block(nn.Module):

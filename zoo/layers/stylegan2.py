@@ -132,14 +132,12 @@ class Filtered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, padding: tuple[int, int], stride: int, gain: float) -> Tensor:
         ctx.size, ctx.arguments = x.shape[2:], (padding, stride, gain)
-        ctx.set_materialize_grads(False)
         kernel = binomial(x, gain).expand(x.shape[1], 1, 4, 4)
         return conv2d(x, kernel, stride=stride, padding=padding, groups=x.shape[1])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, ...]:
-        spread = None if gradient is None else Spread.apply(gradient, ctx.size, *ctx.arguments)
-        return spread, None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return Spread.apply(gradient, ctx.size, *ctx.arguments), None, None, None
 
 
 class Spread(torch.autograd.Function):
@@ -150,14 +148,13 @@ class Spread(torch.autograd.Function):
         ctx: Any, y: Tensor, size: tuple[int, int], padding: tuple[int, int], stride: int, gain: float
     ) -> Tensor:
         ctx.arguments = (padding, stride, gain)
-        ctx.set_materialize_grads(False)
         kernel = binomial(y, gain).expand(y.shape[1], 1, 4, 4)
         rest = [n + 2 * p - 4 - stride * (m - 1) for n, p, m in zip(size, padding, y.shape[2:], strict=True)]
         return conv_transpose2d(y, kernel, stride=stride, padding=padding, output_padding=rest, groups=y.shape[1])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, ...]:
-        return None if gradient is None else Filtered.apply(gradient, *ctx.arguments), None, None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return Filtered.apply(gradient, *ctx.arguments), None, None, None, None
 
 
 def upsample(x: Tensor) -> Tensor:
@@ -198,15 +195,14 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
         """[B, C_in, H, W] to [B, C_out, H, W], or half as large, times a gain."""
-        weight, half = self.weight * (self.scale * gain), self.size // 2
+        weight = self.weight * (self.scale * gain)
+        bias = None if self.bias is None else self.bias * gain
         if not self.down:
-            y = conv3x3(x, weight) if self.size == 3 else conv2d(x, weight, padding=half)
-        elif self.size == 1:  # the filter and the kernel commute; this way round there is a quarter to compute
-            y = conv2d(downsample(x), weight)
-        else:
-            y = conv2d(fir_filter(x, (half + 1,) * 4), weight, stride=2)
-        # Beside the convolution: R1 needs the bias's gradient, which oneDNN computes together with the weight's.
-        return y if self.bias is None else y.add_((self.bias * gain).to(y.dtype)[:, None, None])
+            return conv3x3(x, weight, bias) if self.size == 3 else conv2d(x, weight, bias, padding=self.size // 2)
+        if self.size == 1:  # the filter and the kernel commute; this way round there is a quarter to compute
+            return conv2d(downsample(x), weight, bias)
+        around = self.size // 2 + 1
+        return conv2d(fir_filter(x, (around,) * 4), weight, bias, stride=2)
 
 
 class ModulatedConvolution(nn.Module):

@@ -61,7 +61,7 @@ def meant_by(source: str) -> list[str]:
     names = [*dict.fromkeys([*bundled_names(), *downloaded_names(), *released()])]
     lower = source.lower()
     if same := [name for name in names if name.lower() == lower or name.startswith(f"{lower}-")]:
-        return same[:3]
+        return sorted(same, key=lambda name: "-seed" in name)[:3]  # those of the comparison last
     parent = Path(source).parent
     names += map(str, parent.iterdir() if parent.is_dir() else [])
     return get_close_matches(source, names, n=3, cutoff=0.8) or get_close_matches(source, names, n=1, cutoff=0.7)
