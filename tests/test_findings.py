@@ -30,7 +30,8 @@ def test_all_that_are_not_beaten_win():
     said = cells(findings(ROWS)["wins"])
     assert said["fid-cars-none-5k"] == ["less", "a/x 4.000; b/x 4.100", "c/x 9.000", "c/x 9.000"]
     assert said["psnr-64objects-32views"] == ["more", "c/x 41.00", "b/x 40.00", "a/x 30.00"]
-    assert said["a/x"] == said["b/x"] == ["1 of 1", "0 of 1"] and said["c/x"] == ["0 of 1", "1 of 1"]
+    assert said["a/x"] == ["1 of 1", "1.0", "0 of 1", "3.0"] and said["b/x"] == ["1 of 1", "1.0", "0 of 1", "2.0"]
+    assert said["c/x"] == ["0 of 1", "3.0", "1 of 1", "1.0"]
 
 
 def test_pairs_that_two_metrics_order_differently_are_counted_and_the_worst_is_named():

@@ -4,6 +4,7 @@ and 3D consistency disagree. Sentences and tables of docs/findings.md; none of i
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, groupby
+from statistics import mean
 from typing import NamedTuple
 
 from zoo.leaderboard.spread import averaged, shared_budgets, terms_of
@@ -100,7 +101,7 @@ def winner(contest: Contest) -> Mapping[str, str]:
 
 
 def counted(alike: Sequence[Contest]) -> str:
-    """By how many metrics each system is not beaten."""
+    """By how many metrics each system is not beaten, and its mean rank."""
     lines = []
     for name in sorted({name_of(row) for contest in alike for _, row in contest.ranked}):
         line = {"system": name}
@@ -108,6 +109,7 @@ def counted(alike: Sequence[Contest]) -> str:
             kind = [contest for contest in alike if contest.of_objects == of_objects]
             ranks = [rank for contest in kind for rank, row in contest.ranked if name_of(row) == name]
             line[f"not beaten by metrics {title}"] = f"{ranks.count(1)} of {len(ranks)}"
+            line[f"mean rank {title}"] = f"{mean(ranks):.1f}" if ranks else ""
         lines.append(line)
     return grid(lines, markdown=True)
 
