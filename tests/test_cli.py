@@ -243,9 +243,9 @@ def test_a_row_is_measured_again(tmp_path, monkeypatch, capsys):
     assert "with other weights, of sha256 abab" in refusal(weights_sha256="ab" * 32)
     assert "with other real images, of sha256 abab" in refusal(dataset_digest="ab" * 32)
     assert "with other weights of cars, of sha256 abab" in refusal(extractor_sha256="ab" * 32)
-    assert main([*again, "0000"]) == 2 and "'0000' is no row" in capsys.readouterr().err
+    assert main([*again, "none"]) == 2 and "'none' is no row" in capsys.readouterr().err
     for option in ("--count 3", "--seed 4", "--truncation 0.5", "--extractor cars", "--json"):
-        assert main([*again, "0000", *option.split()]) == 2
+        assert main([*again, "none", *option.split()]) == 2
         error = capsys.readouterr().err
         assert error.startswith(f"zoo: error: {option} ") and "changes nothing beside --row" in error
     assert main(["evaluate"]) == 2 and "Name what to score" in capsys.readouterr().err
@@ -279,7 +279,7 @@ def test_weights_that_change_while_they_are_scored_make_no_row(run, tmp_path, mo
         (["sample", "x", "--out", "x.png", "--views", "0"], "views is 0: give a number from 1 to 100000."),
         (["mesh", "x", "--resolution", "0"], "resolution is 0: give a number from 1 to 100000."),
         (["mesh", "x", "y.ply"], "'y.ply' is one value too many"),
-        (["bundle", "--out", "x"], "required: checkpoint"),
+        (["bundle", "--out", "x"], "Missing: checkpoint."),
         (["orbit", "{run}/checkpoints/last.ckpt", "--device", "gpu"], "'gpu' is no device: take auto"),
         (["evaluate", "{run}/samples", "--consistency", "3"], "--consistency 3 changes nothing for a folder of images"),
         (["orbit", "{run}/checkpoints/last.ckpt", "--out", "x.avi"], "written as .gif, .webp or .mp4, not as 'x.avi'"),

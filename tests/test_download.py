@@ -149,13 +149,12 @@ def test_a_name_that_is_none_is_answered_without_torch(tmp_path):
     code = """if True:
         import sys
         from zoo.cli.command import main
-        for verb in ("sample nosuch --out x.png", "orbit nosuch", "mesh nosuch", "invert x.png nosuch", "view nosuch",
-                     "bundle nosuch x"):
+        for verb in ("view nosuch", "bundle nosuch x"):
             assert main(verb.split()) == 2
         print("torch" in sys.modules)
     """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "False\n" and done.stderr.count("There are no weights named 'nosuch'") == 6
+    assert done.stdout == "False\n" and done.stderr.count("There are no weights named 'nosuch'") == 2
 
 
 # Downloads

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from zoo.cli.options import LARGEST, SampleOptions, refuse_unused
 from zoo.utils.ranges import at_least, between, given
 from zoo.utils.targets import folder_target
-from zoo.weights.find import find
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,7 +52,6 @@ def run(
     if weight_steps == 0:
         refuse_unused("with --weight_steps 0", run, locality=locality)
     out = folder_target(out)
-    find(options.source)
     from tqdm import tqdm
 
     from zoo.export.inversion import save_inversion

@@ -5,7 +5,6 @@ from typing import Any
 
 from zoo.cli.options import LARGEST, SampleOptions, numbers
 from zoo.utils.ranges import above, between, given
-from zoo.weights.find import find
 
 
 def run(
@@ -37,7 +36,6 @@ def run(
     between(1, LARGEST, views=views)
     between(0, LARGEST, check=check)
     above(0, **given(level=level))
-    find(options.source)
     from torch import stack
 
     from zoo.export import grid, mesh_of, mesh_views, save_image, save_mesh, silhouette_iou

@@ -6,7 +6,6 @@ from typing import Any, Literal
 from zoo.cli.options import LARGEST, SampleOptions, numbers, refuse_unused
 from zoo.utils.errors import UserError
 from zoo.utils.ranges import above, between
-from zoo.weights.find import find
 
 
 def run(
@@ -42,7 +41,6 @@ def run(
         refuse_unused("of frames that show different scenes, which are computed everywhere", run, exact=exact)
     between(1, LARGEST, frames=frames)
     above(0, seconds=seconds)
-    find(options.source)
     from zoo.export.orbit import check_rate, check_target, orbit_frames, save_orbit
     from zoo.export.views import interpolated_views, turntable_views
 

@@ -9,7 +9,6 @@ from zoo.utils.errors import UserError
 from zoo.utils.memory import images_at_once
 from zoo.utils.ranges import between
 from zoo.utils.targets import folder_target
-from zoo.weights.find import find
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -57,8 +56,6 @@ def run(
         if len(several) > 1:
             raise UserError("Single images are of one set of weights: name one, or give --out for a grid of several.")
         images = folder_target(images, option="--images")
-    for named in several:
-        find(named.source)
     from zoo.export import grid, save_image, turntable_views, with_depth_rows
     from zoo.export.images import check_target
 
