@@ -15,7 +15,7 @@ from mkdocs.structure.pages import Page
 from mkdocs.utils import get_relative_url
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("configs/*/README.md")]
+PAGES = [path for at in ("*.md", "docs/*.md", "docs/comparison/*.md", "configs/*/README.md") for path in ROOT.glob(at)]
 PARTS = {  # of the reference: what is public, in the order of its pages
     "Basics": ["zoo.generator", "zoo.draws", "zoo.losses", "zoo.render", "zoo.layers"],
     "Training": ["zoo.training", "datamodules", "callbacks"],
