@@ -17,6 +17,7 @@ from zoo.training.ddp import DDP
 from zoo.utils.configs import read_mapping
 from zoo.utils.errors import UserError, missing_file, near, printable
 from zoo.utils.paths import bundled_names, downloaded_names
+from zoo.weights.store import TENSORS
 
 MOST_PROCESSES = 10_000  # of one machine, and machines
 UNUSED = "find_unused_parameters"  # of Lightning's DDP, once needed to train one of two networks
@@ -87,7 +88,7 @@ def check_options(config: Any, verb: str) -> None:
 
 def is_bundle(source: str) -> bool:
     """Whether this is the name or the folder of a weights bundle."""
-    return source in (*bundled_names(), *downloaded_names()) or (Path(source) / "model.safetensors").is_file()
+    return source in (*bundled_names(), *downloaded_names()) or (Path(source) / TENSORS).is_file()
 
 
 def check_strategy(trainer: Any) -> None:

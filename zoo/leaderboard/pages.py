@@ -109,8 +109,8 @@ def overview(rows: Iterable[Row]) -> str:
         lines = []
         for members in alike:
             by = {name: [*same] for name, same in groupby(sorted(members, key=column), key=column)}
-            about_all = {"metric": members[0]["metric"], "better": members[0]["better"]}
-            lines.append(about_all | empty | spread_texts(by))
+            measured = {"metric": members[0]["metric"], "better": members[0]["better"]}
+            lines.append(measured | empty | spread_texts(by))
         terms = f"**{dataset} {resolution}x{resolution}{budget and f', {budget} of training'}**"
         sections.append(f"{terms}\n\n{grid(lines, markdown=True)}")
     return "\n\n".join(sections) or table([])
