@@ -25,8 +25,8 @@ demo: .venv/installed ## train a small GRAF on procedural cars, score it, show i
 	$(ZOO) fit -c $(DEMO) $(MINUTES) --trainer.default_root_dir $(RUN)
 	$(ZOO) bundle $(RUN)/checkpoints/last.ckpt $(RUN)/demo --experiment $(DEMO) --data "procedural cars" --license MIT
 	$(ZOO) evaluate $(RUN)/demo --real datamodules.Cars --count 1000 --consistency 16
-	$(ZOO) sample $(RUN)/demo --out $(RUN)/grid.png
-	$(ZOO) sample graf-25min-seed0 --out $(RUN)/grid-trained-longer.png
+	$(ZOO) sample $(RUN)/demo --out $(RUN)/grid.png --seeds 0-3
+	$(ZOO) sample graf-25min-seed0 --out $(RUN)/grid-trained-longer.png --seeds 0-3
 	$(ZOO) orbit $(RUN)/demo --out $(RUN)/orbit.gif
 	$(ZOO) leaderboard cars --metric fid-cars-none-1k --resolution 32 --condition own
 	@echo "Images:   the demo's cars      $(RUN)/grid.png, $(RUN)/orbit.gif"
