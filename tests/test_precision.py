@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
+from tests import tf32_table
 from tests.systems import SYSTEMS, NoiseData, last_stage
 from tests.test_gan import fit, tiny_generator
 from zoo.layers.discriminator import DiscriminatorOutput
@@ -301,3 +302,23 @@ def test_tf32_is_off_unless_it_is_allowed(tmp_path) -> None:
     finally:
         for backend, allowed in zip(backends, (False, True), strict=True):  # torch's own
             backend.allow_tf32 = allowed
+
+
+def test_tf32_is_emulated_as_tensor_cores_round() -> None:
+    steps = torch.tensor([1.0, -1.0])
+    for bits, left in (10, 2**-10), (11, 2**-10), (12, 0):  # half a step goes up
+        assert torch.equal(tf32_table.rounded(steps * (1 + 2**-bits)), steps * (1 + left))
+    a, b = torch.randn(5, 7), torch.randn(7, 3)
+    with tf32_table.TF32():
+        product = a @ b
+    exact = a.double() @ b.double()
+    assert 1e-5 < (product - exact).abs().max() < 1e-2
+    assert torch.equal(product, tf32_table.rounded(a) @ tf32_table.rounded(b))
+
+
+def test_the_table_of_tf32_is_the_generated_one() -> None:
+    lines = [line.strip("|").split("|") for line in tf32_table.PAGE.read_text().splitlines()]
+    rows = {line[0].strip(): line[1:] for line in lines if line[0].strip() in tf32_table.SYSTEMS and len(line) == 5}
+    assert list(rows) == tf32_table.SYSTEMS
+    found = [tf32_table.of_cases("giraffe"), *tf32_table.of_weights("giraffe-25min-seed0")]
+    assert found == pytest.approx([float(cell) for cell in rows["giraffe"][:3]], rel=0.1)
