@@ -1,6 +1,7 @@
 """Going on from a checkpoint: exactly, or with what the user changed; starting from given weights; estimates."""
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -227,8 +228,6 @@ def test_starting_from_weights_is_for_fit(last, tmp_path, capsys) -> None:
 
 
 def test_estimate_measures_every_stage_and_keeps_nothing(tmp_path, capsys) -> None:
-    import re
-
     config = write(SYSTEMS["pigan"](), tmp_path / "run")
     before = sorted((tmp_path / "run").rglob("*"))
     assert main(["fit", "-c", config, "--trainer.max_steps", "3600008", "--estimate"]) == 0
@@ -243,6 +242,12 @@ def test_estimate_measures_every_stage_and_keeps_nothing(tmp_path, capsys) -> No
     number, unit = re.search(r"in all: (\S+) (\S+) for 3,600,008 iterations", text).groups()
     total = float(number) * {"min": 60, "h": 3600, "days": 86400}[unit]
     assert total == pytest.approx(3_600_008 * float(stages[2][2]), rel=0.02)
+
+
+def test_estimate_knows_the_stages_of_stylesdf(tmp_path, capsys) -> None:
+    config = write(SYSTEMS["stylesdf"](), tmp_path / "run")
+    assert main(["fit", "-c", config, "--trainer.max_steps", "100", "--estimate"]) == 0
+    assert re.findall(r"iterations (\d+) to (\d+):", capsys.readouterr().out) == [("0", "2"), ("2", "4"), ("4", "100")]
 
 
 def test_config_changes_are_named_as_they_are_typed() -> None:

@@ -136,6 +136,15 @@ def test_benchmark_needs_no_cameras_of_images(tmp_path, capsys, monkeypatch):
         assert json.loads(capsys.readouterr().out)[unit] > 0
 
 
+def test_a_training_step_is_one_of_the_last_stage(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(speed, "matrix_rate", partial(speed.matrix_rate, side=512))
+    path = tmp_path / "stylesdf.yaml"
+    path.write_text(yaml.safe_dump(SYSTEMS["stylesdf"]()))
+    assert main(["benchmark", str(path), "--work", "train", "--json", "--steps", "1", "--batch", "2"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["gflop"] > 1.1 * facts["field_gflop"]  # the sphere's have no discriminator
+
+
 def test_the_work_of_a_generator_is_counted_as_its_algorithm_needs_it():
     linear = torch.nn.Linear(10, 20)
     generator = torch.nn.ModuleDict({"outer": torch.nn.Sequential(linear), "linear": linear})

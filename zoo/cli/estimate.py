@@ -40,9 +40,8 @@ class Timer(pl.Callback):
 
 
 def stage_starts(gan: GAN, data: pl.LightningDataModule) -> list[int]:
-    """First iterations of the stages of the model and of the data; [0] where there are none."""
-    stages = [*(getattr(gan, "stages", None) or []), *(getattr(data, "stages", None) or [])]
-    return sorted({0, *(stage.start for stage in stages)})
+    """First iterations of the stages of the model and of the data."""
+    return sorted({*gan.starts(), *(stage.start for stage in getattr(data, "stages", None) or [])})
 
 
 def short_trainer(timer: pl.Callback, steps: int, **options: Any) -> pl.Trainer:

@@ -51,9 +51,10 @@ def measure(
     Args:
         config: an experiment with a ``model`` block.
         work: ``render``: seconds_per_image of the generator; ``train``: seconds_per_step of the whole training step.
-            Beside them images_per_second; field_gflop, the generator's arithmetic in one image or step, and
-            field_gflops, it by second; gflop, that of all networks; matrix_gflops, what products of matrices reach here
-            at the precision of the 2D networks; and matrix_share, which share of the time all would take that way.
+            of the last stage. Beside them images_per_second; field_gflop, the generator's arithmetic in one image or
+            step, and field_gflops, it by second; gflop, that of all networks; matrix_gflops, what products of matrices
+            reach here at the precision of the 2D networks; and matrix_share, which share of the time all would take
+            that way.
         resolution, batch, threads, steps: as of ``zoo benchmark``.
         beside_load: measure once more beside a process that keeps a CPU busy: the same seconds with _beside_load to
             their name, and beside_load_ratio, how many times longer that took.
@@ -75,6 +76,7 @@ def measure(
         gan = build(with_options(config["model"], precision=precision), GAN)
         give_cameras(gan)
         generator, times = gan.generator, partial(train_times, gan, device)
+        gan.iterations = gan.starts()[-1]
         compile, gan.compiles = compile or gan.compiles, False
         others, precision = [gan.discriminator], gan.half.precision
     resolution = resolution or generator.resolution

@@ -1,6 +1,8 @@
 """How StyleSDF is trained: a sphere first, then the volume renderer, then the decoder (section 3.4)."""
 
+from bisect import bisect_right
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -92,14 +94,14 @@ class StyleSDF(GAN):
             optimizers.append(make([group for group in groups if group["params"]]))
         return optimizers
 
+    def starts(self) -> list[int]:
+        return [*accumulate((stage.iterations for stage in self.stages[:-1]), initial=0)]
+
     def stage(self) -> tuple[Stage, int]:
         """The stage of this iteration, and how many of its own are done."""
-        done = self.iterations
-        for stage in self.stages[:-1]:
-            if done < stage.iterations:
-                return stage, done
-            done -= stage.iterations
-        return self.stages[-1], done
+        starts = self.starts()
+        index = bisect_right(starts, self.iterations) - 1
+        return self.stages[index], self.iterations - starts[index]
 
     def generators(self) -> list[Generator]:
         """The one that is trained, and its EMAs."""

@@ -97,6 +97,10 @@ class GAN(pl.LightningModule):
             self.make_optimizer_d(self.discriminator.named_parameters("discriminator")),
         ]
 
+    def starts(self) -> list[int]:
+        """First iterations of the stages of training; [0] where it has none."""
+        return [stage.start for stage in getattr(self, "stages", [])] or [0]
+
     @property
     def sampler(self) -> nn.Module:
         """The generator to draw samples from: the first EMA, or the trained one where there is none."""
