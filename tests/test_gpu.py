@@ -258,6 +258,7 @@ def test_no_pass_waits_for_the_device(system: str, tmp_path: Path) -> None:
     assert len(passes) >= 2 * 3 * 4 and waits == []  # three iterations, two networks forward and backward
 
 
+@pytest.mark.timeout(900)  # a C++ compiler on a busy CPU
 @pytest.mark.parametrize("system", ["pigan", "volumegan"])
 def test_compiled_networks_learn_the_same(system: str, tmp_path: Path) -> None:
     eager, compiled = (train(built(system, compile=on), 3, tmp_path) for on in (False, True))
