@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tests.parity.harness import train
+from tests.parity.published import train
 from tests.systems import losses
 from zoo.cli import main
 from zoo.draws import SampleDraws

@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from tests.parity.harness import CASES, Replay
+from tests.parity.harness import CASES
+from tests.parity.replay import Replay
 from tests.systems import SYSTEMS, NoiseData, train, write
 from zoo.cli.command import main
 from zoo.draws import SampleDraws, TrainingDraws

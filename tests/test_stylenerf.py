@@ -10,7 +10,7 @@ import yaml
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from tests.parity.harness import Replay
+from tests.parity.replay import Replay
 from tests.systems import NoiseData, stylenerf
 from zoo.cli.command import main
 from zoo.draws import SampleDraws, TrainingDraws

@@ -12,7 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 
 import zoo.training.stylegan2
-from tests.parity.harness import Replay
+from tests.parity.replay import Replay
 from tests.systems import NoiseData, volumegan
 from zoo.cli.command import main
 from zoo.draws import SampleDraws, TrainingDraws

@@ -1,6 +1,7 @@
 """Replays the reference cases of the published CIPS-3D: what computes each kind of case."""
 
 from tests.parity.cips3d import files, networks, rendering, sampling, training
+from tests.parity.harness import IMPORTANCE, NEARLY_EMPTY
 
 KINDS = {
     "render": rendering.render,
@@ -22,16 +23,9 @@ ABSENT: dict[str, dict[str, str]] = {
     }
 }
 # Outputs with tolerances of more than ten times what is usual, by case and pattern of names, with the reason.
-IMPORTANCE = (
-    "follows from importance samples that were not recorded: in cells which are nearly empty rounding moves them a "
-    "thousand times as far"
-)
 LOOSE: dict[str, dict[str, tuple[float, str]]] = {
     "render": {
-        r".*\.fine_z": (
-            30,
-            "in cells which are nearly empty rounding moves importance samples a thousand times as far",
-        ),
+        r".*\.fine_z": (30, NEARLY_EMPTY),
         r".*\.(siren_out\.2\..*|final_.*|feature_map|depth|inr_.*|aux_out|img)": (100, IMPORTANCE),
     },
     "partial_grad": {r".*\.(img|grad_norms|grad\..*)": (100, IMPORTANCE)},

@@ -1,12 +1,14 @@
 """How the published CIPS-3D's options and tensors become our networks, cameras and renderers."""
 
 import math
-import re
 
 import torch
 from torch import Tensor, nn
 
-from tests.parity.harness import Case, Replay
+from tests.parity.harness import Case
+from tests.parity.pigan import build as pigan
+from tests.parity.published import load
+from tests.parity.replay import Replay
 from zoo.cips3d.convert import DISCRIMINATOR, GENERATOR
 from zoo.cips3d.discriminator import Discriminator, Tower
 from zoo.cips3d.extras import Heads
@@ -14,26 +16,13 @@ from zoo.cips3d.inr import Inr
 from zoo.cips3d.model import FilmSiren, Generator, Mapping, MappingNetwork
 from zoo.render import (
     FixedPoses,
-    GaussianPoses,
     HybridPoses,
-    Importance,
     JitteredUniform,
     Orbit,
-    Quadrature,
     Rendered,
-    SpherePoses,
-    TruncatedGaussianPoses,
-    UniformPoses,
     VolumeRenderer,
-    black,
-    last_sample,
     look_at,
-    relu,
-    softplus,
-    white,
 )
-from zoo.weights.bundle import UNUSED
-from zoo.weights.names import from_published
 
 
 class UntossedPoses(HybridPoses):
@@ -46,15 +35,7 @@ class UntossedPoses(HybridPoses):
         return super().angles(n, draws)
 
 
-POSES = {
-    "uniform": UniformPoses,
-    "gaussian": GaussianPoses,
-    "normal": GaussianPoses,
-    "truncated_gaussian": TruncatedGaussianPoses,
-    "spherical_uniform": SpherePoses,
-    "hybrid": UntossedPoses,
-    "mean": FixedPoses,
-}
+POSES = pigan.POSES | {"hybrid": UntossedPoses, "mean": FixedPoses}
 
 
 def build_mapping(of: dict, style_dim: int, names: list[str]) -> nn.Module:
@@ -94,29 +75,18 @@ def build_generator(of: dict, kind: str) -> Generator:
 
 
 def load_generator(case: Case, of: dict, kind: str, prefix: str = "generator.") -> Generator:
-    generator = build_generator(of, kind)
-    names = [n for n in generator.state_dict() if not n.startswith("mean_")]
-    state = from_published(case.weights(prefix), names, GENERATOR)
-    assert all(re.search(r"\.norm\.|to_rgbs\.(4|8|16)\.", n) for n in state if n.startswith(UNUSED))
-    missing, unexpected = generator.load_state_dict(
-        {n: t for n, t in state.items() if not n.startswith(UNUSED)}, strict=False
-    )
-    assert not unexpected and all(n.startswith("mean_") for n in missing)
-    return generator
+    unread = r"\.norm\.|to_rgbs\.(4|8|16)\."
+    return load(build_generator(of, kind), case.weights(prefix), GENERATOR, unread, unknown="mean_.*")
 
 
 def load_discriminator(case: Case, of: dict, prefix: str, group: int | None = None) -> Discriminator:
     group = of.get("stddev_group", 0) if group is None else group
     main, auxiliary = tower_widths(of)
     discriminator = Discriminator(Tower(main, of.get("first_downsample", False), group), Tower(auxiliary, True, group))
-    state = from_published(case.weights(prefix), list(discriminator.state_dict()), DISCRIMINATOR)
     # The published towers have an entrance for every resolution, even beyond their largest one.
-    largest = of.get("max_size", 1024)
-    for name in (n for n in state if n.startswith(UNUSED) and not n.endswith(".down_blur.kernel")):
-        entrance = re.search(r"_disc\.conv_in\.(\d+)\.", name)
-        assert entrance and int(entrance[1]) > largest, f"nothing reads {name}"
-    discriminator.load_state_dict({n: t for n, t in state.items() if not n.startswith(UNUSED)})
-    return discriminator
+    beyond = "|".join(str(2**i) for i in range(2, 16) if 2**i > of.get("max_size", 1024))
+    unread = rf"\.down_blur\.kernel$|_disc\.conv_in\.({beyond})\."
+    return load(discriminator, case.weights(prefix), DISCRIMINATOR, unread)
 
 
 def tower_widths(of: dict) -> tuple[list[int], list[int]]:
@@ -135,18 +105,7 @@ def tower_widths(of: dict) -> tuple[list[int], list[int]]:
 
 def build_renderer(options: dict) -> VolumeRenderer:
     """Our renderer for the published forward call's arguments."""
-    samples = options["num_steps"]
-
-    def background(weights: Tensor) -> tuple[Tensor, Tensor]:
-        added = white(weights)[1] if options.get("white_back") else black(weights)[1]
-        return (last_sample(weights)[0] if options.get("last_back") else weights), added
-
-    return VolumeRenderer(
-        JitteredUniform(options["ray_start"], options["ray_end"], samples),
-        Quadrature(softplus if options.get("clamp_mode") == "softplus" else relu, background=background),
-        fine=Importance(samples, floor=2e-5) if options.get("hierarchical_sample") else None,
-        chunk=None,
-    )
+    return pigan.build_renderer({"hierarchical_sample": False} | options | {"chunk": None})
 
 
 def build_poses(of: dict) -> Orbit:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tests.parity.harness import Case, Replay
+from tests.parity.harness import Case
+from tests.parity.replay import Replay
 from zoo.layers.diffaugment import cutout_places, largest_shift
 
 # A published draw's name without number -> ours.

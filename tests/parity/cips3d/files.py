@@ -4,7 +4,9 @@ import torch
 
 from tests.parity.cips3d.build import build_poses, build_renderer, published_images
 from tests.parity.cips3d.draws import recorded, replay
-from tests.parity.harness import Case, same_tensors
+from tests.parity.harness import Case
+from tests.parity.published import same_tensors
+from tests.tiny import named
 from zoo.cips3d import convert as cips3d
 from zoo.cips3d.convert import DISCRIMINATOR, GENERATOR
 from zoo.cips3d.model import Latent
@@ -19,24 +21,15 @@ def checkpoint(case: Case) -> None:
     options = case.config["render_kwargs"]
     (block,) = {name.removesuffix(".z_nerf") for name in case.inputs if name.endswith(".z_nerf")}
     latent = Latent(case.inputs[f"{block}.z_nerf"], case.inputs[f"{block}.z_inr"])
-    experiment = {
-        "class_path": "zoo.cips3d.Generator",
-        "init_args": {
-            "field": {"class_path": "zoo.cips3d.FilmSiren"},
-            "inr": {"class_path": "zoo.cips3d.Inr"},
-            "mapping": {"class_path": "zoo.cips3d.Mapping"},
-            "renderer": {
-                "class_path": "zoo.render.VolumeRenderer",
-                "init_args": {
-                    "depths": {
-                        "class_path": "zoo.render.JitteredUniform",
-                        "init_args": {"near": options["ray_start"], "far": options["ray_end"], "samples": 2},
-                    }
-                },
-            },
-            "poses": {"class_path": "zoo.render.Orbit", "init_args": {"fov_deg": options["fov"]}},
-        },
-    }
+    depths = named("zoo.render.JitteredUniform", near=options["ray_start"], far=options["ray_end"], samples=2)
+    experiment = named(
+        "zoo.cips3d.Generator",
+        field=named("zoo.cips3d.FilmSiren"),
+        inr=named("zoo.cips3d.Inr"),
+        mapping=named("zoo.cips3d.Mapping"),
+        renderer=named("zoo.render.VolumeRenderer", depths=depths),
+        poses=named("zoo.render.Orbit", fov_deg=options["fov"]),
+    )
     (folder,) = {path.parent for path in case.folder.rglob("generator.pth")}
     found = {}
 
@@ -51,11 +44,9 @@ def checkpoint(case: Case) -> None:
         for source in there(f"{name}.pth", f"{name}_model.pth", "generator.pth"):
             other = Place(folder / source)
             made = convert_network(cips3d, other, read(other), experiment, weights)
-            used, unused = made.network, made.unused
-            learned = {n: t for n, t in used.state_dict().items() if not n.startswith("mean_")}
-            back = to_published(learned | unused, GENERATOR)
+            back = to_published(made.network.state_dict() | made.unused, GENERATOR)
             assert same_tensors(back, expected)
-        used.load_state_dict({n: case.cast(t) for n, t in used.to(case.dtype).state_dict().items()})
+        used = case.recast(made.network)
         used.renderer, used.poses = build_renderer(options), build_poses(options)
         numbers = replay(recorded(case, block), options["img_size"])
         camera = used.cameras(len(latent.z_shape), numbers)
@@ -73,6 +64,5 @@ def checkpoint(case: Case) -> None:
         made = convert_network(cips3d, other, read(other))
         back = to_published(made.network.state_dict() | made.unused, DISCRIMINATOR)
         assert same_tensors(back, expected)
-    discriminator, image = made.network.to(case.dtype), case.inputs["img"]
-    discriminator.load_state_dict({n: case.cast(t) for n, t in discriminator.state_dict().items()})
+    discriminator, image = case.recast(made.network), case.inputs["img"]
     case.scores("discriminator.main_aux", discriminator(torch.cat([image, image]), auxiliary=True).scores)

@@ -1,35 +1,16 @@
 """Cases of the discriminator."""
 
 import re
-from functools import partial
 
 import torch
-from torch import Tensor, nn
 
 from tests.parity.cips3d.build import load_discriminator
 from tests.parity.cips3d.draws import recorded, replay
 from tests.parity.harness import Case
+from tests.parity.published import hearing
 from zoo.cips3d.discriminator import Tower
 from zoo.layers.diffaugment import diffaugment
 from zoo.layers.stylegan2 import GAIN, activate
-
-
-class Heard:
-    """Remembers what modules were given and returned."""
-
-    def __init__(self, **modules: nn.Module) -> None:
-        self.calls = {name: [] for name in modules}
-        self.hooks = [m.register_forward_hook(partial(self.keep, name)) for name, m in modules.items()]
-
-    def keep(self, name: str, module: nn.Module, inputs: tuple, output) -> None:
-        self.calls[name].append((inputs, output.clone() if isinstance(output, Tensor) else output))
-
-    def __getitem__(self, name: str) -> list:
-        return self.calls[name]
-
-    def stop(self) -> None:
-        for hook in self.hooks:
-            hook.remove()
 
 
 @torch.no_grad()
@@ -70,10 +51,9 @@ def tower_features(case: Case, block: str, tower: Tower) -> None:
     modules = {f"conv_in.{4 * 2**i}": m for i, m in enumerate(tower.from_rgb)}
     modules |= {f"convs.{8 * 2**i}": m for i, m in enumerate(tower.blocks)}
     modules |= {"final_conv": tower.final, "space_linear": tower.dense, "out_linear": tower.score}
-    heard = Heard(**modules)
-    tower(case.inputs[f"img{size}"], 0.3)
-    heard.stop()
-    ours = {name: calls[0][1] for name, calls in heard.calls.items() if calls}
+    with hearing(modules) as heard:
+        tower(case.inputs[f"img{size}"], 0.3)
+    ours = {name: calls[0][1] for name, calls in heard.items() if calls}
     # The published program activates, and scales by sqrt(2), in a step of its own, but within these modules.
     ours["final_conv.equal_conv"] = ours["final_conv"] / GAIN - tower.final.bias[:, None, None]
     for name in [name for name in ours if name.startswith("conv_in")] + ["final_conv", "space_linear"]:

@@ -15,8 +15,9 @@ from tests.parity.cips3d.build import (
     published_images,
 )
 from tests.parity.cips3d.draws import Recorded, recorded, replay, untold_noise
-from tests.parity.cips3d.networks import Heard
-from tests.parity.harness import Case, Followed, gradients_of
+from tests.parity.harness import Case
+from tests.parity.published import gradients_of, hearing
+from tests.parity.replay import Followed
 from zoo.cips3d.convert import GENERATOR
 from zoo.cips3d.extras import swap_layers
 from zoo.cips3d.model import Generator, Latent, Styles
@@ -53,11 +54,10 @@ def render(case: Case) -> None:
         inr = {f"block{i}": b for i, b in enumerate(generator.inr.blocks)}
         rgb = {f"rgb{i}": b.to_rgb for i, b in enumerate(generator.inr.blocks) if b.to_rgb is not None}
         modules = {"field": generator.field, "renderer": generator.renderer, "inr": generator.inr}
-        heard = Heard(**modules, aux=generator.auxiliary, **inr, **rgb)
         styles = generator.map(latent, truncation=min(psi, 1))
         noise = options.get("nerf_noise", 0)
-        rendered = generator.render(styles, camera, resolution=size, draws=draws, density_noise=noise)
-        heard.stop()
+        with hearing(modules | {"aux": generator.auxiliary} | inr | rgb) as heard:
+            rendered = generator.render(styles, camera, resolution=size, draws=draws, density_noise=noise)
         assert draws.used_up() or noise == 0
 
         ((coarse, _), (coarse_raw, coarse_features)), integrated = heard["field"][0], heard["renderer"][0][1]
@@ -100,10 +100,9 @@ def render(case: Case) -> None:
             "aux_out": heard["aux"][0][1].tanh(),
             "img": published_images(rendered, options),
         }
-        for name, value in ours.items():
-            if f"{block}.{name}" in case.outputs:
-                is_field = name.startswith(("siren_out", "final_sorted_rgb"))
-                compare_field(case, f"{block}.{name}", value) if is_field else case.compare(f"{block}.{name}", value)
+        for name, value in case.recorded(f"{block}.", ours).items():
+            is_field = name.startswith((f"{block}.siren_out", f"{block}.final_sorted_rgb"))
+            compare_field(case, name, value) if is_field else case.compare(name, value)
 
 
 def compare_field(case: Case, name: str, ours: Tensor) -> None:

@@ -4,14 +4,13 @@ import torch
 
 from tests.parity.cips3d.build import build_poses, build_renderer, looking
 from tests.parity.cips3d.draws import recorded, untold_noise
-from tests.parity.harness import Case, Replay, even_quantiles
+from tests.parity.harness import Case
+from tests.parity.replay import Replay, composited, even_quantiles
 from zoo.render import (
     Camera,
     FixedPoses,
     Integrated,
     JitteredUniform,
-    Rays,
-    Samples,
     clamp_pitch,
     inverse_cdf,
     pixel_corners,
@@ -58,18 +57,16 @@ UNUSED_DEPTHS = {"ray_start": 0.0, "ray_end": 1.0, "num_steps": 2}
 
 
 def integrate(case: Case, block: str) -> None:
-    """Compositing of given features and densities: a field that knows them already."""
+    """Compositing of given features and densities."""
     features, raw = case.inputs["int.feat_sigma"].split([case.config["integrate"]["dim_rgb"], 1], dim=-1)
     t = case.inputs["int.z"][..., 0]
     flags = {"clamp_mode": "softplus" if "softplus" in block else "relu"}
     flags |= {name: name in block for name in ("last_back", "white_back")}
     renderer = build_renderer(UNUSED_DEPTHS | flags)
-    renderer.depths = lambda rays, draws: Samples(*rays[:2], t)
-    rays = Rays(torch.zeros(*t.shape[:2], 3), torch.tensor([0.0, 0.0, -1.0]).expand(*t.shape[:2], 3))
     numbers = recorded(case, block)
 
     def integrated(noise: float) -> Integrated:
-        return renderer(lambda samples, _: (raw, features), rays, None, Replay(numbers), noise)
+        return composited(renderer, t, raw, features, Replay(numbers), noise)
 
     told, theirs = case.config["integrate"].get("nerf_noise"), case.outputs[f"{block}.weights"][..., 0]
     result = integrated(untold_noise(told, bool(numbers), lambda noise: integrated(noise).weights - theirs))

@@ -2,20 +2,19 @@
 
 from functools import partial
 
-import pytorch_lightning as pl
 import torch
-from torch import Tensor
 
 from tests.parity.cips3d.build import build_poses, build_renderer, frozen_parts, load_discriminator, load_generator
 from tests.parity.cips3d.draws import recorded, replay
-from tests.parity.harness import Case, Replay, Watched, by_published_name, gradients_of, train
+from tests.parity.harness import Case
+from tests.parity.published import Watched, by_published_name, copies, gradients_of, noted, squared_gradients, train
 from zoo.cips3d.convert import DISCRIMINATOR, GENERATOR
 from zoo.cips3d.training import CIPS3D, Stage
 from zoo.layers.diffaugment import diffaugment
 from zoo.training.ema import EMA
 
 
-def build_gan(case: Case, block: str, scenario: dict, cls: type[CIPS3D], **more) -> CIPS3D:
+def build_gan(case: Case, scenario: dict, **more) -> CIPS3D:
     """Our training for a published scenario."""
     cfg, kind = scenario["cfg"], scenario["gen"]
     if cfg.get("batch_split", 1) not in (1, 2):
@@ -46,7 +45,7 @@ def build_gan(case: Case, block: str, scenario: dict, cls: type[CIPS3D], **more)
     adam = partial(
         torch.optim.Adam, betas=tuple(map(float, of["betas"])), eps=of["eps"], weight_decay=of["weight_decay"]
     )
-    gan = cls(
+    gan = CIPS3D(
         generator=generator,
         discriminator=load_discriminator(case, case.config["discriminator"], "discriminator."),
         optimizer_g=adam,
@@ -65,7 +64,7 @@ def losses(case: Case) -> None:
     names = {"G": case.config["param_names_G"], "D": case.config["param_names_D"]}
     real = case.inputs["real_u8"] / 127.5 - 1
     for block, scenario in case.config["scenarios"].items():
-        gan = build_gan(case, block, scenario, CIPS3D)
+        gan = build_gan(case, scenario)
         gan.freeze(gan.stage)
         draws = replay(recorded(case, block), real.shape[-1])
         case.compare(f"{block}.alpha", gan.alpha)
@@ -77,9 +76,8 @@ def losses(case: Case) -> None:
         terms = gan.loss_real(real, draws) | gan.loss_fake(fake, draws)
         ((images, _), real_scores), (_, fake_scores) = discriminator.calls
         if "r1" in terms:
-            (gradient,) = torch.autograd.grad(real_scores.sum(), images, retain_graph=True)
             weight = 0.5 * gan.r1_weight * gan.r1_every
-            penalties = weight * gradient.square().flatten(1).sum(1, keepdim=True)
+            penalties = weight * squared_gradients(real_scores, images)[:, None]
             assert torch.allclose(terms["r1"], penalties.mean())
         else:  # the published program's placeholder in iterations without R1
             penalties = torch.zeros_like(case.outputs[f"{block}.D.grad_penalty"])
@@ -110,34 +108,13 @@ def losses(case: Case) -> None:
         assert draws.used_up()
 
 
-class Replayed(CIPS3D):
-    """Training on recorded numbers, with a record of losses and of gradient norms before clipping."""
-
-    def __init__(self, **kwargs) -> None:
-        super().__init__(**kwargs)
-        self.replays, self.losses, self.totals, self.norms = [], {}, [], []
-
-    def draws(self) -> Replay:
-        return self.replays.pop(0)
-
-    def accumulate(self, prefix: str, terms: dict[str, Tensor]) -> None:
-        self.losses[prefix] = sum(terms.values()).detach()
-        super().accumulate(prefix, terms)
-
-    def step(self, optimizer, **how) -> None:
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        self.norms.append(torch.stack([g.norm() for g in gradients]).norm())
-        self.totals += self.losses.values()
-        self.losses = {}
-        super().step(optimizer, **how)
-
-
 def step(case: Case) -> None:
     real = case.inputs["real_u8"] / 127.5 - 1
     for block, scenario in case.config["scenarios"].items():
         ema, iterations = EMA(scenario["ema_decay"]), scenario["iters"]
-        gan = build_gan(case, block, scenario, Replayed, emas={"ema": ema})
-        gan.replays = [replay(recorded(case, f"{block}.it{i}"), real.shape[-1]) for i in range(iterations)]
+        gan = build_gan(case, scenario, emas={"ema": ema})
+        replays = [replay(recorded(case, f"{block}.it{i}"), real.shape[-1]) for i in range(iterations)]
+        gan.draws, steps = partial(next, iter(replays)), noted(gan)
         averaged = load_generator(case, case.config["generator"], scenario["gen"], "G_ema.")
         ema.module.load_state_dict(averaged.state_dict())
         networks = {
@@ -145,26 +122,20 @@ def step(case: Case) -> None:
             "D": by_published_name(gan.discriminator, DISCRIMINATOR),
             "E": by_published_name(ema.module, GENERATOR),
         }
-        before = {player: {n: p.detach().clone() for n, p in ps.items()} for player, ps in networks.items()}
-        used = list(gan.replays)
-        train(gan, real.repeat(iterations, 1, 1, 1), len(real), pl.Callback())
-        assert all(draws.used_up() for draws in used)
+        before = {player: copies(parameters) for player, parameters in networks.items()}
+        train(gan, real.repeat(iterations, 1, 1, 1), len(real))
+        assert all(draws.used_up() for draws in replays)
 
         for i in range(iterations):
             for k, player in enumerate("DG"):
                 name = f"{block}.it{i}.{player}_total_norm"
-                case.each_relative(name, gan.norms[2 * i + k], 1e-3)
-                case.each_relative(f"{block}.it{i}.{player.lower()}_loss", gan.totals[2 * i + k], 1e-4)
+                case.each_relative(name, steps[2 * i + k].norm, 1e-3)
+                _, terms = steps[2 * i + k].losses[-1]  # the published loop keeps the last
+                case.each_relative(f"{block}.it{i}.{player.lower()}_loss", sum(terms.values()), 1e-4)
         for player, parameters in networks.items():
             order = case.config[f"param_names_{'D' if player == 'D' else 'G'}"]
-            changes = {n: case.change(p, before[player][n]).norm() for n, p in parameters.items()}
-            if player == "E":  # what nothing reads changes, too, where the ema started from other numbers
-                kept = [n in changes for n in order]
-                order = [n for n in order if n in changes]
-                case.outputs[f"{block}.E.change_norms"] = case.outputs[f"{block}.E.change_norms"][kept]
-            # What our network does not have, since nothing reads it, doesn't change.
-            norms = torch.stack([changes.get(n, torch.tensor(0.0)) for n in order])
-            case.each_relative(f"{block}.{player}.change_norms", norms, 1e-2)
-            for name in case.outputs:
-                if name.startswith(f"{block}.{player}.after."):
-                    case.compare(name, parameters[name.removeprefix(f"{block}.{player}.after.")].detach())
+            # What our network does not have, since nothing reads it, doesn't change, but for an EMA of other numbers.
+            unread = [n for n in order if n not in parameters] if player == "E" else []
+            case.changes(f"{block}.{player}.change_norms", parameters, before[player], order, unread)
+            for name, value in case.recorded(f"{block}.{player}.after.", parameters).items():
+                case.compare(name, value)

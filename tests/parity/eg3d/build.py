@@ -2,7 +2,6 @@
 
 import copy
 import json
-import re
 from functools import cache
 from typing import Any
 
@@ -11,26 +10,22 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from tests.parity.harness import Case
+from tests.parity.published import load
 from zoo.eg3d.convert import GENERATOR, discriminator_config, generator_config, table
 from zoo.eg3d.discriminator import DualDiscriminator
 from zoo.eg3d.model import Generator
-from zoo.weights.bundle import UNUSED, build
-from zoo.weights.names import from_published, published_name, with_noise_axes
+from zoo.weights.bundle import build
+from zoo.weights.names import published_name, with_noise_axes
 
 
-def load(case: Case, network: nn.Module, state: dict[str, Tensor], names: list) -> Any:
+def fill(case: Case, network: nn.Module, state: dict[str, Tensor], names: list) -> Any:
     """The network with a published state dict, in which stored noise may be left out."""
     state = with_noise_axes(state)
     for name, tensor in network.state_dict().items():
         if name.endswith("noise.stored"):
             state.setdefault(published_name(name, names), case.cast(torch.zeros_like(tensor)))
-    ours = from_published(state, list(network.state_dict()), names)
-    unused = [name for name in ours if name.startswith(UNUSED)]
-    odd = [n for n in unused if not re.search(r"resample_filter$|dataset_label_std$|noise_(const|strength)$", n)]
-    assert not odd, odd
-    missing, _ = network.load_state_dict({n: t for n, t in ours.items() if n not in unused}, strict=False)
-    assert set(missing) <= {"render_side"}, missing
-    return network.eval()
+    unread = r"resample_filter$|dataset_label_std$|noise_(const|strength)$"
+    return load(network, state, names, unread, unknown="render_side").eval()
 
 
 def made(config: dict[str, Any]) -> Any:
@@ -53,24 +48,19 @@ def load_generator(case: Case, without: str = "", **changed: Any) -> Generator:
     given = case.config["generator"]
     marching = {name: v for name, v in given["rendering_kwargs"].items() if name != without} | changed
     config = generator_config(given, marching, case.config["geometry"])
-    generator = load(case, made(config), case.weights("generator."), GENERATOR)
+    generator = fill(case, made(config), case.weights("generator."), GENERATOR)
     generator.renderer.chunk = None  # so that parts can be watched
     return generator
 
 
 def load_discriminator(case: Case, **changed: Any) -> DualDiscriminator:
     network = made(discriminator_config(case.config["discriminator"] | changed))
-    return load(case, network, case.weights("discriminator."), table(network))
+    return fill(case, network, case.weights("discriminator."), table(network))
 
 
 def halves(intervals: Tensor) -> Tensor:
     """Weights of samples [B, R, S] of those of intervals [B, R, S - 1], which give a half to both of their ends."""
     return (pad(intervals, (0, 1)) + pad(intervals, (1, 0))) / 2
-
-
-def number(case: Case, name: str, pattern: str) -> float:
-    """What the meaning of an output says."""
-    return float(re.search(pattern, case.info["outputs"][name]["meaning"])[1])
 
 
 def as_images(case: Case, values: Tensor) -> Tensor:

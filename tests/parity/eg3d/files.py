@@ -2,7 +2,8 @@
 
 import torch
 
-from tests.parity.harness import Case, same_tensors
+from tests.parity.harness import Case
+from tests.parity.published import same_tensors
 from zoo.eg3d import convert as eg3d
 from zoo.eg3d.convert import discriminator_config, generator_config, table
 from zoo.weights.convert import convert_network

@@ -6,8 +6,10 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from tests.parity.eg3d.build import as_images, load, load_discriminator
-from tests.parity.harness import Case, Replay, Watched
+from tests.parity.eg3d.build import as_images, fill, load_discriminator
+from tests.parity.harness import Case
+from tests.parity.published import Watched
+from tests.parity.replay import Replay
 from zoo.eg3d.cameras import camera_of
 from zoo.eg3d.convert import GENERATOR, MODULES, axes_of
 from zoo.eg3d.discriminator import pair
@@ -50,7 +52,7 @@ def superresolution(case: Case) -> None:
             w_dim=of["w_dim"],
         )
         whole = nn.ModuleDict({"superresolution": network})
-        load(case, whole, {f"superresolution.{n}": t for n, t in case.weights(f"{module}.").items()}, GENERATOR)
+        fill(case, whole, {f"superresolution.{n}": t for n, t in case.weights(f"{module}.").items()}, GENERATOR)
         for name in case.outputs:
             if found := re.fullmatch(rf"({re.escape(module)}\.\w+)\.image", name):
                 features, w = (case.inputs[f"{found[1]}.{part}"] for part in ("feature", "ws"))

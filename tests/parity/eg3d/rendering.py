@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from tests.parity.eg3d.build import halves, load_generator, number
+from tests.parity.eg3d.build import halves, load_generator
 from tests.parity.eg3d.draws import Silent, recorded, styles_of
-from tests.parity.harness import Case, Followed, Replay, Watched
+from tests.parity.harness import Case
+from tests.parity.published import Watched, hearing
+from tests.parity.replay import Followed, Replay
 from zoo.eg3d.cameras import camera_of
 from zoo.eg3d.extras import published_depth
 from zoo.eg3d.field import interval_weights
@@ -47,12 +49,12 @@ def one_run(case: Case, run: str, of: dict[str, Any]) -> None:
         renderer.fine = Followed(renderer.fine, weights, given[1])
     watched = field.forward = Watched(field.forward)
     marched = renderer.forward = Watched(renderer.forward)
-    inside: dict[str, Any] = {}
-    generator.superresolution.first.register_forward_hook(lambda _, args, out: inside.update(args=args, out=out))
-    rendered = generator.render(styles, camera, draws=draws, render_side=side)
+    with hearing({"first": generator.superresolution.first}) as heard:
+        rendered = generator.render(styles, camera, draws=draws, render_side=side)
     assert draws.used_up(), draws.queues.keys()
     ((_, integrated),) = marched.calls
     ((coarse, _), (coarse_raw, coarse_colours)), *rest = watched.calls
+    (((_, enlarged, *_), (enlarged_x, enlarged_rgb)),) = heard["first"]
     features = 2 * to_map(integrated.features) - 1
     ours = {
         "ws": w,
@@ -66,9 +68,9 @@ def one_run(case: Case, run: str, of: dict[str, Any]) -> None:
         "weights_all": interval_weights(integrated.weights)[..., None],
         "weights_sum": integrated.opacity,
         "feature_image": features,
-        "sr_input_rgb": inside["args"][1],
-        "sr_block0_x": inside["out"][0],
-        "sr_block0_rgb": inside["out"][1],
+        "sr_input_rgb": enlarged,
+        "sr_block0_x": enlarged_x,
+        "sr_block0_rgb": enlarged_rgb,
         "image_raw_rendered": features[:, :3],
         "image_raw": rendered.raw,
         "image_depth": to_map(published_depth(integrated)),
@@ -146,13 +148,13 @@ def truncation(case: Case) -> None:
             if output in case.outputs:
                 case.compare(output, value[: len(case.outputs[output])])
 
-    psi, cutoff = number(case, "image", r"psi ([\d.-]+)"), int(number(case, "image", r"cutoff (\d+)"))
+    psi, cutoff = case.number("image", r"psi ([\d.-]+)"), int(case.number("image", r"cutoff (\d+)"))
     rolled = Camera(*(x.roll(1, 0) for x in camera))
     draw("image", generator.map(Latent(z), truncation=psi, condition=camera, layers=cutoff).w, "const")
     draw("fixed", generator.map(Latent(z), truncation=psi, condition=rolled, layers=cutoff).w, "none")
     draw("random", generator.map(Latent(z), truncation=psi, condition=camera).w, "random")
     w = generator.map(Latent(z), condition=camera).w
-    first = int(number(case, "image_mixed", r"ws (\d+)\.\."))
+    first = int(case.number("image_mixed", r"ws (\d+)\.\."))
     draw("mixed", torch.cat([w[:, :first], w.roll(1, 0)[:, first:]], dim=1), "const")
     gan = EG3D(generator, nn.Identity(), torch.optim.Adam, torch.optim.Adam)
     gan.styles(Latent(z), camera, Silent(), update_mean=True)

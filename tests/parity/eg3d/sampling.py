@@ -5,18 +5,16 @@ import math
 import torch
 from torch import Tensor
 
-from tests.parity.eg3d.build import halves, number
-from tests.parity.harness import Case, Replay
+from tests.parity.eg3d.build import halves
+from tests.parity.harness import Case
+from tests.parity.replay import Replay, composited
 from zoo.eg3d.cameras import LookAtPoses, camera_of, centred, label_of, published_focal
 from zoo.eg3d.convert import FACES
 from zoo.eg3d.extras import published_depth
 from zoo.eg3d.field import BoxLimits, FixedLimits, SmoothedImportance, interval_weights
 from zoo.render import (
     Camera,
-    Integrated,
     MidpointQuadrature,
-    Rays,
-    Samples,
     SpherePoses,
     VolumeRenderer,
     pixel_centres,
@@ -63,12 +61,12 @@ def sampling(case: Case) -> None:
     rays = through(camera_of(label), pixel_centres(side))
     case.compare("rays.origins", rays.origins)
     case.compare("rays.directions", rays.directions)
-    box = BoxLimits(number(case, "rays.box_near", r"side ([\d.]+)"), case.outputs["stratified_auto"].shape[2])
+    box = BoxLimits(case.number("rays.box_near", r"side ([\d.]+)"), case.outputs["stratified_auto"].shape[2])
     for name, value in zip(("rays.box_near", "rays.box_far"), box.hits(rays), strict=True):
         case.compare(name, value)
     for name, value in zip(("auto_near", "auto_far"), box.limits(rays), strict=True):
         case.compare(name, value)
-    near, far = (number(case, "stratified", p) for p in (r"limits ([\d.]+)\.\.", r"\.\.([\d.]+),"))
+    near, far = (case.number("stratified", p) for p in (r"limits ([\d.]+)\.\.", r"\.\.([\d.]+),"))
     count = case.outputs["stratified"].shape[2]
     for name, depths in {
         "stratified": FixedLimits(near, far, count),
@@ -83,7 +81,8 @@ def sampling(case: Case) -> None:
     case.compare("importance", fine[..., None])
     colours, raw, t = (case.inputs[f"march.{name}"] for name in ("colors", "densities", "depths"))
     for end, options in (("", {}), ("_white", {"background": white})):
-        marched = march(MidpointQuadrature(density=shifted_softplus, **options), colours, raw, t[..., 0])
+        quadrature = MidpointQuadrature(density=shifted_softplus, **options)
+        marched = composited(VolumeRenderer(box, quadrature, chunk=None), t[..., 0], raw, colours)
         case.compare(f"march.rgb{end}", 2 * marched.features - 1)
         case.compare(f"march.depth{end}", published_depth(marched))
         case.compare(f"march.weights{end}", interval_weights(marched.weights)[..., None])
@@ -98,10 +97,3 @@ def intrinsics(focal: Tensor) -> Tensor:
     matrix = torch.diag_embed(torch.stack([focal, focal, torch.ones_like(focal)], dim=-1))
     matrix[:, :2, 2] = 0.5
     return matrix
-
-
-def march(quadrature: MidpointQuadrature, colours: Tensor, raw: Tensor, t: Tensor) -> Integrated:
-    """Compositing of given samples: a field that knows them already."""
-    rays = Rays(torch.zeros(*t.shape[:2], 3), torch.tensor([0.0, 0.0, 1.0]).expand(*t.shape[:2], 3))
-    renderer = VolumeRenderer(lambda rays, draws: Samples(rays.origins, rays.directions, t), quadrature, chunk=None)
-    return renderer(lambda samples, _: (raw, colours), rays, None)

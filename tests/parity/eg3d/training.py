@@ -12,7 +12,9 @@ from torch.nn.functional import softplus
 import zoo.eg3d.training
 from tests.parity.eg3d.build import as_images, load_discriminator, load_generator
 from tests.parity.eg3d.draws import camera_draws, recorded
-from tests.parity.harness import Case, Replay, Watched, by_published_name, train
+from tests.parity.harness import Case
+from tests.parity.published import Watched, by_published_name, copies, gradients_of, squared_gradients, train
+from tests.parity.replay import Replay
 from zoo.eg3d.cameras import camera_of
 from zoo.eg3d.convert import table
 from zoo.eg3d.model import Generator
@@ -23,7 +25,7 @@ from zoo.training.ema import EMA
 from zoo.training.schedules import LinearSchedule
 
 
-def build_gan(case: Case, reg_type: str = "l1", kind: type[EG3D] = EG3D, **options: Any) -> EG3D:
+def build_gan(case: Case, reg_type: str = "l1", **options: Any) -> EG3D:
     """Our training for the published arguments."""
     of, marching = case.config["loss"], case.config["generator"]["rendering_kwargs"]
     growth, last = None, of["neural_rendering_resolution_final"]
@@ -38,7 +40,7 @@ def build_gan(case: Case, reg_type: str = "l1", kind: type[EG3D] = EG3D, **optio
         "monotonic-fixed": Monotonic(detached=False, smooth=smooth),
     }[reg_type]
     options = {"optimizer_g": torch.optim.Adam, "optimizer_d": torch.optim.Adam} | options
-    return kind(
+    return EG3D(
         load_generator(case).train(),
         load_discriminator(case).train(),
         swap=None if swap is None else LinearSchedule(1, swap, 1000 * of["gpc_reg_fade_kimg"]),
@@ -91,8 +93,7 @@ def one_phase(case: Case, name: str, gan: EG3D, real: Tensor, camera: Camera, dr
         ((*seen, _, _), result) = scored.calls[-1]
         ours |= {"Loss_scores_real": result, "d_image": seen[0], "d_image_raw": seen[1]}
     if kind == "Dreg":
-        gradients = torch.autograd.grad(scores[0].sum(), seen, retain_graph=True)
-        ours["Loss_r1_penalty"] = sum(x.square().flatten(1).sum(1) for x in gradients)
+        ours["Loss_r1_penalty"] = squared_gradients(scores[0], *seen)
         ours["Loss_D_reg"] = gan.r1_weight / 2 * ours["Loss_r1_penalty"]
     if kind in ("Gmain", "Dmain"):
         ours["Loss_scores_fake"] = scores[0]
@@ -110,37 +111,17 @@ def one_phase(case: Case, name: str, gan: EG3D, real: Tensor, camera: Camera, dr
         return
     network.zero_grad()
     sum(backward).backward()
-    gradients = {n: p.grad for n, p in by_published_name(network, table(network)).items()}
-    compare_norms(case, f"{name}.grad_norms", gradients)
-    for output in case.outputs:
-        if output.startswith(f"{name}.grad."):
-            ours_ = gradients[output.removeprefix(f"{name}.grad.")]
-            case.relative(output, torch.zeros_like(case.outputs[output]) if ours_ is None else ours_)
+    found, order = gradients_of(network, table(network)), order_of(case, kind[0])
+    case.gradients(f"{name}.grad_norms", f"{name}.grad.", found, order, CANCELS.get(kind, ()))
 
 
 # Gradients that cancel: what is recorded of them is rounding noise.
 CANCELS = {"Greg": ["decoder.net.2.bias"]}
 
 
-def compare_norms(case: Case, name: str, ours: dict[str, Tensor | None], share: float = 1e-3) -> None:
-    """Compare norms, each in units of its own, in the published order of parameters.
-
-    What our network does not have, since nothing reads it, has norm zero.
-    """
-    order = case.info["config"]["parameter_order"]["discriminator" if ".D" in name else "generator"]
-    assert set(ours) <= set(order), set(ours) - set(order)
-    without = next((names for phase, names in CANCELS.items() if f".{phase}." in name), [])
-    kept = [i for i, parameter in enumerate(order) if parameter not in without]
-    case.outputs[name] = case.outputs[name][kept]
-    norms = [torch.zeros(()) if ours.get(order[i]) is None else ours[order[i]].norm().to(case.device) for i in kept]
-    case.each_relative(name, torch.stack(norms), share)
-
-
-class Replayed(EG3D):
-    """Training on recorded numbers."""
-
-    def draws(self) -> Replay:
-        return self.replays[self.iterations]
+def order_of(case: Case, player: str) -> list[str]:
+    """The published order of the parameters of G, G_ema or D."""
+    return case.config["parameter_order"]["discriminator" if player == "D" else "generator"]
 
 
 class After(pl.Callback):
@@ -150,7 +131,7 @@ class After(pl.Callback):
         self.case = case
 
     def on_train_start(self, trainer: pl.Trainer, gan: EG3D) -> None:
-        self.before = {n: {k: p.detach().clone() for k, p in of.items()} for n, of in self.parameters(gan).items()}
+        self.before = {name: copies(parameters) for name, parameters in self.parameters(gan).items()}
 
     def parameters(self, gan: EG3D) -> dict[str, dict[str, nn.Parameter]]:
         networks = {"G": gan.generator, "G_ema": gan.emas["ema"].module, "D": gan.discriminator}
@@ -159,22 +140,21 @@ class After(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, gan: EG3D, *_: Any) -> None:
         case, start = self.case, f"it{gan.iterations - 1}"
         for name, values in self.parameters(gan).items():
-            changes = {key: case.change(p, self.before[name][key]) for key, p in values.items()}
-            compare_norms(case, f"{start}.{name}.change_norms", changes, 1e-2)
+            case.changes(f"{start}.{name}.change_norms", values, self.before[name], order_of(case, name))
             means = {"G": gan.generator, "G_ema": gan.emas["ema"].module}
             if name in means:
                 case.compare(f"{start}.{name}.w_avg", means[name].mean_w)
-            for output in case.outputs:
-                if (key := output.removeprefix(f"{start}.{name}.")) in values and key != output:
-                    case.relative(output, values[key], 1e-2)
+            for output, value in case.recorded(f"{start}.{name}.", values).items():
+                case.relative(output, value, 1e-2)
 
     def on_train_end(self, trainer: pl.Trainer, gan: EG3D) -> None:
+        case = self.case
         for name, optimizer in zip(("G", "D"), trainer.optimizers, strict=True):
-            values = self.parameters(gan)[name]
+            values, order = self.parameters(gan)[name], order_of(case, name)
             states = {key: optimizer.state[p] for key, p in values.items() if p in optimizer.state}
-            moments = {key: state["exp_avg_sq"] for key, state in states.items()}
-            compare_norms(self.case, f"end.{name}.second_moment_norms", moments)
-            compare_norms(self.case, f"end.{name}.optimizer_steps", {k: s["step"] for k, s in states.items()})
+            case.norms(f"end.{name}.second_moment_norms", {k: s["exp_avg_sq"] for k, s in states.items()}, order)
+            steps = {key: state["step"].to(case.device) for key, state in states.items()}
+            case.norms(f"end.{name}.optimizer_steps", steps, order)
 
 
 def step(case: Case) -> None:
@@ -188,13 +168,14 @@ def step(case: Case) -> None:
     }
     every = {"density_every": of["optimizer"]["G"]["reg_interval"], "r1_every": of["optimizer"]["D"]["reg_interval"]}
     decay = RampedDecay(1000 * of["ema_kimg"], n, of["ema_rampup"])
-    gan = build_gan(case, kind=Replayed, emas={"ema": EMA(decay)}, at_once=of["batch_gpu"], **optimizers, **every)
+    gan = build_gan(case, emas={"ema": EMA(decay)}, at_once=of["batch_gpu"], **optimizers, **every)
     gan.images_seen = of["cur_nimg_at_start"]
     gan.emas["ema"].updates = gan.images_seen // n
     draw_from(gan.generator, labels)
     draw_from(gan.emas["ema"].module, labels)
     phases = [phase["name"] for phase in of["phases"]]
-    gan.replays = []
+    replays: list[Replay] = []
+    gan.draws = lambda: replays[gan.iterations]
     for start in dict.fromkeys(name.split(".")[0] for name in phases):
         z, *index = case.draws(f"{start}.data")
         cameras = camera_draws(torch.stack(index).to(case.dtype), len(labels))
@@ -205,19 +186,18 @@ def step(case: Case) -> None:
                     part = slice(first, min(first + of["batch_gpu"], (i + 1) * n))
                     pairs += [("z", z[part]), ("camera", cameras[part])]
                 pairs += recorded(case, f"{start}.{phase}")
-        gan.replays.append(Replay(pairs))
+        replays.append(Replay(pairs))
     scored, reg = Watched(gan.score), Watched(gan.loss_density)
     gan.score, gan.loss_density, penalties = scored, reg, []
 
     def watched_penalty(scores: Tensor, *images: Tensor) -> Tensor:
-        gradients = torch.autograd.grad(scores.sum(), images, retain_graph=True)
-        penalties.append(sum(x.square().flatten(1).sum(1) for x in gradients))
+        penalties.append(squared_gradients(scores, *images))
         return r1_penalty(scores, *images)
 
     images = as_images(case, case.inputs["real_uint8"])
     with patch.object(zoo.eg3d.training, "r1_penalty", watched_penalty):
         train(gan, images, n, After(case), cameras=camera_of(labels))
-    assert gan.iterations == len(gan.replays) and all(draws.used_up() for draws in gan.replays)
+    assert gan.iterations == len(replays) and all(draws.used_up() for draws in replays)
     scores = [result.detach() for _, result in scored.calls]
     for phase in phases:
         kind, ours, backward = phase.split(".")[-1], {}, []

@@ -4,13 +4,8 @@ import torch
 from torch import Tensor
 
 from tests.parity.giraffe.build import EXISTENCE, reordered
-from tests.parity.harness import Case, Replay
+from tests.parity.replay import Replay
 from zoo.giraffe.scenes import Counts
-
-
-def block(case: Case, name: str) -> dict[str, Tensor]:
-    """The inputs of a block, without its name."""
-    return {n.removeprefix(f"{name}."): t for n, t in case.inputs.items() if n.startswith(f"{name}.")}
 
 
 def rendering_draws(recorded: dict[str, Tensor]) -> list[tuple[str, Tensor]]:

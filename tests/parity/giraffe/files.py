@@ -5,7 +5,9 @@ from dataclasses import asdict
 import torch
 
 from tests.parity.giraffe.build import UPSAMPLING, build_boxes, build_poses, camera_of, latent_of
-from tests.parity.harness import Case, same_tensors
+from tests.parity.harness import Case
+from tests.parity.published import same_tensors
+from tests.tiny import named
 from zoo.giraffe import convert as giraffe
 from zoo.giraffe.convert import GENERATOR
 from zoo.weights.convert import convert_network
@@ -20,43 +22,34 @@ def as_config(config: dict) -> dict:
         downscale = of.get("downscale_p_by", 2.0)
         octaves = {"positions": of.get("n_freq_posenc", 10), "directions": of.get("n_freq_posenc_views", 4)}
         waves = {
-            name: {"class_path": "zoo.giraffe.Octaves", "init_args": {"octaves": count, "downscale": downscale}}
-            for name, count in octaves.items()
+            name: named("zoo.giraffe.Octaves", octaves=count, downscale=downscale) for name, count in octaves.items()
         }
         waves |= {} if of.get("use_viewdirs", True) else {"directions": None}
         options = {"skips": of.get("skips", [4]), "sigmoid": of.get("final_sigmoid_activation", False)}
-        return {"class_path": "zoo.giraffe.Field", "init_args": waves | options}
+        return named("zoo.giraffe.Field", **waves, **options)
 
-    render = config["neural_renderer_kwargs"]
-    options = {
-        "skips": render.get("use_rgb_skip", True),
-        "norm": render.get("use_norm", False),
-        "sigmoid": render.get("final_actvn", True),
-        "up": {"class_path": f"zoo.giraffe.{UPSAMPLING[render.get('upsample_feat', 'nn')].__name__}"},
-        "colour_up": {"class_path": f"zoo.giraffe.{UPSAMPLING[render.get('upsample_rgb', 'bilinear')].__name__}"},
-    }
-    of, poses = config["generator_kwargs"], build_poses(config["generator_kwargs"])
+    of, render = config["generator_kwargs"], config["neural_renderer_kwargs"]
     near, far = of.get("depth_range", [0.5, 6.0])
-    depths = {"near": near, "far": far, "samples": of.get("n_ray_samples", 64)}
-    return {
-        "class_path": "zoo.giraffe.Generator",
-        "init_args": {
-            "objects": field(config["decoder_kwargs"]),
-            "background": field(config["background_generator_kwargs"]),
-            "boxes": {
-                "class_path": "zoo.giraffe.BoxPrior",
-                "init_args": asdict(build_boxes(config["bounding_box_generator_kwargs"])),
-            },
-            "poses": {"class_path": "zoo.giraffe.ScenePoses", "init_args": asdict(poses)},
-            "renderer": {
-                "class_path": "zoo.giraffe.SceneRenderer",
-                "init_args": {"depths": {"class_path": "zoo.giraffe.StratifiedDepths", "init_args": depths}},
-            },
-            "neural_renderer": {"class_path": "zoo.giraffe.NeuralRenderer", "init_args": options},
-            "compose": f"zoo.giraffe.{'densest' if of.get('use_max_composition') else 'weighted'}",
-            "feature_resolution": of.get("resolution_vol", 16),
-        },
-    }
+    depths = named("zoo.giraffe.StratifiedDepths", near=near, far=far, samples=of.get("n_ray_samples", 64))
+    neural_renderer = named(
+        "zoo.giraffe.NeuralRenderer",
+        skips=render.get("use_rgb_skip", True),
+        norm=render.get("use_norm", False),
+        sigmoid=render.get("final_actvn", True),
+        up={"class_path": f"zoo.giraffe.{UPSAMPLING[render.get('upsample_feat', 'nn')].__name__}"},
+        colour_up={"class_path": f"zoo.giraffe.{UPSAMPLING[render.get('upsample_rgb', 'bilinear')].__name__}"},
+    )
+    return named(
+        "zoo.giraffe.Generator",
+        objects=field(config["decoder_kwargs"]),
+        background=field(config["background_generator_kwargs"]),
+        boxes=named("zoo.giraffe.BoxPrior", **asdict(build_boxes(config["bounding_box_generator_kwargs"]))),
+        poses=named("zoo.giraffe.ScenePoses", **asdict(build_poses(of))),
+        renderer=named("zoo.giraffe.SceneRenderer", depths=depths),
+        neural_renderer=neural_renderer,
+        compose=f"zoo.giraffe.{'densest' if of.get('use_max_composition') else 'weighted'}",
+        feature_resolution=of.get("resolution_vol", 16),
+    )
 
 
 @torch.no_grad()
@@ -73,8 +66,7 @@ def checkpoint(case: Case) -> None:
             back = to_published(made.network.state_dict() | made.unused, GENERATOR)
             assert same_tensors(back, case.published(prefix))
             assert made.card["iterations"] == case.info["layout"]["it"]
-            made.network.load_state_dict({n: case.cast(t) for n, t in made.network.state_dict().items()})
-            image = made.network.render(latent, camera, farthest=farthest).image
+            image = case.recast(made.network).render(latent, camera, farthest=farthest).image
             case.compare(f"{prefix}image", (image + 1) / 2)
         for optimizer in ("optimizer", "optimizer_d"):
             moments = contents.value[optimizer]["state"]

@@ -13,9 +13,9 @@ from tests.parity.giraffe.build import (
     build_encodings,
     build_field,
     build_renderer,
-    load,
 )
 from tests.parity.harness import Case
+from tests.parity.published import hearing, load
 from zoo.giraffe.convert import DISCRIMINATOR, FIELD, RENDERER
 from zoo.giraffe.edits import between_codes
 from zoo.giraffe.extras import Block, ResidualDiscriminator
@@ -71,18 +71,12 @@ def discriminator(case: Case) -> None:
     for variant, of in case.config["dc"].items():
         discriminator = load(build_discriminator(of), case.weights(f"dc_{variant}."), DISCRIMINATOR)
         images = case.inputs[f"x_{discriminator.resolution}"] * 2 - 1
-        seen: list[Tensor] = []
-        hooks = [
-            layer.register_forward_hook(lambda m, i, o, seen=seen: seen.append(o)) for layer in discriminator.layers
-        ]
-        case.compare(f"dc_{variant}.score", discriminator(images).scores)
-        for hook in hooks:
-            hook.remove()
-        for i, x in enumerate(seen):
-            x = nn.functional.leaky_relu(x, 0.2).flatten(1)
-            name = f"dc_{variant}.block{i}_mean_std"
-            if name in case.outputs:
-                case.compare(name, torch.stack([x.mean(1), x.std(1)]))
+        with hearing(dict(enumerate(discriminator.layers))) as heard:
+            case.compare(f"dc_{variant}.score", discriminator(images).scores)
+        layers = {i: nn.functional.leaky_relu(x, 0.2).flatten(1) for i, ((_, x),) in heard.items()}
+        ours = {f"block{i}_mean_std": torch.stack([x.mean(1), x.std(1)]) for i, x in layers.items()}
+        for name, value in case.recorded(f"dc_{variant}.", ours).items():
+            case.compare(name, value)
         more = torch.cat([images, images[:, :1]], dim=1)
         case.compare(f"dc_{variant}.score_extra_channels", discriminator(more).scores)
     for variant, of in case.config["resnet"].items():

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from tests.parity.giraffe.build import camera_of, latent_of, load_discriminator, load_generator, reordered, world_mat
-from tests.parity.giraffe.draws import CODES, block, box_draws, present, rendering_draws
-from tests.parity.harness import Case, Replay
+from tests.parity.giraffe.draws import CODES, box_draws, present, rendering_draws
+from tests.parity.harness import Case
+from tests.parity.published import hearing
+from tests.parity.replay import Replay
 from zoo.giraffe.edits import EDITS, wander
 from zoo.giraffe.extras import object_masks
 from zoo.giraffe.model import Generator
@@ -30,7 +32,7 @@ def render(case: Case) -> None:
     scenes = dict.fromkeys(("val", "train", "max", "ema", "bigger"), latent)
     scenes |= {"no_background": there(True, False), "only_background": there(False, True)}
     if "exist" in case.blocks():
-        objects = present(block(case, "exist"), latent.scale.shape[1])
+        objects = present(case.block("exist."), latent.scale.shape[1])
         case.compare("exist.mask", objects)
         scenes["exist"] = there(objects, True)
     for name in case.blocks():
@@ -48,7 +50,7 @@ def render(case: Case) -> None:
                 scenes[name],
                 camera,
                 farthest,
-                block(case, name) if name == "train" else None,
+                case.block(f"{name}.") if name == "train" else None,
                 case.config["extra_resolution_vol"] * 2**generator.neural_renderer.stages if name == "bigger" else None,
             )
 
@@ -102,16 +104,13 @@ def march(
     layers = {f"renderer.conv{i}_preact": layer for i, layer in enumerate(neural_renderer.layers)}
     if neural_renderer.colour_up is not None:
         layers |= {f"renderer.rgb{i}": layer for i, layer in enumerate(neural_renderer.colours)}
-    seen: dict[str, Tensor] = {}
-    hooks = [m.register_forward_hook(lambda m, i, o, n=n: seen.update({n: o.clone()})) for n, m in layers.items()]
     again = None if draws is None else Replay(rendering_draws(recorded))
-    image = generator.render(latent, camera, resolution=resolution, draws=again, farthest=farthest).image
-    for hook in hooks:
-        hook.remove()
-    for key, value in (ours | seen | {"image": (image + 1) / 2}).items():
-        if f"{name}.{key}" in case.outputs:
-            compare = case.relative if key.startswith("sigma") else case.compare
-            compare(f"{name}.{key}", value)
+    with hearing(layers) as heard:
+        image = generator.render(latent, camera, resolution=resolution, draws=again, farthest=farthest).image
+    ours |= {layer: calls[-1][1] for layer, calls in heard.items() if calls}
+    for key, value in case.recorded(f"{name}.", ours | {"image": (image + 1) / 2}).items():
+        compare = case.relative if key.startswith(f"{name}.sigma") else case.compare
+        compare(key, value)
 
 
 # The published programmes for scenes, and the edit that each is here.
@@ -138,7 +137,7 @@ def truncation(case: Case) -> None:
 
 def play(case: Case, name: str, generator: Generator, programme: dict) -> None:
     """One programme: what it hands to the generator, and what comes out."""
-    recorded = block(case, name)
+    recorded = case.block(f"{name}.")
     drawn = [recorded[f"z{i}"] for i in range(programme["n_randn"])]
     batch, count = drawn[0].shape[:2]
     rotation = recorded.get("bg_u", torch.zeros(()))

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from tests.parity.giraffe.build import build_boxes, build_generator, build_poses, reordered, world_mat
-from tests.parity.giraffe.draws import block, box_draws, camera_draws, present
+from tests.parity.giraffe.draws import box_draws, camera_draws, present
 from tests.parity.giraffe.networks import numbers_after
-from tests.parity.harness import Case, Replay
+from tests.parity.harness import Case
+from tests.parity.replay import Replay
 from zoo.giraffe.rendering import StratifiedDepths
 from zoo.giraffe.scenes import BoxPrior, ScenePoses, are_free, vertical_rotation
 from zoo.render import Samples, pixel_corners
@@ -73,7 +74,7 @@ def sampling(case: Case) -> None:
         draws = Replay([*box_draws(inputs, boxes.count), ("box_scene", scene)])
         for key, ours in zip("stR", boxes(batch, draws), strict=True):
             case.compare(f"prior.{key}", ours)
-    case.compare("exist.mask", present(block(case, "exist"), case.outputs["exist.mask"].shape[1]))
+    case.compare("exist.mask", present(case.block("exist."), case.outputs["exist.mask"].shape[1]))
     marching(case)
     latents(case)
     in_range(case)

@@ -12,12 +12,13 @@ from tests.parity.giraffe.build import (
     GENERATOR_2D,
     camera_of,
     latent_of,
-    load,
     load_discriminator,
     load_generator,
 )
-from tests.parity.giraffe.draws import block, rendering_draws, scene_draws
-from tests.parity.harness import Case, Replay, by_published_name, train
+from tests.parity.giraffe.draws import rendering_draws, scene_draws
+from tests.parity.harness import Case
+from tests.parity.published import by_published_name, copies, load, squared_gradients, train
+from tests.parity.replay import Replay
 from zoo.giraffe.convert import DISCRIMINATOR, GENERATOR
 from zoo.giraffe.extras import PlainGenerator, PlainLatent, ResidualDiscriminator
 from zoo.giraffe.rendering import densest
@@ -37,7 +38,7 @@ def losses(case: Case) -> None:
     camera, farthest = camera_of(case.inputs["camera_mat"], case.inputs["world_mat"])
 
     def fakes() -> Tensor:
-        draws = Replay(rendering_draws(block(case, "train")))
+        draws = Replay(rendering_draws(case.block("train.")))
         return generator.render(latent, camera, draws=draws, farthest=farthest).image
 
     fake = fakes()
@@ -55,8 +56,7 @@ def losses(case: Case) -> None:
     real = case.inputs["x_real"].requires_grad_()
     scores = discriminator(real * 2 - 1).scores
     case.compare("D.d_real", scores)
-    (gradient,) = torch.autograd.grad(scores.sum(), real)
-    case.each_relative("D.grad2_per_image", gradient.square().flatten(1).sum(1))
+    case.each_relative("D.grad2_per_image", squared_gradients(scores, real))
     # As recorded: which side of zero a hidden unit is on decides its slope.
     terms = gan.loss_d(real * 2 - 1, case.cast(case.outputs["G.image"]) * 2 - 1)
     for name, key in (("loss_real", "real"), ("reg", "r1"), ("loss_fake", "fake")):
@@ -120,11 +120,9 @@ def parameters(gan: GIRAFFE, generator_table: list, discriminator_table: list) -
 def compare_changes(case: Case, prefix: str, gan: GIRAFFE, before: dict, tables: tuple[list, list]) -> None:
     """How far each parameter has moved, and the values that were recorded."""
     for network, now in parameters(gan, *tables):
-        changes = [case.change(now[n], before[network][n]).norm() for n in order_of(case, network)]
-        case.each_relative(f"{prefix}{network}.change_norms", torch.stack(changes), 1e-2)
-        for name in case.outputs:
-            if name.startswith(f"{prefix}after.{network}."):
-                case.relative(name, now[name.removeprefix(f"{prefix}after.{network}.")])
+        case.changes(f"{prefix}{network}.change_norms", now, before[network], order_of(case, network))
+        for name, value in case.recorded(f"{prefix}after.{network}.", now).items():
+            case.relative(name, value)
 
 
 def order_of(case: Case, network: str) -> list[str]:
@@ -141,7 +139,7 @@ def seen_later(case: Case, name: str) -> bool:
 
 def step(case: Case) -> None:
     steps, of = case.config["steps"], case.config
-    recorded = [[pair for phase in "GD" for pair in scene_draws(block(case, f"step{k}.{phase}"))] for k in range(steps)]
+    recorded = [[pair for phase in "GD" for pair in scene_draws(case.block(f"step{k}.{phase}."))] for k in range(steps)]
     gan = Replayed(
         recorded,
         generator=load_generator(case),
@@ -153,7 +151,7 @@ def step(case: Case) -> None:
     )
     gan.emas["ema"].module = load_generator(case, "generator_test.").requires_grad_(False)
     tables = GENERATOR, DISCRIMINATOR
-    before = {name: {n: p.detach().clone() for n, p in ps.items()} for name, ps in parameters(gan, *tables)}
+    before = {name: copies(of_it) for name, of_it in parameters(gan, *tables)}
 
     def look(k: int, optimizers: list[torch.optim.Optimizer]) -> None:
         loss_d = gan.terms["loss_d"]
@@ -209,7 +207,7 @@ def gan2d(case: Case) -> None:
         case.compare("image_01", 0.5 * image + 0.5)
         case.compare("score", discriminator(image).scores)
     tables = GENERATOR_2D, DISCRIMINATOR_2D
-    before = {name: {n: p.detach().clone() for n, p in ps.items()} for name, ps in parameters(gan, *tables)}
+    before = {name: copies(of_it) for name, of_it in parameters(gan, *tables)}
 
     def look(k: int, optimizers: list[torch.optim.Optimizer]) -> None:
         terms = gan.terms["loss_d"]

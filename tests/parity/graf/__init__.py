@@ -1,6 +1,7 @@
 """Replays the reference cases of the published GRAF: what computes each kind of case."""
 
 from tests.parity.graf import files, networks, rendering, sampling, training
+from tests.parity.harness import NEARLY_EMPTY
 
 KINDS = {
     "checkpoint": files.checkpoint,
@@ -15,7 +16,6 @@ KINDS = {
 ABSENT: dict[str, dict[str, str]] = {}
 # Outputs whose tolerance may be over ten times the usual, by kind of case and pattern of names: how often, and why.
 ENCODING = "places of samples are rounded to float32, and the encoding's highest frequency is 2^9 per world unit"
-NEARLY_EMPTY = "in cells which are nearly empty rounding moves importance samples a thousand times as far"
 KINKS = f"{ENCODING}; units of the discriminator that are that near zero have one slope or another"
 LOOSE: dict[str, dict[str, tuple[float, str]]] = {
     "render_hierarchical": {r".*\.fine_samples": (300, NEARLY_EMPTY)},

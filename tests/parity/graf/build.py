@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from tests.parity.harness import Case
+from tests.parity.published import load
 from zoo.graf.convert import DISCRIMINATOR, GENERATOR
 from zoo.graf.model import Discriminator, Generator, HierarchicalRenderer, Latent, RadianceField, gaussian, uniform
 from zoo.graf.rays import AlongAxis, OnSphere, Orthographic, Patches, perspective, z_up
 from zoo.render import Camera, Importance, Integrated, Quadrature, VolumeRenderer, black, white
 from zoo.render.cameras import intrinsics_from_fov
-from zoo.weights.names import from_published
 
 
 def radius_range(config: dict) -> tuple[float, float]:
@@ -48,8 +48,7 @@ def build_field(config: dict, fine: bool = False) -> RadianceField:
 
 def build_renderer(config: dict) -> VolumeRenderer | HierarchicalRenderer:
     data, nerf = config["data"], config["nerf"]
-    low, high = radius_range(config)
-    depths = AlongAxis(data["near"], data["far"], nerf["N_samples"], high if low < high else None)
+    depths = AlongAxis(data["near"], data["far"], nerf["N_samples"], first_radius(config))
     importance = Importance(nerf["N_importance"], floor=1e-5, right=True)
     if not nerf["perturb"]:
         given, chosen = depths, importance
@@ -75,18 +74,12 @@ def build_generator(config: dict) -> Generator:
 
 
 def load_generator(case: Case) -> Generator:
-    generator = build_generator(case.config)
     state = {n: t for n, t in case.weights("").items() if re.match(r"generator(_fine)?\.", n)}
-    generator.load_state_dict(from_published(state, list(generator.state_dict()), GENERATOR))
-    return generator
+    return load(build_generator(case.config), state, GENERATOR)
 
 
 def load_discriminator(case: Case, size: int, channels: int, prefix: str) -> Discriminator:
-    discriminator = Discriminator(size, channels)
-    discriminator.load_state_dict(
-        from_published(case.weights(prefix), list(discriminator.state_dict()), DISCRIMINATOR[size])
-    )
-    return discriminator
+    return load(Discriminator(size, channels), case.weights(prefix), DISCRIMINATOR[size])
 
 
 def build_patches(config: dict) -> Patches:

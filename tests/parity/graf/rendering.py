@@ -1,6 +1,5 @@
 """Cases of images, with everything on the way from their rays, and of what the published scripts draw."""
 
-import re
 from functools import partial
 from unittest.mock import patch
 
@@ -20,8 +19,10 @@ from tests.parity.graf.build import (
     with_fov,
 )
 from tests.parity.graf.draws import published_draws
-from tests.parity.graf.networks import query
-from tests.parity.harness import Case, Replay
+from tests.parity.graf.networks import last_layer, query
+from tests.parity.harness import Case
+from tests.parity.published import hearing
+from tests.parity.replay import Replay
 from zoo.graf.model import Generator, HierarchicalRenderer, Latent
 from zoo.graf.rays import AlongAxis, z_up
 from zoo.render import Camera, Importance, Integrated, VolumeRenderer, to_map
@@ -74,11 +75,7 @@ def compare_block(
     rays = generator.rays(camera, size) if places is None else generator.patch_rays(camera, places, size)
     renderer, field = generator.renderer, generator.field
     two = isinstance(renderer, HierarchicalRenderer)
-    fields, colours = [field, renderer.field] if two else [field], []
-    hooks = [
-        (f.output if f.output is not None else f.colour).register_forward_hook(lambda *call: colours.append(call[2]))
-        for f in fields
-    ]
+    layers = {"first": last_layer(field)} | ({"second": last_layer(renderer.field)} if two else {})
     results: list[Integrated] = []
     forward = VolumeRenderer.forward
 
@@ -89,10 +86,8 @@ def compare_block(
     own = renderer.depths if two else None
     if two and f"{block}.fine_samples" in case.outputs:
         renderer.depths = partial(recorded_depths, case, block, own)
-    with patch.object(VolumeRenderer, "forward", recording):
+    with hearing(layers) as heard, patch.object(VolumeRenderer, "forward", recording):
         renderer(field, rays, latent, draws, config["raw_noise_std_used"])
-    for hook in hooks:
-        hook.remove()
 
     origins, directions = z_up(rays.origins), z_up(rays.directions)
     depths = AlongAxis(data["near"], data["far"], 2, first_radius(config))
@@ -103,7 +98,8 @@ def compare_block(
         "rays": torch.stack([flat(origins), flat(directions)]).unflatten(1, origins.shape[:2]).flatten(1, 2),
         "ray_batch": flat(torch.cat(columns, dim=-1)),
     }
-    raws = [flat(torch.cat([c[..., :3], r.raw], dim=-1)) for c, r in zip(colours, results, strict=True)]
+    colours = [colour[..., :3] for ((_, colour),) in heard.values()]
+    raws = [flat(torch.cat([c, r.raw], dim=-1)) for c, r in zip(colours, results, strict=True)]
     if two:
         renderer.depths, coarse = own, results[0]
         ours |= {
@@ -125,9 +121,8 @@ def compare_block(
         "disp": flat(disparity(result)) * 2 - 1,
         "acc": flat(result.opacity) * 2 - 1,
     }
-    for name, value in ours.items():
-        if f"{block}.{name}" in case.outputs:
-            note(case, f"{block}.{name}", value)
+    for name, value in case.recorded(f"{block}.", ours).items():
+        note(case, name, value)
 
 
 def recorded_depths(case: Case, block: str, own: Importance, t: Tensor, weights: Tensor, draws) -> Tensor:
@@ -170,7 +165,7 @@ def inference(case: Case) -> None:
     found = path(poses.radius[1], poses.azimuth_deg, sum(poses.polar_deg) / 2, count, False, fov)
     case.compare("render_poses", found)
 
-    seen = int(re.search(r"render_poses\[(\d+)\]", case.info["outputs"]["grid.rgb"]["meaning"])[1])
+    seen = int(case.number("grid.rgb", r"render_poses\[(\d+)\]"))
     camera = our_camera(found[seen].expand(len(latent.shape_code), -1, -1), fov)
     rays = generator.rays(camera, data["imsize"])
     result = generator.renderer(generator.field, rays, latent)

@@ -2,7 +2,6 @@
 
 import math
 import re
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,21 +9,21 @@ from torch import Tensor
 from tests.parity.graf.build import build_patches, disparity, double_camera, flat, our_camera, path, published_pose
 from tests.parity.graf.draws import published_draws
 from tests.parity.graf.rendering import note
-from tests.parity.harness import Case, Replay
+from tests.parity.harness import Case
+from tests.parity.replay import Replay, composited
 from zoo.graf.model import Discriminator, Generator, RadianceField
 from zoo.graf.rays import AlongAxis, OnSphere, Orthographic, Patches, all_pixels, sample_patches, z_up
 from zoo.graf.training import GRAF
 from zoo.layers.encoding import positional_encoding
-from zoo.render import Quadrature, Rays, Samples, VolumeRenderer, black, inverse_cdf, white
+from zoo.render import Quadrature, Rays, VolumeRenderer, black, inverse_cdf, white
 
 NUMBER = r"(-?[\d.]+(?:e-?\d+)?)"
 
 
 @torch.no_grad()
 def sampling(case: Case) -> None:
-    meaning = {name: about.get("meaning", "") for name, about in case.info["outputs"].items()}
     size = len(case.outputs["rays_o"])
-    fov = float(re.search(rf"fov {NUMBER}", meaning["focal"])[1])
+    fov = case.number("focal", rf"fov {NUMBER}")
     for name in [n for n in case.outputs if re.fullmatch(r"sphere\d+\.loc", n)]:
         block = name.removesuffix(".loc")
         u, v = case.draws(block)
@@ -63,7 +62,7 @@ def sampling(case: Case) -> None:
     case.compare("ortho_rays_d", z_up(rays.directions).reshape(size, size, 3))
 
     images = case.inputs["images"]
-    iteration = int(re.search(r"iteration (\d+)", meaning["img_to_patch"])[1])
+    iteration = int(case.number("img_to_patch", r"iteration (\d+)"))
     side = math.isqrt(len(case.outputs["img_to_patch"]) // len(images))
     patches = Patches(side)
     draws = Replay(published_draws(case, "img_to_patch", {"iteration": iteration}, patches))
@@ -78,18 +77,14 @@ def sampling(case: Case) -> None:
     for octaves in [int(n.removeprefix("pe.multires")) for n in case.outputs if n.startswith("pe.multires")]:
         case.compare(f"pe.multires{octaves}", positional_encoding(case.inputs["pe.x"], octaves))
     for block, background in (("comp_white0", black), ("comp_white1", white)):
-        composite(case, block, background, float(re.search(rf"raw_noise_std {NUMBER}", meaning[f"{block}.rgb"])[1]))
+        composite(case, block, background, case.number(f"{block}.rgb", rf"raw_noise_std {NUMBER}"))
     for name in [n for n in case.outputs if n.startswith("render_poses_swap")]:
-        case.compare(name, trajectory(meaning[name], fov))
-    gan = small_gan()
-    steps = [int(i) for i in re.search(r"it = ([\d,]+)", meaning["noise_schedule"])[1].split(",")]
+        case.compare(name, trajectory(case.info["outputs"][name]["meaning"], fov))
+    gan = GRAF(generator, Discriminator(32, 1), torch.optim.RMSprop, torch.optim.RMSprop)
+    steps = [
+        int(i) for i in re.search(r"it = ([\d,]+)", case.info["outputs"]["noise_schedule"]["meaning"])[1].split(",")
+    ]
     case.compare("noise_schedule", torch.tensor([gan.noise_at(step) for step in steps]))
-
-
-def small_gan(**kwargs) -> GRAF:
-    generator = Generator(RadianceField(1, 1, 2), VolumeRenderer(AlongAxis(1, 2, 2)), OnSphere())
-    make = partial(torch.optim.RMSprop, lr=1e-3)
-    return GRAF(generator, Discriminator(32, 1), make, make, **kwargs)
 
 
 def trajectory(meaning: str, fov: float) -> Tensor:
@@ -102,10 +97,12 @@ def trajectory(meaning: str, fov: float) -> Tensor:
 def composite(case: Case, block: str, background, noise: float) -> None:
     """The renderer on given outputs of a network."""
     raw, t, directions = (case.inputs[f"comp.{name}"][None] for name in ("raw", "z", "rays_d"))
-    rays = Rays(torch.zeros_like(directions), directions)
-    renderer = VolumeRenderer(lambda rays, draws: Samples(*rays[:2], t), Quadrature(background=background), chunk=None)
-    draws = Replay([("final_density_noise", case.draws(block)[0])])
-    result = renderer(lambda *_: (raw[..., 3:], raw[..., :3].sigmoid()), rays, None, draws, noise)
+    renderer = VolumeRenderer(AlongAxis(1, 2, 2), Quadrature(background=background), chunk=None)
+    rays, draws = (
+        Rays(torch.zeros_like(directions), directions),
+        Replay([("final_density_noise", case.draws(block)[0])]),
+    )
+    result = composited(renderer, t, raw[..., 3:], raw[..., :3].sigmoid(), draws, noise, rays)
     case.compare(f"{block}.rgb", flat(result.features))
     note(case, f"{block}.disp", flat(disparity(result))[:, 0])
     case.compare(f"{block}.acc", flat(result.opacity)[:, 0])

@@ -2,32 +2,41 @@
 
 import re
 from functools import partial
-from unittest.mock import patch
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import zoo.graf.training
 from tests.parity.graf.build import build_patches, codes, load_discriminator, load_generator
 from tests.parity.graf.draws import published_draws
-from tests.parity.harness import Before, Case, Replay, Watched, by_published_name, gradients_of, train
+from tests.parity.harness import Case
+from tests.parity.published import (
+    Before,
+    Watched,
+    by_published_name,
+    copies,
+    gradients_of,
+    load,
+    noted,
+    train,
+    watching,
+)
+from tests.parity.replay import Replay
 from zoo.graf.convert import DISCRIMINATOR, GENERATOR
 from zoo.graf.model import gaussian
-from zoo.graf.rays import sample_patches
 from zoo.graf.training import GRAF
 from zoo.render import to_map
 from zoo.training.ema import EMA
-from zoo.weights.names import from_published, published_name
+from zoo.weights.names import to_published
 
 
-def build_gan(kind: type[GRAF], case: Case, *args, **kwargs) -> GRAF:
+def build_gan(case: Case, **kwargs) -> GRAF:
     config, training = case.config, case.config["training"]
     assert training["optimizer"] == "rmsprop" and training["gan_type"] == "standard" and training["reg_type"] == "real"
     patches = build_patches(config)
     make = partial(torch.optim.RMSprop, alpha=0.99, eps=1e-8)
     nerf = config["nerf"]
-    gan = kind(
-        *args,
+    gan = GRAF(
         generator=load_generator(case),
         discriminator=load_discriminator(case, patches.size, config["discriminator"]["ndf"], "discriminator."),
         optimizer_g=partial(make, lr=training["lr_g"]),
@@ -47,7 +56,7 @@ def build_gan(kind: type[GRAF], case: Case, *args, **kwargs) -> GRAF:
 
 def losses(case: Case) -> None:
     config = case.config
-    gan = build_gan(GRAF, case)
+    gan = build_gan(case)
     size, noise = config["data"]["imsize"], config["raw_noise_std_used"]
     real = to_map(case.inputs["real_patches"].unflatten(0, (-1, gan.patches.size**2)))
     discriminator = gan.discriminator.forward = Watched(gan.discriminator.forward)
@@ -79,24 +88,6 @@ def losses(case: Case) -> None:
     case.gradients("g.grad_norms", "g.grad.", found, case.config["g_param_order"])
 
 
-class Replayed(GRAF):
-    """Training on recorded numbers and density noise, with a record of the losses."""
-
-    def __init__(self, replay: Replay, noises: list[float], **kwargs) -> None:
-        super().__init__(**kwargs)
-        self.replay, self.noises, self.terms = replay, noises, {}
-
-    def draws(self) -> Replay:
-        return self.replay
-
-    def noise_at(self, iteration: int) -> float:
-        return self.noises.pop(0)  # the case begins in the middle, where the discriminator's is not the schedule's
-
-    def accumulate(self, prefix: str, terms: dict[str, Tensor]) -> None:
-        self.terms[prefix] = {name: term.detach().clone() for name, term in terms.items()}
-        super().accumulate(prefix, terms)
-
-
 def step(case: Case) -> None:
     config, training = case.config, case.config["training"]
     patches = build_patches(config)
@@ -106,8 +97,10 @@ def step(case: Case) -> None:
             recorded.append(("z", case.inputs[f"z_{block[0]}"]))
         recorded += published_draws(case, block, config, patches)
     emas = {"ema": EMA(training["model_average_beta"])} if training["take_model_average"] else {}
-    noises = [config["raw_noise_std_d_step"], config["raw_noise_std_g_step"]]
-    gan = build_gan(Replayed, case, Replay(recorded), noises, emas=emas)
+    # The case begins in the middle, where the discriminator's noise is not the schedule's.
+    draws, noises = Replay(recorded), [config["raw_noise_std_d_step"], config["raw_noise_std_g_step"]]
+    gan = build_gan(case, emas=emas)
+    gan.draws, gan.noise_at, steps = lambda: draws, lambda _: noises.pop(0), noted(gan)
     gan.generator.prior = gaussian  # the codes were recorded as they are
     table = DISCRIMINATOR[patches.size]
     if emas:
@@ -116,8 +109,7 @@ def step(case: Case) -> None:
             for n, t in case.weights("").items()
             if re.match(r"generator(_fine)?_test\.", n)
         }
-        ema = gan.emas["ema"].module
-        ema.load_state_dict(from_published(state, list(ema.state_dict()), GENERATOR))
+        load(gan.emas["ema"].module, state, GENERATOR)
 
     networks = {"d": by_published_name(gan.discriminator, table)}
     networks["generator"] = by_published_name(gan.generator, GENERATOR)
@@ -136,25 +128,21 @@ def step(case: Case) -> None:
         }
         for player, of in fills.items()
     ]
-    before = {player: {n: p.detach().clone() for n, p in ps.items()} for player, ps in networks.items()}
-    with patch.object(zoo.graf.training, "sample_patches", Watched(sample_patches)) as cuts:
+    before = {player: copies(parameters) for player, parameters in networks.items()}
+    with watching(zoo.graf.training, "sample_patches") as cuts:
         images = case.inputs["real_images"]
         train(gan, images, len(images), Before(moments))
-    assert gan.replay.used_up() and not gan.noises
+    assert draws.used_up() and not noises
 
     case.compare("real_patches", cuts.calls[0][1].flatten(2).mT.reshape(-1, 3))
-    d, g = gan.terms["loss_d"], gan.terms["loss_g"]
+    (_, d), (_, g) = (step.losses[-1] for step in steps)
     case.each_relative("losses", torch.stack([d["real"] + d["fake"], d["r1"], g["fake"]]), 1e-4)
-    state = {f"d.after.{published_name(n, table)}": t for n, t in gan.discriminator.state_dict().items()}
     for player, parameters in networks.items():
         if f"{player}.change_norms" in case.outputs:
-            names = config[f"{player}_param_order"]
-            changes = [case.change(parameters[n], before[player][n]).norm() for n in names]
-            case.each_relative(f"{player}.change_norms", torch.stack(changes), 1e-2)
-        state |= {f"{player}.after.{n}": p.detach() for n, p in parameters.items()}
-    for name in case.outputs:
-        if name in state:
-            case.relative(name, state[name])
+            case.changes(f"{player}.change_norms", parameters, before[player], config[f"{player}_param_order"])
+        values = to_published(gan.discriminator.state_dict(), table) if player == "d" else parameters
+        for name, value in case.recorded(f"{player}.after.", values).items():
+            case.relative(name, value)
 
 
 def split_networks(name: str, parameters: dict[str, nn.Parameter]) -> dict[str, dict[str, nn.Parameter]]:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.parity.harness import Case
+from tests.parity.published import load
 from zoo.pigan.convert import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR
 from zoo.pigan.model import Discriminator, FilmSiren, Generator, SpatialEmbedding
 from zoo.render import (
@@ -24,8 +25,6 @@ from zoo.render import (
     softplus,
     white,
 )
-from zoo.weights.bundle import UNUSED
-from zoo.weights.names import from_published
 
 BOX = 2 / 0.24
 IMAGE = 1e-3  # usual tolerance of images, since eight sines of thirty times their argument amplify rounding
@@ -64,13 +63,8 @@ def build_renderer(options: dict) -> VolumeRenderer:
     )
 
 
-def load_generator(case: Case, config: dict | None = None) -> Generator:
-    generator = build_generator(config or case.config)
-    names = [n for n in generator.state_dict() if not n.startswith("mean_")]
-    state = from_published(case.weights("generator."), names, GENERATOR)
-    missing, unexpected = generator.load_state_dict(state, strict=False)
-    assert not unexpected and all(n.startswith("mean_") for n in missing)
-    return generator
+def load_generator(case: Case) -> Generator:
+    return load(build_generator(case.config), case.weights("generator."), GENERATOR, unknown="mean_.*")
 
 
 def build_discriminator(kind: str, widths: dict[str, int]) -> Discriminator:
@@ -85,13 +79,11 @@ def build_discriminator(kind: str, widths: dict[str, int]) -> Discriminator:
 
 
 def load_discriminator(case: Case, kind: str, widths: dict[str, int], prefix: str) -> Discriminator:
-    discriminator = build_discriminator(kind, widths)
-    table = DISCRIMINATOR if kind != "StridedDiscriminator" else PLAIN_DISCRIMINATOR
-    state = from_published(case.weights(prefix), list(discriminator.state_dict()), table)
-    unused = {n for n in state if n.startswith(UNUSED)}
-    assert all("pose_layer" in n for n in unused), unused
-    discriminator.load_state_dict({n: t for n, t in state.items() if n not in unused})
-    return discriminator
+    return load(build_discriminator(kind, widths), case.weights(prefix), discriminator_table(kind), unread="pose_layer")
+
+
+def discriminator_table(kind: str) -> list:
+    return DISCRIMINATOR if kind != "StridedDiscriminator" else PLAIN_DISCRIMINATOR
 
 
 POSES = {

@@ -4,9 +4,12 @@ import math
 
 import torch
 
-from tests.parity.harness import Case, Replay, same_tensors
+from tests.parity.harness import Case
 from tests.parity.pigan.build import IMAGE, build_renderer
 from tests.parity.pigan.draws import forward_draws
+from tests.parity.published import same_tensors
+from tests.parity.replay import Replay
+from tests.tiny import named
 from zoo.pigan import convert as pigan
 from zoo.pigan.convert import DISCRIMINATOR, GENERATOR
 from zoo.pigan.model import Latent
@@ -20,26 +23,14 @@ def checkpoint(case: Case) -> None:
     """Files of a training run: every tensor, and what is drawn with them once they are bundles."""
     config, jitter = case.config, case.draws("hier_noise")[0]  # as block hier_noise of the case "render"
     options = {"fov": 12, "ray_start": 0.88, "ray_end": 1.12, "num_steps": jitter.shape[2], "nerf_noise": 0.4}
-    experiment = {
-        "class_path": "zoo.pigan.Generator",
-        "init_args": {
-            "field": {"class_path": "zoo.pigan.FilmSiren"},
-            "renderer": {
-                "class_path": "zoo.render.VolumeRenderer",
-                "init_args": {
-                    "depths": {
-                        "class_path": "zoo.render.JitteredUniform",
-                        "init_args": {
-                            "near": options["ray_start"],
-                            "far": options["ray_end"],
-                            "samples": jitter.shape[2],
-                        },
-                    }
-                },
-            },
-            "poses": {"class_path": "zoo.render.Orbit", "init_args": {"fov_deg": options["fov"]}},
-        },
-    }
+    limits = {"near": options["ray_start"], "far": options["ray_end"], "samples": jitter.shape[2]}
+    depths = named("zoo.render.JitteredUniform", **limits)
+    experiment = named(
+        "zoo.pigan.Generator",
+        field=named("zoo.pigan.FilmSiren"),
+        renderer=named("zoo.render.VolumeRenderer", depths=depths),
+        poses=named("zoo.render.Orbit", fov_deg=options["fov"]),
+    )
     place = Place(case.folder / "generator.pth")
     contents = read(place)
     for name, about in case.info["files"].items():
@@ -49,11 +40,10 @@ def checkpoint(case: Case) -> None:
     for weights, prefix in (("raw", "generator."), ("ema", "ema."), ("ema2", "ema2.")):
         made = convert_network(pigan, place, contents, experiment, weights)
         generator, expected = made.network, case.published(prefix)
-        learned = {n: t for n, t in generator.state_dict().items() if not n.startswith("mean_")}
-        back = to_published(learned | made.unused, GENERATOR)
+        back = to_published(generator.state_dict() | made.unused, GENERATOR)
         assert same_tensors(back, expected)
         assert made.card["iterations"] == 12345 and generator.latent_dim == config["generator"]["z_dim"]
-        generator.load_state_dict({n: case.cast(t) for n, t in generator.to(case.dtype).state_dict().items()})
+        case.recast(generator)
         generator.renderer = build_renderer(options)
         camera = generator.poses.camera(case.inputs["yaw"], case.inputs["pitch"])
         draws = Replay(forward_draws(case.draws("hier_noise"), True))

@@ -1,15 +1,15 @@
 """Cases of discriminators, and the field at the single points of cases of images."""
 
 from functools import partial
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 import zoo.pigan.model
-from tests.parity.harness import Case, Watched
+from tests.parity.harness import Case
 from tests.parity.pigan.build import IMAGE, load_discriminator
+from tests.parity.published import watching
 from zoo.pigan.model import Generator, Latent
 from zoo.render import Samples
 
@@ -42,7 +42,7 @@ def query(case: Case, generator: Generator) -> None:
     points, directions = case.inputs["query_points"], case.inputs["query_dirs"]
     samples = Samples(points, directions, torch.zeros_like(points[..., :1]))
     styles = generator.map(Latent(case.inputs["z"]))
-    with patch.object(zoo.pigan.model, "sine", Watched(zoo.pigan.model.sine)) as watched:
+    with watching(zoo.pigan.model, "sine") as watched:
         raw, colour = generator.field(samples, generator.field.modulate(styles))
     case.compare("query.film_activations", torch.stack([result for _, result in watched.calls]), IMAGE)
     case.relative("query.rgb_sigma", torch.cat([colour, raw], -1)[:, :, 0])

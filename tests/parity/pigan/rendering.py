@@ -4,10 +4,12 @@ from functools import partial
 
 import torch
 
-from tests.parity.harness import Case, Replay, Watched
+from tests.parity.harness import Case
 from tests.parity.pigan.build import FILLS, IMAGE, build_renderer, load_generator
 from tests.parity.pigan.draws import forward_draws
 from tests.parity.pigan.networks import query
+from tests.parity.published import Watched
+from tests.parity.replay import Replay
 from zoo.pigan.model import Generator, Latent, Styles
 from zoo.render import Samples
 
@@ -69,13 +71,11 @@ def render(case: Case) -> None:
             "depth": integrated.depth,
             "image": 2 * integrated.features.mT.unflatten(-1, (size, size)) - 1,
         }
-        for name, value in ours.items():
-            if f"{block}.{name}" not in case.outputs:
-                continue
+        for name, value in case.recorded(f"{block}.", ours).items():
             if name.endswith("rgb_sigma"):
-                case.relative(f"{block}.{name}", value)
+                case.relative(name, value)
             else:
-                case.compare(f"{block}.{name}", value, IMAGE if name == "image" else 1e-4)
+                case.compare(name, value, IMAGE if name == f"{block}.image" else 1e-4)
         assert draws.used_up() or options["nerf_noise"] == 0
 
         again = Replay(forward_draws(case.draws(block), hierarchical))  # the public way gives the same image

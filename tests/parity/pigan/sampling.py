@@ -5,16 +5,15 @@ import re
 
 import torch
 
-from tests.parity.harness import Case, Replay, even_quantiles
+from tests.parity.harness import Case
 from tests.parity.pigan.build import FILLS, POSES, build_renderer
 from tests.parity.pigan.draws import ours_by_name
+from tests.parity.replay import Replay, composited, even_quantiles
 from zoo.render import (
     Camera,
     FixedPoses,
     GaussianPoses,
     JitteredUniform,
-    Rays,
-    Samples,
     clamp_pitch,
     inverse_cdf,
     pixel_corners,
@@ -79,7 +78,7 @@ UNUSED_DEPTHS = {"ray_start": 0.0, "ray_end": 1.0, "num_steps": 2, "hierarchical
 
 
 def composite(case: Case, block: str) -> None:
-    """Compositing of given colours and densities: a field that knows them already."""
+    """Compositing of given colours and densities."""
     colour, raw = case.inputs["comp.rgb_sigma"].split([3, 1], dim=-1)
     t = case.inputs["comp.z_vals"][..., 0]
     meaning = case.info["outputs"][f"{block}.rgb"]["meaning"]
@@ -93,12 +92,9 @@ def composite(case: Case, block: str) -> None:
             "white_back": flags.get("white") == "1",
         }
     )
-    renderer.depths = lambda rays, draws: Samples(*rays[:2], t)
-    rays = Rays(torch.zeros(*t.shape[:2], 3), torch.tensor([0.0, 0.0, -1.0]).expand(*t.shape[:2], 3))
     draws = Replay([("final_density_noise", numbers) for numbers in case.draws(block)])
-    result = renderer(lambda samples, _: (raw, colour), rays, None, draws, float(noise[1]) if noise else 0.0)
+    result = composited(renderer, t, raw, colour, draws, float(noise[1]) if noise else 0.0)
     fill = block.removeprefix("fill_") if block.startswith("fill_") else "no"
     ours = {"rgb": FILLS[fill](result), "depth": result.depth, "weights": result.weights[..., None]}
-    for name, value in ours.items():
-        if f"{block}.{name}" in case.outputs:
-            case.compare(f"{block}.{name}", value)
+    for name, value in case.recorded(f"{block}.", ours).items():
+        case.compare(name, value)

@@ -1,16 +1,33 @@
 """Cases of losses with their gradients, and of a training step."""
 
 from functools import partial
-from unittest.mock import patch
 
 import torch
-from torch import Tensor
 
 import zoo.pigan.training
-from tests.parity.harness import Before, Case, Replay, Watched, by_published_name, gradients_of, train
-from tests.parity.pigan.build import IMAGE, build_poses, build_renderer, load_discriminator, load_generator
+from tests.parity.harness import Case
+from tests.parity.pigan.build import (
+    IMAGE,
+    build_poses,
+    build_renderer,
+    discriminator_table,
+    load_discriminator,
+    load_generator,
+)
 from tests.parity.pigan.draws import forward_draws, ours_by_name
-from zoo.pigan.convert import DISCRIMINATOR, GENERATOR, PLAIN_DISCRIMINATOR
+from tests.parity.published import (
+    Before,
+    Watched,
+    adam_moments,
+    by_published_name,
+    copies,
+    gradients_of,
+    noted,
+    train,
+    watching,
+)
+from tests.parity.replay import Replay
+from zoo.pigan.convert import GENERATOR
 from zoo.pigan.training import PiGAN, Stage
 from zoo.training.ema import EMA, WarmUpDecay
 
@@ -69,15 +86,14 @@ def losses(case: Case) -> None:
     case.relative("d.r1_raw", terms["r1"].detach() / (0.5 * loss["r1_lambda"]), 1e-3)
     case.relative("d.identity", torch.as_tensor(guessed).detach(), 1e-4)
     case.relative("d.loss", total.detach(), 1e-4)
-    table = DISCRIMINATOR if of["class"] != "StridedDiscriminator" else PLAIN_DISCRIMINATOR
-    order = case.config["d_param_order"]
-    case.gradients("d.grad_norms", "d.grad.", gradients_of(discriminator, table), order)
+    found = gradients_of(discriminator, discriminator_table(of["class"]))
+    case.gradients("d.grad_norms", "d.grad.", found, config["d_param_order"])
 
     watched.calls.clear()
     discriminator.requires_grad_(False)
     z = case.inputs["z_g"]
     fake, angles = gan.generate(z, real, Replay(forward_draws(case.draws("gen_g"), hierarchical)))
-    with patch.object(zoo.pigan.training, "top_k", Watched(zoo.pigan.training.top_k)) as kept:
+    with watching(zoo.pigan.training, "top_k") as kept:
         terms = gan.loss_g(fake, z, angles)
     total = sum(terms.values())
     total.backward()
@@ -87,31 +103,9 @@ def losses(case: Case) -> None:
     case.compare("g.topk", count)
     case.relative("g.identity", torch.as_tensor(terms.get("latent", 0.0) + terms.get("angles", 0.0)).detach(), 1e-4)
     case.relative("g.loss", total.detach(), 1e-4)
-    order = case.config["g_param_order"]
-    case.gradients("g.grad_norms", "g.grad.", gradients_of(generator, GENERATOR), order)
+    case.gradients("g.grad_norms", "g.grad.", gradients_of(generator, GENERATOR), config["g_param_order"])
     norms = torch.stack([p.grad.norm() for p in generator.parameters()])
     case.relative("g.grad_total_norm", norms.norm())
-
-
-class Replayed(PiGAN):
-    """Training on recorded numbers, with a record of losses and of gradient norms before clipping."""
-
-    def __init__(self, recorded: list[tuple[str, Tensor]], **kwargs) -> None:
-        super().__init__(**kwargs)
-        self.replay, self.totals, self.penalties, self.norms, self.kept = Replay(recorded), [], [], [], []
-
-    def draws(self) -> Replay:
-        return self.replay
-
-    def accumulate(self, prefix: str, terms: dict[str, Tensor]) -> None:
-        self.totals.append((prefix, sum(terms.values()).detach()))
-        self.penalties += [terms["r1"].detach()] if "r1" in terms else []
-        super().accumulate(prefix, terms)
-
-    def step(self, optimizer, **how) -> None:
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        self.norms.append(torch.stack([g.norm() for g in gradients]).norm())
-        super().step(optimizer, **how)
 
 
 def step(case: Case) -> None:
@@ -122,10 +116,8 @@ def step(case: Case) -> None:
     generator.poses, generator.renderer = build_poses(of), build_renderer(of | now)
     kind = config["discriminator"]["class"]
     discriminator = load_discriminator(case, kind, config["discriminator"]["channel_map"], "discriminator.")
-    table = DISCRIMINATOR if kind != "StridedDiscriminator" else PLAIN_DISCRIMINATOR
     adam = partial(torch.optim.Adam, betas=tuple(map(float, of["betas"])), weight_decay=of["weight_decay"])
-    gan = Replayed(
-        ours_by_name(case.named_draws("draws")),
+    gan = PiGAN(
         generator=generator,
         discriminator=discriminator,
         optimizer_g=adam,
@@ -141,19 +133,19 @@ def step(case: Case) -> None:
         stages=[Stage(start, v["gen_lr"], v["disc_lr"], v["batch_split"]) for start, v in sorted(stages.items())],
         mapping_lr=1.0,  # its unique_lr never matches a parameter
     )
-    gan.iterations = config["start_step"]
+    gan.iterations, draws = config["start_step"], Replay(ours_by_name(case.named_draws("draws")))
+    gan.draws, steps = lambda: draws, noted(gan)
     case.compare("alpha", gan.alpha)
     case.compare("nerf_noise", gan.density_noise)
 
-    published_g, published_d = by_published_name(generator, GENERATOR), by_published_name(discriminator, table)
+    published_g = by_published_name(generator, GENERATOR)
+    published_d = by_published_name(discriminator, discriminator_table(kind))
     moments = []
     for player, parameters in (("G", published_g), ("D", published_d)):
         order = config[f"{player.lower()}_param_order"]
         values = case.inputs[f"opt_{player}.exp_avg_sq_fill"].tolist()
         found = [(parameters[n], value) for n, value in zip(order, values, strict=True) if n in parameters]
-        moments.append(
-            {p: {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.full_like(p, value)} for p, value in found}
-        )
+        moments.append({parameter: adam_moments(parameter, value) for parameter, value in found})
     averaged = {}
     for name, ema in gan.emas.items():
         ema.updates = config["ema_num_updates_before"]
@@ -161,29 +153,27 @@ def step(case: Case) -> None:
         for k, published in enumerate(config["g_param_order"]):
             averaged[name][published].data.copy_(case.inputs[f"{name}.shadow.{k:03d}"])
     networks = {"g": published_g, "d": published_d, **averaged}
-    before = {player: {n: p.detach().clone() for n, p in ps.items()} for player, ps in networks.items()}
+    before = {player: copies(parameters) for player, parameters in networks.items()}
 
-    with patch.object(zoo.pigan.training, "top_k", Watched(zoo.pigan.training.top_k)) as kept:
+    with watching(zoo.pigan.training, "top_k") as kept:
         real = case.inputs["real"]
         trainer = train(gan, real, len(real), Before(moments))
 
     case.compare("topk_num", kept.calls[0][0][1])
-    case.relative("d_loss", torch.stack([total for prefix, total in gan.totals if prefix == "loss_d"]), 1e-4)
-    case.relative("g_losses", torch.stack([total for prefix, total in gan.totals if prefix == "loss_g"]), 1e-4)
-    case.relative("grad_penalty", gan.penalties[0])
-    case.relative("clip_total_norm_d", gan.norms[0])
-    case.relative("clip_total_norm_g", gan.norms[1])
+    losses_d, losses_g = ([terms for _, terms in step.losses] for step in steps)
+    case.relative("d_loss", torch.stack([sum(terms.values()) for terms in losses_d]), 1e-4)
+    case.relative("g_losses", torch.stack([sum(terms.values()) for terms in losses_g]), 1e-4)
+    case.relative("grad_penalty", losses_d[0]["r1"])
+    case.relative("clip_total_norm_d", steps[0].norm)
+    case.relative("clip_total_norm_g", steps[1].norm)
     case.compare("lr", torch.tensor([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers]))
     for player, parameters in networks.items():
         order = config[f"{'d' if player == 'd' else 'g'}_param_order"]
-        changes = {n: case.change(p, before[player][n]).norm() for n, p in parameters.items()}
         if f"{player}.change_norms" in case.outputs:
             # What our network does not have, since nothing reads it, doesn't change.
-            norms = torch.stack([changes.get(n, torch.tensor(0.0)) for n in order])
-            case.each_relative(f"{player}.change_norms", norms, 1e-2)
-        for name in case.outputs:
-            if name.startswith(f"{player}.after."):
-                case.compare(name, parameters[name.removeprefix(f"{player}.after.")].detach())
+            case.changes(f"{player}.change_norms", parameters, before[player], order)
+        for name, value in case.recorded(f"{player}.after.", parameters).items():
+            case.compare(name, value)
     updates = gan.emas["ema1"].updates
     # A pass over the data is no unit of ours; the published loop begins one here.
     case.compare("counters", torch.tensor([gan.iterations] * 2 + case.outputs["counters"][2:4].tolist() + [updates]))

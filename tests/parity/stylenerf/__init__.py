@@ -1,5 +1,6 @@
 """Replays the reference cases of the published StyleNeRF: what computes each kind of case."""
 
+from tests.parity import harness
 from tests.parity.stylenerf import files, networks, rendering, sampling, training
 
 KINDS = {
@@ -20,10 +21,7 @@ ABSENT: dict[str, dict[str, str]] = {
     "upsamplers": {"default.k1.skip_up": NO_SKIP, "default.k3.skip_up": NO_SKIP},
 }
 # Outputs whose tolerance may be over ten times the usual, by kind of case and pattern of names: how often, and why.
-IMPORTANCE = (
-    "follows from importance samples that were not recorded: in cells which are nearly empty rounding moves them a "
-    "thousand times as far, and the encoding's highest frequency again"
-)
+IMPORTANCE = f"{harness.IMPORTANCE}, and the encoding's highest frequency again"
 CANCELS = "the bias of the density's last layer moves the whole volume: shares of its gradient cancel but for rounding"
 KINKS = f"{IMPORTANCE}; units of the discriminator that are that near zero have one slope or another"
 VANISHES = "where the density's gradient is nearly zero its direction is all rounding"

@@ -2,8 +2,6 @@
 
 import math
 import re
-from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +18,10 @@ from zoo.weights.bundle import build
 from zoo.weights.names import published_name
 
 
-def fill(network: nn.Module, published: dict[str, Tensor], name: Callable[[str], str]) -> None:
+def fill(network: nn.Module, published: dict[str, Tensor], table: list) -> None:
     """Load published tensors, all of which must be known or constants."""
     published = dict(published)
-    ours = {n: published.pop(name(n)).view_as(t) for n, t in network.state_dict().items()}
+    ours = {n: published.pop(published_name(n, table)).view_as(t) for n, t in network.state_dict().items()}
     assert all(re.search(r"(resample_filter|coords|diffs|coeffs)$", n) for n in published), published.keys()
     network.load_state_dict(ours)
 
@@ -43,12 +41,12 @@ def load_generator(case: Case, changes: dict | None = None, prefix: str = "gener
 
 
 def fill_generator(generator: Generator, published: dict[str, Tensor]) -> None:
-    fill(generator, published, partial(published_name, table=stylenerf.table(generator)))
+    fill(generator, published, stylenerf.table(generator))
 
 
 def load_discriminator(config: dict, weights: dict[str, Tensor]) -> Discriminator:
     discriminator = build(stylenerf.discriminator_config(config), nn.Module)
-    fill(discriminator, weights, partial(published_name, table=stylenerf.table(discriminator)))
+    fill(discriminator, weights, stylenerf.table(discriminator))
     return discriminator
 
 
@@ -111,25 +109,6 @@ def rolled_film(film: Tensor, theta: float | Tensor) -> Tensor:
     """Film coordinates [..., 2] as a camera sees them that is turned around where it looks, by an angle [rad]."""
     x, y, theta = film[..., 0], film[..., 1], torch.as_tensor(theta, dtype=film.dtype)
     return torch.stack([x * theta.cos() - y * theta.sin(), x * theta.sin() + y * theta.cos()], dim=-1)
-
-
-class WatchedModule(nn.Module):
-    """A module that remembers what it was asked and what it said."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module, self.calls = module, []
-
-    def __getattr__(self, name: str):
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self.module, name)
-
-    def forward(self, *args, **kwargs):
-        result = self.module(*args, **kwargs)
-        self.calls.append((args, result))
-        return result
 
 
 def weigh(renderer: NormalisedDepthRenderer, rays: Rays, t: Tensor, raw: Tensor) -> Tensor:

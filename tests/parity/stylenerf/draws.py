@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from tests.parity.harness import Case, Replay
+from tests.parity.harness import Case
+from tests.parity.replay import Replay
 from tests.parity.stylenerf.build import rounded
 from zoo.render import Camera, Poses
 

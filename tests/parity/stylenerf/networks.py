@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tests.parity.harness import Case, Replay
+from tests.parity.harness import Case
+from tests.parity.replay import Replay
 from tests.parity.stylenerf.build import fill, load_discriminator
 from tests.parity.stylenerf.draws import Constant
 from zoo.layers.ada import SYM6, Augmentation, band_filters
@@ -18,7 +18,6 @@ from zoo.stylenerf import convert as stylenerf
 from zoo.stylenerf.extras import DualDiscriminator
 from zoo.stylenerf.synthesis import Block, StyledLayer
 from zoo.weights.bundle import build
-from zoo.weights.names import published_name
 
 
 def augment(case: Case) -> None:
@@ -84,7 +83,7 @@ def upsamplers(case: Case) -> None:
             noise=of["resolution"] if "noise_const" in weights else None,
             decay=of["magnitude_ema_beta"],
         )
-        fill(layer, weights, partial(published_name, table=stylenerf.LAYER))
+        fill(layer, weights, stylenerf.LAYER)
         bound = of["conv_clamp"]
         case.compare(name, layer(x, w, bound=bound))
         if case.outputs[f"{name}.skip_up"].numel() > 1:
@@ -96,7 +95,7 @@ def upsamplers(case: Case) -> None:
         block = Block(
             *sizes, of["resolution"], made.upsampler, made.image_up, w_dim=of["w_dim"], decay=of["magnitude_ema_beta"]
         )
-        fill(block, case.weights(f"block.{name}."), partial(published_name, table=stylenerf.BLOCK))
+        fill(block, case.weights(f"block.{name}."), stylenerf.BLOCK)
         features, image = block(x, inputs["img"], inputs["ws3"], bound=of["conv_clamp"])
         case.compare(f"block.{name}.x", features)
         case.compare(f"block.{name}.img", image)

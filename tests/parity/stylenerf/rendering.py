@@ -6,13 +6,13 @@ import re
 from unittest.mock import patch
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 import zoo.stylenerf.model
 from tests.parity.harness import Case
+from tests.parity.published import hearing
 from tests.parity.stylenerf.build import (
-    WatchedModule,
     build_poses,
     given_camera,
     linear_cameras,
@@ -53,14 +53,9 @@ def render(case: Case) -> None:
             if case.outputs[name].shape[1] == side**2:
                 generator.renderer.fine = recorded_fine(case, name, generator.renderer.samples)
         ours, raw = intermediate(case, mode, generator, styles, camera)
-        for name in case.outputs:
-            part = name.removeprefix(f"{mode}.")
-            if part == name or part not in ours | raw or name in case.compared:
-                continue
-            if part in raw:
-                case.relative(name, raw[part])
-            else:
-                case.compare(name, ours[part])
+        for name, value in case.recorded(f"{mode}.", ours | raw).items():
+            if name not in case.compared:
+                (case.relative if name.removeprefix(f"{mode}.") in raw else case.compare)(name, value)
 
 
 class Recorded:
@@ -98,20 +93,12 @@ def intermediate(
     """An image and all that leads to it, by published name; raw densities apart."""
     ours: dict[str, Tensor] = {}
     raw: dict[str, Tensor] = {}
-    watched: dict[str, WatchedModule] = {}
-
-    def watch(owner: nn.Module, name: str) -> WatchedModule:
-        watched[name] = WatchedModule(getattr(owner, name))
-        setattr(owner, name, watched[name])
-        return watched[name]
-
-    front, renderer = watch(generator, "foreground"), watch(generator, "renderer")
-    behind = None if generator.background is None else watch(generator.background, "field")
-    outside = None if generator.background is None else watch(generator, "background")
-    painted = [WatchedModule(block) for block in generator.synthesis.blocks]
-    generator.synthesis.blocks = nn.ModuleList(painted)
-    side = case.outputs[f"{mode}.img"].shape[-1]
-    rendered = generator.render(styles, camera, resolution=side)
+    front, behind = generator.foreground, generator.background
+    networks = {"front": front, "renderer": generator.renderer} | dict(enumerate(generator.synthesis.blocks))
+    if behind is not None:
+        networks |= {"behind": behind, "behind.field": behind.field}
+    with hearing(networks) as heard:
+        rendered = generator.render(styles, camera, resolution=case.outputs[f"{mode}.img"].shape[-1])
 
     low = rendered.raw.shape[-1]
     film = pixel_centres(low).expand(len(styles.w), -1, -1)
@@ -120,53 +107,50 @@ def intermediate(
     ours["ray_origin"], ours["ray_vector"] = paper_axes(rays.origins), paper_axes(rays.directions)
     ours["ray_target"] = paper_axes(rays.origins + rays.directions)
     shares = []
-    for number, ((samples, _), (density, hidden)) in enumerate(front.calls):
+    for number, ((samples, _), (density, hidden)) in enumerate(heard["front"]):
         last = "" if number == 0 else f".{number + 1}"
         shares.append(samples.t)
         ours[f"fg_points{last}"] = paper_axes(samples.points).flatten(1, 2)
         raw[f"fg_sigma_raw{last}"] = density.flatten(1, 2)
-        ours[f"fg_feat{last}"] = front.module.colours(hidden.flatten(1, 2), 1.0, styles)
-    ((_, integrated),) = renderer.calls
+        ours[f"fg_feat{last}"] = front.colours(hidden.flatten(1, 2), 1.0, styles)
+    ((_, integrated),) = heard["renderer"]
     ours["depth_sorted"] = integrated.samples.t
     ours["fg_weights"], ours["bg_lambda"] = integrated.weights, 1 - integrated.opacity[..., 0]
     ours["depth_map"] = integrated.depth[..., 0]
     if behind is not None:
-        (((samples, _), (density, hidden)),) = behind.calls
-        ((_, found),) = outside.calls
+        (((samples, _), (density, hidden)),) = heard["behind.field"]
+        ((_, found),) = heard["behind"]
         sphere = inverted_sphere_directions(samples.origins, samples.directions, samples.t)
         ours["bg_points"] = torch.cat([paper_axes(sphere), samples.t[..., None]], -1).flatten(1, 2)
-        ours["bg_feat"] = behind.module.colours(hidden.flatten(1, 2), 1.0)
+        ours["bg_feat"] = behind.field.colours(hidden.flatten(1, 2), 1.0)
         raw["bg_sigma_raw"] = density.flatten(1, 2)
         ours["bg_weights"], ours["bg_depths"] = found.weights, -samples.t
-    if painted and painted[0].calls:
-        ours["feature_lowres"] = painted[0].calls[0][0][0]
+    if heard.get(0):
+        ours["feature_lowres"] = heard[0][0][0][0]
     else:
         colours = generator.composite(integrated, found if behind is not None else None, styles)
         ours["feature_lowres"] = colours[..., 3:].mT.unflatten(2, (low, low))
     ours["image_lowres"] = rendered.raw
-    for block in painted:
-        for _, (features, image) in block.calls:
-            ours[f"b{block.module.resolution}.x"], ours[f"b{block.module.resolution}.img"] = features, image
+    for i, block in enumerate(generator.synthesis.blocks):
+        for _, (features, image) in heard[i]:
+            ours[f"b{block.resolution}.x"], ours[f"b{block.resolution}.img"] = features, image
     ours["img"] = rendered.image
-    if isinstance(front.module, TriPlaneField):
-        ours |= planes_of(front.module.network, styles.w)
+    if isinstance(front, TriPlaneField):
+        ours |= planes_of(front.network, styles.w)
     ours["depth_unit_sorted"] = torch.cat(shares, -1).sort(-1).values
     return ours, raw
 
 
 def planes_of(network: PlaneNetwork, w: Tensor) -> dict[str, Tensor]:
     """Features and planes after each block."""
-    found = {}
-    blocks = [WatchedModule(block) for block in network.blocks]
-    first = WatchedModule(network.layer)
-    rgb = WatchedModule(network.rgb)
-    network.blocks, network.layer, network.rgb = nn.ModuleList(blocks), first, rgb
-    network(w)
-    found[f"in_b{network.start}.x"] = first.calls[0][1]
-    found[f"in_b{network.start}.img"] = blocks[0].calls[0][0][1] if blocks else rgb.calls[0][1]
-    for block in blocks:
-        (_, (x, image)) = block.calls[0]
-        found |= {f"in_b{block.module.resolution}.x": x, f"in_b{block.module.resolution}.img": image}
+    blocks = dict(enumerate(network.blocks))
+    with hearing({"first": network.layer, "rgb": network.rgb} | blocks) as heard:
+        network(w)
+    found = {f"in_b{network.start}.x": heard["first"][0][1]}
+    found[f"in_b{network.start}.img"] = heard[0][0][0][1] if blocks else heard["rgb"][0][1]
+    for i, block in blocks.items():
+        _, (x, image) = heard[i][0]
+        found |= {f"in_b{block.resolution}.x": x, f"in_b{block.resolution}.img": image}
     return found
 
 

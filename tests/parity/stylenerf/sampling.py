@@ -2,14 +2,14 @@
 
 import math
 import re
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from tests.parity.harness import Case, Replay
+from tests.parity.harness import Case
+from tests.parity.published import hearing
+from tests.parity.replay import Replay
 from tests.parity.stylenerf.build import (
-    WatchedModule,
     beside,
     build_poses,
     fill,
@@ -35,7 +35,6 @@ from zoo.stylenerf.field import (
 )
 from zoo.stylenerf.model import path_pixels
 from zoo.weights.bundle import build
-from zoo.weights.names import published_name
 
 
 @torch.no_grad()
@@ -124,10 +123,9 @@ def depths_of(case: Case, model: str, given: dict) -> None:
     points = renderer.spacing.contract(Samples(rays.origins, rays.directions, distance).points)
     compare("points", paper_axes(points).flatten(1, 2))
     behind = BackgroundRenderer(PlainField(), case.outputs[f"{model}.bg_points"].shape[1] // count, given["bg_start"])
-    asked = WatchedModule(behind.field)
-    behind.field = asked
-    behind(rays, torch.zeros(batch, behind.field.latent_dim))
-    (samples_behind, _), _ = asked.calls[0]
+    with hearing({"field": behind.field}) as heard:
+        behind(rays, torch.zeros(batch, behind.field.latent_dim))
+    (samples_behind, _), _ = heard["field"][0]
     sphere = inverted_sphere_directions(samples_behind.origins, samples_behind.directions, samples_behind.t)
     compare("bg_points", torch.cat([paper_axes(sphere), samples_behind.t[..., None]], -1).flatten(1, 2))
 
@@ -149,7 +147,7 @@ def camera_predictor(case: Case) -> None:
     for model in case.config["models"]:
         given = beside(case, "sampling").config["camera_kwargs"][model]
         poses = LearnedPoses(build_poses(given), CameraNetwork(len(weights["affine1.bias"])))
-        fill(poses.network, weights, partial(published_name, table=table))
+        fill(poses.network, weights, table)
         place = case.inputs[f"{model}.rand_mode"]
         moves = poses.moves(place)
         case.compare(f"{model}.pred", moves)

@@ -3,15 +3,15 @@
 import math
 from functools import partial
 from typing import Any
-from unittest.mock import patch
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
 import zoo.training.stylegan2
-from tests.parity.harness import Case, Replay, Watched, train
+from tests.parity.harness import Case
+from tests.parity.published import Before, Watched, adam_moments, copies, noted, squared_gradients, train, watching
+from tests.parity.replay import Replay
 from tests.parity.stylenerf.build import fill_generator, load_discriminator, load_generator
 from tests.parity.stylenerf.draws import FromDoubles, replay
 from zoo.losses import logistic_fake, logistic_real
@@ -22,7 +22,7 @@ from zoo.training.ema import EMA
 from zoo.weights.names import published_name
 
 
-def build_gan(case: Case, kind: type[StyleNeRF] = StyleNeRF, **kwargs) -> StyleNeRF:
+def build_gan(case: Case, **kwargs) -> StyleNeRF:
     """Our training for the published arguments."""
     of, spec = case.config["loss"], case.config["spec"]
     synthesis = case.config["generator"]["synthesis_kwargs"]
@@ -32,7 +32,7 @@ def build_gan(case: Case, kind: type[StyleNeRF] = StyleNeRF, **kwargs) -> StyleN
     if generator.background is not None:
         generator.background.chunk = 100
     begin, end = of.get("curriculum") or (0, 0)
-    return kind(
+    return StyleNeRF(
         generator=generator,
         discriminator=load_discriminator(case.config["discriminator"], case.weights("discriminator.")).train(),
         optimizer_g=partial(torch.optim.Adam, lr=spec["lrate"] * 4 / 5, betas=(0.0, 0.99 ** (4 / 5))),
@@ -58,12 +58,6 @@ def tables(gan: StyleNeRF) -> dict[str, list]:
 def norms_of(tensors: dict[str, Tensor | None]) -> dict[str, Tensor]:
     """Norms; -1 for None, as the cases have it."""
     return {name: torch.tensor(-1.0) if tensor is None else tensor.norm() for name, tensor in tensors.items()}
-
-
-def per_image(scores: Tensor, images: Tensor) -> Tensor:
-    """Squared length of the gradient of each image's score."""
-    (gradient,) = torch.autograd.grad(scores.sum(), images, retain_graph=True)
-    return gradient.square().flatten(1).sum(1)
 
 
 def losses(case: Case) -> None:
@@ -121,9 +115,7 @@ def run_phase(phase: str, gan: StyleNeRF, level: Grown, real: Tensor, draws: Rep
             found["reg.x_rand"], found["reg.rgb_rand"] = colours[:, 3:], colours[:, :3]
             found["reg.weights"], found["reg.rgb_rand_out"] = weights.mT.unflatten(2, (side, side)), fake.path.samples
     elif phase == "Greg":
-        with patch.object(
-            zoo.training.stylegan2, "path_lengths", Watched(zoo.training.stylegan2.path_lengths)
-        ) as lengths:
+        with watching(zoo.training.stylegan2, "path_lengths") as lengths:
             loss = gan.loss_path(n // gan.path_shrink, level, draws)
         loss.backward()
         penalty = (lengths.calls[0][1] - gan.mean_path).square()
@@ -148,38 +140,9 @@ def run_phase(phase: str, gan: StyleNeRF, level: Grown, real: Tensor, draws: Rep
         loss.backward()
         found |= {"backward.Dr1": loss, "Loss_scores_real": output.calls[0][1].scores}
         images = real.clone().requires_grad_()
-        found["Loss_r1_penalty"] = per_image(gan.discriminator(images).scores, images)
+        found["Loss_r1_penalty"] = squared_gradients(gan.discriminator(images).scores, images)
         found["Loss_D_reg"] = found["Loss_r1_penalty"] * gan.r1_weight / 2
     return found
-
-
-class Replayed(StyleNeRF):
-    """Training on recorded numbers, which notes the losses and how long gradients are."""
-
-    def draws(self) -> Replay:
-        return self.recorded
-
-    def accumulate(self, prefix: str, terms: dict[str, Tensor]) -> None:
-        self.losses.append(sum(terms.values()).detach())
-        super().accumulate(prefix, terms)
-
-    def step(self, optimizer, **how) -> None:
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        self.lengths.append(torch.stack([g.norm() for g in gradients]).norm())
-        super().step(optimizer, **how)
-
-
-class Warm(pl.Callback):
-    """Gives both optimizers the state that the case says."""
-
-    def on_train_start(self, trainer: pl.Trainer, gan: pl.LightningModule) -> None:
-        for optimizer, second in zip(trainer.optimizers, (1e-2, 1e-3), strict=True):
-            for parameter in optimizer.param_groups[0]["params"]:
-                optimizer.state[parameter] = {
-                    "step": torch.tensor(10.0),
-                    "exp_avg": torch.zeros_like(parameter),
-                    "exp_avg_sq": torch.full_like(parameter, second),
-                }
 
 
 def trained(case: Case, variant: str) -> dict[str, Any]:
@@ -187,12 +150,12 @@ def trained(case: Case, variant: str) -> dict[str, Any]:
     config = case.config
     decay = 0.5 ** (config["batch"] / (config["ema_kimg"] * 1000))
     assert abs(decay - config["ema_beta"]) < 1e-12
-    gan = build_gan(case, Replayed, emas={"ema": EMA(decay)})
+    gan = build_gan(case, emas={"ema": EMA(decay)})
     averaged = case.weights("generator.") | case.weights("generator_ema.")
     fill_generator(gan.emas["ema"].module, averaged)
-    gan.images_seen, gan.losses, gan.lengths = config["cur_nimg"], [], []
-    gan.recorded = replay(case, *config["phases"], layers=gan.generator.num_layers)
-    gan.recorded.queues["z"].pop()  # drawn for the last phase too, which has no images of its own
+    draws = replay(case, *config["phases"], layers=gan.generator.num_layers)
+    draws.queues["z"].pop()  # drawn for the last phase too, which has no images of its own
+    gan.images_seen, gan.draws, steps = config["cur_nimg"], lambda: draws, noted(gan)
     made = gan.generate = Watched(gan.generate)
     table = tables(gan) | {"generator_ema": tables(gan)["generator"]}
     networks = {
@@ -200,18 +163,17 @@ def trained(case: Case, variant: str) -> dict[str, Any]:
         "discriminator": gan.discriminator,
         "generator_ema": gan.emas["ema"].module,
     }
-    before = {
-        player: {n: t.detach().clone() for n, t in network.state_dict().items()} for player, network in networks.items()
-    }
+    before = {player: copies(network.state_dict()) for player, network in networks.items()}
     real = case.inputs["real_img"]
-    train(gan, real, len(real), Warm() if variant == "warm" else pl.Callback())
-    assert gan.iterations == 1 and gan.recorded.used_up()
+    second = ((gan.generator, 1e-2), (gan.discriminator, 1e-3))
+    warm = Before([{p: adam_moments(p, value) for p in network.parameters()} for network, value in second])
+    train(gan, real, len(real), *([warm] if variant == "warm" else []))
+    assert gan.iterations == 1 and draws.used_up()
 
-    found: dict[str, Any] = {
-        f"{phase}.total_grad_norm": n for phase, n in zip(config["phases"], gan.lengths, strict=True)
-    }
+    found = {f"{phase}.total_grad_norm": step.norm for phase, step in zip(config["phases"], steps, strict=True)}
+    losses = [sum(terms.values()) for step in steps for _, terms in step.losses]
     names = ["Gmain.backward.Gmain", "Greg.backward.Gpl", "Dmain.backward.Dgen", "Dmain.backward.Dr1"]
-    found |= dict(zip([*names, "Dreg.backward.Dr1"], gan.losses, strict=True))
+    found |= dict(zip([*names, "Dreg.backward.Dr1"], losses, strict=True))
     path = made.calls[2][1][0]
     if path.path is not None:  # a constant in the published sum
         found["Dmain.backward.Dgen"] += gan.nerf_path_weight * path.path.loss(path.rendered.image).mean()

@@ -1,12 +1,12 @@
 """How the published StyleSDF's options and tensors become our networks and cameras."""
 
-import re
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tests.parity.harness import Case
+from tests.parity.published import load
 from zoo.render import (
     Camera,
     GaussianPoses,
@@ -24,7 +24,6 @@ from zoo.stylesdf.decoder import Decoder
 from zoo.stylesdf.discriminator import ImageDiscriminator, PoseDiscriminator
 from zoo.stylesdf.field import OffsetDepths, SDFField, SigmoidDensity
 from zoo.stylesdf.model import Generator
-from zoo.weights.names import from_published
 
 # Published tensors that nothing reads
 UNREAD = r"kernel$|decoder\.(conv1|convs\.\d+)\.bias$"
@@ -38,14 +37,10 @@ def table(network: nn.Module) -> list:
     return stylesdf.VOLUME_DISCRIMINATOR if isinstance(network, PoseDiscriminator) else stylesdf.IMAGE_DISCRIMINATOR
 
 
-def load(network: nn.Module, state: dict[str, Tensor]) -> Any:
+def fill(network: nn.Module, state: dict[str, Tensor]) -> Any:
     """The network with a published state dict."""
-    ours = from_published(stylesdf.without_axes(state), list(network.state_dict()), table(network))
-    unread = [name for name in ours if name.startswith("unused.")]
-    assert all(re.search(UNREAD, name) for name in unread), unread
-    missing, _ = network.load_state_dict({n: t for n, t in ours.items() if n not in unread}, strict=False)
-    assert set(missing) <= {"mean_w", "decoder.mean_latent", "decoder.trained"}, missing
-    return network
+    unknown = r"mean_w|decoder\.(mean_latent|trained)"
+    return load(network, stylesdf.without_axes(state), table(network), UNREAD, unknown)
 
 
 def near_far(case: Case) -> tuple[float, float]:
@@ -105,16 +100,16 @@ def make_generator(
         render_side=model["renderer_spatial_output_dim"],
         density_noise=of["raw_noise_std"] if of["no_sdf"] else 0.0,
     )
-    return load(generator, state)
+    return fill(generator, state)
 
 
 def make_discriminator(case: Case, prefix: str = "discriminator.") -> PoseDiscriminator | ImageDiscriminator:
     state = case.weights(prefix)
     if "final_conv.conv.weight" in state:
         sizes = stylesdf.volume_config({f"volume.{name}": tensor for name, tensor in state.items()})
-        return load(PoseDiscriminator(**sizes["init_args"]), state)
+        return fill(PoseDiscriminator(**sizes["init_args"]), state)
     sizes = stylesdf.image_config({f"image.{name}": tensor for name, tensor in state.items()})
-    return load(ImageDiscriminator(**sizes["init_args"]), state)
+    return fill(ImageDiscriminator(**sizes["init_args"]), state)
 
 
 def camera_of(case: Case, group: str = "") -> Camera:

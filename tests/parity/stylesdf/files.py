@@ -2,7 +2,8 @@
 
 import torch
 
-from tests.parity.harness import Case, same_tensors
+from tests.parity.harness import Case
+from tests.parity.published import same_tensors
 from tests.parity.stylesdf.build import camera_of, make_generator
 from tests.parity.stylesdf.rendering import compare_all, rendered
 from tests.test_official import stylesdf_experiment

@@ -2,13 +2,14 @@
 
 import re
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
 import zoo.stylesdf.field
-from tests.parity.harness import Case, Replay, Watched
+from tests.parity.harness import Case
+from tests.parity.published import hearing, watching
+from tests.parity.replay import Replay
 from tests.parity.stylesdf.build import INFERENCE, camera_of, make_generator, near_far
 from tests.parity.stylesdf.draws import recorded
 from zoo.render import Camera, to_map
@@ -18,7 +19,7 @@ from zoo.stylesdf.model import Generator, Latent, Styles
 
 def rendered(generator: Generator, styles: Styles, camera: Camera, side: int, draws: Any) -> dict[str, Tensor]:
     """Everything that a rendering makes on its way, by its published name."""
-    with patch.object(zoo.stylesdf.field, "sine", Watched(zoo.stylesdf.field.sine)) as watched:
+    with watching(zoo.stylesdf.field, "sine") as watched:
         found = generator.integrate(styles, camera, side, draws, with_features=True, differentiable=True)
     sines = [result for _, result in watched.calls]
     samples, quadrature, field = found.samples, generator.renderer.quadrature, generator.field
@@ -62,16 +63,14 @@ def rendered(generator: Generator, styles: Styles, camera: Camera, side: int, dr
 
 def compare_all(case: Case, start: str, ours: dict[str, Tensor]) -> None:
     """Compare those that were recorded; densities and gradients in units of the largest."""
-    for name in case.outputs:
+    for name, value in case.recorded(start, ours).items():
         key = name.removeprefix(start)
-        if not name.startswith(start) or key not in ours:
-            continue
         if key in ("density", "eikonal"):
-            case.relative(name, ours[key])
+            case.relative(name, value)
         elif key in ("alpha", "visibility", "weights", "mask"):  # made of densities
-            case.compare(name, ours[key], 5e-4)
+            case.compare(name, value, 5e-4)
         else:
-            case.scores(name, ours[key])
+            case.scores(name, value)
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -124,17 +123,17 @@ def render_stage2(case: Case) -> None:
     draws = Replay([*recorded(case, "draw"), *zip(named, noise, strict=True)])
     ours = {"w": first, "w2": second, "decoder_latent": styles.latents}
     ours |= rendered(generator, styles, camera, generator.render_side, draws)
-    decoder, heard = generator.decoder, {}
+    decoder = generator.decoder
     layers = {"conv1": decoder.layer, "to_rgb1": decoder.rgb}
     for i, block in enumerate(decoder.blocks):
         layers |= {f"convs.{2 * i}": block.first, f"convs.{2 * i + 1}": block.second, f"to_rgbs.{i}": block}
-    for name, layer in layers.items():
-        layer.register_forward_hook(lambda *of, name=f"decoder.{name}": heard.update({name: of[-1]}))
-    ours["rgb"] = decoder(ours["feature_map"], styles.latents, draws)
+    with hearing(layers) as heard:
+        ours["rgb"] = decoder(ours["feature_map"], styles.latents, draws)
     assert draws.used_up()
-    heard["decoder.to_rgb1"] = heard["decoder.to_rgb1"] + decoder.rgb.bias[:, None, None]
-    heard |= {name: of[1] for name, of in heard.items() if isinstance(of, tuple)}  # blocks have features, too
-    compare_all(case, "", ours | heard)
+    for name, ((_, made),) in heard.items():
+        ours[f"decoder.{name}"] = made[1] if isinstance(made, tuple) else made  # blocks have features, too
+    ours["decoder.to_rgb1"] = ours["decoder.to_rgb1"] + decoder.rgb.bias[:, None, None]
+    compare_all(case, "", ours)
 
     ema = make_generator(case, "generator_ema.", **INFERENCE)
     styles = ema.map(Latent(case.inputs["z"]))

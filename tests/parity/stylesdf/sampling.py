@@ -1,12 +1,12 @@
 """Cases of cameras, rays, depths and mixed codes."""
 
-import re
 from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
-from tests.parity.harness import Case, Replay
+from tests.parity.harness import Case
+from tests.parity.replay import Replay
 from tests.parity.stylesdf.build import camera_from, make_generator, make_poses, near_far
 from tests.parity.stylesdf.draws import recorded
 from tests.parity.stylesdf.rendering import compare_all
@@ -62,8 +62,7 @@ def mixing(case: Case, generator: Generator) -> None:
     """Codes that are drawn for the decoder's layers."""
     numbers = iter(case.draws("mixing"))
     for i in dict.fromkeys(name.split(".")[1] for name in case.outputs if name.startswith("mixing.")):
-        about = case.info["outputs"][f"mixing.{i}.count"]["meaning"]
-        probability = float(re.search(r"probability ([\d.]+)", about)[1])
+        probability = case.number(f"mixing.{i}.count", r"probability ([\d.]+)")
         coin = next(numbers) if probability > 0 else torch.zeros(())
         codes = next(numbers).view(-1, *case.outputs[f"mixing.{i}.z0"].shape)
         names = ["z", "mixed_z"][: len(codes)]

@@ -3,16 +3,17 @@
 import re
 from functools import partial
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 import zoo.training.stylegan2
-from tests.parity.harness import Case, Replay, Watched, by_published_name, gradients_of, train
+from tests.parity.harness import Case
+from tests.parity.published import Watched, by_published_name, copies, gradients_of, train, watching
+from tests.parity.replay import Replay
 from tests.parity.stylesdf.build import UNREAD, camera_of, make_discriminator, make_generator, table
 from tests.parity.stylesdf.draws import cut_draw, recorded
-from zoo.losses import logistic_real, path_lengths
+from zoo.losses import logistic_real
 from zoo.stylesdf import convert as stylesdf
 from zoo.stylesdf.discriminator import ImageDiscriminator, StagedDiscriminator
 from zoo.stylesdf.stages import ImageStage, SphereStage, VolumeStage
@@ -22,8 +23,7 @@ from zoo.training.ema import EMA
 
 def parameters(network: nn.Module) -> dict[str, Tensor]:
     """Copies of the parameters, in their published names and shapes."""
-    named = by_published_name(network, table(network))
-    return stylesdf.with_axes({name: p.detach().clone() for name, p in named.items()})
+    return stylesdf.with_axes(copies(by_published_name(network, table(network))))
 
 
 def gradients(network: nn.Module, loss: Tensor | None = None) -> dict[str, Tensor]:
@@ -166,7 +166,7 @@ def losses_stage2(case: Case) -> None:
     draws = Replay([*recorded(case, "path.draw"), ("path_noise", noise), ("cut", cut)])
     image, latents = gan.images(w, other, *camera, draws)
     gan.mean_path.copy_(case.inputs["mean_path_length"])
-    with patch.object(zoo.training.stylegan2, "path_lengths", Watched(path_lengths)) as lengths:
+    with watching(zoo.training.stylegan2, "path_lengths") as lengths:
         loss = gan.loss_path(stage, image, latents, draws)
     relative(case, "g.", path_lengths=lengths.calls[0][1], mean_path_length=gan.mean_path)
     relative(case, "g.unweighted.", path=loss / (stage.path_weight * stage.path_every))
@@ -213,8 +213,8 @@ class Stepwise(StyleSDF):
         compare_changes(self.case, f"{label}.change_norm", network, before, more)
         unread = {n: t for n, t in self.case.weights("generator.").items() if re.search(UNREAD, n)}
         values = unread | parameters(network)
-        for name in [n for n in self.case.outputs if n.startswith(f"{label}.value.")]:
-            self.case.relative(name, values[name.removeprefix(f"{label}.value.")], 1e-2)
+        for name, value in self.case.recorded(f"{label}.value.", values).items():
+            self.case.relative(name, value, 1e-2)
 
     def update_emas(self) -> None:
         network = self.emas["ema"].module
@@ -265,7 +265,7 @@ def step_stage1(case: Case) -> None:
 def step_stage2(case: Case) -> None:
     of = case.config["training"]
     stage = image_stage(of, mixing=of["mixing"], at_once=of["chunk"], path_shrink=of["path_batch_shrink"])
-    with patch.object(zoo.training.stylegan2, "path_lengths", Watched(path_lengths)) as lengths:
+    with watching(zoo.training.stylegan2, "path_lengths") as lengths:
         steps(case, of["start_iter"], image=stage)
     mean = torch.zeros(())
     for i, (_, of_pass) in enumerate(lengths.calls):

@@ -1,5 +1,6 @@
 """Replays the reference cases of the published VolumeGAN: what computes each kind of case."""
 
+from tests.parity.harness import IMPORTANCE, NEARLY_EMPTY
 from tests.parity.volumegan import files, networks, rendering, sampling, training
 
 KINDS = {
@@ -22,11 +23,6 @@ ABSENT: dict[str, dict[str, str]] = {
     },
 }
 # Outputs with tolerances of more than ten times what is usual, by case and pattern of names, with the reason.
-NEARLY_EMPTY = "in cells which are nearly empty rounding moves importance samples a thousand times as far"
-IMPORTANCE = (
-    "follows from importance samples that were not recorded: in cells which are nearly empty rounding moves them a "
-    "thousand times as far"
-)
 SIGNS = (
     "Adam's first steps are as long for tiny gradients as for large ones: rounding, which importance samples enlarge, "
     "turns some of them round"

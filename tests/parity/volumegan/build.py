@@ -4,13 +4,13 @@ from torch import nn
 
 import zoo.render
 from tests.parity.harness import Case
+from tests.parity.published import load
 from zoo.render import Orbit
 from zoo.volumegan import convert as volumegan
 from zoo.volumegan.convert import GENERATOR, discriminator_table, generator_config, poses_config
 from zoo.volumegan.discriminator import Discriminator
 from zoo.volumegan.model import Generator
-from zoo.weights.bundle import UNUSED, build
-from zoo.weights.names import from_published
+from zoo.weights.bundle import build
 
 
 def load_generator(case: Case, **cameras) -> Generator:
@@ -21,22 +21,13 @@ def load_generator(case: Case, **cameras) -> Generator:
     """
     of = case.config["generator"]
     config = generator_config(of | {"ps_cfg": of["ps_cfg"] | cameras})
-    generator = build(config, nn.Module).eval()
-    state = from_published(case.weights("generator."), list(generator.state_dict()), GENERATOR)
-    unused = {name for name in state if name.startswith(UNUSED)}
-    assert all(name.endswith("filter") for name in unused), unused
-    generator.load_state_dict({name: tensor for name, tensor in state.items() if name not in unused})
-    return generator
+    return load(build(config, nn.Module).eval(), case.weights("generator."), GENERATOR, unread="filter$")
 
 
 def load_discriminator(case: Case) -> Discriminator:
     state = case.weights("discriminator.")
     discriminator = build(volumegan.discriminator_config(case.config["discriminator"], state), nn.Module)
-    ours = from_published(state, list(discriminator.state_dict()), discriminator_table(len(discriminator.blocks)))
-    unused = {name for name in ours if name.startswith(UNUSED)}
-    assert all(name.endswith("filter") for name in unused), unused
-    discriminator.load_state_dict({name: tensor for name, tensor in ours.items() if name not in unused})
-    return discriminator
+    return load(discriminator, state, discriminator_table(len(discriminator.blocks)), unread="filter$")
 
 
 def build_poses(of: dict) -> Orbit:

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from tests.parity.harness import Case, Replay
+from tests.parity.harness import Case
+from tests.parity.replay import Replay
 from zoo.render import HybridPoses
 from zoo.volumegan.model import Generator
 
@@ -32,8 +33,7 @@ def replay(case: Case, *blocks: str, generator: Generator) -> Replay:
     pairs = []
     silent = case.config.get("generator_train_kwargs", {}).get("noise_mode") == "none"
     for block in blocks:
-        start = f"{block}." if block else ""
-        found = {n.removeprefix(start): t for n, t in case.inputs.items() if n.startswith(start)}
+        found = case.block(f"{block}." if block else "")
         pairs += [(DRAWS[name], numbers) for name, numbers in found.items() if name in DRAWS]
         if isinstance(generator.poses, HybridPoses):  # the numbers that it drew show which half it took
             pairs.append(("pose_kind", torch.tensor(0.2 if "cam_yaw_u" in found else 0.8)))

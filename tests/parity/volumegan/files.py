@@ -2,7 +2,8 @@
 
 import torch
 
-from tests.parity.harness import Case, same_tensors
+from tests.parity.harness import Case
+from tests.parity.published import same_tensors
 from tests.parity.volumegan.draws import replay
 from zoo.volumegan import convert as volumegan
 from zoo.volumegan.convert import GENERATOR, discriminator_table
@@ -28,7 +29,7 @@ def checkpoint(case: Case) -> None:
         assert same_tensors(back, expected)
         about = contents.value["running_metadata"]
         assert (made.card["iterations"], made.card["images_seen"]) == (about["iter"], about["seen_img"])
-        network.load_state_dict({name: case.cast(t) for name, t in network.to(case.dtype).state_dict().items()})
+        case.recast(network)
         if model == "discriminator":
             case.scores("score", network(case.inputs["image"]).scores)
             continue

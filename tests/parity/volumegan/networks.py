@@ -2,7 +2,8 @@
 
 import torch
 
-from tests.parity.harness import Case, Watched
+from tests.parity.harness import Case
+from tests.parity.published import Watched
 from tests.parity.volumegan.build import load_discriminator
 from zoo.layers.stylegan2 import minibatch_stddev
 

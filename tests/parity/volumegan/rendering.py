@@ -1,12 +1,13 @@
 """Cases of images, also with truncated styles, with everything on the way from their rays."""
 
 import re
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from tests.parity.harness import Case, Followed, Replay, Watched
+from tests.parity.harness import Case
+from tests.parity.published import Watched, hearing
+from tests.parity.replay import Followed, Replay
 from tests.parity.volumegan.build import load_generator
 from tests.parity.volumegan.draws import replay, stored_noise
 from zoo.layers.stylegan2 import normalise
@@ -67,31 +68,22 @@ def render(case: Case) -> None:
         "weights": as_map(integrated.weights)[..., None],
         "depth": as_map(integrated.depth),
     }
-    for name, value in ours.items():
-        if name in case.outputs:
-            case.scores(name, value)
-    for name, value in (("coarse_sigma", coarse_raw), ("fine_sigma", fine_raw), ("merged_sigma", integrated.raw)):
-        if name in case.outputs:
-            case.relative(name, as_map(value))
+    for name, value in case.recorded("", ours).items():
+        case.scores(name, value)
+    raws = {"coarse_sigma": coarse_raw, "fine_sigma": fine_raw, "merged_sigma": integrated.raw}
+    for name, value in case.recorded("", raws).items():
+        case.relative(name, as_map(value))
 
     case.scores("feature2d", generator.render_features(styles, camera, const())[0])
-    remembered: dict[str, Tensor] = {}
-    hooks = []
+    parts: dict[str, nn.Module] = {}
     for i, block in enumerate(synthesis.blocks):
-        parts = {f"layer{2 * i + 1}": block.up, f"layer{2 * i + 2}": block.same, f"output{i + 1}": block.rgb}
-        for name, part in parts.items():
-            conv = getattr(part, "conv", part)
-            hooks += [
-                part.register_forward_hook(partial(remember, remembered, f"syn.{name}")),
-                conv.style.register_forward_hook(partial(remember, remembered, f"style.{name}")),
-            ]
-    rendered = generator.render(styles, camera, draws=const())
-    for hook in hooks:
-        hook.remove()
-    remembered["rgb_lowres"] = remembered["syn.rgb_init_res"] = rendered.raw  # the second where it is a layer
-    for name, value in remembered.items():
-        if name not in case.outputs:
-            continue
+        parts |= {f"layer{2 * i + 1}": block.up, f"layer{2 * i + 2}": block.same, f"output{i + 1}": block.rgb}
+    affine = {f"style.{name}": getattr(part, "conv", part).style for name, part in parts.items()}
+    with hearing({f"syn.{name}": part for name, part in parts.items()} | affine) as heard:
+        rendered = generator.render(styles, camera, draws=const())
+    ours = {name: calls[-1][1] for name, calls in heard.items() if calls}
+    ours |= dict.fromkeys(("rgb_lowres", "syn.rgb_init_res"), rendered.raw)  # the second where it is a layer
+    for name, value in case.recorded("", ours).items():
         if name.startswith("syn.output"):  # without its bias and bound
             value = value + synthesis.blocks[int(name.removeprefix("syn.output")) - 1].rgb.bias[:, None, None]
             value = value if synthesis.clamp is None else value.clamp(-synthesis.clamp, synthesis.clamp)
@@ -112,10 +104,6 @@ def render(case: Case) -> None:
     raw, hidden = field(samples, field.modulate(styles))
     case.relative("query_sigma", raw[:, :, 0])
     case.scores("query_feat", field.colour(hidden)[:, :, 0])
-
-
-def remember(remembered: dict[str, Tensor], name: str, module: nn.Module, inputs: tuple, output: Tensor) -> None:
-    remembered[name] = output.clone()
 
 
 @torch.no_grad()

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import nn
 
-from tests.parity.harness import Case, Replay, even_quantiles
+from tests.parity.harness import Case
+from tests.parity.replay import Replay, composited, even_quantiles
 from tests.parity.volumegan.build import build_poses
 from tests.parity.volumegan.draws import DRAWS
 from zoo.layers.lookup import trilinear
@@ -136,7 +137,7 @@ COMPOSITES = {
 
 
 def composite(case: Case, block: str) -> None:
-    """Importance sampling and compositing of given features and densities: a field that knows them already."""
+    """Importance sampling and compositing of given features and densities."""
     kind, mode, *rest = block.split("_")
     features, raw, t = (case.inputs[f"hs.{name}"] for name in ("feat", "sigma", "z"))
     options = COMPOSITES.get(rest[0] if rest else "", {})
@@ -152,8 +153,8 @@ def composite(case: Case, block: str) -> None:
         case.compare(f"{block}.pts_z", fine[..., None])
         case.compare(f"{block}.pts", Samples(*rays[:2], fine).points)
         return
-    renderer.depths, renderer.fine = (lambda rays, draws: given), None
-    result = renderer(lambda samples, _: (raw, features), rays, None)
+    renderer.fine = None
+    result = composited(renderer, given.t, raw, features, rays=rays)
     weights = result.weights
     rgb = weights.sum(-1, keepdim=True).expand_as(result.features) if rest == ["weight"] else result.features
     case.compare(f"{block}.rgb", rgb)

@@ -11,7 +11,9 @@ from torch.nn.functional import softplus
 
 import zoo.training.stylegan2
 import zoo.volumegan.training
-from tests.parity.harness import Case, Replay, Watched, train
+from tests.parity.harness import Case
+from tests.parity.published import Watched, by_published_name, copies, gradients_of, squared_gradients, train, watching
+from tests.parity.replay import Replay
 from tests.parity.volumegan.build import load_discriminator, load_generator
 from tests.parity.volumegan.draws import replay
 from zoo.losses import logistic_fake, logistic_real
@@ -19,7 +21,6 @@ from zoo.training.ema import EMA
 from zoo.volumegan.convert import GENERATOR, discriminator_table
 from zoo.volumegan.model import Generator
 from zoo.volumegan.training import VolumeGAN
-from zoo.weights.names import published_name
 
 # Their gradients are zero, since an instance norm follows: what is recorded of them is rounding noise.
 WITHOUT_EFFECT = r"nerfmlp\.fv\.layer\d+\.bias"
@@ -30,27 +31,17 @@ def leave_out_noise(case: Case) -> None:
     case.outputs = {name: t for name, t in case.outputs.items() if not re.search(WITHOUT_EFFECT, name)}
 
 
-def compare_norms(case: Case, name: str, ours: dict[str, Tensor], player: str, share: float) -> None:
-    """Compare norms, each in units of its own, in the published order of parameters.
-
-    What our network does not have, since nothing reads it, has norm zero.
-    """
+def order_of(case: Case, player: str) -> tuple[list[str], list[str]]:
+    """The published order of a network's parameters, and those of them that have no effect."""
     order = case.info["parameter_order"][player]
-    assert set(ours) <= set(order), set(ours) - set(order)
-    kept = [i for i, parameter in enumerate(order) if not re.fullmatch(WITHOUT_EFFECT, parameter)]
-    case.outputs[name] = case.outputs[name][kept]
-    case.each_relative(name, torch.stack([ours.get(order[i], torch.tensor(0.0)) for i in kept]), share)
+    return order, [name for name in order if re.fullmatch(WITHOUT_EFFECT, name)]
 
 
-def norms(tensors: dict[str, Tensor | None], table: list) -> dict[str, Tensor]:
-    """Norms by published name; zero for None."""
-    return {
-        published_name(name, table): torch.tensor(0.0) if tensor is None else tensor.norm()
-        for name, tensor in tensors.items()
-    }
+def table_of(network: nn.Module) -> list:
+    return GENERATOR if isinstance(network, Generator) else discriminator_table(len(network.blocks))
 
 
-def build_gan(case: Case, kind: type[VolumeGAN] = VolumeGAN, **kwargs) -> VolumeGAN:
+def build_gan(case: Case, **kwargs) -> VolumeGAN:
     """Our training for the published arguments."""
     of_d, of_g = case.config["loss"]["d_loss_kwargs"], case.config["loss"]["g_loss_kwargs"]
     train = case.config["generator_train_kwargs"]
@@ -60,7 +51,7 @@ def build_gan(case: Case, kind: type[VolumeGAN] = VolumeGAN, **kwargs) -> Volume
         optimizers[f"optimizer_{player}"] = partial(torch.optim.Adam, lr=of["base_lr"], betas=tuple(of["betas"]))
     generator = load_generator(case).train()
     generator.renderer.chunk = 64  # small, so that the field is asked again in the backward pass
-    return kind(
+    return VolumeGAN(
         generator=generator,
         discriminator=load_discriminator(case).train(),
         **optimizers,
@@ -74,12 +65,6 @@ def build_gan(case: Case, kind: type[VolumeGAN] = VolumeGAN, **kwargs) -> Volume
         mean_decay=1.0 if train["w_moving_decay"] is None else train["w_moving_decay"],
         **kwargs,
     )
-
-
-def per_image(scores: Tensor, images: Tensor) -> Tensor:
-    """Squared length of the gradient of each image's score."""
-    (gradient,) = torch.autograd.grad(scores.sum(), images, retain_graph=True)
-    return gradient.square().flatten(1).sum(1)
 
 
 def losses(case: Case) -> None:
@@ -119,9 +104,7 @@ def losses(case: Case) -> None:
             gan.mean_path.copy_(case.inputs["pl_mean"])
             n = len(case.inputs["pl.z"])
             assert n == max(1, len(real) // gan.path_shrink)
-            with patch.object(
-                zoo.training.stylegan2, "path_lengths", Watched(zoo.training.stylegan2.path_lengths)
-            ) as lengths:
+            with watching(zoo.training.stylegan2, "path_lengths") as lengths:
                 loss = gan.loss_path(n, size, replay(case, "pl", generator=generator))
             compare("pl", loss, generator)
             penalties = (lengths.calls[0][1] - gan.mean_path).square()
@@ -137,27 +120,14 @@ def losses(case: Case) -> None:
         if f"{start}r1_loss" in case.outputs:
             compare("r1", gan.loss_r1(real), discriminator)
             images = real.clone().requires_grad_()
-            case.relative(f"{start}r1_per_sample", per_image(discriminator(images).scores, images))
+            case.relative(f"{start}r1_per_sample", squared_gradients(discriminator(images).scores, images))
 
 
 def compare_gradients(case: Case, name: str, network: nn.Module) -> None:
     """Norms of all gradients, and the full ones that were recorded."""
-    player = "generator" if isinstance(network, Generator) else "discriminator"
-    table = GENERATOR if player == "generator" else discriminator_table(len(network.blocks))
-    gradients = {name: p.grad for name, p in network.named_parameters()}
-    compare_norms(case, f"grad_norm.{name}", norms(gradients, table), player, 1e-3)
-    published = {published_name(n, table): gradient for n, gradient in gradients.items()}
-    for output in case.outputs:
-        if output.startswith(f"grad.{name}."):
-            ours = published[output.removeprefix(f"grad.{name}.")]
-            case.relative(output, torch.zeros(case.outputs[output].shape) if ours is None else ours)
-
-
-class Replayed(VolumeGAN):
-    """Training on recorded numbers."""
-
-    def draws(self) -> Replay:
-        return self.replays[self.iterations]
+    order, without = order_of(case, "generator" if isinstance(network, Generator) else "discriminator")
+    found = gradients_of(network, table_of(network))
+    case.gradients(f"grad_norm.{name}", f"grad.{name}.", found, order, without)
 
 
 class After(pl.Callback):
@@ -168,35 +138,25 @@ class After(pl.Callback):
         self.penalties: Tensor | None = None
 
     def on_train_start(self, trainer: pl.Trainer, gan: pl.LightningModule) -> None:
-        self.before = {name: p.detach().clone() for name, p in gan.named_parameters()}
-        self.mean_before = gan.mean_path.clone()
+        learned = {"generator": gan.generator, "discriminator": gan.discriminator}
+        self.before = {player: copies(by_published_name(n, table_of(n))) for player, n in learned.items()}
 
     def on_train_batch_end(self, trainer: pl.Trainer, gan: pl.LightningModule, *_) -> None:
         case, k = self.case, gan.iterations
-        tables = {"generator": GENERATOR, "discriminator": discriminator_table(len(gan.discriminator.blocks))}
-        tables["generator_smooth"] = GENERATOR
-        places = {"generator": "generator.", "discriminator": "discriminator."}
-        places["generator_smooth"] = "emas.ema.module."
-        buffers = dict(gan.named_buffers())
-        for player, start in places.items():
-            values = {n.removeprefix(start): p for n, p in gan.named_parameters() if n.startswith(start)}
-            origin = "generator." if player == "generator_smooth" else start
-            changes = {n: case.change(p, self.before[origin + n]) for n, p in values.items()}
-            order = "generator" if player == "generator_smooth" else player
-            compare_norms(case, f"{k}.change_norm.{player}", norms(changes, tables[player]), order, 1e-2)
-            published = {published_name(n, tables[player]): p.detach() for n, p in values.items()}
-            if player != "discriminator":
-                published["w_avg"] = buffers[f"{start}mean_w"]
-            for name in case.outputs:
-                if name.startswith(f"{k}.value.{player}."):
-                    case.relative(name, published[name.removeprefix(f"{k}.value.{player}.")])
-            if player != "generator_smooth":
-                optimizer = trainer.optimizers[0 if player == "generator" else 1]
-                own = {published_name(n, tables[player]): p for n, p in values.items()}
-                for name in case.outputs:
-                    if name.startswith(f"{k}.adam_exp_avg_sq.{player}."):
-                        state = optimizer.state[own[name.removeprefix(f"{k}.adam_exp_avg_sq.{player}.")]]
-                        case.relative(name, state["exp_avg_sq"])
+        optimizers = dict(zip(("generator", "discriminator"), trainer.optimizers, strict=True))
+        networks = {"generator": gan.generator, "discriminator": gan.discriminator}
+        networks["generator_smooth"] = gan.emas["ema"].module
+        for player, network in networks.items():
+            of, values = player.removesuffix("_smooth"), by_published_name(network, table_of(network))
+            case.changes(f"{k}.change_norm.{player}", values, self.before[of], *order_of(case, of))
+            means = {} if player == "discriminator" else {"w_avg": network.mean_w}
+            for name, value in case.recorded(f"{k}.value.{player}.", values | means).items():
+                case.relative(name, value)
+            if player in optimizers:
+                state = optimizers[player].state
+                moments = {name: state[p]["exp_avg_sq"] for name, p in values.items() if p in state}
+                for name, value in case.recorded(f"{k}.adam_exp_avg_sq.{player}.", moments).items():
+                    case.relative(name, value)
         scores = [output.scores.detach() for _, output in self.outputs.calls]
         self.outputs.calls.clear()
         stats = {"G": softplus(-scores[0]), "D_Fake": softplus(scores[1]), "D_Real": softplus(-scores[2])}
@@ -217,24 +177,25 @@ def step(case: Case) -> None:
     config = case.config
     count = len([name for name in case.inputs if re.fullmatch(r"\d+\.real", name)])
     decay = 0.5 ** (config["batch_size"] * config["world_size"] / config["g_ema_img"])
-    gan = build_gan(case, Replayed, emas={"ema": EMA(decay)})
+    gan = build_gan(case, emas={"ema": EMA(decay)})
     case.compare("ema_beta", torch.tensor(decay))
-    gan.replays = []
+    replays: list[Replay] = []
+    gan.draws = lambda: replays[gan.iterations]
     for k in range(1, count + 1):
         blocks = [f"{k}.{block}" for block in ("g", "pl", "d") if f"{k}.{block}.z" in case.inputs]
-        gan.replays.append(replay(case, *blocks, generator=gan.generator))
+        replays.append(replay(case, *blocks, generator=gan.generator))
     output = gan.discriminator.forward = Watched(gan.discriminator.forward)
     gradients: list[Tensor] = []
     penalty = zoo.volumegan.training.r1_penalty
 
     def watched_penalty(scores: Tensor, images: Tensor) -> Tensor:
-        gradients.append(per_image(scores, images).detach())
+        gradients.append(squared_gradients(scores, images).detach())
         return penalty(scores, images)
 
     with (
-        patch.object(zoo.training.stylegan2, "path_lengths", Watched(zoo.training.stylegan2.path_lengths)) as lengths,
+        watching(zoo.training.stylegan2, "path_lengths") as lengths,
         patch.object(zoo.volumegan.training, "r1_penalty", watched_penalty),
     ):
         reals = torch.cat([case.inputs[f"{k}.real"] for k in range(1, count + 1)])
         train(gan, reals, config["batch_size"], After(case, output, lengths, gradients))
-    assert gan.iterations == count and all(recorded.used_up() for recorded in gan.replays)
+    assert gan.iterations == count and all(recorded.used_up() for recorded in replays)
