@@ -103,7 +103,11 @@ class Step(NamedTuple):
     """What was noted of an optimizer's step."""
 
     losses: list[tuple[str, dict[str, Tensor]]]  # by term, each with its prefix, in order
-    norm: Tensor  # of all gradients together, before they are clipped
+    gradients: dict[nn.Parameter, Tensor]  # before they are clipped
+
+    def norm(self) -> Tensor:
+        """Of all gradients together."""
+        return torch.stack([gradient.norm() for gradient in self.gradients.values()]).norm()
 
 
 def noted(gan: GAN) -> list[Step]:
@@ -115,8 +119,8 @@ def noted(gan: GAN) -> list[Step]:
         accumulate(prefix, terms)
 
     def note_step(optimizer: torch.optim.Optimizer, **how: Any) -> None:
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        steps.append(Step([*losses], torch.stack([gradient.norm() for gradient in gradients]).norm()))
+        learned = [p for group in optimizer.param_groups for p in group["params"]]
+        steps.append(Step([*losses], {p: p.grad.clone() for p in learned if p.grad is not None}))
         losses.clear()
         step(optimizer, **how)
 

@@ -129,7 +129,7 @@ def step(case: Case) -> None:
         for i in range(iterations):
             for k, player in enumerate("DG"):
                 name = f"{block}.it{i}.{player}_total_norm"
-                case.each_relative(name, steps[2 * i + k].norm, 1e-3)
+                case.each_relative(name, steps[2 * i + k].norm(), 1e-3)
                 _, terms = steps[2 * i + k].losses[-1]  # the published loop keeps the last
                 case.each_relative(f"{block}.it{i}.{player.lower()}_loss", sum(terms.values()), 1e-4)
         for player, parameters in networks.items():

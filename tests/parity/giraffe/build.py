@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tests.parity.harness import Case
 from tests.parity.published import load
 from zoo.giraffe.convert import DISCRIMINATOR, GENERATOR
-from zoo.giraffe.extras import GaussianFeatures
+from zoo.giraffe.extras import GaussianFeatures, ResidualDiscriminator
 from zoo.giraffe.field import Field, Octaves
 from zoo.giraffe.model import Discriminator, Generator, NearestUp, NeuralRenderer, SmoothUp
 from zoo.giraffe.rendering import SceneRenderer, StratifiedDepths, densest, weighted
@@ -123,6 +123,12 @@ def build_discriminator(of: dict) -> Discriminator:
 def load_discriminator(case: Case) -> Discriminator:
     discriminator = build_discriminator(case.config["discriminator_kwargs"])
     return load(discriminator, case.weights("discriminator."), DISCRIMINATOR)
+
+
+def load_residual(case: Case, of: dict, prefix: str) -> ResidualDiscriminator:
+    """The discriminator of the 2D baseline."""
+    sizes = of.get("image_size", 64), of.get("nfilter", 16), of.get("nfilter_max", 512)
+    return load(ResidualDiscriminator(*sizes), case.weights(prefix), DISCRIMINATOR_2D)
 
 
 def latent_of(inputs: dict[str, Tensor]) -> Latent:

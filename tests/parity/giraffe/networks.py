@@ -7,18 +7,18 @@ from torch import Tensor, nn
 
 from tests.parity.giraffe.build import (
     BLOCK,
-    DISCRIMINATOR_2D,
     NEVER_READ,
     build_discriminator,
     build_encodings,
     build_field,
     build_renderer,
+    load_residual,
 )
 from tests.parity.harness import Case
 from tests.parity.published import hearing, load
 from zoo.giraffe.convert import DISCRIMINATOR, FIELD, RENDERER
 from zoo.giraffe.edits import between_codes
-from zoo.giraffe.extras import Block, ResidualDiscriminator
+from zoo.giraffe.extras import Block
 from zoo.giraffe.model import SmoothUp
 from zoo.giraffe.rendering import densest, weighted
 from zoo.render import infinite_last_interval, transmission_weights, zero_last_interval
@@ -80,8 +80,5 @@ def discriminator(case: Case) -> None:
         more = torch.cat([images, images[:, :1]], dim=1)
         case.compare(f"dc_{variant}.score_extra_channels", discriminator(more).scores)
     for variant, of in case.config["resnet"].items():
-        discriminator = ResidualDiscriminator(
-            of.get("image_size", 64), of.get("nfilter", 16), of.get("nfilter_max", 512)
-        )
-        load(discriminator, case.weights(f"resnet_{variant}."), DISCRIMINATOR_2D)
+        discriminator = load_residual(case, of, f"resnet_{variant}.")
         case.compare(f"resnet_{variant}.score", discriminator(case.inputs[f"x_{of.get('image_size', 64)}"]).scores)

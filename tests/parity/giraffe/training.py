@@ -14,17 +14,17 @@ from tests.parity.giraffe.build import (
     latent_of,
     load_discriminator,
     load_generator,
+    load_residual,
 )
 from tests.parity.giraffe.draws import rendering_draws, scene_draws
 from tests.parity.harness import Case
-from tests.parity.published import by_published_name, copies, load, squared_gradients, train
+from tests.parity.published import by_published_name, copies, load, noted, squared_gradients, train
 from tests.parity.replay import Replay
 from zoo.giraffe.convert import DISCRIMINATOR, GENERATOR
-from zoo.giraffe.extras import PlainGenerator, PlainLatent, ResidualDiscriminator
+from zoo.giraffe.extras import PlainGenerator, PlainLatent
 from zoo.giraffe.rendering import densest
 from zoo.giraffe.training import GIRAFFE
 from zoo.training.ema import EMA
-from zoo.weights.names import published_name
 
 
 def rmsprop(lr: float) -> partial:
@@ -77,25 +77,6 @@ def compare_gradients(case: Case, name: str, network: nn.Module, loss: Tensor, t
     case.gradients(f"{prefix}grad_norms", f"{prefix}grad.", found, case.info[f"param_names_{player[0]}"])
 
 
-class Replayed(GIRAFFE):
-    """Trains with recorded draws, and remembers losses and gradients."""
-
-    def __init__(self, recorded: list[list[tuple[str, Tensor]]], **kwargs) -> None:
-        super().__init__(**kwargs)
-        self.recorded = recorded
-        self.terms: dict[str, dict[str, Tensor]] = {}
-        self.gradients: dict[str, dict[str, Tensor]] = {}
-
-    def draws(self) -> Replay:
-        return Replay(self.recorded[self.iterations])
-
-    def accumulate(self, prefix: str, terms: dict[str, Tensor]) -> None:
-        super().accumulate(prefix, terms)
-        network = self.generator if prefix == "loss_g" else self.discriminator
-        self.terms[prefix] = {name: term.detach() for name, term in terms.items()}
-        self.gradients[prefix] = {name: p.grad.clone() for name, p in network.named_parameters()}
-
-
 class AfterEach(pl.Callback):
     """Calls a function with the number of the iteration after each."""
 
@@ -140,8 +121,7 @@ def seen_later(case: Case, name: str) -> bool:
 def step(case: Case) -> None:
     steps, of = case.config["steps"], case.config
     recorded = [[pair for phase in "GD" for pair in scene_draws(case.block(f"step{k}.{phase}."))] for k in range(steps)]
-    gan = Replayed(
-        recorded,
+    gan = GIRAFFE(
         generator=load_generator(case),
         discriminator=load_discriminator(case),
         optimizer_g=rmsprop(of["learning_rate"]),
@@ -150,12 +130,14 @@ def step(case: Case) -> None:
         fakes=len(case.inputs["step0.G.z_shape_obj"]),
     )
     gan.emas["ema"].module = load_generator(case, "generator_test.").requires_grad_(False)
+    gan.draws, noted_steps = lambda: Replay(recorded[gan.iterations]), noted(gan)
     tables = GENERATOR, DISCRIMINATOR
     before = {name: copies(of_it) for name, of_it in parameters(gan, *tables)}
 
     def look(k: int, optimizers: list[torch.optim.Optimizer]) -> None:
-        loss_d = gan.terms["loss_d"]
-        case.relative(f"step{k}.loss_generator", gan.terms["loss_g"]["fake"], 1e-4)
+        losses = dict(loss for noted_step in noted_steps[-2:] for loss in noted_step.losses)
+        loss_d = losses["loss_d"]
+        case.relative(f"step{k}.loss_generator", losses["loss_g"]["fake"], 1e-4)
         case.relative(f"step{k}.loss_discriminator", loss_d["real"] + loss_d["fake"], 1e-4)
         case.relative(f"step{k}.loss_regularizer", loss_d["r1"], 1e-4)
         compare_changes(case, f"step{k}.", gan, before, tables)
@@ -182,15 +164,8 @@ def gan2d(case: Case) -> None:
     def generator(prefix: str) -> PlainGenerator:
         return load(PlainGenerator(of["z_dim"], size, *widths), case.weights(prefix), GENERATOR_2D)
 
-    discriminator_kwargs = of["discriminator_kwargs"]
-    discriminator = ResidualDiscriminator(
-        discriminator_kwargs["image_size"],
-        discriminator_kwargs.get("nfilter", 16),
-        discriminator_kwargs.get("nfilter_max", 512),
-    )
-    load(discriminator, case.weights("discriminator."), DISCRIMINATOR_2D)
-    gan = Replayed(
-        [[("z", case.inputs["z_G"]), ("z", case.inputs["z_D"])]],
+    discriminator = load_residual(case, of["discriminator_kwargs"], "discriminator.")
+    gan = GIRAFFE(
         generator=generator("generator."),
         discriminator=discriminator,
         optimizer_g=rmsprop(of["learning_rate"]),
@@ -200,6 +175,8 @@ def gan2d(case: Case) -> None:
         fakes=of["batch"],
     )
     gan.emas["ema"].module = generator("generator_test.").requires_grad_(False)
+    draws = Replay([("z", case.inputs["z_G"]), ("z", case.inputs["z_D"])])
+    gan.draws, steps = lambda: draws, noted(gan)
     with torch.no_grad():
         latent = PlainLatent(case.inputs["z_eval"])
         image = gan.generator(latent, gan.generator.cameras(len(latent.z), None)).image
@@ -210,9 +187,10 @@ def gan2d(case: Case) -> None:
     before = {name: copies(of_it) for name, of_it in parameters(gan, *tables)}
 
     def look(k: int, optimizers: list[torch.optim.Optimizer]) -> None:
-        terms = gan.terms["loss_d"]
+        losses = dict(loss for step in steps for loss in step.losses)
+        terms = losses["loss_d"]
         ours = {
-            "generator": gan.terms["loss_g"]["fake"],
+            "generator": losses["loss_g"]["fake"],
             "discriminator": terms["real"] + terms["fake"],
             "regularizer": terms["r1"],
             "d_real": terms["real"],
@@ -221,11 +199,10 @@ def gan2d(case: Case) -> None:
         for name, value in ours.items():
             case.relative(f"step.{name}", value, 1e-4)
         compare_changes(case, "step.", gan, before, tables)
-        for player, prefix, network, table in (
-            ("D", "loss_d", "discriminator", DISCRIMINATOR_2D),
-            ("G", "loss_g", "generator", GENERATOR_2D),
-        ):
-            gradients = {published_name(n, table): g for n, g in gan.gradients[prefix].items()}
-            case.gradients(f"{player}.grad_norms", f"{player}.grad.", gradients, order_of(case, network))
+        gradients = {parameter: gradient for step in steps for parameter, gradient in step.gradients.items()}
+        for network, now in parameters(gan, *tables):
+            if network != "generator_test":
+                player, found = network[0].upper(), {name: gradients[parameter] for name, parameter in now.items()}
+                case.gradients(f"{player}.grad_norms", f"{player}.grad.", found, order_of(case, network))
 
     train(gan, case.inputs["x_real"], of["batch"], AfterEach(look))

@@ -164,8 +164,8 @@ def step(case: Case) -> None:
     case.relative("d_loss", torch.stack([sum(terms.values()) for terms in losses_d]), 1e-4)
     case.relative("g_losses", torch.stack([sum(terms.values()) for terms in losses_g]), 1e-4)
     case.relative("grad_penalty", losses_d[0]["r1"])
-    case.relative("clip_total_norm_d", steps[0].norm)
-    case.relative("clip_total_norm_g", steps[1].norm)
+    case.relative("clip_total_norm_d", steps[0].norm())
+    case.relative("clip_total_norm_g", steps[1].norm())
     case.compare("lr", torch.tensor([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers]))
     for player, parameters in networks.items():
         order = config[f"{'d' if player == 'd' else 'g'}_param_order"]

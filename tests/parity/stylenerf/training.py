@@ -170,7 +170,7 @@ def trained(case: Case, variant: str) -> dict[str, Any]:
     train(gan, real, len(real), *([warm] if variant == "warm" else []))
     assert gan.iterations == 1 and draws.used_up()
 
-    found = {f"{phase}.total_grad_norm": step.norm for phase, step in zip(config["phases"], steps, strict=True)}
+    found = {f"{phase}.total_grad_norm": step.norm() for phase, step in zip(config["phases"], steps, strict=True)}
     losses = [sum(terms.values()) for step in steps for _, terms in step.losses]
     names = ["Gmain.backward.Gmain", "Greg.backward.Gpl", "Dmain.backward.Dgen", "Dmain.backward.Dr1"]
     found |= dict(zip([*names, "Dreg.backward.Dr1"], losses, strict=True))
