@@ -37,8 +37,7 @@ def replay(case: Case, *blocks: str, layers: int) -> Replay:
     """
     pairs = []
     for block in blocks:
-        found = {n.removeprefix(f"{block}."): t for n, t in case.inputs.items() if n.startswith(f"{block}.")}
-        found = {name: numbers for name, numbers in found.items() if "." not in name}
+        found = {name: numbers for name, numbers in case.block(f"{block}.").items() if "." not in name}
         for name, numbers in found.items():
             if name == "camera_u_n":  # the published azimuth runs the other way round
                 numbers = -numbers

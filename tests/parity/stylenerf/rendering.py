@@ -51,24 +51,15 @@ def render(case: Case) -> None:
             if name.startswith(f"{mode}."):
                 compare_fine(case, mode, generator, generator.rays(camera, side))
             if case.outputs[name].shape[1] == side**2:
-                generator.renderer.fine = recorded_fine(case, name, generator.renderer.samples)
+                fine = recorded_fine(case, name, generator.renderer.samples)
+                generator.renderer.fine = lambda t, weights, draws, fine=fine: fine
         ours, raw = intermediate(case, mode, generator, styles, camera)
         for name, value in case.recorded(f"{mode}.", ours | raw).items():
             if name not in case.compared:
                 (case.relative if name.removeprefix(f"{mode}.") in raw else case.compare)(name, value)
 
 
-class Recorded:
-    """Fine depths that were recorded."""
-
-    def __init__(self, t: Tensor) -> None:
-        self.t = t
-
-    def __call__(self, t: Tensor, weights: Tensor, draws) -> Tensor:
-        return self.t
-
-
-def recorded_fine(case: Case, name: str, coarse: int) -> Recorded:
+def recorded_fine(case: Case, name: str, coarse: int) -> Tensor:
     """Those of the recorded depths of this name that are not the coarse ones."""
     found = case.outputs[name]
     fine = []
@@ -76,7 +67,7 @@ def recorded_fine(case: Case, name: str, coarse: int) -> Recorded:
         for value in torch.linspace(0, 1, coarse).tolist():
             line.remove(min(line, key=lambda found, value=value: abs(found - value)))
         fine.append(line)
-    return Recorded(case.cast(torch.tensor(fine)).unflatten(0, found.shape[:2]))
+    return case.cast(torch.tensor(fine)).unflatten(0, found.shape[:2])
 
 
 def compare_fine(case: Case, mode: str, generator: Generator, rays: Rays) -> None:

@@ -49,10 +49,7 @@ def build_gan(case: Case, **kwargs) -> StyleNeRF:
 
 
 def tables(gan: StyleNeRF) -> dict[str, list]:
-    return {
-        "generator": stylenerf.table(gan.generator),
-        "discriminator": stylenerf.table(gan.discriminator),
-    }
+    return {"generator": stylenerf.table(gan.generator), "discriminator": stylenerf.table(gan.discriminator)}
 
 
 def norms_of(tensors: dict[str, Tensor | None]) -> dict[str, Tensor]:
