@@ -1,4 +1,4 @@
-"""Replays the reference cases of the published CIPS-3D: what computes each kind of case."""
+"""Replays the reference cases of the published CIPS-3D."""
 
 from tests.parity.cips3d import files, networks, rendering, sampling, training
 from tests.parity.harness import IMPORTANCE, NEARLY_EMPTY
@@ -14,7 +14,6 @@ KINDS = {
     "truncation": rendering.truncation,
     "checkpoint": files.checkpoint,
 }
-# Outputs that our formulation does not have, by case, with the reason.
 ABSENT: dict[str, dict[str, str]] = {
     "sampling": {
         f"path_{path}.{what}": "cameras of the published web demo; ours follow an orbit of their own"
@@ -22,7 +21,6 @@ ABSENT: dict[str, dict[str, str]] = {
         for what in ("position", "lookup", "yaw", "pitch", "up")
     }
 }
-# Outputs with tolerances of more than ten times what is usual, by case and pattern of names, with the reason.
 LOOSE: dict[str, dict[str, tuple[float, str]]] = {
     "render": {
         r".*\.fine_z": (30, NEARLY_EMPTY),

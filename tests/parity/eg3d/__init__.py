@@ -1,4 +1,4 @@
-"""Replays the reference cases of the published EG3D: what computes each kind of case."""
+"""Replays the reference cases of the published EG3D."""
 
 from tests.parity.eg3d import files, networks, rendering, sampling, training
 
@@ -14,7 +14,6 @@ KINDS = {
     "truncation": rendering.truncation,
     "checkpoint": files.checkpoint,
 }
-# Outputs that our formulation does not have, by case, with the reason.
 ABSENT: dict[str, dict[str, str]] = {
     "planes": {"plane_axes": "we keep the two coordinates that matrices stand for; that these do is asserted"},
     "step": {

@@ -1,4 +1,4 @@
-"""Replays the reference cases of the published GIRAFFE: what computes each kind of case."""
+"""Replays the reference cases of the published GIRAFFE."""
 
 from tests.parity.giraffe import files, networks, rendering, sampling, training
 
@@ -13,9 +13,7 @@ KINDS = {
     "gan2d": training.gan2d,
     "truncation": rendering.truncation,
 }
-# Outputs that our formulation does not have, by case, with the reason.
 ABSENT: dict[str, dict[str, str]] = {}
-# Outputs whose tolerance may be over ten times the usual, by kind of case and pattern of names: how often, and why.
 ENCODING = "places of samples are rounded to float32, and the encoding's highest frequency is 2^9 pi per unit of a box"
 CANCELS = f"{ENCODING}; shares of a density's gradient cancel"
 LOOSE: dict[str, dict[str, tuple[float, str]]] = {

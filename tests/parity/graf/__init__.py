@@ -1,4 +1,4 @@
-"""Replays the reference cases of the published GRAF: what computes each kind of case."""
+"""Replays the reference cases of the published GRAF."""
 
 from tests.parity.graf import files, networks, rendering, sampling, training
 from tests.parity.harness import NEARLY_EMPTY
@@ -12,9 +12,7 @@ KINDS = {
     "step": training.step,
     "inference": rendering.inference,
 }
-# Outputs that our formulation does not have, by case, with the reason.
 ABSENT: dict[str, dict[str, str]] = {}
-# Outputs whose tolerance may be over ten times the usual, by kind of case and pattern of names: how often, and why.
 ENCODING = "places of samples are rounded to float32, and the encoding's highest frequency is 2^9 per world unit"
 KINKS = f"{ENCODING}; units of the discriminator that are that near zero have one slope or another"
 LOOSE: dict[str, dict[str, tuple[float, str]]] = {

@@ -1,4 +1,4 @@
-"""Replays the reference cases of the published pi-GAN: what computes each kind of case."""
+"""Replays the reference cases of the published pi-GAN."""
 
 from tests.parity.pigan import files, networks, rendering, sampling, training
 
@@ -11,9 +11,7 @@ KINDS = {
     "truncation": rendering.truncation,
     "checkpoint": files.checkpoint,
 }
-# Outputs that our formulation does not have, by case, with the reason.
 ABSENT: dict[str, dict[str, str]] = {}
-# Outputs whose tolerance may be over ten times the usual, by kind of case and pattern of names: how often, and why.
 IMPORTANCE = (
     "follows from importance samples: in cells which are nearly empty rounding moves them a thousand times as far, and "
     "eight sines amplify that"

@@ -1,4 +1,4 @@
-"""Replays the reference cases of the published StyleNeRF: what computes each kind of case."""
+"""Replays the reference cases of the published StyleNeRF."""
 
 from tests.parity import harness
 from tests.parity.stylenerf import files, networks, rendering, sampling, training
@@ -20,7 +20,6 @@ NO_SKIP = "left out of a convolution it is part of, upsampling has no meaning; t
 ABSENT: dict[str, dict[str, str]] = {
     "upsamplers": {"default.k1.skip_up": NO_SKIP, "default.k3.skip_up": NO_SKIP},
 }
-# Outputs whose tolerance may be over ten times the usual, by kind of case and pattern of names: how often, and why.
 IMPORTANCE = f"{harness.IMPORTANCE}, and the encoding's highest frequency again"
 CANCELS = "the bias of the density's last layer moves the whole volume: shares of its gradient cancel but for rounding"
 KINKS = f"{IMPORTANCE}; units of the discriminator that are that near zero have one slope or another"

@@ -1,4 +1,4 @@
-"""Replays the reference cases of the published StyleSDF: what computes each kind of case."""
+"""Replays the reference cases of the published StyleSDF."""
 
 from tests.parity.stylesdf import files, networks, rendering, sampling, training
 
@@ -16,6 +16,5 @@ KINDS = {
     "step_stage2": training.step_stage2,
     "truncation": rendering.truncation,
 }
-# Outputs that our formulation does not have, by case, with the reason.
 ABSENT: dict[str, dict[str, str]] = {}
 LOOSE: dict[str, dict[str, tuple[float, str]]] = {}

@@ -1,4 +1,4 @@
-"""Replays the reference cases of the published VolumeGAN: what computes each kind of case."""
+"""Replays the reference cases of the published VolumeGAN."""
 
 from tests.parity.harness import IMPORTANCE, NEARLY_EMPTY
 from tests.parity.volumegan import files, networks, rendering, sampling, training
@@ -14,7 +14,6 @@ KINDS = {
 }
 ALPHAS = "the published 'alphas' are the light before the first sample, always 1; we do not keep it"
 MODES = ("relu", "softplus", "mipnerf", "relu_last", "relu_white", "relu_maxd", "softplus_nodist", "relu_weight")
-# Outputs that our formulation does not have, by case, with the reason.
 ABSENT: dict[str, dict[str, str]] = {
     "render": {"transmittance_first": ALPHAS},
     "sampling": {f"render_{mode}.alphas": ALPHAS for mode in MODES},
@@ -22,7 +21,6 @@ ABSENT: dict[str, dict[str, str]] = {
         "sampler_num_steps_after_video_call": "the published sampler keeps the numbers of its last call; ours has none"
     },
 }
-# Outputs with tolerances of more than ten times what is usual, by case and pattern of names, with the reason.
 SIGNS = (
     "Adam's first steps are as long for tiny gradients as for large ones: rounding, which importance samples enlarge, "
     "turns some of them round"
