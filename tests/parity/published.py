@@ -128,6 +128,11 @@ def noted(gan: GAN) -> list[Step]:
     return steps
 
 
+def last_losses(steps: list[Step]) -> dict[str, dict[str, Tensor]]:
+    """Losses by prefix and term, each as it was last."""
+    return dict(loss for step in steps for loss in step.losses)
+
+
 def adam_moments(parameter: Tensor, second: float) -> dict[str, Tensor]:
     """Moments in Adam's state: no first one, and one number for all of the second."""
     return {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.full_like(parameter, second)}

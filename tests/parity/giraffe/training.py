@@ -18,7 +18,7 @@ from tests.parity.giraffe.build import (
 )
 from tests.parity.giraffe.draws import rendering_draws, scene_draws
 from tests.parity.harness import Case
-from tests.parity.published import by_published_name, copies, load, noted, squared_gradients, train
+from tests.parity.published import by_published_name, copies, last_losses, load, noted, squared_gradients, train
 from tests.parity.replay import Replay
 from zoo.giraffe.convert import DISCRIMINATOR, GENERATOR
 from zoo.giraffe.extras import PlainGenerator, PlainLatent
@@ -135,7 +135,7 @@ def step(case: Case) -> None:
     before = {name: copies(of_it) for name, of_it in parameters(gan, *tables)}
 
     def look(k: int, optimizers: list[torch.optim.Optimizer]) -> None:
-        losses = dict(loss for noted_step in noted_steps[-2:] for loss in noted_step.losses)
+        losses = last_losses(noted_steps)
         loss_d = losses["loss_d"]
         case.relative(f"step{k}.loss_generator", losses["loss_g"]["fake"], 1e-4)
         case.relative(f"step{k}.loss_discriminator", loss_d["real"] + loss_d["fake"], 1e-4)
@@ -187,7 +187,7 @@ def gan2d(case: Case) -> None:
     before = {name: copies(of_it) for name, of_it in parameters(gan, *tables)}
 
     def look(k: int, optimizers: list[torch.optim.Optimizer]) -> None:
-        losses = dict(loss for step in steps for loss in step.losses)
+        losses = last_losses(steps)
         terms = losses["loss_d"]
         ours = {
             "generator": losses["loss_g"]["fake"],

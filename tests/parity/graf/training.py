@@ -16,6 +16,7 @@ from tests.parity.published import (
     by_published_name,
     copies,
     gradients_of,
+    last_losses,
     load,
     noted,
     train,
@@ -135,7 +136,8 @@ def step(case: Case) -> None:
     assert draws.used_up() and not noises
 
     case.compare("real_patches", cuts.calls[0][1].flatten(2).mT.reshape(-1, 3))
-    (_, d), (_, g) = (step.losses[-1] for step in steps)
+    losses = last_losses(steps)
+    d, g = losses["loss_d"], losses["loss_g"]
     case.each_relative("losses", torch.stack([d["real"] + d["fake"], d["r1"], g["fake"]]), 1e-4)
     for player, parameters in networks.items():
         if f"{player}.change_norms" in case.outputs:
