@@ -16,7 +16,7 @@ def noise(stages: dict[int, dict[str, int]], **init_args: Any) -> dict[str, Any]
     return named("tests.systems.NoiseData", stages=stages, **init_args)
 
 
-def ema(decay: float, **init_args: Any) -> dict[str, Any]:
+def ema(decay: float | dict[str, Any], **init_args: Any) -> dict[str, Any]:
     return named("zoo.training.EMA", decay=decay, **init_args)
 
 

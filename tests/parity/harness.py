@@ -111,7 +111,7 @@ class Case:
         return {start + name: tensor for name, tensor in ours.items() if start + name in self.outputs}
 
     def number(self, name: str, pattern: str) -> float:
-        """What the meaning of an output says where the pattern has a group."""
+        """What the meaning of an output says, as the pattern's first group."""
         return float(re.search(pattern, self.info["outputs"][name]["meaning"])[1])
 
     def blocks(self) -> list[str]:
