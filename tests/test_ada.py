@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from tests.systems import stylenerf
+from tests.tiny_systems import stylenerf
 from zoo.draws import SampleDraws, TrainingDraws
 from zoo.layers.ada import BGC, OTHERS, Augmentation, Controller, sample_bilinear
 from zoo.training.gan import GAN

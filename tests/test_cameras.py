@@ -14,7 +14,8 @@ from datamodules import ImageFolder
 from datamodules.base import ImageDataset
 from datamodules.images import Crop, fit, window
 from datamodules.resized import RandomlyCropped, Squeezed, Whole
-from tests.systems import SYSTEMS, NoiseData, check_exact_resume, train, write
+from tests.same_runs import check_exact_resume, train, write
+from tests.systems import SYSTEMS, NoiseData
 from zoo.cli.command import main
 from zoo.draws import SampleDraws
 from zoo.export.camera_paths import PATHS, frames_along_path

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tests.parity.harness import train
-from tests.systems import losses
+from tests.parity.published import train
+from tests.same_runs import losses
 from zoo.cli import main
 from zoo.draws import SampleDraws
 from zoo.training import GAN

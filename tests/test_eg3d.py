@@ -6,8 +6,10 @@ import math
 import pytest
 import torch
 
-from tests.parity.harness import CASES, Replay
-from tests.systems import SYSTEMS, NoiseData, train, write
+from tests.parity.harness import CASES
+from tests.parity.replay import Replay
+from tests.same_runs import train, write
+from tests.systems import SYSTEMS, NoiseData
 from zoo.cli.command import main
 from zoo.draws import SampleDraws, TrainingDraws
 from zoo.eg3d import convert

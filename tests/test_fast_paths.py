@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, softplus
 
-from tests.parity.harness import train
-from tests.systems import pigan
+from tests.parity.published import train
+from tests.tiny_systems import pigan
 from zoo.layers import is_plain, plain
 from zoo.layers import winograd as module
 from zoo.layers.discriminator import Discriminator

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.parity.harness import train
+from tests.parity.published import train
 from tests.systems import SYSTEMS, NoiseData
 from zoo.render import Camera
 from zoo.training.gan import GAN

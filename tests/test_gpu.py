@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 
 from tests.parity import harness
-from tests.systems import SYSTEMS, NoiseData, check_exact_resume, differences, last_stage, losses, scores, write
+from tests.processes import scores
+from tests.same_runs import check_exact_resume, differences, losses, write
+from tests.systems import SYSTEMS, NoiseData, last_stage
 from tests.test_compiling import assert_alike
 from tests.test_gan import fit
 from tests.test_processes import log, zoo
@@ -190,7 +192,7 @@ def test_an_overlay_trains(overlay: str, system: str, tmp_path: Path, monkeypatc
 def test_two_processes_stay_alike(system: str, tmp_path: Path) -> None:
     if ON_GPU and torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")
-    more = ["--trainer.devices", "2", "--trainer.max_steps", "4", "--trainer.callbacks+=tests.systems.Keep"]
+    more = ["--trainer.devices", "2", "--trainer.max_steps", "4", "--trainer.callbacks+=tests.processes.Keep"]
     assert zoo(["fit", "-c", write(SYSTEMS[system](), tmp_path), *HERE, *more], tmp_path) == 0, log(tmp_path)
     one, two = (torch.load(tmp_path / f"kept-{rank}.pt", map_location="cpu", weights_only=True) for rank in (0, 1))
     assert differences(one["gradients"], two["gradients"]) == differences(one["state"], two["state"]) == []

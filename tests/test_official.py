@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tests.parity.giraffe import as_config
+from tests.parity.giraffe.files import as_config
 from tests.tiny import CONFIG
 from zoo.cli.command import main
 from zoo.utils.paths import read_experiment

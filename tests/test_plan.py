@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.counting import Operators
-from tests.parity.harness import CASES, check, run, tolerances, train
+from tests.parity.harness import CASES, check, run, tolerances
+from tests.parity.published import train
 from tests.systems import SYSTEMS, NoiseData, last_stage
 from tests.test_gan import fit, tiny_gan
 from zoo.draws import SampleDraws, TrainingDraws, coin

@@ -16,7 +16,9 @@ import pytest
 import torch
 from jsonargparse import Namespace
 
-from tests.systems import SYSTEMS, NoiseData, assert_same_run, differences, scores, write
+from tests.processes import scores
+from tests.same_runs import assert_same_run, differences, write
+from tests.systems import SYSTEMS, NoiseData
 from tests.test_gan import tiny_generator
 from zoo.cli.checks import check_strategy
 from zoo.cli.command import main
@@ -86,10 +88,10 @@ def test_two_processes_learn_as_with_torch_stay_alike_and_resume_exactly(system,
     plain, whole, halves = (tmp_path / name for name in ("plain", "whole", "halves"))
     last = str(halves / "checkpoints" / "last.ckpt")
     commands = [
-        ["fit", "-c", write(SYSTEMS[system](), folder), *TWO, "--trainer.callbacks+=tests.systems.Keep", *words]
+        ["fit", "-c", write(SYSTEMS[system](), folder), *TWO, "--trainer.callbacks+=tests.processes.Keep", *words]
         for folder, *words in [
-            (plain, "--trainer.max_steps", "7", "--trainer.strategy={class_path: tests.systems.TorchDDP}"),
-            (whole, "--trainer.max_steps", "7", "--trainer.callbacks+=tests.systems.Traffic"),
+            (plain, "--trainer.max_steps", "7", "--trainer.strategy={class_path: tests.processes.TorchDDP}"),
+            (whole, "--trainer.max_steps", "7", "--trainer.callbacks+=tests.processes.Traffic"),
             (halves, "--trainer.max_steps", "5"),
             (halves, "--trainer.max_steps", "7", "--ckpt_path", last),
         ]
@@ -121,7 +123,7 @@ def test_two_processes_agree_score_as_one_stop_together_and_resume_exactly(syste
     config = SYSTEMS[system]()
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     words = [*TWO, "--trainer.max_steps", "20"]
-    watchers = ["tests.systems.Keep", "tests.systems.ScoreAtEnd", "callbacks.samples.SampleGrid"]
+    watchers = ["tests.processes.Keep", "tests.processes.ScoreAtEnd", "callbacks.samples.SampleGrid"]
     watching = [f"--trainer.callbacks+={name}" for name in watchers]
     assert zoo(["fit", "-c", write(config, whole), *words, *watching], whole) == 0, log(whole)
 
@@ -135,7 +137,7 @@ def test_two_processes_agree_score_as_one_stop_together_and_resume_exactly(syste
     assert (whole / "samples" / "iteration-000020.png").is_file()
 
     last = halves / "checkpoints" / "last.ckpt"
-    trouble = ["--trainer.callbacks+=tests.systems.Trouble", "--trainer.callbacks.at", "5"]
+    trouble = ["--trainer.callbacks+=tests.processes.Trouble", "--trainer.callbacks.at", "5"]
     trouble += ["--trainer.callbacks.rank", "1", "--trainer.callbacks.interrupt", "true"]
     assert zoo(["fit", "-c", write(config, halves), *words, *trouble], halves) == 130, log(halves)
     assert torch.load(last, weights_only=True)["clocks"]["iterations"] == 6
@@ -148,8 +150,8 @@ def test_two_processes_agree_score_as_one_stop_together_and_resume_exactly(syste
 def test_an_overflow_on_one_process_is_skipped_on_all(system, tmp_path) -> None:
     """Also in gradients that are accumulated before processes exchange them, as those of fakes are here."""
     words = ["fit", "-c", write(SYSTEMS[system](), tmp_path), *TWO, "--model.precision", "fp16"]
-    words += ["--trainer.max_steps", "3", "--trainer.callbacks+=tests.systems.Keep"]
-    words += ["--trainer.callbacks+=tests.systems.Overflow", "--trainer.callbacks.rank", "1"]
+    words += ["--trainer.max_steps", "3", "--trainer.callbacks+=tests.processes.Keep"]
+    words += ["--trainer.callbacks+=tests.processes.Overflow", "--trainer.callbacks.rank", "1"]
     assert zoo(words, tmp_path) == 0, log(tmp_path)
     first, second = kept(tmp_path, 0), kept(tmp_path, 1)
     for losses in (first["losses"], second["losses"]):
@@ -162,9 +164,14 @@ def test_an_overflow_on_one_process_is_skipped_on_all(system, tmp_path) -> None:
 
 @pytest.mark.parametrize("system", ["pigan"])
 def test_an_error_on_one_process_ends_all_after_they_exchanged_gradients(system, tmp_path) -> None:
-    trouble = ["--trainer.callbacks+=tests.systems.Trouble", "--trainer.callbacks.at", "2", "--trainer.callbacks.rank"]
+    trouble = [
+        "--trainer.callbacks+=tests.processes.Trouble",
+        "--trainer.callbacks.at",
+        "2",
+        "--trainer.callbacks.rank",
+    ]
     words = ["fit", "-c", write(SYSTEMS[system](), tmp_path), *TWO, "--trainer.max_steps", "99", *trouble, "1"]
-    words += ["--trainer.callbacks+=tests.systems.Exchange"]
+    words += ["--trainer.callbacks+=tests.processes.Exchange"]
     assert zoo(words, tmp_path) not in (0, 130)
     assert "trouble on process 1" in log(tmp_path)
 
@@ -179,7 +186,7 @@ def test_two_machines_learn_as_one_process_with_the_larger_batch(system, tmp_pat
     sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01}}  # Adam would enlarge what is only rounding
     config["model"]["init_args"] |= {"optimizer_g": sgd, "optimizer_d": sgd}
     one, two = tmp_path / "one", tmp_path / "two"
-    words = ["--trainer.callbacks+=tests.systems.SameDraws", "--trainer.callbacks+=tests.systems.Keep"]
+    words = ["--trainer.callbacks+=tests.processes.SameDraws", "--trainer.callbacks+=tests.processes.Keep"]
     words += ["--trainer.max_steps", "4"]
     assert main(["fit", "-c", write(config, one), *words, "--data.batch_size", "8"]) == 0
 

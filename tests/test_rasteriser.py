@@ -3,22 +3,18 @@
 import csv
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from PIL import Image
 
 from tests.test_documentation import write_files
+from tests.tiny import named
 from zoo.cli import speed
 from zoo.cli.command import main
 from zoo.evaluate import protocol
 
 pytestmark = pytest.mark.xdist_group("processes")
-
-
-def named(name: str, **init_args: Any) -> dict[str, Any]:
-    return {"class_path": name, "init_args": init_args}
 
 
 WATCHERS = [

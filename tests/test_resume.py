@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.systems import BOUNDARY, SYSTEMS, check_exact_resume, write
+from tests.same_runs import check_exact_resume, write
+from tests.systems import SYSTEMS
 from tests.tiny import write_config
+from tests.tiny_systems import BOUNDARY
 from zoo.cli.command import main
 from zoo.training import channels_last, optimizers, resume
 from zoo.training.gan import GAN

@@ -10,8 +10,9 @@ import yaml
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from tests.parity.harness import Replay
-from tests.systems import NoiseData, stylenerf
+from tests.parity.replay import Replay
+from tests.systems import NoiseData
+from tests.tiny_systems import stylenerf
 from zoo.cli.command import main
 from zoo.draws import SampleDraws, TrainingDraws
 from zoo.layers.upsampling import NearestConcat, PixelShuffle, neighbours

@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tests.systems import BOUNDARY, SYSTEMS, NoiseData, train, write
+from tests.same_runs import train, write
+from tests.systems import SYSTEMS, NoiseData
 from tests.test_gan import fit
+from tests.tiny_systems import BOUNDARY
 from zoo.cli.command import main
 from zoo.draws import SampleDraws, TrainingDraws
 from zoo.render import (

@@ -8,8 +8,8 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.parity.harness import Replay
-from tests.parity.stylesdf import camera_from
+from tests.parity.replay import Replay
+from tests.parity.stylesdf.build import camera_from
 from tests.test_official import CASES, stylesdf_experiment
 from zoo.generator import HasSurface
 from zoo.render import Camera

@@ -17,9 +17,10 @@ import torch
 from PIL import Image
 
 from tests.analytic import Sphere
-from tests.systems import SYSTEMS, eg3d
+from tests.systems import SYSTEMS
 from tests.test_user_errors import refusal
 from tests.tiny import CONFIG
+from tests.tiny_systems import eg3d
 from zoo.export import turntable_views
 from zoo.export.camera_paths import frames_along_path
 from zoo.export.images import depth_to_bytes

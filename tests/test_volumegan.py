@@ -12,8 +12,9 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 
 import zoo.training.stylegan2
-from tests.parity.harness import Replay
-from tests.systems import NoiseData, volumegan
+from tests.parity.replay import Replay
+from tests.systems import NoiseData
+from tests.tiny_systems import volumegan
 from zoo.cli.command import main
 from zoo.draws import SampleDraws, TrainingDraws
 from zoo.layers import is_plain

@@ -1,10 +1,18 @@
 """A pi-GAN and a data set so small that a test can train them, and the yaml that describes them."""
 
+from typing import Any
+
 import pytorch_lightning as pl
 import torch
 import yaml
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+
+
+def named(name: str, **init_args: Any) -> dict[str, Any]:
+    """The config of an object of a class."""
+    return {"class_path": name, "init_args": init_args}
+
 
 CONFIG = {
     "trainer": {"max_steps": 3, "accelerator": "cpu", "log_every_n_steps": 1, "default_root_dir": None},

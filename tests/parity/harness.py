@@ -7,25 +7,24 @@ tensor), ``io.safetensors`` (tensors ``in.<name>`` and ``out.<name>``) and publi
 import importlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import Tensor
 
+from tests.parity.replay import Replay
 from zoo.render import Camera, Importance
-from zoo.weights.names import published_name
 
 LEAST = 1e-6  # no tolerance is smaller
 MOST = 10  # times the guide figure of a kind of output, such as 1e-4 for images; more needs a line in ``LOOSE``
+NEARLY_EMPTY = "in cells which are nearly empty rounding moves importance samples a thousand times as far"
+IMPORTANCE = f"follows from importance samples that were not recorded: {NEARLY_EMPTY}"  # two reasons in ``LOOSE``
 SHAKES = 16  # one in four may meet a kink of a leaky ReLU, or flip the sign of a step
 CASES = Path(__file__).parent / "cases"
 SENSITIVITY = Path(__file__).parent / "sensitivity.json"
@@ -88,6 +87,11 @@ class Case:
         """The published state dict under a prefix (with its dot) in the precision of this run."""
         return {name: self.cast(tensor) for name, tensor in self.published(prefix).items()}
 
+    def recast(self, network: Any) -> Any:
+        """A network with its numbers in the precision of this run."""
+        network.to(self.dtype).load_state_dict({n: self.cast(t) for n, t in network.state_dict().items()})
+        return network
+
     def named_draws(self, block: str) -> dict[str, Tensor]:
         """The random numbers of a block by their full names, in the order in which the published code drew them."""
         start = len(block) + 1
@@ -97,6 +101,18 @@ class Case:
     def draws(self, block: str) -> list[Tensor]:
         """The random numbers of a block, in the order in which the published code drew them."""
         return list(self.named_draws(block).values())
+
+    def block(self, start: str) -> dict[str, Tensor]:
+        """The inputs whose names begin so, by the rest of their names."""
+        return {n.removeprefix(start): t for n, t in self.inputs.items() if n.startswith(start)}
+
+    def recorded(self, start: str, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those of our tensors that an output was recorded for, by its name: ``start`` and theirs."""
+        return {start + name: tensor for name, tensor in ours.items() if start + name in self.outputs}
+
+    def number(self, name: str, pattern: str) -> float:
+        """What the meaning of an output says, as the pattern's first group."""
+        return float(re.search(pattern, self.info["outputs"][name]["meaning"])[1])
 
     def blocks(self) -> list[str]:
         """First parts of the outputs' names, in order."""
@@ -132,20 +148,47 @@ class Case:
         """Compare each number, such as the norm of one parameter's gradient, in units of itself."""
         self.compare(name, ours, share, self.outputs[name].abs().clamp(min=1e-9))
 
-    def norms(self, name: str, ours: Mapping[str, Tensor], order: Sequence[str], share: float = 1e-3) -> None:
-        """Compare norms, each in units of itself, in the published order of parameters; what we do not have is zero."""
+    def norms(
+        self,
+        name: str,
+        ours: Mapping[str, Tensor],
+        order: Sequence[str],
+        share: float = 1e-3,
+        without: Sequence[str] = (),
+    ) -> None:
+        """Compare norms, each in units of itself, in the published order of parameters; what we do not have is zero.
+
+        Args:
+            without: parameters that are left out.
+        """
         assert ours.keys() <= set(order), ours.keys() - set(order)
+        if without:
+            kept = [n not in without for n in order]
+            order, self.outputs[name] = [n for n in order if n not in without], self.outputs[name][kept]
         none = torch.zeros(())
         self.each_relative(name, torch.stack([ours.get(n, none).norm() for n in order]), share)
 
-    def gradients(self, norms: str, whole: str, ours: Mapping[str, Tensor], order: Sequence[str]) -> None:
+    def gradients(
+        self, norms: str, whole: str, ours: Mapping[str, Tensor], order: Sequence[str], without: Sequence[str] = ()
+    ) -> None:
         """Compare norms of gradients, and those that were recorded in full, whose outputs' names begin with ``whole``.
 
         What is frozen, or nothing reads, has no gradient here, for which the published program has zero.
         """
-        self.norms(norms, ours, order)
+        self.norms(norms, ours, order, without=without)
         for name in [name for name in self.outputs if name.startswith(whole)]:
             self.relative(name, ours.get(name.removeprefix(whole), torch.zeros_like(self.outputs[name])))
+
+    def changes(
+        self,
+        name: str,
+        now: Mapping[str, Tensor],
+        before: Mapping[str, Tensor],
+        order: Sequence[str],
+        without: Sequence[str] = (),
+    ) -> None:
+        """Compare norms of what steps changed."""
+        self.norms(name, {n: self.change(tensor, before[n]) for n, tensor in now.items()}, order, 1e-2, without)
 
     def noise(self, name: str) -> float:
         """How far the published float32 was seen to be from itself in float64; 0 where that was not recorded."""
@@ -272,127 +315,3 @@ def check(case: Case, reference: Mapping[str, Tensor], limits: Mapping[str, Tens
     assert not off, f"{case.name}, first difference first:\n  " + "\n  ".join(off)
     worst = max(shares, key=shares.__getitem__, default="none")
     return f"{case.name}: {len(shares)} outputs agree; worst {worst}, {shares.get(worst, 0):.2g} of what is allowed"
-
-
-class Replay:
-    """Draws that were recorded elsewhere, by the name we ask for them with; each name's in order.
-
-    Args:
-        recorded: pairs of name and numbers; a name may come several times.
-    """
-
-    def __init__(self, recorded: Sequence[tuple[str, Tensor]]) -> None:
-        self.queues: dict[str, list[Tensor]] = {}
-        for name, numbers in recorded:
-            self.queues.setdefault(name, []).append(numbers)
-
-    def uniform(self, name: str, shape: Sequence[int]) -> Tensor:
-        queue = self.queues.get(name)
-        assert queue, f"'{name}' was asked for more often than it was recorded"
-        numbers = queue.pop(0)
-        assert numbers.numel() == torch.Size(shape).numel(), f"'{name}' has {tuple(numbers.shape)}, not {tuple(shape)}"
-        return numbers.reshape(tuple(shape))
-
-    normal = shared = uniform
-
-    def used_up(self) -> bool:
-        return not any(self.queues.values())
-
-
-class Followed:
-    """Importance samples; what comes after them starts from those that were recorded, if any were.
-
-    In cells which are nearly empty rounding moves them a thousand times as far, so they are compared by themselves.
-    Afterwards ``weights`` are those that were given, and ``t`` the depths that were drawn.
-
-    Args:
-        fine: draws them.
-        weights: recorded ones that they are drawn from instead of those that are given; None for none.
-        t: recorded depths; None for none.
-    """
-
-    def __init__(self, fine: Importance, weights: Tensor | None, t: Tensor | None) -> None:
-        self.fine, self.recorded_weights, self.recorded_t = fine, weights, t
-
-    def __call__(self, t: Tensor, weights: Tensor, draws: Any) -> Tensor:
-        self.weights = weights
-        given = weights if self.recorded_weights is None else self.recorded_weights.view_as(weights)
-        self.t = self.fine(t, given, draws)
-        return self.t if self.recorded_t is None else self.recorded_t.view_as(self.t)
-
-
-def even_quantiles(edges: Tensor, recorded: Tensor) -> Tensor:
-    """Evenly spaced numbers from 0 to 1, the last one beyond all cells where the published program's was.
-
-    The cells' shares sum up to 1 but for rounding, which decides where the last cell is too empty to interpolate in.
-    """
-    u = torch.linspace(0, 1, recorded.shape[-1]).repeat(*recorded.shape[:-1], 1)
-    u[..., -1] += torch.where((recorded[..., -1] - edges[..., -1]).abs() < 1e-6, 1e-9, -1e-9)
-    return u
-
-
-class Watched:
-    """A callable that remembers arguments and results of its calls."""
-
-    def __init__(self, function: Callable) -> None:
-        self.function, self.calls = function, []
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        result = self.function(*args, **kwargs)
-        self.calls.append((args, result))
-        return result
-
-
-def by_published_name(network: nn.Module, table: list) -> dict[str, nn.Parameter]:
-    """A network's parameters; the table translates our names."""
-    return {published_name(name, table): parameter for name, parameter in network.named_parameters()}
-
-
-def gradients_of(network: nn.Module, table: list) -> dict[str, Tensor]:
-    """Gradients of a network's parameters by published name, of those that have any."""
-    return {name: p.grad for name, p in by_published_name(network, table).items() if p.grad is not None}
-
-
-def same_tensors(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
-    """Whether two state dicts have the same names and the same numbers, bit for bit, wherever they are."""
-    return set(ours) == set(theirs) and all(torch.equal(ours[name].cpu(), theirs[name].cpu()) for name in theirs)
-
-
-class Before(pl.Callback):
-    """Gives the optimizers, which are ten steps old, the recorded moments.
-
-    Args:
-        moments: of each optimizer, by parameter and by name in the optimizer's state.
-    """
-
-    def __init__(self, moments: list[dict[nn.Parameter, dict[str, Tensor]]]) -> None:
-        self.moments = moments
-
-    def on_train_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        for optimizer, moments in zip(trainer.optimizers, self.moments, strict=True):
-            for parameter, of_it in moments.items():
-                optimizer.state[parameter] = {"step": torch.tensor(10.0), **of_it}
-
-
-def train(
-    gan: pl.LightningModule, images: Tensor, batch: int, *callbacks: pl.Callback, cameras: Camera | None = None
-) -> pl.Trainer:
-    """Train on these images in order, as many at once; with the camera of each, where there are any."""
-    items = [{"image": image} for image in images]
-    if cameras is not None:
-        items = [item | {"camera": Camera(*of)} for item, *of in zip(items, *cameras, strict=True)]
-    with TemporaryDirectory() as folder:
-        trainer = pl.Trainer(
-            max_steps=len(images) // batch,
-            accelerator=torch.get_default_device().type,
-            devices=1,
-            callbacks=[*callbacks],
-            default_root_dir=folder,
-            enable_model_summary=False,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-        )
-        trainer.fit(gan, DataLoader(items, batch))
-    gan.to(torch.get_default_device())  # the trainer has moved it to the CPU
-    return trainer
