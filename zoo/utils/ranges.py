@@ -9,7 +9,7 @@ not be given: ``at_least(1, **given(resolution=None))``.
 import math
 from collections.abc import Callable, Iterator
 from numbers import Real
-from typing import Any
+from typing import Any, get_args
 
 from zoo.utils.errors import UserError, printable
 
@@ -68,6 +68,18 @@ def filled(of: object = None, /, **values: Any) -> None:
     for name, value in values.items():
         if value in ([], (), {}):
             raise UserError(f"{name}{whose(of)} is empty: give at least one number.")
+
+
+def one_of(kind: Any, **values: Any) -> None:
+    """Refuse what is none of the names of a ``Literal``: null, which the parser of options lets through, too.
+
+    Raises:
+        UserError: names the value and all that are allowed.
+    """
+    for name, value in values.items():
+        if value not in get_args(kind):
+            shown = "null" if value is None else f"'{printable(value, 40)}'"
+            raise UserError(f"{name} is {shown}: give one of {', '.join(get_args(kind))}.")
 
 
 def given(**values: Any) -> dict[str, Any]:
