@@ -72,9 +72,10 @@ def check_options(config: Any, verb: str) -> None:
     if config.ckpt_path == "":
         raise UserError("--ckpt_path is empty: name the checkpoint to resume from, or leave it out to start anew.")
     if config.ckpt_path and is_bundle(config.ckpt_path):
+        start = "start from them with --init_from, or " if verb == "fit" else ""
         raise UserError(
-            f"--ckpt_path is '{printable(config.ckpt_path, 80)}', weights without the state of a training: start from "
-            "them with --init_from, or score them with 'zoo evaluate'."
+            f"--ckpt_path is '{printable(config.ckpt_path, 80)}', weights without the state of a training: {start}"
+            "score them with 'zoo evaluate'."
         )
     if config.ckpt_path and not Path(config.ckpt_path).is_file():
         raise FileNotFoundError(missing_file(config.ckpt_path))
@@ -82,6 +83,10 @@ def check_options(config: Any, verb: str) -> None:
         raise UserError(
             f"'zoo {verb}' without weights would draw from random ones: give --ckpt_path, or take 'zoo evaluate' or "
             "'zoo sample' for a bundle."
+        )
+    if verb == "fit" and config.trainer.max_steps == 0:
+        raise UserError(
+            "--trainer.max_steps is 0, which trains nothing: give a number of iterations, or -1 for no end."
         )
     check_trainer(config.trainer)
 
