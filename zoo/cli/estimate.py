@@ -85,7 +85,7 @@ def estimate(
         name: sum(p.numel() for p in net.parameters()) for name, net in gan.named_children() if name != "emas"
     }
     lines = [f"{name}: {size:,} parameters" for name, size in parameters.items() if size]
-    lines += [f"EMAs: {len(gan.emas)} copies of the generator"] if gan.emas else []
+    lines += [f"EMAs of the generator: {len(gan.emas)}"] if gan.emas else []
     sizes, messages = zip(*exchanged(gan).values(), strict=True)
     lines += [f"between processes: {sum(sizes) / 2**20:.2f} MiB an iteration, {sum(messages)} messages"]
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)  # not that fit stopped
