@@ -181,6 +181,7 @@ class ImageFiles(CheckedImages):
             if self.camera_file != "auto":
                 raise
             say(f"Cameras that come with '{text(self.path)}' are not used: {error}")
+            return
         if self.whole_cameras is None:
             super().look_at(others)
         else:

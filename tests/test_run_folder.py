@@ -131,7 +131,9 @@ def test_a_second_ctrl_c_is_called_interrupted(tmp_path, capsys):
 
 def test_a_run_that_is_done_says_so(tmp_path, capsys):
     config = write_config(tmp_path)
-    assert main(["fit", "-c", config]) == 0
+    assert main(["fit", "-c", config, "--progress.line_every_seconds", "0"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("iteration 3/3") == 1 and "stopped" not in said  # once, and by us
     assert main(["fit", "-c", config, "--ckpt_path", str(tmp_path / "run" / "checkpoints" / "last.ckpt")]) == 0
     assert "all 3 iterations of --trainer.max_steps are done" in capsys.readouterr().err
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from jsonargparse import Namespace
+from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator
 from pytorch_lightning.strategies import DDPStrategy
 from torch.distributed import Backend
 
@@ -135,6 +136,21 @@ def class_of(path: str) -> type:
     """The class of this import path, which the parser has seen."""
     module, _, name = path.rpartition(".")
     return getattr(import_module(module), name)
+
+
+def check_accelerator(name: Any) -> None:
+    """Refuse a GPU where there is none.
+
+    Raises:
+        UserError: says how to take the CPU.
+    """
+    there = {"gpu": CUDAAccelerator.is_available() or MPSAccelerator.is_available()}
+    there |= {"cuda": CUDAAccelerator.is_available(), "mps": MPSAccelerator.is_available()}
+    if isinstance(name, str) and not there.get(name, True):
+        raise UserError(
+            f"--trainer.accelerator is '{name}', and torch sees no such GPU here: give --device cpu, which wins over "
+            "experiments and overlays."
+        )
 
 
 def check_trainer(trainer: Any) -> None:

@@ -1,6 +1,5 @@
 """Estimates parameters, memory and time of a training on this machine, from a few real iterations of each stage."""
 
-import logging
 import tempfile
 import time
 from collections.abc import Callable
@@ -41,8 +40,7 @@ class Timer(pl.Callback):
 
 def stage_starts(gan: GAN, data: pl.LightningDataModule) -> list[int]:
     """First iterations of the stages of the model and of the data; [0] where there are none."""
-    stages = [*(getattr(gan, "stages", None) or []), *(getattr(data, "stages", None) or [])]
-    return sorted({0, *(stage.start for stage in stages)})
+    return sorted({0, *gan.stage_starts(), *(stage.start for stage in getattr(data, "stages", None) or [])})
 
 
 def short_trainer(timer: pl.Callback, steps: int, **options: Any) -> pl.Trainer:
@@ -88,7 +86,6 @@ def estimate(
     lines += [f"EMAs of the generator: {len(gan.emas)}"] if gan.emas else []
     sizes, messages = zip(*exchanged(gan).values(), strict=True)
     lines += [f"between processes: {sum(sizes) / 2**20:.2f} MiB an iteration, {sum(messages)} messages"]
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)  # not that fit stopped
     data.prepare_data()
     data.setup("fit")
     gan.fill_poses(data)

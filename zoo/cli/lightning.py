@@ -26,7 +26,7 @@ from callbacks.loggers import log_run
 from callbacks.predictions import PredictionWriter
 from callbacks.progress import Progress
 from callbacks.run_folder import EarlierRun, keep_old_metrics, locked_folder
-from zoo.cli.checks import check_config_file, check_options, check_strategy
+from zoo.cli.checks import check_accelerator, check_config_file, check_options, check_strategy
 from zoo.cli.estimate import estimate
 from zoo.training.checkpoint_files import read_checkpoint
 from zoo.training.checkpoint_io import AtomicCheckpoints
@@ -136,6 +136,7 @@ class ZooCLI(TypedWins, LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         trainer = self.config_init[self.subcommand].trainer
+        check_accelerator(trainer["accelerator"])
         if threads := limit_threads(processes(trainer["devices"], 1, trainer["accelerator"])):
             torch.set_num_threads(threads)  # before Lightning, which does not know a container's limits
         plugins = listed(trainer.plugins)

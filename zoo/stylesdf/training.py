@@ -1,6 +1,7 @@
 """How StyleSDF is trained: a sphere first, then the volume renderer, then the decoder (section 3.4)."""
 
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -100,6 +101,9 @@ class StyleSDF(GAN):
                 return stage, done
             done -= stage.iterations
         return self.stages[-1], done
+
+    def stage_starts(self) -> list[int]:
+        return [0, *accumulate(stage.iterations for stage in self.stages[:-1])]
 
     def generators(self) -> list[Generator]:
         """The one that is trained, and its EMAs."""

@@ -176,6 +176,10 @@ class GAN(pl.LightningModule):
         self.iterations += 1
         self.images_seen += images * self.trainer.world_size
 
+    def stage_starts(self) -> list[int]:
+        """First iterations of its stages, each of which takes a time of its own; none of a system without stages."""
+        return [stage.start for stage in getattr(self, "stages", ())]
+
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing is learned or measured here: scores are a callback's."""
 

@@ -25,6 +25,7 @@ LINES = [
     "`weights_only` was not set",
     "Restoring states from",
     "Detected KeyboardInterrupt",
+    "`Trainer.fit` stopped",
     "TPU available",
     "GPU available",
 ]
