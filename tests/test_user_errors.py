@@ -7,11 +7,13 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from PIL import Image
+from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator
 from torch._utils import ExceptionWrapper
 
 from tests.runs import fit
 from tests.tiny import write_config
 from zoo.cli import list as list_verb
+from zoo.cli.checks import check_accelerator
 from zoo.cli.command import main
 from zoo.training.resume import shortened
 from zoo.utils.errors import UserError, fail, mendable, reader_failed
@@ -118,6 +120,14 @@ def refusal(words: list[str], capsys) -> str:
 def test_a_value_that_cannot_be_is_named_with_what_is_allowed(word, message, tmp_path, capsys):
     said = refusal(["fit", "-c", write_config(tmp_path), *re.split(r" (?=--)", word)], capsys)
     assert message in said and len(said) < LONGEST + 20 and not (tmp_path / "run").exists()
+
+
+def test_a_gpu_that_is_not_there_is_refused_with_what_to_do(monkeypatch):
+    for kind in (CUDAAccelerator, MPSAccelerator):
+        monkeypatch.setattr(kind, "is_available", staticmethod(lambda: False))
+    check_accelerator("auto")
+    with pytest.raises(UserError, match="torch sees no such GPU here: give --device cpu"):
+        check_accelerator("gpu")
 
 
 @pytest.mark.parametrize("null", ["null", "None"])
