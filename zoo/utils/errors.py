@@ -94,8 +94,8 @@ def is_unreadable(path: Path | str) -> bool:
 
 
 def printable(text: object, most: int = 200) -> str:
-    """One line of text from elsewhere, without what a terminal would obey, and cut where it is long."""
-    line = " ".join(one_line(str(text)[: 4 * most]).split())
+    """One line of text from elsewhere, without what a terminal would obey, and cut where it is long; None is null."""
+    line = " ".join(one_line(("null" if text is None else str(text))[: 4 * most]).split())
     return line if len(line) <= most else f"{line[: most - 3]}..."
 
 

@@ -102,7 +102,7 @@ def refuse_outside(allowed: Callable[[Any], bool], range: str, of: object, value
     for name, value in values.items():
         for number in numbers_in(value):
             if not isinstance(number, Real) or not allowed(number):
-                shown = "null" if number is None else printable(number, 40)
+                shown = printable(number, 40)
                 verb = "is" if number is value else "holds"
                 raise UserError(
                     f"{name}{whose(of)} {verb} {shown}: give {'a number' if verb == 'is' else 'numbers'} {range}."
