@@ -24,6 +24,7 @@ class Progress(ProgressBar):
         self.terminal = sys.stderr.isatty()
         self.pause = every_seconds if self.terminal else line_every_seconds
         self.bar: tqdm | None = None
+        self.line = ""
         self.enabled = True
 
     def disable(self) -> None:
@@ -69,8 +70,11 @@ class Progress(ProgressBar):
             self.bar.set_postfix(facts)
         elif not self.terminal:
             total = f"/{trainer.max_steps}" if trainer.max_steps > 0 else ""
-            line = "  ".join(f"{name} {value}" for name, value in facts.items())
-            print(f"iteration {gan.iterations}{total}  {line}", file=sys.stderr, flush=True)
+            shown = "  ".join(f"{name} {value}" for name, value in facts.items())
+            line = f"iteration {gan.iterations}{total}  {shown}"
+            if line != self.line:  # at the end, the last one may have been printed just now
+                print(line, file=sys.stderr, flush=True)
+            self.line = line
 
     def print(self, *args: object, sep: str = " ", **kwargs: object) -> None:
         """Print above the bar."""

@@ -115,6 +115,7 @@ class Scores(pl.Callback):
         # A run that was interrupted right after an iteration whose score was due is scored when it resumes.
         missed = self.every and now and now % self.every == 0
         if missed or (self.at_start and now == 0):
+            log_message(trainer, "scoring before training, which may take minutes ...")
             self.score_training(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:

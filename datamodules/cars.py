@@ -1,5 +1,6 @@
 """Procedural cars: images without a download, rendered when they are first needed and kept in shards."""
 
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -88,7 +89,10 @@ class CarImages:
             return
         batch = max(1, 40_000 // resolution**2)  # enough to be quick, few enough for the processor's cache
         title = f"rendering {self.split} cars at {resolution}x{resolution}"
-        with tqdm(total=len(numbers) * SHARD, desc=title, unit="car", dynamic_ncols=True) as progress:
+        count = len(numbers) * SHARD
+        with tqdm(total=count, desc=title, unit="car", dynamic_ncols=True, disable=None) as progress:
+            if progress.disable:  # no terminal
+                print(f"{title}: {count:,}", file=sys.stderr, flush=True)
 
             def make(number: int) -> int:
                 torch.set_num_threads(1)  # of this thread: two cars side by side are faster than two threads a car

@@ -7,7 +7,7 @@ Lanczos filter.
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,9 +20,9 @@ from datamodules.labels import find_labels
 from datamodules.packed import Packed, PackedZip, read_packed
 from zoo.render.cameras import Camera
 from zoo.utils.errors import UserError
-from zoo.utils.image_folders import CheckedImages, Layout, say, uncollected, whole
+from zoo.utils.image_folders import CheckedImages, Layout, OnBad, say, uncollected, whole
 from zoo.utils.listed_files import File, Zip, text
-from zoo.utils.ranges import at_least, finite, given
+from zoo.utils.ranges import at_least, finite, given, one_of
 
 FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
@@ -120,15 +120,14 @@ class ImageFiles(CheckedImages):
         self,
         path: str | Path,
         filter: Filter = "lanczos",
-        on_bad: Literal["skip", "refuse"] = "skip",
+        on_bad: OnBad = "skip",
         manifests: str | Path = "data/manifests",
         crop: Crop = Crop(),
         layout: Layout = Layout(),
         cameras: str | None = "auto",
     ) -> None:
         super().__init__(path, on_bad, manifests, layout)
-        if filter not in get_args(Filter):
-            raise UserError(f"There is no filter '{filter}'; take one of {', '.join(get_args(Filter))}.")
+        one_of(Filter, filter=filter)
         self.filter, self.crop, self.camera_file = filter, crop, cameras
         self.whole_cameras: Camera | None = None  # of whole images
         self.labels: list[int] | None = None
@@ -182,6 +181,7 @@ class ImageFiles(CheckedImages):
             if self.camera_file != "auto":
                 raise
             say(f"Cameras that come with '{text(self.path)}' are not used: {error}")
+            return
         if self.whole_cameras is None:
             super().look_at(others)
         else:
@@ -253,7 +253,7 @@ class ImageFolder(ImageData):
         batch_size: int = 8,
         crop: Crop | None = None,
         filter: Filter = "lanczos",
-        on_bad: Literal["skip", "refuse"] = "skip",
+        on_bad: OnBad = "skip",
         manifests: str = "data/manifests",
         cameras: str | None = "auto",
         **options: Any,

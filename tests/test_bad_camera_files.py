@@ -195,7 +195,8 @@ def test_contradictions_are_refused(tmp_path) -> None:
         find(tmp_path, ["x.png"])
     (tmp_path / "transforms.json").write_text(json.dumps(LEGO))
     with pytest.raises(
-        UserError, match=r"holds cameras in several formats \(dataset, transforms\): leave those of one."
+        UserError,
+        match=r"holds cameras in several formats \(dataset, transforms\): leave those of one, or name its file",
     ):
         find(tmp_path, ["a.png"])
     (tmp_path / "dataset.json").unlink()

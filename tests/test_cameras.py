@@ -269,6 +269,7 @@ def test_cameras_of_some_images_only_are_not_used_and_a_file_that_was_asked_for_
     data = ImageFolder(str(path), 8, 2, manifests=str(tmp_path / "manifests"))
     assert "camera" not in data.train_source().item(0, 8)
     assert "are not used: 1 of 4 images have no camera in" in caplog.text
+    assert caplog.text.count("are not used") == 1
     own = {"cameras": str(path / "dataset.json"), "manifests": str(tmp_path / "manifests")}
     with pytest.raises(UserError, match=r"1 of 4 images have no camera in .*dataset.json.* \(more.png\)"):
         ImageFolder(str(path), 8, 2, **own).prepare_data()

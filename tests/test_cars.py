@@ -204,10 +204,12 @@ def test_an_interrupted_rendering_continues(tmp_path, monkeypatch):
     assert len(images(tmp_path).load(4)) == 2
 
 
-def test_the_datamodule_gives_images_and_cameras(tmp_path):
+def test_the_datamodule_gives_images_and_cameras(tmp_path, capsys):
     data = Cars(8, 4, train_count=10, test_count=6, root=str(tmp_path))
     assert list(tmp_path.iterdir()) == []  # nothing is rendered before it is needed
     data.prepare_data()
+    # where stderr is no terminal, no bar
+    assert capsys.readouterr().err == "rendering train cars at 8x8: 100\nrendering test cars at 8x8: 100\n"
     batch = next(iter(data.train_dataloader()))
     assert batch["image"].shape == (4, 3, 8, 8) and batch["image"].abs().max() <= 1
     index = int(batch["index"][1])

@@ -103,6 +103,17 @@ def test_the_command_that_resumes_is_one_for_a_shell():
     assert resuming == "zoo fit -c 'my car.yaml' --data.stages '{0: {}}' --ckpt_path 'my runs/last.ckpt'"
 
 
+def test_the_command_that_resumes_is_as_it_was_typed(monkeypatch):
+    from zoo.cli import lightning
+
+    started = []
+    monkeypatch.setattr(lightning, "start", lambda words, resuming: started.append((words, resuming)))
+    lightning.run(["fit", "-c", "pigan/cars32", "--device", "cpu"])
+    ((words, resuming),) = started
+    assert Path(words[2]).is_file() and words[3:] == ["--trainer.accelerator", "cpu"]
+    assert resuming == "zoo fit -c pigan/cars32 --device cpu --ckpt_path {checkpoint}"
+
+
 def test_a_run_leaves_what_is_needed_to_go_on(run):
     assert (run / "checkpoints" / "last.ckpt").is_file() and (run / "views.png").is_file()
     assert sorted(p.name for p in (run / "samples").iterdir()) == [f"iteration-00000{i}.png" for i in (0, 2, 3)]
@@ -297,6 +308,7 @@ def test_weights_that_change_while_they_are_scored_make_no_row(run, tmp_path, mo
         ),
         (["fit", "-c", "{run}/config.yaml", "--model.generator.field.hiden_dim", "3"], "Did you mean 'hidden_dim'?"),
         (["fit", "-c", "{run}/config.yaml", "--model.emaas", "3"], "Did you mean 'emas'?"),
+        (["fit", "-c", "{run}/config.yaml", "--data", "datamodules.Cras"], "Did you mean 'Cars'?"),  # and not Cats
         (
             ["fit", "-c", "{run}/config.yaml", "--data", "tests.tiny.Nosie"],
             "no 'tests.tiny.Nosie'. Did you mean 'Noise'?",

@@ -82,6 +82,10 @@ REFUSED = [
     ({"samples": "x"}, "'x' is not a list of samples such as 0-7 or 0,3,8."),
     ({"device": "gpu"}, "gpu"),
     ({"count": 1}, "count is 1: give a number from 2"),
+    ({"count": 20.5}, "count of 'cars.yaml' is 20.5: give a whole number."),
+    ({"objects": None}, "objects of 'cars.yaml' is null: give a whole number."),
+    ({"samples": 3}, "samples of 'cars.yaml' is 3: give a text, in quotes if it is a number."),
+    ({"metrics": ["fid"]}, "metrics of 'cars.yaml' is ['fid']: give a text"),
     ({"data": {"init_args": {}}}, "has no class_path: name a datamodule, such as datamodules.Cars."),
     ({"systems": {"a": "graf/cars64"}}, "The recipe of a has resolution 64 in its data, and 'cars.yaml' compares 32"),
 ]

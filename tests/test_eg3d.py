@@ -411,7 +411,7 @@ def test_what_a_file_does_not_state_is_named():
     assert made["condition_scale"] == 0.0 and made["superresolution"]["init_args"]["doubles_first"] is False
     for block, name in ((given, "z_dim"), (marching, "box_warp"), (geometry, "sr_input_resolution")):
         blocks = [{k: v for k, v in b.items() if b is not block or k != name} for b in (given, marching, geometry)]
-        with pytest.raises(UserError, match=f"The file's '{name}' is None, which is no number"):
+        with pytest.raises(UserError, match=f"The file's '{name}' is null, which is no number"):
             convert.generator_config(*blocks)
     with pytest.raises(UserError, match="The published superresolution '9X' has no counterpart"):
         convert.generator_config(given, marching, geometry | {"sr_module": "9X"})

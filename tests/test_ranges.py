@@ -6,7 +6,7 @@ from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 from unittest.mock import Mock
 
 import pytest
@@ -19,7 +19,7 @@ from zoo.layers.ada import Augmentation
 from zoo.training import EMA
 from zoo.utils.errors import UserError
 from zoo.utils.protocols import check_call, check_made
-from zoo.utils.ranges import above, at_least, between, given
+from zoo.utils.ranges import above, at_least, between, given, one_of
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,8 @@ from zoo.utils.ranges import above, at_least, between, given
         (lambda x: between(0, 1, decay=x), 2, "decay is 2: give a number from 0 to 1."),
         (lambda x: at_least(1, {}, views=x), 0, "views of dict is 0: give a number of at least 1."),
         (lambda x: between(0, 1, decay=x), math.nan, "decay is nan: give a number from 0 to 1."),
+        (lambda x: one_of(Literal["a", "b"], order=x), None, "order is null: give one of a, b."),
+        (lambda x: one_of(Literal["a", "b"], order=x), "c", "order is 'c': give one of a, b."),
     ],
 )
 def test_numbers_outside_are_refused_by_name(check, value, sentence):

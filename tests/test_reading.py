@@ -83,9 +83,10 @@ def quick(monkeypatch):
         monkeypatch.setattr(data_speed, name, value)
 
 
-def test_benchmark_reads_images_from_three_containers(quick, capsys):
+def test_benchmark_reads_images_from_three_containers(quick, capsys, caplog):
     assert main(["benchmark", "--work", "data", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
+    assert "used as they are" not in caplog.text  # the zips that it has made itself
     assert [*facts["images_per_second"]] == ["folder", "zip", "packed zip"]
     for sides in facts["images_per_second"].values():
         assert [*sides] == ["64", "128", "256"]

@@ -1,10 +1,12 @@
 """Going on from a checkpoint: exactly, or with what the user changed; starting from given weights; estimates."""
 
 import copy
+import functools
 import re
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from tests.same_runs import check_exact_resume, write
@@ -160,6 +162,19 @@ def test_another_number_of_processes_is_refused(last, tmp_path, capsys) -> None:
     assert main(["validate", *words]) == 0  # scores do not depend on it
 
 
+def test_scores_are_printed_once(last, tmp_path, monkeypatch) -> None:
+    whole, seen = pl.Trainer.validate, []
+
+    @functools.wraps(whole)
+    def validate(self, *args, **options):
+        seen.append(options["verbose"])
+        return whole(self, *args, **options)
+
+    monkeypatch.setattr(pl.Trainer, "validate", validate)
+    assert main(["validate", "-c", write_config(tmp_path), "--ckpt_path", last]) == 0
+    assert seen == [False]  # the trainer's table would be a second time
+
+
 def test_a_foreign_checkpoint_is_refused(tmp_path, capsys) -> None:
     torch.save({"state_dict": {}}, tmp_path / "x.ckpt")
     words = ["fit", "-c", write_config(tmp_path), "--ckpt_path", str(tmp_path / "x.ckpt")]
@@ -236,7 +251,7 @@ def test_estimate_measures_every_stage_and_keeps_nothing(tmp_path, capsys) -> No
     assert sorted((tmp_path / "run").rglob("*")) == before
     text = capsys.readouterr().out
     assert "generator: 852 parameters" in text and "between processes: 0.0" in text
-    assert "EMAs: 2 copies" in text and "GiB of this process" in text
+    assert "EMAs of the generator: 2" in text and "GiB of this process" in text
     stages = re.findall(r"iterations ([\d,]+) to ([\d,]+): (\S+) s an iteration, (\S+) images/s, (.+)", text)
     assert [stage[:2] for stage in stages] == [("0", "4"), ("4", "8"), ("8", "3,600,008")]
     for (*_, seconds, pace, _), size in zip(stages, (4, 6, 3), strict=True):

@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import yaml
 
@@ -17,6 +19,9 @@ from datamodules import Cars
 from tests.runs import fit, wait_for_iteration
 from tests.tiny import write_config
 from zoo.cli.command import main
+from zoo.cli.lightning import run_of
+from zoo.utils.errors import UserError
+from zoo.weights.find import find
 
 
 def files(folder) -> set[str]:
@@ -83,9 +88,52 @@ def test_what_is_refused_leaves_the_folder_as_it_is(words, message, tmp_path, ca
     assert not (run / "earlier-1").exists()
 
 
+@pytest.mark.parametrize("option", ["--ckpt_path", "--init_from"])
+def test_weights_of_another_system_are_called_so(option, tmp_path, capsys):
+    other = str(Path(__file__).parent / "fixtures" / "volumegan" / "last.ckpt")
+    assert main(["fit", "-c", write_config(tmp_path), option, other]) == 2
+    assert "the model, which is PiGAN and not VolumeGAN: " in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_run_goes_on_in_the_folder_of_its_checkpoint(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    assert run_of(str(run / "checkpoints" / "last.ckpt")) is None  # no run's
+    (run / "config.yaml").touch()
+    assert run_of(None) is None
+    for name in ("checkpoints/last.ckpt", "hpc_ckpt_1.ckpt", "earlier-2/checkpoints/last.ckpt"):
+        assert run_of(str(run / name)) == str(run)
+
+
+def test_the_folder_of_a_run_is_no_weights(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    for folder in (tmp_path, tmp_path / "checkpoints"):
+        with pytest.raises(UserError, match=r"name a checkpoint of it, such as '.*/checkpoints/last\.ckpt'"):
+            find(folder)
+
+
+class PressedTwice(pl.Callback):
+    def on_train_batch_end(self, *_) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_second_ctrl_c_is_called_interrupted(tmp_path, capsys):
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        words = ["fit", "-c", write_config(tmp_path), "--trainer.callbacks+=tests.test_run_folder.PressedTwice"]
+        assert main(words) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    said = capsys.readouterr().err
+    assert said.strip().splitlines()[-1] == "zoo: error: Interrupted." and "KeyboardInterrupt" not in said
+
+
 def test_a_run_that_is_done_says_so(tmp_path, capsys):
     config = write_config(tmp_path)
-    assert main(["fit", "-c", config]) == 0
+    assert main(["fit", "-c", config, "--progress.line_every_seconds", "0"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("iteration 3/3") == 1 and "stopped" not in said  # once, and by us
     assert main(["fit", "-c", config, "--ckpt_path", str(tmp_path / "run" / "checkpoints" / "last.ckpt")]) == 0
     assert "all 3 iterations of --trainer.max_steps are done" in capsys.readouterr().err
 

@@ -535,7 +535,8 @@ def fit(callbacks, folder, **settings):
     return model, trainer
 
 
-def test_callbacks_log_and_change_nothing(tmp_path):
+def test_callbacks_log_and_change_nothing(tmp_path, caplog):
+    caplog.set_level("INFO")
     from pytorch_lightning.loggers import CSVLogger
 
     plain, _ = fit([], tmp_path)
@@ -543,6 +544,7 @@ def test_callbacks_log_and_change_nothing(tmp_path):
     logger = CSVLogger(tmp_path)
     watched, trainer = fit(watchers, tmp_path, logger=logger, log_every_n_steps=100)
     assert plain.losses == watched.losses and len(plain.losses) == 6
+    assert caplog.text.count("scoring before training, which may take minutes ...") == 1
     assert torch.equal(plain.generator.tint, watched.generator.tint)
     lines = (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()
     head = lines[0].split(",")

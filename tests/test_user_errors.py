@@ -7,11 +7,13 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from PIL import Image
+from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator
 from torch._utils import ExceptionWrapper
 
 from tests.runs import fit
 from tests.tiny import write_config
 from zoo.cli import list as list_verb
+from zoo.cli.checks import check_accelerator
 from zoo.cli.command import main
 from zoo.training.resume import shortened
 from zoo.utils.errors import UserError, fail, mendable, reader_failed
@@ -22,7 +24,7 @@ REFUSED = {
     "--model.emas.slow.decay=x": "--model.emas.slow.decay must be a number or the import path of a function, not 'x'.",
     "--model.emas=3": "--model.emas must be a mapping (name: value) or null, not '3'.",
     "--model.precision=float8": "--model.precision must be one of 'float32', 'bf16', 'fp16', not 'float8'.",
-    "--model.precision=null": "precision is None: give one of float32, bf16, fp16.",
+    "--model.precision=null": "precision is null: give one of float32, bf16, fp16.",
     "--trainer.precision=x": "--trainer.precision must be one of 64, 32, 16 or one of ",
     "--data=3": "--data must be the import path of a LightningDataModule or null, not '3'.",
     "--data=datamodules.ImageFolder": "datamodules.ImageFolder needs path: give --data.path.",
@@ -67,6 +69,9 @@ REFUSED = {
     "--data=tests.test_user_errors.Narrow": "The width of what is narrow is 3: take 2 at most.",
     "--trainer.callbacks+=tests.test_user_errors.Watching": "Watching needs something to watch.",
     "--init_from": "--init_from needs a value.",
+    "--init_fresh=generator.mapping": "must be a list, not 'generator.mapping'. A list of it alone is '[generator.map",
+    "--data=datamodules.ImageFolder --data.path=a: b": "needs quotes of its own, as in '\"a: b\"'.",
+    "--trainer.max_steps=0": "--trainer.max_steps is 0, which trains nothing: give a number of iterations, or -1",
     "--model.generator.renderer.chunk": "--model.generator.renderer.chunk needs a value.",
     "--model.optimizer_g.betas=[0,null]": "--model.optimizer_g.betas must be a number, not 'null'.",
     "--model.emas.slow.decay=true": "must be a number or the import path of a function, not 'true'.",
@@ -115,6 +120,14 @@ def refusal(words: list[str], capsys) -> str:
 def test_a_value_that_cannot_be_is_named_with_what_is_allowed(word, message, tmp_path, capsys):
     said = refusal(["fit", "-c", write_config(tmp_path), *re.split(r" (?=--)", word)], capsys)
     assert message in said and len(said) < LONGEST + 20 and not (tmp_path / "run").exists()
+
+
+def test_a_gpu_that_is_not_there_is_refused_with_what_to_do(monkeypatch):
+    for kind in (CUDAAccelerator, MPSAccelerator):
+        monkeypatch.setattr(kind, "is_available", staticmethod(lambda: False))
+    check_accelerator("auto")
+    with pytest.raises(UserError, match="torch sees no such GPU here: give --device cpu"):
+        check_accelerator("gpu")
 
 
 @pytest.mark.parametrize("null", ["null", "None"])

@@ -78,7 +78,7 @@ def found_in(container: Folder | Zip, files: list[File], images: Sequence[str]) 
     if len({kind for kind, _ in sets}) > 1:
         raise UserError(
             f"{shown(container)} holds cameras in several formats ({listing(sorted({kind for kind, _ in sets}))}): "
-            "leave those of one."
+            "leave those of one, or name its file, in training as --data.cameras."
         )
     cameras = [found for _, found in sets]
     more = f" and {len(cameras) - 1} more" if len(cameras) > 1 else ""

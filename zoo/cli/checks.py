@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from jsonargparse import Namespace
+from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator
 from pytorch_lightning.strategies import DDPStrategy
 from torch.distributed import Backend
 
@@ -72,9 +73,10 @@ def check_options(config: Any, verb: str) -> None:
     if config.ckpt_path == "":
         raise UserError("--ckpt_path is empty: name the checkpoint to resume from, or leave it out to start anew.")
     if config.ckpt_path and is_bundle(config.ckpt_path):
+        start = "start from them with --init_from, or " if verb == "fit" else ""
         raise UserError(
-            f"--ckpt_path is '{printable(config.ckpt_path, 80)}', weights without the state of a training: start from "
-            "them with --init_from, or score them with 'zoo evaluate'."
+            f"--ckpt_path is '{printable(config.ckpt_path, 80)}', weights without the state of a training: {start}"
+            "score them with 'zoo evaluate'."
         )
     if config.ckpt_path and not Path(config.ckpt_path).is_file():
         raise FileNotFoundError(missing_file(config.ckpt_path))
@@ -82,6 +84,10 @@ def check_options(config: Any, verb: str) -> None:
         raise UserError(
             f"'zoo {verb}' without weights would draw from random ones: give --ckpt_path, or take 'zoo evaluate' or "
             "'zoo sample' for a bundle."
+        )
+    if verb == "fit" and config.trainer.max_steps == 0:
+        raise UserError(
+            "--trainer.max_steps is 0, which trains nothing: give a number of iterations, or -1 for no end."
         )
     check_trainer(config.trainer)
 
@@ -130,6 +136,21 @@ def class_of(path: str) -> type:
     """The class of this import path, which the parser has seen."""
     module, _, name = path.rpartition(".")
     return getattr(import_module(module), name)
+
+
+def check_accelerator(name: Any) -> None:
+    """Refuse a GPU where there is none.
+
+    Raises:
+        UserError: says how to take the CPU.
+    """
+    there = {"gpu": CUDAAccelerator.is_available() or MPSAccelerator.is_available()}
+    there |= {"cuda": CUDAAccelerator.is_available(), "mps": MPSAccelerator.is_available()}
+    if isinstance(name, str) and not there.get(name, True):
+        raise UserError(
+            f"--trainer.accelerator is '{name}', and torch sees no such GPU here: give --device cpu, which wins over "
+            "experiments and overlays."
+        )
 
 
 def check_trainer(trainer: Any) -> None:

@@ -119,7 +119,7 @@ def read_protocol(file: Path | str) -> Protocol:
     if not isinstance(said["data"].get("class_path"), str):
         raise UserError(f"data of '{file}' has no class_path: name a datamodule, such as datamodules.Cars.")
     protocol = Protocol(file, **said)
-    check_numbers(protocol)
+    check_values(protocol)
     for system in protocol.systems:
         check_system(protocol, system)
     return protocol
@@ -133,8 +133,16 @@ def check_budget(file: Path, budget: dict[str, Any]) -> None:
     above(0, **{f"{clock} of the budget": value for clock, value in budget.items()})
 
 
-def check_numbers(protocol: Protocol) -> None:
+def check_values(protocol: Protocol) -> None:
     """Refuse values that no run could have, before hours of training."""
+    for kind, what, names in (
+        (int, "a whole number", ("count", "objects", "checkpoint_every")),
+        (str, "a text, in quotes if it is a number", ("metrics", "device", "samples", "license")),
+    ):
+        for name in names:
+            value = getattr(protocol, name)
+            if not isinstance(value, kind) and (name, value) != ("license", None):
+                raise UserError(f"{name} of '{protocol.file}' is {printable(value, 40)}: give {what}.")
     between(2, MOST_IMAGES, count=protocol.count)
     between(1, MOST_IMAGES, objects=protocol.objects)
     between(1, 10**9, checkpoint_every=protocol.checkpoint_every)

@@ -7,6 +7,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from PIL import Image
 
 from datamodules.images import ImageFolder
 from datamodules.pack import pack
+from zoo.cli.data import unsaid
 from zoo.cli.help import version
 from zoo.utils.image_folders import CheckedImages, Layout, images_of
 from zoo.utils.listed_files import Container
@@ -48,9 +50,10 @@ def measure(path: str | None = None, resolution: int | None = None) -> dict[str,
     resolutions = RESOLUTIONS if resolution is None else (resolution,)
     cpus = available_cpus()
     workers = [number for number in WORKERS if number <= cpus]
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         temporary = Path(name)
         files = made_files() if path is None else taken_files(path, temporary)
+        stack.enter_context(unsaid())  # of the copies that are read
         folder = temporary / "folder"
         for file, data in files.items():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,5 @@
 """Estimates parameters, memory and time of a training on this machine, from a few real iterations of each stage."""
 
-import logging
 import tempfile
 import time
 from collections.abc import Callable
@@ -41,7 +40,7 @@ class Timer(pl.Callback):
 
 def stage_starts(gan: GAN, data: pl.LightningDataModule) -> list[int]:
     """First iterations of the stages of the model and of the data."""
-    return sorted({*gan.starts(), *(stage.start for stage in getattr(data, "stages", None) or [])})
+    return sorted({*gan.stage_starts(), *(stage.start for stage in getattr(data, "stages", None) or [])})
 
 
 def short_trainer(timer: pl.Callback, steps: int, **options: Any) -> pl.Trainer:
@@ -84,10 +83,9 @@ def estimate(
         name: sum(p.numel() for p in net.parameters()) for name, net in gan.named_children() if name != "emas"
     }
     lines = [f"{name}: {size:,} parameters" for name, size in parameters.items() if size]
-    lines += [f"EMAs: {len(gan.emas)} copies of the generator"] if gan.emas else []
+    lines += [f"EMAs of the generator: {len(gan.emas)}"] if gan.emas else []
     sizes, messages = zip(*exchanged(gan).values(), strict=True)
     lines += [f"between processes: {sum(sizes) / 2**20:.2f} MiB an iteration, {sum(messages)} messages"]
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)  # not that fit stopped
     data.prepare_data()
     data.setup("fit")
     gan.fill_poses(data)

@@ -112,7 +112,7 @@ usage: zoo {verb} -c CONFIG.yaml [-c OVERLAY.yaml ...] [--KEY VALUE ...]
   --device NAME               auto (GPUs where there are some), cpu, cuda, cuda:1 or mps
   --trainer.devices N         how many processes or GPUs
   --trainer.default_root_dir DIR
-                              where everything is written (default: runs/<name of the first config>)
+                              where everything is written (default: that of --ckpt_path, or runs/<first config>)
   --trainer.callbacks+=NAME   add a callback, e.g. callbacks.samples.SampleGrid
   --data CLASS                where images come from, e.g. datamodules.ImageFolder; then --data.path DIR
   --model.KEY VALUE           any parameter of the model

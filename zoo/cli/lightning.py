@@ -26,7 +26,7 @@ from callbacks.loggers import log_run
 from callbacks.predictions import PredictionWriter
 from callbacks.progress import Progress
 from callbacks.run_folder import EarlierRun, keep_old_metrics, locked_folder
-from zoo.cli.checks import check_config_file, check_options, check_strategy
+from zoo.cli.checks import check_accelerator, check_config_file, check_options, check_strategy
 from zoo.cli.estimate import estimate
 from zoo.training.checkpoint_files import read_checkpoint
 from zoo.training.checkpoint_io import AtomicCheckpoints
@@ -108,6 +108,8 @@ class ZooCLI(TypedWins, LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
         for path in config_files(args):
             check_config_file(path, option_names(self.verb_parser))
+        if self.verb in ("validate", "test"):
+            self.verb_parser.set_defaults({"verbose": False})  # a table of the scores, which are logged already
         super().parse_arguments(parser, args)
         check_options(self.config[self.verb], self.verb)
 
@@ -117,7 +119,8 @@ class ZooCLI(TypedWins, LightningCLI):
             # Refuses what is not ours, or would run code, before it is used.
             read_checkpoint(config.ckpt_path, to_resume=self.subcommand == "fit")
         check_strategy(config.trainer)
-        root = config.trainer.default_root_dir or str(Path("runs") / run_name(config) / job_name())
+        root = config.trainer.default_root_dir or run_of(config.ckpt_path)
+        root = root or str(Path("runs") / run_name(config) / job_name())
         folder_target(root, option="--trainer.default_root_dir")
         config.trainer.default_root_dir = root
         if self.subcommand == "fit" and not config.ckpt_path and (found := job_checkpoint(Path(root))):
@@ -133,6 +136,7 @@ class ZooCLI(TypedWins, LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         trainer = self.config_init[self.subcommand].trainer
+        check_accelerator(trainer["accelerator"])
         if threads := limit_threads(processes(trainer["devices"], 1, trainer["accelerator"])):
             torch.set_num_threads(threads)  # before Lightning, which does not know a container's limits
         plugins = listed(trainer.plugins)
@@ -173,6 +177,14 @@ class ZooCLI(TypedWins, LightningCLI):
         if is_first:
             print(f"Everything is in {folder}", file=sys.stderr)
 
+    def say_where(self) -> None:
+        """After a verb that does not train."""
+        folder = Path(self.trainer.default_root_dir) / {"predict": "predictions"}.get(self.verb, self.verb)
+        if self.trainer.is_global_zero and folder.is_dir():
+            print(f"Everything is in {folder}", file=sys.stderr)
+
+    after_validate = after_test = after_predict = say_where
+
 
 def run(argv: list[str]) -> None:
     """Run one of Lightning's four verbs.
@@ -183,13 +195,18 @@ def run(argv: list[str]) -> None:
     """
     silence_warnings()
     refuse_imports_that_do_harm()
-    argv = with_device([resolved(previous, word) for previous, word in zip(["", *argv], argv, strict=False)])
-    with refusals("Lightning refuses this", MisconfigurationException):
-        start(argv)
+    words = with_device([resolved(previous, word) for previous, word in zip(["", *argv], argv, strict=False)])
+    try:
+        with refusals("Lightning refuses this", MisconfigurationException):
+            start(words, resume_command(argv))
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # which Lightning makes a failure of
+            raise KeyboardInterrupt from None
+        raise
 
 
-def start(argv: list[str]) -> None:
-    """Build what a command line describes, and run it."""
+def start(argv: list[str], resuming: str) -> None:
+    """Build what a command line describes, and run it; ``resuming`` is the command to be printed when it stops."""
     ZooCLI(
         argv[0],
         GAN,
@@ -212,7 +229,7 @@ def start(argv: list[str]) -> None:
                 "class_path": "pytorch_lightning.loggers.CSVLogger",
                 "init_args": {"save_dir": ".", "name": "", "version": ""},
             },
-            "callbacks": [GracefulInterrupt(resume_command(argv)), PredictionWriter()],
+            "callbacks": [GracefulInterrupt(resuming), PredictionWriter()],
         },
         args=argv,
     )
@@ -276,6 +293,16 @@ def run_name(config: Any) -> str:
         return config.model.class_path.rsplit(".", 1)[-1].lower()
     inside = files[0].is_relative_to(CONFIGS.resolve())
     return str(files[0].relative_to(CONFIGS.resolve()).with_suffix("")) if inside else files[0].stem
+
+
+def run_of(checkpoint: str | None) -> str | None:
+    """The folder of the run that has left a checkpoint: it goes on there. None elsewhere, and in a job of SLURM."""
+    if checkpoint is None or job_name():
+        return None
+    folder = Path(checkpoint).parent
+    folder = folder.parent if folder.name == "checkpoints" else folder
+    folder = folder.parent if folder.name.startswith("earlier-") else folder
+    return str(folder) if (folder / "config.yaml").is_file() else None
 
 
 def job_name() -> str:

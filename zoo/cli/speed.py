@@ -76,7 +76,7 @@ def measure(
         gan = build(with_options(config["model"], precision=precision), GAN)
         give_cameras(gan)
         generator, times = gan.generator, partial(train_times, gan, device)
-        gan.iterations = gan.starts()[-1]
+        gan.iterations = gan.stage_starts()[-1]
         compile, gan.compiles = compile or gan.compiles, False
         others, precision = [gan.discriminator], gan.half.precision
     resolution = resolution or generator.resolution

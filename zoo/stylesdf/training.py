@@ -94,12 +94,12 @@ class StyleSDF(GAN):
             optimizers.append(make([group for group in groups if group["params"]]))
         return optimizers
 
-    def starts(self) -> list[int]:
+    def stage_starts(self) -> list[int]:
         return [*accumulate((stage.iterations for stage in self.stages[:-1]), initial=0)]
 
     def stage(self) -> tuple[Stage, int]:
         """The stage of this iteration, and how many of its own are done."""
-        starts = self.starts()
+        starts = self.stage_starts()
         index = bisect_right(starts, self.iterations) - 1
         return self.stages[index], self.iterations - starts[index]
 

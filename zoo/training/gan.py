@@ -97,7 +97,7 @@ class GAN(pl.LightningModule):
             self.make_optimizer_d(self.discriminator.named_parameters("discriminator")),
         ]
 
-    def starts(self) -> list[int]:
+    def stage_starts(self) -> list[int]:
         """First iterations of the stages of training; [0] where it has none."""
         return [stage.start for stage in getattr(self, "stages", [])] or [0]
 

@@ -7,7 +7,7 @@ later) or ``fp16`` (V100, RTX 20). Weights, EMAs, optimizers, and what a network
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningModule
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from zoo.layers.stylegan2 import to_float32
 from zoo.training.nonfinite import NonFiniteLoss, parameters, stop_error
 from zoo.utils.errors import UserError
+from zoo.utils.ranges import one_of
 from zoo.utils.states import check_state
 
 Precision = Literal["float32", "bf16", "fp16"]
@@ -35,8 +36,7 @@ class HalfPrecision:
     """
 
     def __init__(self, networks: Iterable[nn.Module], precision: Precision) -> None:
-        if precision not in get_args(Precision):  # null is what the parser lets through
-            raise UserError(f"precision is {precision}: give one of {', '.join(get_args(Precision))}.")
+        one_of(Precision, precision=precision)
         self.precision, self.is_paused = precision, False
         self.scalers: dict[str, torch.amp.GradScaler] = {}  # by loss, once training starts
         self.entered: list = []

@@ -52,12 +52,12 @@ def load(gan: "LightningModule", checkpoint: dict[str, Any]) -> None:
     """
     check_form(gan, checkpoint)
     checkpoint["state_dict"] = renamed_tensors(checkpoint["state_dict"], gan)
+    is_fit = is_training(gan)  # scores do not depend on processes
     if problems := mismatches(gan.state_dict(), checkpoint["state_dict"]):
         raise UserError(
-            f"The checkpoint does not fit the model: {shortened(problems)}. Give the options of its run "
-            f"(in its config.yaml), {ANEW}."
+            f"The checkpoint does not fit the model{another(system_of(checkpoint), gan)}: {shortened(problems)}. Give "
+            f"the options of its run (in its config.yaml){', ' + ANEW if is_fit else ''}."
         )
-    is_fit = (trainer := trainer_of(gan)) is not None and trainer.state.fn == "fit"  # scores do not depend on processes
     wrote, has = checkpoint.get("processes"), gan.trainer.world_size if is_fit else None
     if None not in (wrote, has) and wrote != has:
         raise UserError(
@@ -80,6 +80,22 @@ def load(gan: "LightningModule", checkpoint: dict[str, Any]) -> None:
     gan.resumed["tensors"] = list(checkpoint["state_dict"])
 
 
+def is_training(gan: "LightningModule") -> bool:
+    """Whether a trainer trains it, rather than scores it or has it draw."""
+    return (trainer := trainer_of(gan)) is not None and trainer.state.fn == "fit"
+
+
+def system_of(checkpoint: dict[str, Any]) -> str | None:
+    """The class of the model that has left a checkpoint, without its module."""
+    return str((checkpoint.get("config") or {}).get("class_path", "")).rpartition(".")[2] or None
+
+
+def another(system: str | None, gan: nn.Module) -> str:
+    """Words for weights of another system than the model is; none where it is the same, or not known."""
+    ours = type(gan).__name__
+    return "" if system in (None, ours) else f", which is {ours} and not {system}"
+
+
 def check_form(gan: "LightningModule", checkpoint: dict[str, Any]) -> None:
     """Refuse a checkpoint that no run has left.
 
@@ -94,8 +110,8 @@ def check_form(gan: "LightningModule", checkpoint: dict[str, Any]) -> None:
         check_state(checkpoint["settings"], [{"class": str, "groups": list}] * 2, "settings")
     if any(not isinstance(group, dict) for settings in checkpoint.get("settings", []) for group in settings["groups"]):
         raise damaged("settings.groups holds what is none")
-    if (trainer := trainer_of(gan)) is not None and trainer.state.fn == "fit":
-        check_loops(checkpoint.get("loops"), trainer.fit_loop.state_dict())
+    if is_training(gan):
+        check_loops(checkpoint.get("loops"), gan.trainer.fit_loop.state_dict())
         check_optimizers(checkpoint.get("optimizer_states"))
 
 
@@ -130,8 +146,9 @@ def finish(gan: "LightningModule") -> None:
 
 def log(gan: "LightningModule", changes: list[str]) -> None:
     """Print what differs from when the checkpoint was written, on the first process only."""
+    title = "resume" if is_training(gan) else "checkpoint"
     for line in changes if gan.global_rank == 0 else []:
-        print(f"resume: {line}", file=sys.stderr)
+        print(f"{title}: {line}", file=sys.stderr)
 
 
 def flat(config: Any, name: str) -> Iterator[tuple[str, Any]]:

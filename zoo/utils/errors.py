@@ -32,8 +32,8 @@ class Stopped(RuntimeError):
 
 
 def near(word: str, words: list[str]) -> str:
-    """' Did you mean ...?' or nothing."""
-    found = get_close_matches(word, words, n=1, cutoff=0.6)
+    """' Did you mean ...?' or nothing. The same letters in another order are nearer than others."""
+    found = sorted(get_close_matches(word, words, cutoff=0.6), key=lambda one: sorted(one) != sorted(word))
     return f" Did you mean '{found[0]}'?" if found else ""
 
 
@@ -41,14 +41,18 @@ def missing_file(path: Path | str, names: Sequence[str] = ()) -> str:
     """There is no such file; the nearest name beside it, or among these. Of what is there but no file, what it is."""
     path = Path(path)
     if path.is_dir():
-        last = next((file for file in (path / "checkpoints/last.ckpt", path / "last.ckpt") if file.is_file()), None)
-        example = f"'{printable(last, 120)}'" if last else "one in it"
+        example = f"'{printable(last, 120)}'" if (last := last_checkpoint(path)) else "one in it"
         return f"'{printable(path, 120)}' is a folder: name a file, such as {example}."
     if os.path.lexists(path):
         what = "no regular file" if path.exists() else "a link that leads nowhere"
         return f"'{printable(path, 120)}' is {what}: name a file on a disk."
     path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     return f"There is no file '{path}'.{near_path(path, names)}"
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Of a run's folder, or of that of its checkpoints."""
+    return next((file for file in (folder / "checkpoints/last.ckpt", folder / "last.ckpt") if file.is_file()), None)
 
 
 def near_path(path: Path, names: Sequence[str] = ()) -> str:
@@ -90,8 +94,8 @@ def is_unreadable(path: Path | str) -> bool:
 
 
 def printable(text: object, most: int = 200) -> str:
-    """One line of text from elsewhere, without what a terminal would obey, and cut where it is long."""
-    line = " ".join(one_line(str(text)[: 4 * most]).split())
+    """One line of text from elsewhere, without what a terminal would obey, and cut where it is long; None is null."""
+    line = " ".join(one_line(("null" if text is None else str(text))[: 4 * most]).split())
     return line if len(line) <= most else f"{line[: most - 3]}..."
 
 

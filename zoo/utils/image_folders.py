@@ -26,9 +26,11 @@ from zoo.utils.files import replacing
 from zoo.utils.images import MAX_BYTES, BadImage, decode, pillow_silenced
 from zoo.utils.listed_files import Container, File, Zip, container_of, text
 from zoo.utils.paths import is_image
+from zoo.utils.ranges import one_of
 
 log = logging.getLogger(__name__)
 
+OnBad = Literal["skip", "refuse"]
 MANIFEST_VERSION = 3  # raise it when other files become usable, or lines say more
 BROKEN = (ValueError, OSError, KeyError, EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile)
 CAMERAS = re.compile(
@@ -95,12 +97,11 @@ class CheckedImages:
     def __init__(
         self,
         path: str | Path,
-        on_bad: Literal["skip", "refuse"] = "skip",
+        on_bad: OnBad = "skip",
         manifests: str | Path = "data/manifests",
         layout: Layout = Layout(),
     ) -> None:
-        if on_bad not in ("skip", "refuse"):
-            raise UserError(f"on_bad is '{on_bad}', but must be skip or refuse.")
+        one_of(OnBad, on_bad=on_bad)
         self.path, self.on_bad, self.manifests = Path(path).expanduser(), on_bad, Path(manifests)
         self.layout = layout
         self.container: Container | None = None

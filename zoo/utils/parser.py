@@ -188,6 +188,10 @@ def wrong_value(texts: list[str], words: list[str]) -> str | None:
         type_ = base.rsplit(".", 1)[-1]
     value, type_ = PLAIN_VALUES.get(value, value), plain_type(type_)
     hint = near_class(value) if "import path of a" in type_ else ""
+    if type_ == "a list" and value[:1] not in ("[", "{"):
+        hint = f" A list of it alone is '[{value}]'."
+    if type_ == "a text" and value.startswith("{"):
+        hint = " A text with a colon and a blank needs quotes of its own, as in '\"a: b\"'."
     if "LightningDataModule" in type_ and os.path.isdir(value):
         hint = f" {OWN_IMAGES} {shlex.quote(value)}."
     return shortened(f"{full_name([key for _, key in keys], words)} must be {type_}, not '{value}'.{hint}")

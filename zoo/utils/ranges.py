@@ -9,7 +9,7 @@ not be given: ``at_least(1, **given(resolution=None))``.
 import math
 from collections.abc import Callable, Iterator
 from numbers import Real
-from typing import Any
+from typing import Any, get_args
 
 from zoo.utils.errors import UserError, printable
 
@@ -70,6 +70,18 @@ def filled(of: object = None, /, **values: Any) -> None:
             raise UserError(f"{name}{whose(of)} is empty: give at least one number.")
 
 
+def one_of(kind: Any, **values: Any) -> None:
+    """Refuse what is none of the names of a ``Literal``: null, which the parser of options lets through, too.
+
+    Raises:
+        UserError: names the value and all that are allowed.
+    """
+    for name, value in values.items():
+        if value not in get_args(kind):
+            shown = "null" if value is None else f"'{printable(value, 40)}'"
+            raise UserError(f"{name} is {shown}: give one of {', '.join(get_args(kind))}.")
+
+
 def given(**values: Any) -> dict[str, Any]:
     """Those that are not None."""
     return {name: value for name, value in values.items() if value is not None}
@@ -90,7 +102,7 @@ def refuse_outside(allowed: Callable[[Any], bool], range: str, of: object, value
     for name, value in values.items():
         for number in numbers_in(value):
             if not isinstance(number, Real) or not allowed(number):
-                shown = "null" if number is None else printable(number, 40)
+                shown = printable(number, 40)
                 verb = "is" if number is value else "holds"
                 raise UserError(
                     f"{name}{whose(of)} {verb} {shown}: give {'a number' if verb == 'is' else 'numbers'} {range}."

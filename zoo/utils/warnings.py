@@ -20,7 +20,15 @@ LOGGERS = [
     "lightning_fabric.utilities.rank_zero",
     "pytorch_lightning.trainer.connectors.checkpoint_connector",
 ]
-LINES = ["Tip:", "`weights_only` was not set", "TPU available", "GPU available"]
+LINES = [
+    "Tip:",
+    "`weights_only` was not set",
+    "Restoring states from",
+    "Detected KeyboardInterrupt",
+    "`Trainer.fit` stopped",
+    "TPU available",
+    "GPU available",
+]
 
 
 def silence_warnings() -> None:

@@ -3,7 +3,7 @@
 from difflib import get_close_matches
 from pathlib import Path
 
-from zoo.utils.errors import UserError
+from zoo.utils.errors import UserError, last_checkpoint
 from zoo.utils.paths import BUNDLED, bundled_names, config_names, downloaded_names
 from zoo.weights.catalogue import released
 from zoo.weights.store import CONFIG, TENSORS, downloaded
@@ -25,6 +25,8 @@ def find(source: Path | str) -> Path:
         return path
     if path.is_dir() and not any(path.iterdir()):
         raise UserError(f"'{path}' is an empty folder: there is nothing to read in it.")
+    if path.is_dir() and (last := last_checkpoint(path)):
+        raise UserError(f"'{path}' is no weights bundle, but a run's: name a checkpoint of it, such as '{last}'.")
     if path.is_dir():
         raise UserError(
             f"{path} is not a weights bundle: it has no {TENSORS}. If it holds a published checkpoint, 'zoo convert' "

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from zoo.training.checkpoint_files import read_checkpoint
-from zoo.training.resume import mismatches, shortened
+from zoo.training.resume import another, mismatches, shortened, system_of
 from zoo.utils.errors import UserError, printable
 from zoo.utils.old_names import renamed_tensors
 from zoo.weights.bundle import networks_in, read_folder
@@ -33,7 +33,12 @@ def start_from(gan: nn.Module, source: str | Path, fresh: list[str] | None = Non
     if unknown := [part for part in fresh if not any(is_under(key, [part]) for key in keys)]:
         raise UserError(f"--init_fresh names parts that the model does not have: {', '.join(unknown)}.")
     path = find(source)
-    parts = networks_in(read_checkpoint(path)["state_dict"]) if path.is_file() else {"generator": read_folder(path)[0]}
+    if path.is_file():
+        checkpoint = read_checkpoint(path)
+        parts, system = networks_in(checkpoint["state_dict"]), system_of(checkpoint)
+    else:
+        tensors, card, _ = read_folder(path)
+        parts, system = {"generator": tensors}, card.get("system")
     emas = [name for name in parts if name.startswith("emas.")]
     wanted = {"generator": (gan.generator, "generator")}
     for name, ema in gan.emas.items():
@@ -55,8 +60,9 @@ def start_from(gan: nn.Module, source: str | Path, fresh: list[str] | None = Non
         lines.append(f"{name}: {len(loaded)} tensors of {part}" + (f", fresh: {', '.join(sorted(new))}" if new else ""))
     if problems:
         raise UserError(
-            f"The weights of {printable(source, 60)} do not fit: {shortened(problems, 100)}. Give the options that "
-            "they were trained with, or name parts that shall start afresh with --init_fresh."
+            f"The weights of {printable(source, 60)} do not fit the model{another(system, gan)}: "
+            f"{shortened(problems, 100)}. Give the options that they were trained with, or name parts that shall start "
+            "afresh with --init_fresh."
         )
     for module, state in states:
         module.load_state_dict(state)
