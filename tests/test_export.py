@@ -235,8 +235,10 @@ def test_weights_of_one_system_are_told_apart_side_by_side(tmp_path, monkeypatch
 
 
 def test_a_title_that_is_wider_than_its_cells_is_whole():
-    narrow = sheet([Block("a title of some words", [Image.new("RGB", (8, 8))])])
-    assert narrow.width > 100 and narrow.crop((100, 0, narrow.width, HEAD)).getcolors()[0][1] != (255, 255, 255)
+    narrow, wide = (sheet([Block("a title of some words", [Image.new("RGB", (side, 8))])]) for side in (8, 200))
+    title, rest = wide.crop((0, 0, narrow.width, HEAD)), wide.crop((narrow.width, 0, 200, HEAD))
+    assert narrow.crop((0, 0, narrow.width, HEAD)).tobytes() == title.tobytes()
+    assert title.getextrema()[0][0] < 100 and rest.getextrema() == ((255, 255),) * 3
 
 
 def test_depth_in_grids_is_that_of_the_objects_alone():
