@@ -88,7 +88,8 @@ class CarImages:
             return
         batch = max(1, 40_000 // resolution**2)  # enough to be quick, few enough for the processor's cache
         title = f"rendering {self.split} cars at {resolution}x{resolution}"
-        with tqdm(total=len(numbers) * SHARD, desc=title, unit="car", dynamic_ncols=True) as progress:
+        bar = {"unit": "car", "dynamic_ncols": True, "disable": None}  # None: in a terminal alone
+        with tqdm(total=len(numbers) * SHARD, desc=title, **bar) as progress:
 
             def make(number: int) -> int:
                 torch.set_num_threads(1)  # of this thread: two cars side by side are faster than two threads a car
