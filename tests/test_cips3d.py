@@ -26,6 +26,7 @@ from zoo.draws import RayDraws, SampleDraws, TrainingDraws
 from zoo.layers.diffaugment import cutout, cutout_side, diffaugment, largest_shift, translation
 from zoo.render import GaussianPoses, Importance, JitteredUniform, VolumeRenderer
 from zoo.training.ema import EMA
+from zoo.utils.errors import UserError
 from zoo.utils.paths import CONFIGS, read_experiment
 from zoo.weights.bundle import UNUSED, build, load_bundle, save_bundle
 
@@ -207,6 +208,8 @@ def test_layers_are_exchanged() -> None:
         assert torch.equal(own, before[name])
         is_swapped = name.startswith(("inr.blocks.1.", "inr.blocks.4."))
         assert torch.allclose(mixed[name], own + 0.25 * is_swapped), name
+    with pytest.raises(UserError, match=r"no block 99: these generators have blocks 0 to \d\."):
+        swap_layers(source, target, [1, 99])
 
 
 def test_the_page_tells_how_to_save_what_was_exchanged(tmp_path, monkeypatch) -> None:

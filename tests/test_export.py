@@ -11,13 +11,16 @@ from torch import nn
 from tests.systems import SYSTEMS
 from tests.tiny import CONFIG
 from zoo.cli.command import main
+from zoo.cli.options import SampleOptions
+from zoo.cli.sample import side_by_side
 from zoo.draws import MixedDraws, SampleDraws
 from zoo.export import orbit
 from zoo.export.camera_paths import PATHS, frames_along_path
-from zoo.export.cameras import GAP, HEAD
+from zoo.export.cameras import GAP, HEAD, Block, sheet
 from zoo.export.images import DEPTH_COLOURS, depth_to_bytes, grid, with_depth_rows
 from zoo.export.orbit import orbit_frames, save_orbit
 from zoo.export.views import Views, interpolated_views, loop_weights, turntable_views
+from zoo.generator import quantise
 from zoo.render import GaussianPoses, UniformPoses
 from zoo.weights.bundle import build
 
@@ -64,6 +67,11 @@ def test_orbit_has_a_frame_a_view(tmp_path):
         assert max(video.convert("RGB").getpixel((10, 10))) < 8 and video.info["duration"] == 200
     with pytest.raises(ValueError, match=r"not as 'o\.avi'"):
         save_orbit(tmp_path / "o.avi", orbit_frames(shades()))
+
+
+def test_orbits_of_small_images_are_enlarged(tmp_path):
+    assert main(["orbit", "pigan-cars32", "--seeds", "0", "--frames", "1", "--out", str(tmp_path / "o.gif")]) == 0
+    assert Image.open(tmp_path / "o.gif").size == (258, 128)
 
 
 def test_a_rate_that_a_format_does_not_have_is_said(tmp_path, caplog):
@@ -198,7 +206,8 @@ def test_views_do_not_depend_on_their_neighbours_and_leave_the_generator_and_the
 def test_several_weights_are_drawn_side_by_side(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["sample", "--seeds", "0,2", "--views", "3", "--out"]
-    assert main([*words, "both.png", "--source", "pigan-cars32,graf-cars64"]) == 0
+    assert main([*words, "both.png", "--source", "pigan-cars32, graf-cars64"]) == 0
+    assert capsys.readouterr().err == "Running on cpu.\n"
     assert main([*words, "one.png", "--source", "graf-cars64", "--depth", "false"]) == 0
     both, one = Image.open("both.png"), Image.open("one.png")
     block = 4 * (64 + GAP) - GAP  # two samples and their depths
@@ -210,4 +219,34 @@ def test_several_weights_are_drawn_side_by_side(tmp_path, monkeypatch, capsys):
     assert main(["sample", "pigan-cars32,graf-cars64", "--images", "x"]) == 2
     assert "Single images are of one set of weights" in capsys.readouterr().err
     assert main([*words, "x.png", "--source", "pigan-cars32,graf-cars46"]) == 2
-    assert "no weights named 'graf-cars46'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no weights named 'graf-cars46'" in said and "Running" not in said  # before anything is drawn
+    assert main(["sample", ",", "--out", "x.png"]) == 2 and "no weights named ','" in capsys.readouterr().err
+
+
+def test_weights_of_one_system_are_told_apart_side_by_side(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "zoo.export.cameras.sheet", lambda blocks, columns: drawn.extend(blocks) or Image.new("L", (1, 1))
+    )
+    both = [SampleOptions(name) for name in ("pigan-cars32", "graf-cars64", "pigan-25min-seed0")]
+    side_by_side(both, [0], views=1, depth=False, edit=None, exact=True)
+    assert [block.title for block in drawn] == ["pigan-cars32", "GRAF", "pigan-25min-seed0"]
+
+
+def test_a_title_that_is_wider_than_its_cells_is_whole():
+    narrow, wide = (sheet([Block("a title of some words", [Image.new("RGB", (side, 8))])]) for side in (8, 200))
+    title, rest = wide.crop((0, 0, narrow.width, HEAD)), wide.crop((narrow.width, 0, 200, HEAD))
+    assert narrow.crop((0, 0, narrow.width, HEAD)).tobytes() == title.tobytes()
+    assert title.getextrema()[0][0] < 100 and rest.getextrema() == ((255, 255),) * 3
+
+
+def test_depth_in_grids_is_that_of_the_objects_alone():
+    generator = build(SYSTEMS["giraffe"]()["model"]["init_args"]["generator"], nn.Module)
+    views = turntable_views(generator, [0], 2)
+    with torch.no_grad():
+        latent, _ = generator.sample(1, SampleDraws(0, [0]))
+        styles, camera = generator.turntable(generator.map(latent), 2)
+        assert torch.equal(views.image[0], quantise(generator.render(styles, camera).image))
+        alone = generator.render(generator.foreground_only(styles), camera).depth
+    assert torch.allclose(views.depth[0], alone, equal_nan=True)

@@ -156,7 +156,8 @@ def upload(hub: Hub, folder: Path, name: str = "me/cars") -> None:
 
 def test_pushed_weights_come_back(hub, folder, tmp_path, capsys):
     assert main(["push", str(folder), "me/cars"]) == 0
-    assert "/me/cars" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "/me/cars" in said.out and said.err == ""  # no bar, as this is no terminal
     assert set(hub.files["me/cars"]) == {"README.md", "config.yaml", "model.safetensors"}
     assert hub.files["me/cars"]["README.md"].startswith(b"---\nlibrary_name: gan3d-zoo\nlicense: mit\n")
     assert main(["sample", "hf:me/cars", "--out", "x.png"]) == 2
@@ -169,6 +170,8 @@ def test_pushed_weights_come_back(hub, folder, tmp_path, capsys):
     assert main(["download", "hf:me/cars"]) == 0 and len(hub.asked) == count
     words = ["sample", "hf:me/cars", "--out", str(tmp_path / "x.png"), "--seeds", "0", "--views", "1"]
     assert main(words) == 0
+    capsys.readouterr()
+    assert main(["list", "me/cars"]) == 0 and "\n  hf:me/cars\n" in capsys.readouterr().out
 
 
 def test_a_revision_is_a_bundle_of_its_own(hub, folder, capsys):
@@ -234,6 +237,14 @@ def test_what_push_refuses(hub, folder, tmp_path, monkeypatch, capsys):
     assert main(["push", str(folder), "me/cars"]) == 2
     said = capsys.readouterr().err
     assert "me/cars was not written: " in said and "'hf auth login'" in said and said.count("\n") == 1
+    for create, message in (
+        (lambda r, body: r.raw(b""), "me/cars was not written: the Hub cannot be reached ("),
+        (lambda r, body: r.say(500, b"{}"), "me/cars was not written: "),
+    ):
+        hub.create = create
+        assert main(["push", str(folder), "me/cars"]) == 2
+        said = capsys.readouterr().err
+        assert message in said and "login" not in said
 
 
 def test_what_a_hub_says_is_one_line_without_escape_codes(hub, folder, capsys):
@@ -256,6 +267,7 @@ def test_what_is_no_bundle_or_not_there(hub, folder, monkeypatch, capsys):
         ("hf:me/other", 2, "me/other is no weights bundle: it has no config.yaml and no model.safetensors"),
         ("hf:me/none", 2, "me/none could not be fetched: the Hub has no such name"),
         ("hf:me", 2, "'hf:me' is no name such as hf:user/repository"),
+        ("me/other", 2, "For a repository of the Hub, write hf:me/other."),
         ("hf:../x", 2, "is no name such as"),
     ):
         assert main(["download", name]) == code and message in capsys.readouterr().err

@@ -15,9 +15,18 @@ from zoo.draws import SampleDraws
 from zoo.export.images import to_pil_image
 from zoo.export.inversion import load_inversion, ssim_of
 from zoo.generator import evaluating, quantise, render_samples
-from zoo.inversion.search import STAGES, Stage, camera_angles, camera_at, distance, invert
+from zoo.inversion.search import (
+    STAGES,
+    Search,
+    Stage,
+    camera_angles,
+    camera_at,
+    distance,
+    initial_candidates,
+    invert,
+)
 from zoo.render import Camera, orbit_camera, orbit_cameras
-from zoo.weights.bundle import build, load, save_bundle
+from zoo.weights.bundle import build, load, load_bundle, save_bundle
 
 # By system: noise on new weights, so that images differ at all; learning rate; by how much the distance must fall.
 TINY = {
@@ -189,10 +198,20 @@ def test_mistakes_end_in_one_sentence(weights, tmp_path, capsys):
         (["--latent_steps", "-1"], "latent_steps is -1: give a number from 0 to 100000."),
         (["--mask", str(tmp_path / "mask.png")], "There is no file"),
         (["--samples", "2"], "take at least so many, not 2"),
+        (["--mask", str(tmp_path / "square.png")], "is of another shape than the image, 24x24 instead of 30x24"),
     ]:
         if change:
+            Image.new("L", (24, 24)).save(tmp_path / "square.png")
             Image.new("RGB", (30, 24)).save(tmp_path / "image.jpg")
         assert main([*words, *change]) == 2
         assert message in capsys.readouterr().err.strip().splitlines()[-1]
     with pytest.raises(ValueError, match="no result of 'zoo invert'"):
         load_inversion(tmp_path)
+
+
+@pytest.mark.filterwarnings("error:std")
+def test_a_system_without_a_background_has_no_spread_of_one():
+    generator, _ = load_bundle("stylenerf-cars32")
+    search = Search(generator, torch.zeros(1, 3, 32, 32), None, True)
+    initial_candidates(search, None, 2, 1, 0)
+    assert search.stds["background"].shape == (0,) and (search.stds["w"] > 0).any()

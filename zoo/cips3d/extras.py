@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from zoo.cips3d.model import Generator, MappingNetwork, linear_layers
+from zoo.utils.errors import UserError
 from zoo.utils.ranges import at_least
 
 
@@ -55,7 +56,13 @@ def swap_layers(source: Generator, target: Generator, blocks: list[int], share: 
         target: usually finetuned from it on other images.
         blocks: of the deep network, which become (1 - share) source + share target.
         share: of the target.
+
+    Raises:
+        UserError: one of them has no such block.
     """
+    known = min(len(generator.inr.blocks) for generator in (source, target))
+    if unknown := [i for i in blocks if not 0 <= i < known]:
+        raise UserError(f"There is no block {unknown[0]}: these generators have blocks 0 to {known - 1}.")
     mixed = deepcopy(source)
     for i in blocks:
         theirs = target.inr.blocks[i].parameters()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.options import LARGEST, SampleOptions, refuse_unused
+from zoo.utils.errors import UserError
 from zoo.utils.ranges import at_least, between, given
 from zoo.utils.targets import folder_target
 
@@ -60,6 +61,9 @@ def run(
     from zoo.utils.images import read_image
 
     pixels, weights = read_image(image), None if mask is None else read_image(mask)
+    if weights is not None and abs(weights.width * pixels.height - weights.height * pixels.width) > max(pixels.size):
+        sizes = [f"{one.width}x{one.height}" for one in (weights, pixels)]
+        raise UserError(f"The mask '{mask}' is of another shape than the image, {sizes[0]} instead of {sizes[1]}.")
     generator, info = options.load()
     side = generator.image_side(options.resolution)
     target = fitted(pixels, side)

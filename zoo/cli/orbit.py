@@ -7,6 +7,8 @@ from zoo.cli.options import LARGEST, SampleOptions, numbers, refuse_unused
 from zoo.utils.errors import UserError
 from zoo.utils.ranges import above, between
 
+MIN_WIDTH = 128  # of an image in a frame, so that videos of small images can be watched [pixels]
+
 
 def run(
     out: Path = Path("orbit.gif"),
@@ -20,7 +22,8 @@ def run(
     exact: bool = False,
     **drawn: Any,
 ) -> None:
-    """Render a video of objects from all sides, a row for each: its image and beside it its depth.
+    """Render a video of objects from all sides, a row for each: its image and beside it its depth. Images of less than
+    128 pixels are enlarged by repetition.
 
     Args:
         out: the video's file: .gif, .webp, or .mp4 where imageio-ffmpeg is installed.
@@ -52,5 +55,5 @@ def run(
         rendered = interpolated_views(generator, indices, frames, **how)
     else:
         rendered = turntable_views(generator, indices, frames, edit=edit, exact=exact, **how)
-    save_orbit(out, orbit_frames(rendered, depth), frames / seconds)
+    save_orbit(out, orbit_frames(rendered, depth, min_width=MIN_WIDTH), frames / seconds)
     print(out)

@@ -9,6 +9,7 @@ from zoo.utils.errors import UserError
 from zoo.utils.memory import images_at_once
 from zoo.utils.ranges import between
 from zoo.utils.targets import folder_target
+from zoo.weights.find import find
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -62,7 +63,7 @@ def run(
     if out is not None:
         out = check_target(out)
     if len(several) > 1:
-        save_image(out, side_by_side(several, indices, views, depth, edit))
+        save_image(out, side_by_side(several, indices, views, depth, edit, exact))
         print(out)
         return
     (options,) = several
@@ -76,31 +77,46 @@ def run(
 
 
 def each_of(options: SampleOptions) -> list[SampleOptions]:
-    """The options for each of the weights that the source names; a file or folder may have a comma in its name."""
-    names = [options.source] if Path(options.source).exists() else options.source.split(",")
-    return [replace(options, source=name) for name in names if name]
+    """The options for each of the weights that the source names; a file or folder may have a comma in its name.
+
+    Raises:
+        UserError: there are no weights of one of several names.
+    """
+    names = [] if Path(options.source).exists() else [name.strip() for name in options.source.split(",")]
+    several = [replace(options, source=name) for name in names if name]
+    for one in several:
+        find(one.source)
+    return several or [options]
 
 
 def side_by_side(
-    several: list[SampleOptions], indices: list[int], views: int, depth: bool, edit: str | None
+    several: list[SampleOptions], indices: list[int], views: int, depth: bool, edit: str | None, exact: bool
 ) -> "Image.Image":
-    """A block for each of several weights, with their system above; smaller images are enlarged by repetition."""
+    """A block for each of several weights, with their system above, or their name where a system comes twice; smaller
+    images are enlarged by repetition."""
     from PIL import Image
 
     from zoo.export import to_pil_image, turntable_views, with_depth_rows
     from zoo.export.cameras import Block, sheet
+    from zoo.utils.devices import use_device
+    from zoo.weights import load_bundle
 
-    blocks = []
+    device = use_device(several[0].device)
+    shown, infos = [], []
     for options in several:
-        generator, info = options.load()
-        shown = turntable_views(generator, indices, views, edit=edit, **options.drawn, progress=True)
-        columns = with_depth_rows(shown.image, shown.depth if depth else None)  # [samples and depths, views, 3, H, W]
-        blocks.append((info.card.get("system", info.name), columns.transpose(0, 1).flatten(0, 1)))
-    side = max(64, *(cells.shape[-1] for _, cells in blocks))
+        generator, info = load_bundle(options.source, options.resolution)
+        how = {"edit": edit, "exact": exact, **options.drawn}
+        rendered = turntable_views(generator.to(device), indices, views, **how, progress=True)
+        columns = with_depth_rows(rendered.image, rendered.depth if depth else None)  # [samples and depths, views, ...]
+        shown.append(columns.transpose(0, 1).flatten(0, 1))
+        infos.append(info)
+    systems = [info.card.get("system", info.name) for info in infos]
+    titles = [info.name if systems.count(name) > 1 else name for info, name in zip(infos, systems, strict=True)]
+    side = max(64, *(cells.shape[-1] for cells in shown))
     return sheet(
         [
             Block(title, [to_pil_image(cell).resize((side, side), Image.Resampling.NEAREST) for cell in cells])
-            for title, cells in blocks
+            for title, cells in zip(titles, shown, strict=True)
         ],
         columns=len(indices) * (2 if depth else 1),
     )

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from zoo.render import Camera
@@ -60,9 +60,13 @@ def block_image(block: Block, columns: int) -> Image.Image:
     width, height = block.cells[0].size
     columns = min(columns, len(block.cells))
     rows = -(-len(block.cells) // columns)
-    size = (columns * (width + GAP) - GAP, HEAD + rows * (height + GAP))
+    font = ImageFont.load_default()
+    size = (
+        max(columns * (width + GAP) - GAP, 4 + math.ceil(font.getlength(block.title))),
+        HEAD + rows * (height + GAP),
+    )
     image = Image.new("RGB", size, "white")
-    ImageDraw.Draw(image).text((2, 3), block.title, fill="black")
+    ImageDraw.Draw(image).text((2, 3), block.title, fill="black", font=font)
     for i, cell in enumerate(block.cells):
         image.paste(cell, (i % columns * (width + GAP), HEAD + i // columns * (height + GAP)))
     return image

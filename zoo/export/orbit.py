@@ -28,13 +28,13 @@ SLOWEST, FASTEST = 0.002, 1000.0  # frames in a second; a frame of a GIF is show
 log = logging.getLogger(__name__)
 
 
-def orbit_frames(views: Views, depth: bool = True) -> Iterator[Image.Image]:
-    """One frame a view, made lazily; a row for each latent, its image and beside it its depth."""
+def orbit_frames(views: Views, depth: bool = True, min_width: int = 64) -> Iterator[Image.Image]:
+    """One frame a view, made lazily; a row for each latent, its image and beside it its depth; width as of ``grid``."""
     scale = depth_range(views.depth)
     for view in range(views.image.shape[1]):
         part = slice(view, view + 1)
         rows = with_depth_rows(views.image[:, part], views.depth[:, part] if depth else None, scale)
-        yield grid(rows[:, 0].unflatten(0, (len(views.image), -1)))
+        yield grid(rows[:, 0].unflatten(0, (len(views.image), -1)), min_width=min_width)
 
 
 def save_orbit(path: Path | str, frames: Iterable[Image.Image], rate: float = 12.0) -> None:

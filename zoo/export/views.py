@@ -19,6 +19,7 @@ from zoo.generator import (
     draws_for,
     evaluating,
     quantise,
+    render_foreground,
     require,
     take,
 )
@@ -28,7 +29,7 @@ from zoo.utils.memory import images_at_once
 
 
 class Views(NamedTuple):
-    """image uint8 [L, V, 3, H, W]; depth [L, V, 1, h, w], NaN where there is nothing."""
+    """image uint8 [L, V, 3, H, W]; depth [L, V, 1, h, w] of the objects alone, NaN where there is nothing."""
 
     image: Tensor
     depth: Tensor
@@ -155,7 +156,7 @@ def in_batches(
     without_empty_space = WithoutEmptySpace(generator, styles, pixels, exact)
     for part in batches(generator, camera, resolution):
         with without_empty_space:
-            rendered = generator.render(take(styles, part), camera.take(part), resolution=resolution)
+            rendered = render_foreground(generator, take(styles, part), camera.take(part), resolution)
         yield rendered
 
 
@@ -165,7 +166,7 @@ def mapped_in_batches(
     """As ``in_batches``, of latents that differ from view to view."""
     for part in batches(generator, camera, resolution):
         styles = generator.map(take(latents, part), truncation=truncation)
-        yield generator.render(styles, camera.take(part), resolution=resolution)
+        yield render_foreground(generator, styles, camera.take(part), resolution)
 
 
 def batches(generator: Generator, camera: Camera, resolution: int | None) -> list[slice]:

@@ -405,7 +405,8 @@ def initial_candidates(
             distances.append(search.distance(search.image(candidates)))
         for name in parameters[0]:
             values = torch.cat([part[name] for part in parameters])
-            search.means[name], search.stds[name] = values.mean(0), values.std(0, correction=0)
+            search.means[name] = values.mean(0)
+            search.stds[name] = (values - values.mean(0)).square().mean(0).sqrt()  # std() warns of empty parameters
         nearest, order = torch.cat(distances).sort()
         return at(order[:count].tolist()), nearest[:count]
 

@@ -76,7 +76,8 @@ def downloaded_names() -> list[str]:
     """Names of the weights that ``zoo download`` has fetched and converted."""
     if not is_cached():
         return []
-    return sorted(f.parent.name for f in (cache_folder() / "weights").glob("*/model.safetensors"))
+    names = sorted(f.parent.name for f in (cache_folder() / "weights").glob("*/model.safetensors"))
+    return [name.replace("hf--", "hf:", 1).replace("--", "/") if name.startswith("hf--") else name for name in names]
 
 
 def config_path(name: str) -> Path | None:

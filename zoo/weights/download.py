@@ -4,6 +4,7 @@ The cache folder holds the original file, ``downloads/<name>/<file>``, and the b
 later download of this name must have the sha256 of the first.
 """
 
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ from zoo.weights.catalogue import NO_LICENCE, Address, Released, released
 from zoo.weights.convert import convert
 from zoo.weights.fetch import NotFetched, direct, fetch, is_offline, md5_of, sha256_of
 from zoo.weights.find import find
-from zoo.weights.hub import pull
+from zoo.weights.hub import REPOSITORY, pull
 from zoo.weights.store import folder_of, keep, record_of, recorded
 
 
@@ -41,7 +42,8 @@ def download(name: str, from_file: Path | None = None, rest: bool = True) -> Pat
     if name in bundled_names():
         return find(name)
     if name not in released():
-        hint = near(name, [*released(), *bundled_names()]) or " 'zoo list' shows all names."
+        of_hub = f" For a repository of the Hub, write hf:{name}." if re.fullmatch(REPOSITORY, name) else ""
+        hint = near(name, [*released(), *bundled_names()]) or of_hub or " 'zoo list' shows all names."
         raise UserError(f"There is no checkpoint named '{name}'.{hint}")
     entry = released()[name]
 

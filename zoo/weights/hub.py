@@ -8,13 +8,15 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from socket import gaierror
 
 from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import disable_progress_bars
 
 from zoo.utils.errors import UserError, printable
 from zoo.weights.bundle import CARD, load_bundle
@@ -24,6 +26,8 @@ from zoo.weights.store import CONFIG, TENSORS, keep
 
 WANTED = re.compile(r"[A-Za-z0-9_-]+\.(safetensors|yaml)|README\.md")  # all other files are left out
 REPOSITORY = r"[\w-][\w.-]*/[\w-][\w.-]*"
+HTTPError = HfHubHTTPError.__bases__[0]  # of the library that makes connections, which depends on the Hub's release
+LOGIN = " Log in with 'hf auth login', or set $HF_TOKEN."
 NAME = re.compile(rf"hf:({REPOSITORY})(?:@([\w./-]+))?")
 
 
@@ -55,7 +59,9 @@ def push(source: str, repository: str, private: bool = False, allowed: bool = Fa
             f"{source} was converted from a published checkpoint, whose licence is: {terms}. Ask its authors; with "
             "their permission give --redistribute true."
         )
-    with explained(f"{repository} was not written", UserError, " 'hf auth login' stores who you are."):
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    with explained(f"{repository} was not written", UserError, LOGIN):
         api().create_repo(repository, private=private, exist_ok=True)
         files = [file.name for file in folder.iterdir() if WANTED.fullmatch(file.name)]
         commit = api().upload_folder(
@@ -116,7 +122,7 @@ def copy(repository: str, revision: str | None, folder: Path) -> str:
 
 @contextmanager
 def explained(failed: str, kind: type[Exception], hint: str = "") -> Iterator[None]:
-    """Turns errors of the Hub's library, whose types depend on its release, into one sentence."""
+    """Turns errors of the Hub's library, whose types depend on its release, into one sentence; a hint for refusals."""
     try:
         yield
     except GatedRepoError as error:  # a kind of RepositoryNotFoundError
@@ -131,14 +137,17 @@ def explained(failed: str, kind: type[Exception], hint: str = "") -> Iterator[No
         said = printable((lines or [type(error).__name__])[0]).rstrip(".")
         if is_unreachable(error):
             raise kind(f"{failed}: the Hub cannot be reached ({said}). Check the network, and try again.") from error
-        raise kind(f"{failed}: {said}.{hint}") from error
+        is_refused = isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403)
+        raise kind(f"{failed}: {said}.{hint if is_refused else ''}") from error
 
 
 def is_unreachable(error: BaseException | None) -> bool:
-    """Whether there was no connection; the library that makes it has an error of its own, raised from Python's."""
-    while error is not None and not isinstance(error, gaierror | ConnectionError | TimeoutError):
+    """Whether there was no connection, or it ended before the answer did."""
+    while error is not None and not isinstance(error, HfHubHTTPError):  # which the Hub has answered
+        if isinstance(error, gaierror | ConnectionError | TimeoutError | HTTPError):
+            return True
         error = error.__cause__ or error.__context__
-    return error is not None
+    return False
 
 
 def git_hash(path: Path) -> str:
