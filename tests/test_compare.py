@@ -23,7 +23,7 @@ from zoo.cli.command import main
 from zoo.cli.comparison import Run, check_unchanged, read_protocol
 from zoo.cli.comparison_report import plan_of, write_report
 from zoo.cli.comparison_runs import commands, lacking, note, noted, side_by_side
-from zoo.leaderboard.spread import averaged, spread_text
+from zoo.leaderboard.spread import averaged, spread_text, spread_texts
 from zoo.utils.errors import UserError
 from zoo.utils.paths import BUNDLED
 from zoo.weights.fetch import sha256_of
@@ -235,6 +235,9 @@ def test_of_several_seeds_the_larger_error_counts():
     assert averaged([row | {"standard_error": 9.0} for row in rows])["standard_error"] == pytest.approx(9 / 3**0.5)
     assert averaged(rows[:1])["standard_error"] == 0.3 and spread_text(rows[:1]) == "8.000"
     assert averaged([ROW])["standard_error"] == "" and spread_text(rows) == "10.00 (8.000 to 12.00)"
+    better, floor = ROW | {"value": 4.0}, ROW | {"value": 5.0}
+    assert spread_texts({"a": [better], "b": [floor]}) == {"a": "**4.000**", "b": "5.000"}
+    assert spread_texts({"a": [floor], "b": [floor]}) == {"a": "5.000", "b": "5.000"}  # nothing is beaten
 
 
 # Runs

@@ -45,8 +45,10 @@ def spread_text(rows: Sequence[Row]) -> str:
 
 
 def spread_texts(systems: Mapping[str, Sequence[Row]]) -> dict[str, str]:
-    """``spread_text`` of each system, all measured alike; those that no other one beats are bold, in Markdown."""
+    """``spread_text`` of each system, all measured alike; in Markdown, where those are bold that no other one beats,
+    unless that is all of them."""
     means = {name: averaged(rows) for name, rows in systems.items()}
-    best = {id(row) for rank, row in rank_rows(means.values()) if rank == 1 < len(means)}
+    best = {id(row) for rank, row in rank_rows(means.values()) if rank == 1}
     texts = {name: spread_text(rows) for name, rows in systems.items()}
-    return {name: f"**{text}**" if id(means[name]) in best else text for name, text in texts.items()}
+    is_bold = {name: id(row) in best and len(best) < len(means) for name, row in means.items()}
+    return {name: f"**{text}**" if is_bold[name] else text for name, text in texts.items()}
