@@ -149,7 +149,7 @@ def test_orbit_turns_image_beside_depth(run, tmp_path):
     for name in ("orbit.gif", "orbit.webp"):
         assert main(["orbit", source, "--out", str(tmp_path / name), "--frames", "5", "--seeds", "0,1"]) == 0
         video = Image.open(tmp_path / name)
-        assert video.n_frames == 5 and video.size == (130, 130)
+        assert video.n_frames == 5 and video.size == (258, 258)
 
 
 def test_bundle_of_a_checkpoint_draws_the_same(run, tmp_path):

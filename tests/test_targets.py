@@ -219,7 +219,7 @@ REFUSED = {
     "evaluate images --real self.yaml": "an anchor (&, *) that repeats or contains itself",
     "evaluate images --real broken.yaml": "'broken.yaml' is no yaml: ",
     "evaluate none --real images": "'none' is an empty folder: there is nothing to read in it.",
-    "evaluate run --real images": "run is not a weights bundle",
+    "evaluate run --real images": "'run' is no weights bundle, but a run's",
 }
 
 

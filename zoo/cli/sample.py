@@ -77,16 +77,9 @@ def run(
 
 
 def each_of(options: SampleOptions) -> list[SampleOptions]:
-    """The options for each of the weights that the source names; a file or folder may have a comma in its name.
-
-    Raises:
-        UserError: there are no weights of one of several names.
-    """
+    """The options for each of the weights that the source names; a file or folder may have a comma in its name."""
     names = [] if Path(options.source).exists() else [name.strip() for name in options.source.split(",")]
-    several = [replace(options, source=name) for name in names if name]
-    for one in several:
-        find(one.source)
-    return several or [options]
+    return [replace(options, source=name) for name in names if name] or [options]
 
 
 def side_by_side(
@@ -101,6 +94,8 @@ def side_by_side(
     from zoo.utils.devices import use_device
     from zoo.weights import load_bundle
 
+    for options in several:
+        find(options.source)  # before the first one is drawn
     device = use_device(several[0].device)
     shown, infos = [], []
     for options in several:
