@@ -78,6 +78,8 @@ def test_costs_are_compared_with_the_least():
     spent = {"parameters": 1000, "processor_seconds_per_image": 0.01}
     rows = [row("a/x", "fid-cars-none-5k", 4.0, **spent)]
     rows.append(row("b/x", "fid-cars-none-5k", 4.0, **spent | {"processor_seconds_per_image": 0.025}))
+    rows += [row("b/x", "fid-cars-none-5k", 4.0, **spent, condition=told) for told in ("own", "fixed")]
     said = cells(findings(rows)["spending"])
+    assert [name for name in said if "condition" in name] == ["b/x, condition own"]  # a system of its own, once
     assert said["a/x"] == ["1,000", "12,000", "8 min", "25 min", "10", "1.0"]
     assert said["b/x"][-2:] == ["25", "2.5"]

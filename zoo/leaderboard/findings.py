@@ -161,7 +161,7 @@ def spending(rows: Iterable[Row]) -> str:
     sections = []
     for about, alike in on_equal_terms(rows).items():
         measured = sorted((row for row in alike if row["processor_seconds_per_image"] != ""), key=lambda r: r["date"])
-        newest = {row["config"]: row for row in measured}
+        newest = {name_of(row): row for row in measured if row["condition"] != "fixed"}
         least = min((row["processor_seconds_per_image"] for row in newest.values()), default=0)
         lines = [
             {
