@@ -27,7 +27,7 @@ from zoo.training.gan import GAN
 from zoo.training.precision import DTYPES, Precision
 from zoo.utils.devices import Stopwatch, describe
 from zoo.utils.errors import UserError
-from zoo.utils.memory import keep_freed_memory, peak_memory
+from zoo.utils.memory import peak_memory
 from zoo.utils.ranges import given
 from zoo.utils.readers import loader
 from zoo.utils.warnings import silence_warnings
@@ -72,7 +72,6 @@ def measure(
         give_cameras(generator)
         times, others, precision = partial(render_times, generator), [], "float32"
     else:
-        keep_freed_memory()
         gan = build(with_options(config["model"], precision=precision), GAN)
         give_cameras(gan)
         generator, times = gan.generator, partial(train_times, gan, device)

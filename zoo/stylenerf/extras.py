@@ -23,10 +23,10 @@ from zoo.layers.stylegan2 import (
     Mapping,
     ModulatedConvolution,
     activate,
-    clamp,
     downsample,
     resolutions,
     to_float32,
+    to_image,
     width,
 )
 from zoo.render import Camera, GaussianPoses, Samples, UniformPoses
@@ -97,7 +97,7 @@ class PlaneNetwork(nn.Module):
         drawn = None if draws is None else draws.normal("planes_noise", (len(w), 1, self.start, self.start))
         x = self.constant.expand(len(w), -1, -1, -1)
         x = self.layer(x, w[:, 0], drawn, bound=self.clamp, update_magnitude=update_magnitude)
-        image = clamp(self.rgb(x, w[:, 1]) + self.rgb.bias[:, None, None], self.clamp)
+        image = to_image(self.rgb, x, w[:, 1], self.clamp)
         for i, block in enumerate(self.blocks):
             own = w[:, 2 * i + 1 : 2 * i + 4]
             x, image = block(x, image, own, draws, bound=self.clamp, update_magnitude=update_magnitude)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo.draws import Draws
 from zoo.layers import stylegan2
-from zoo.layers.stylegan2 import GAIN, ModulatedConvolution, activate, clamp, resolutions, upsample, width
+from zoo.layers.stylegan2 import GAIN, ModulatedConvolution, activate, added, resolutions, to_image, upsample, width
 from zoo.layers.upsampling import Upsampler
 from zoo.utils.errors import UserError
 from zoo.utils.protocols import check_call, check_made
@@ -72,8 +72,8 @@ class StyledLayer(stylegan2.StyledLayer):
         else:
             y = self.up(self.conv(x.flip(2, 3), w, divided).flip(2, 3)) * GAIN
         if self.noise is not None and not pixelwise:
-            y = y + self.noise(drawn) * GAIN
-        return activate(y + self.conv.bias[:, None, None] * GAIN, bound)
+            y = added(y, self.noise(drawn) * GAIN)
+        return activate(added(y, self.conv.bias[:, None, None] * GAIN), bound)
 
 
 class Block(nn.Module):
@@ -146,7 +146,7 @@ class Block(nn.Module):
             image = self.image_up(image)
             check_made(x, [torch.Size((*x.shape[:2], *[self.resolution] * 2))], self, "upsampler")
             check_made(image, [torch.Size((*image.shape[:2], *x.shape[2:]))], self, "image_up")
-        return x, clamp(self.rgb(x, w[:, 2]) + self.rgb.bias[:, None, None], bound) + image
+        return x, to_image(self.rgb, x, w[:, 2], bound) + image
 
 
 class SynthesisNetwork(nn.Module):

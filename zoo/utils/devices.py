@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from zoo.utils.errors import UserError
+from zoo.utils.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     import torch
@@ -90,6 +91,8 @@ def use_device(name: str) -> "torch.device":
     device = torch.device(kind, int(number or 0)) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
         check_gpus([device.index])
+    if kind == "cpu":
+        keep_freed_memory()
     allow_tf32(False)
     print(f"Running on {describe(device)}.", file=sys.stderr)
     return device

@@ -7,7 +7,16 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from zoo.draws import Draws
-from zoo.layers.stylegan2 import Convolution, ModulatedConvolution, StyledLayer, clamp, resolutions, upsample, width
+from zoo.layers.stylegan2 import (
+    Convolution,
+    ModulatedConvolution,
+    StyledLayer,
+    clamp,
+    resolutions,
+    to_image,
+    upsample,
+    width,
+)
 from zoo.utils.ranges import above, at_least, given
 
 
@@ -81,8 +90,7 @@ class SynthesisNetwork(nn.Module):
                     shape = (len(x), 1, block.resolution, block.resolution)
                     drawn = None if draws is None else draws.normal(f"noise{2 * i + j + 1}", shape)
                     x = layer(x, w[:, 2 * i + j + 1], drawn, self.clamp)
-                bias = block.rgb.bias[:, None, None]
-                rgb = clamp(block.rgb(x, w[:, 2 * i + 3]) + bias, self.clamp) + upsample(rgb)
+                rgb = to_image(block.rgb, x, w[:, 2 * i + 3], self.clamp) + upsample(rgb)
             if missing <= 0:
                 image = rgb
             elif missing < 1:
