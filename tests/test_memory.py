@@ -1,6 +1,7 @@
 """Memory follows what is asked for, and where it ends there is one sentence."""
 
 import os
+import platform
 import shlex
 import subprocess
 import sys
@@ -73,3 +74,21 @@ def test_a_verb_says_what_to_lower(tmp_path):
     for line, options in zip(said, ("--views or --seeds", "--cells or --views or --seeds", "--frames"), strict=True):
         assert "There is not enough memory on this machine for this: lower --resolution or " in line
         assert options in line and len(line) < 300
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep freed memory")
+def test_freed_memory_is_kept_for_the_next_tensor():
+    code = """
+import resource, torch
+from zoo.utils.memory import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(12 * 2**20)  # 48 MiB, freed at once
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+keep_freed_memory()
+print(*(faults() for _ in range(30)))
+"""
+    faults = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert int(faults[-1]) < 100  # pages that the system had to give; the first few leave unused pieces

@@ -9,7 +9,7 @@ import torch
 import yaml
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
-from torch.nn.functional import avg_pool2d, grid_sample, interpolate
+from torch.nn.functional import avg_pool2d, conv3d, grid_sample, interpolate
 
 import zoo.training.stylegan2
 from tests.parity.replay import Replay
@@ -35,7 +35,7 @@ from zoo.training.gan import GAN
 from zoo.volumegan import convert as weights
 from zoo.volumegan.discriminator import Discriminator
 from zoo.volumegan.extras import Unjittered, unit_intervals
-from zoo.volumegan.field import StructuralVolume
+from zoo.volumegan.field import StructuralVolume, upsampled_conv3d
 from zoo.volumegan.model import Latent
 from zoo.volumegan.synthesis import SynthesisNetwork
 from zoo.volumegan.training import Growth, VolumeGAN
@@ -66,6 +66,13 @@ def test_widths_of_the_volume_halve_down_to_the_last():
     assert volume.style.out_features == 960
     assert sum(p.numel() for p in volume.parameters()) > 3e6
     assert StructuralVolume(4, 2, 4, 4, w_dim=8)(torch.randn(3, 8)).shape == (3, 4, 4, 4, 4)
+
+
+def test_a_convolution_of_a_larger_volume_needs_only_the_smaller_one():
+    x, weight = torch.randn(2, 3, 4, 5, 6, dtype=torch.double), torch.randn(7, 3, 3, 3, 3, dtype=torch.double)
+    bias = torch.randn(7, dtype=torch.double)
+    plain = conv3d(interpolate(x, scale_factor=2, mode="nearest"), weight, bias, padding=1)
+    torch.testing.assert_close(upsampled_conv3d(x, weight, bias), plain)
 
 
 def test_lookup_interpolates_and_repeats_the_border():

@@ -23,15 +23,18 @@ def interpolate_linear(grid: Tensor, places: Tensor) -> Tensor:
     first = places.detach().floor()
     share = places - first
     own = torch.arange(len(grid), device=grid.device)[:, None]
-    cells, total = grid.flatten(0, -2), 0
+    indices, weights = [], []
     for corner in itertools.product((0, 1), repeat=places.shape[-1]):
         index, weight = own, 1
         for axis, (end, side) in enumerate(zip(corner, grid.shape[1:-1], strict=True)):
             index = index * side + (first[..., axis] + end).clamp(0, side - 1).long()
             weight = weight * (share[..., axis] if end else 1 - share[..., axis])
-        # Sums over corners, each looked up alone, are three times as fast on processors as one look-up of all of them.
-        total = total + cells.index_select(0, index.flatten()).unflatten(0, index.shape) * weight[..., None]
-    return total
+        indices.append(index)
+        weights.append(weight)
+    # One look-up of all corners: each look-up's gradient is as large as all grids.
+    index, weight = torch.stack(indices), torch.stack(weights)
+    found = grid.flatten(0, -2).index_select(0, index.flatten()).unflatten(0, index.shape)
+    return (found * weight[..., None]).sum(0)
 
 
 def trilinear(volume: Tensor, points: Tensor, bounds: Tensor) -> Tensor:

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
 def keep_freed_memory() -> None:
     """Keep the memory of freed tensors for the next ones, instead of requesting it from the system again.
 
-    Fresh pages must be cleared by the system, which costs more than the arithmetic of a small layer. Peak memory stays
-    the same. Does nothing without glibc.
+    Fresh pages must be cleared by the system, which costs more than the arithmetic of a layer: images of 1024x1024
+    pixels take half as long. Peak memory grows by at most some of the largest tensors, since pieces between them stay
+    unused: by 2 to 5 per cent in training, by up to 45 for these images. Does nothing without glibc.
     """
     if sys.platform != "linux":
         return
@@ -25,7 +26,7 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return
-    mallopt(M_MMAP_THRESHOLD, 32 * 1024**2)  # the largest that glibc takes
+    mallopt(M_MMAP_MAX, 0)  # memory of mmap is never kept, and a larger M_MMAP_THRESHOLD than 32 MiB is refused
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, leaky_relu
+from torch.nn.functional import conv_transpose3d, leaky_relu
 
 from zoo.layers.lookup import trilinear
 from zoo.layers.stylegan2 import GAIN, SLOPE, Dense, ModulatedConvolution, resolutions
@@ -61,11 +61,32 @@ class StructuralVolume(nn.Module):
         x = self.constant
         for i, (conv, scale, shift) in enumerate(zip(self.convs, scales, shifts, strict=True)):
             # The instance norm takes out the convolution's bias again; it is there because the published one has it.
-            x = conv(x if i == 0 else interpolate(x, scale_factor=2, mode="nearest"))
+            x = conv(x) if i == 0 else upsampled_conv3d(x, conv.weight, conv.bias)
             x = x - x.mean((2, 3, 4), keepdim=True)
             scale = scale[..., None, None, None] * (x.square().mean((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
             x = leaky_relu(torch.addcmul(shift[..., None, None, None], x, scale), SLOPE, inplace=True)
         return x
+
+
+def upsampled_conv3d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A 3x3x3 convolution of nearest neighbours at twice the resolution, with 8/27 of the multiplications.
+
+    Along each axis a new voxel sees two old ones: one through two taps of the kernel, the other through one. So it is
+    a transposed convolution of stride two whose four taps are the three, each added to the next.
+
+    Args:
+        x: [B, C, V, V, V].
+        weight: [C_out, C, 3, 3, 3].
+        bias: [C_out].
+
+    Returns:
+        [B, C_out, 2V, 2V, 2V].
+    """
+    taps = weight.transpose(0, 1).flip(2, 3, 4)
+    for axis in (2, 3, 4):
+        zero = torch.zeros_like(taps.narrow(axis, 0, 1))
+        taps = torch.cat([taps, zero], axis) + torch.cat([zero, taps], axis)
+    return conv_transpose3d(x, taps, bias, stride=2, padding=1)
 
 
 # The radiance field
