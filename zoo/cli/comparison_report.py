@@ -120,7 +120,7 @@ def write_report(protocol: Protocol, out: Path, results: Path) -> Path:
     rows = [row for row in read(results) if row["weights"] in of]
     write_spread(out / "report.csv", tables(rows, of))
     parts = [
-        f"# {protocol.file.stem}",
+        f"# {protocol.file.stem[:1].upper()}{protocol.file.stem[1:]}",
         said_of(protocol),
         *overview(out),
         "## Scores",
