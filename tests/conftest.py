@@ -32,6 +32,13 @@ def seeded() -> None:
 
 
 @pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache, for one test alone."""
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
 def beside(tmp_path, monkeypatch) -> Path:
     """A folder with the files of the tutorials, in which Python finds them."""
     from tests.test_documentation import write_files

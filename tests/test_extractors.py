@@ -12,7 +12,8 @@ from torch import nn
 
 from callbacks.scores import Scores
 from datamodules import Cars, ImageFolder
-from tests.test_scores import Data, colours, fit
+from tests.test_scores import Data, colours
+from tests.test_scores_callbacks import fit
 from zoo.cli.command import main
 from zoo.evaluate import load_extractor, published_weights
 from zoo.evaluate.dinov2 import DinoV2, network
