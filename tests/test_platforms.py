@@ -92,4 +92,4 @@ def test_freed_memory_is_kept_where_training_on_a_cpu_begins(tmp_path: Path, mon
     monkeypatch.setattr(memory.sys, "platform", "linux")
     assert main(["list"]) == 0 and calls == []
     assert main(["fit", "-c", write_config(tmp_path, max_steps=1)]) == 0
-    assert [setting for setting, _ in calls] == [memory.M_MMAP_THRESHOLD, memory.M_TRIM_THRESHOLD]
+    assert calls[0] == (memory.M_MMAP_MAX, 0) and calls[1][0] == memory.M_TRIM_THRESHOLD
