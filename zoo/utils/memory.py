@@ -16,9 +16,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 def keep_freed_memory() -> None:
     """Keep the memory of freed tensors for the next ones, instead of requesting it from the system again.
 
-    Fresh pages must be cleared by the system, which costs more than the arithmetic of a layer: images of 1024x1024
-    pixels take half as long. Peak memory grows by at most some of the largest tensors, since pieces between them stay
-    unused: by 2 to 5 per cent in training, by up to 45 for these images. Does nothing without glibc.
+    Fresh pages must be cleared by the system, which costs more than the arithmetic of a layer. Peak memory grows by at
+    most some of the largest tensors, since pieces between them stay unused. Does nothing without glibc.
     """
     if sys.platform != "linux":
         return
